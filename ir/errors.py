@@ -1,0 +1,80 @@
+"""The error classes of nufunc: one per kind of mistake, each also the built-in class a person would catch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Location(NamedTuple):
+    """A line of the user's source: file name, line number (from 1) and the function it stands in."""
+
+    file: str
+    line: int
+    function: str = ""
+
+    def __str__(self) -> str:
+        where = f'File "{self.file}", line {self.line}'
+        return f"{where}, in {self.function}" if self.function else where
+
+
+class NufuncError(Exception):
+    """Base of all errors raised by nufunc.
+
+    `location` is the user's line that the error is about, where one is known; it is part of the message.
+    """
+
+    def __init__(self, message: str, location: Location | None = None) -> None:
+        self.location = location
+        super().__init__(f"{message}\n  {location}" if location is not None else message)
+
+
+class TraceError(NufuncError, TypeError):
+    """A traced value was used where Python needs a concrete one, or traced code did what cannot be traced."""
+
+
+class EscapedTracerError(TraceError):
+    """A traced value was used after, or outside, the call that made it."""
+
+
+class UnguardedCaptureError(TraceError):
+    """A traced function reached an array or number in a way that cannot be looked up again at the next call."""
+
+
+class MutationError(TraceError):
+    """A traced function changed something whose change would be lost: a captured container, a global, a lane's input."""
+
+
+class ShapeError(NufuncError, ValueError):
+    """Shapes that do not fit each other or an axis that does not exist."""
+
+
+class DTypeError(NufuncError, TypeError):
+    """A dtype that an operation or a transform does not accept."""
+
+
+class ArgumentError(NufuncError, ValueError):
+    """A wrong value for a parameter of a transform (argnums, in_dims, chunk_size, ...)."""
+
+
+class ArgumentTypeError(NufuncError, TypeError):
+    """An argument of a wrong kind, or a tree of a wrong structure."""
+
+
+class BoundsError(NufuncError, IndexError):
+    """An index outside the axis that it indexes."""
+
+
+class LinAlgError(NufuncError, ValueError):
+    """A singular or otherwise unsolvable matrix (raised together with numpy.linalg.LinAlgError)."""
+
+
+class UnsupportedError(NufuncError, NotImplementedError):
+    """Something that NumPy has and nufunc does not (yet): a function, a parameter, a dtype."""
+
+
+class VerifyError(NufuncError, RuntimeError):
+    """A graph that breaks the rules of its stage: always a defect of nufunc or of a hand-written graph."""
+
+
+class ParseError(NufuncError, ValueError):
+    """Text that is not a graph."""

@@ -1,0 +1,95 @@
+"""Array types: a static shape and a strong dtype, printed like `f64[8,3]`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from nufunc.ir.errors import DTypeError
+
+DTYPE_NAMES: dict[np.dtype, str] = {
+    np.dtype(np.bool_): "b1",
+    **{np.dtype(f"i{n}"): f"i{8 * n}" for n in (1, 2, 4, 8)},
+    **{np.dtype(f"u{n}"): f"u{8 * n}" for n in (1, 2, 4, 8)},
+    np.dtype(np.float32): "f32",
+    np.dtype(np.float64): "f64",
+    np.dtype(np.complex64): "c64",
+    np.dtype(np.complex128): "c128",
+}
+DTYPES_BY_NAME: dict[str, np.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+BOOL = np.dtype(np.bool_)
+INT64 = np.dtype(np.int64)
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+COMPLEX64 = np.dtype(np.complex64)
+COMPLEX128 = np.dtype(np.complex128)
+
+
+def dtype_name(dtype: np.dtype) -> str:
+    """The short name of a dtype (`f64`); DTypeError for one that nufunc does not compute with."""
+    try:
+        return DTYPE_NAMES[dtype]
+    except KeyError:
+        raise DTypeError(f"dtype {dtype} is not supported; use bool, int8-64, uint8-64, float32/64 or complex64/128") from None
+
+
+def is_float(dtype: np.dtype) -> bool:
+    return dtype.kind == "f"
+
+
+def is_complex(dtype: np.dtype) -> bool:
+    return dtype.kind == "c"
+
+
+def is_inexact(dtype: np.dtype) -> bool:
+    """Whether values of this dtype can be differentiated."""
+    return dtype.kind in "fc"
+
+
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype of the real part: float64 for complex128, the dtype itself for a real one."""
+    return {COMPLEX64: FLOAT32, COMPLEX128: FLOAT64}.get(dtype, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    """The type of a value: a static shape and a native dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{dtype_name(self.dtype)}[{','.join(map(str, self.shape))}]"
+
+    def with_shape(self, shape: tuple[int, ...]) -> ArrayType:
+        return ArrayType(tuple(shape), self.dtype)
+
+    def with_dtype(self, dtype: np.dtype) -> ArrayType:
+        return ArrayType(self.shape, np.dtype(dtype))
+
+    def batched(self, size: int) -> ArrayType:
+        """The type of `size` of these stacked along a new leading axis."""
+        return ArrayType((size, *self.shape), self.dtype)
+
+
+def type_of(array: np.ndarray) -> ArrayType:
+    """The type of a concrete array (its dtype in native byte order)."""
+    array = np.asarray(array)
+    dtype = array.dtype.newbyteorder("=")
+    dtype_name(dtype)
+    return ArrayType(array.shape, dtype)

@@ -1,0 +1,37 @@
+"""The examples in the docstrings of every module of the package, run as written."""
+
+import doctest
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import nufunc
+
+# An editable install keeps the rooms outside the folder of the package, where walk_packages does not look.
+ROOMS = ("ir", "passes", "tracer", "codegen", "runtime")
+TRANSFORMS = """vmap grad grad_and_value value_and_grad vjp jvp linearize jacrev jacfwd hessian hvp
+functionalize jit transform""".split()
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+
+
+def modules() -> Iterator[str]:
+    for package in ("nufunc", *(f"nufunc.{room}" for room in ROOMS)):
+        yield package
+        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+            yield found.name
+
+
+@pytest.mark.parametrize("name", sorted(set(modules())))
+def test_doctests(name: str) -> None:
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, extraglobs={"nf": nufunc, "np": np}, optionflags=OPTIONS)
+    assert failed == 0, f"{failed} examples of {name} fail, see the captured output"
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_public_functions_have_examples(name: str) -> None:
+    """Each transform shows itself at work in its own docstring."""
+    assert ">>>" in (getattr(nufunc, name).__doc__ or "")

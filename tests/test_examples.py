@@ -1,0 +1,34 @@
+"""Every example runs in a process of its own and prints the figures that it promises."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+PROMISES = {
+    "whirlwind_tour.py": r"vmap\(grad\) .*\(64, 5\)",
+    "digits.py": r"accuracy on 360 unseen images: (9[5-9]|100)\.\d%",
+    "rosenbrock.py": r"steps: [67] from the classical point",
+    "lennard_jones.py": r"relaxed: -44\.32680\d to -44\.32680\d",
+}
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(PROMISES)
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_example(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", EXAMPLES / name],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(PROMISES[name], done.stdout), done.stdout
+    if name == "digits.py":
+        assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+        assert len(re.findall(r"^  image ", done.stdout, re.MULTILINE)) == 10

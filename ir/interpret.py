@@ -1,0 +1,44 @@
+"""The NumPy interpreter: runs a graph of any stage node by node. The oracle of tests, never the product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nufunc.ir import primitive
+from nufunc.ir.errors import NufuncError
+from nufunc.ir.graph import Graph, Value
+
+
+def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of `graph` for these arguments.
+
+    Views of a traced graph are NumPy views and its writes happen in place, also in the arguments. Other results never
+    share memory with their operands.
+    """
+    env: dict[Value, np.ndarray] = {}
+    for param, argument in zip(graph.params, arguments, strict=True):
+        env[param] = np.asarray(argument)
+    env.update((value, array.copy() if graph.stage == "traced" else array) for value, array in graph.consts)
+    last_use = {o: i for i, node in enumerate(graph.nodes) for o in node.operands}
+    keep = set(graph.outputs)
+    for i, node in enumerate(graph.nodes):
+        record = primitive.get(node.prim)
+        operands = [env[o] for o in node.operands]
+        try:
+            with np.errstate(all="ignore"):
+                results = record.evaluate(operands, node.attrs, node.regions)
+        except NufuncError as error:
+            if error.location is None and node.loc is not None:
+                raise type(error)(str(error), node.loc) from error
+            raise
+        for value, array in zip(node.results, results, strict=True):
+            array = np.asarray(array)
+            if record.kind not in ("view", "write") and any(np.may_share_memory(array, o) for o in operands):
+                array = array.copy()
+            env[value] = array
+        for o in node.operands:
+            if last_use[o] == i and o not in keep:
+                env.pop(o, None)
+    return [env[o] for o in graph.outputs]

@@ -1,0 +1,149 @@
+"""What native code may know of CPython's and NumPy's objects: field offsets, C functions, and the self-test of both.
+
+Offsets are derived from `object.__basicsize__`; `abi_ok` reads known objects through them, and calls NumPy's C API by its table
+indices, before any generated code relies on either.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import struct
+import sys
+import sysconfig
+from typing import Any
+
+import numpy as np
+
+HEAD = object.__basicsize__
+TYPE, DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + delta for delta in (-8, 0, 8, 16, 24, 40, 48))
+VALUE = HEAD  # the number of a float, complex or NumPy scalar object
+C_CONTIGUOUS_AND_ALIGNED = 0x0001 | 0x0100  # NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_ALIGNED
+
+# Indices into NumPy's C API table: part of its ABI since 1.x, never reused.
+_NUMPY_API = {"array_type": 2, "PyArray_Scalar": 60, "PyArray_NewFromDescr": 94}
+_PYTHON_API = (
+    "Py_IncRef",
+    "Py_DecRef",
+    "PyTuple_New",
+    "PyTuple_SetItem",
+    "PyEval_SaveThread",
+    "PyEval_RestoreThread",
+    "PyMem_RawMalloc",
+    "PyMem_RawFree",
+    "PyErr_NoMemory",
+    "PyLong_FromLong",
+    "PyObject_CallOneArg",
+)
+FUNCTIONS = (*_PYTHON_API, "PyArray_Scalar", "PyArray_NewFromDescr")
+
+_NUMBER_KINDS = "biufc"
+
+
+def canonical_dtype(dtype: Any) -> np.dtype[Any]:
+    """The one native dtype object that arrays of this dtype share (int64 is `long` or `long long`, but one of them)."""
+    given = np.dtype(dtype)
+    if given.kind not in _NUMBER_KINDS or given.char in "gG" or not given.isnative:
+        raise TypeError(f"no native call with dtype {given}: only native bool, integer, float and complex dtypes")
+    return np.dtype(given.name)
+
+
+def python_function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of CPython's C API with a prototype of its own (ctypes.pythonapi's attributes are shared by all)."""
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
+
+
+def capsule_pointer(capsule: object) -> int:
+    """The pointer in a PyCapsule, by whatever name it has."""
+    name_of = python_function("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)
+    pointer_of = python_function("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+    return int(pointer_of(capsule, name_of(capsule)))
+
+
+@functools.cache
+def function_addresses() -> dict[str, int]:
+    """Name -> address of every function in FUNCTIONS."""
+    from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
+
+    addresses = {}
+    for name in _PYTHON_API:
+        addresses[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+    table = capsule_pointer(_multiarray_umath._ARRAY_API)
+    for name, index in _NUMPY_API.items():
+        addresses[name] = _word(table + 8 * index)
+    return addresses
+
+
+def _word(address: int) -> int:
+    return ctypes.c_size_t.from_address(address).value
+
+
+def native_call_wanted() -> bool:
+    """Whether the native wrapper may serve: the ABI is the known one and NUFUNC_NO_NATIVE_CALL is not set to 1."""
+    return os.environ.get("NUFUNC_NO_NATIVE_CALL", "") != "1" and abi_ok()
+
+
+@functools.cache
+def abi_ok() -> bool:
+    """Whether this interpreter and this NumPy have the layouts and functions that the native wrapper relies on."""
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return False  # nothing would keep an array's fields still while they are checked
+    if np.ndarray.__basicsize__ < FLAGS + 4 or float.__basicsize__ != HEAD + 8 or complex.__basicsize__ != HEAD + 16:
+        return False
+    return _arrays_ok() and _scalars_ok() and _functions_ok()
+
+
+def _arrays_ok() -> bool:
+    square = np.arange(12.0).reshape(3, 4)
+    misaligned = np.zeros(17, np.uint8)[1:].view(np.float64)
+    readonly = np.arange(6, dtype=np.int16)
+    readonly.flags.writeable = False
+    for array in (square, square.T, square[::2, ::3], misaligned, readonly, np.array(1j), np.zeros((0, 3), bool)):
+        at, ndim = id(array), array.ndim
+        seen: tuple[object, ...] = (
+            _word(at + TYPE),
+            _word(at + DATA),
+            ctypes.c_int.from_address(at + NDIM).value,
+            _word(at + DESCR),
+            ctypes.c_int.from_address(at + FLAGS).value,
+        )
+        if seen != (id(np.ndarray), array.ctypes.data, ndim, id(array.dtype), array.flags.num):
+            return False
+        if array.dtype is not canonical_dtype(array.dtype):
+            return False
+        for field, expected in ((DIMS, array.shape), (STRIDES, array.strides)):
+            if ndim and tuple((ctypes.c_ssize_t * ndim).from_address(_word(at + field))) != expected:
+                return False
+    return True
+
+
+def _scalars_ok() -> bool:
+    numbers: list[tuple[Any, bytes]] = [(-1.25, struct.pack("d", -1.25)), (1.5 - 2j, struct.pack("dd", 1.5, -2.0))]
+    numbers += [(x, x.tobytes()) for x in (np.dtype(char).type(1) for char in "?bBhHiIlLqQefdFD")]
+    for number, expected in numbers:
+        if _word(id(number) + TYPE) != id(type(number)):
+            return False
+        if ctypes.string_at(id(number) + VALUE, len(expected)) != expected:
+            return False
+    return True
+
+
+def _functions_ok() -> bool:
+    addresses = function_addresses()
+    if not all(addresses.values()) or addresses["array_type"] != id(np.ndarray):
+        return False
+    pointer, obj, integer = ctypes.c_void_p, ctypes.py_object, ctypes.c_int
+    new = ctypes.PYFUNCTYPE(obj, obj, obj, integer, pointer, pointer, pointer, integer, pointer)(
+        addresses["PyArray_NewFromDescr"]
+    )
+    dtype = canonical_dtype(np.float32)
+    python_function("Py_IncRef", None, obj)(dtype)  # NewFromDescr steals a reference
+    array = new(np.ndarray, dtype, 2, (ctypes.c_ssize_t * 2)(2, 3), None, None, 0, None)
+    if type(array) is not np.ndarray or array.shape != (2, 3) or array.dtype is not dtype or not array.flags.carray:
+        return False
+    scalar = ctypes.PYFUNCTYPE(obj, pointer, obj, pointer)(addresses["PyArray_Scalar"])
+    value = scalar(ctypes.byref(ctypes.c_float(2.5)), dtype, None)
+    return type(value) is np.float32 and bool(value == 2.5)

@@ -1,0 +1,268 @@
+"""Machine code from LLVM text, through Numba's CPU code generator: the one file that touches Numba's private names.
+
+What is taken from Numba: the host's target machine options (`JITCPUCodegen`), its module pass pipeline and its compiler
+lock. What is not: its bytecode and typing front end, and its one engine for the life of the process. Here every
+`Executable` has an engine of its own, so that dropping it frees its code.
+
+Note [Position independent code]
+A module is emitted as a position-independent object (small code model) and then loaded, also when it runs in this very
+process: the bytes are what a disk cache stores, and constants are reached relative to the instruction instead of
+through a 64-bit immediate. llvmlite's memory manager places the sections of one object side by side, which the small
+code model needs. Nothing outside the module may be named by address in it; calls to what the process exports (memcpy, libm)
+go through stubs the loader makes, everything else through the pointer table of `nufunc.codegen.wrapper`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from nufunc.ir.errors import NufuncError
+
+# Numba's private names below are known to exist, with this meaning, in this half-open range.
+NUMBA_VERSIONS = ((0, 62), (0, 69))
+
+
+class BackendError(NufuncError, RuntimeError):
+    """The code generator cannot be used, or refused a module."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What code is generated for. `key` names all that the machine code depends on beside the module's text."""
+
+    triple: str
+    data_layout: str
+    cpu: str
+    features: str
+    pointer_bits: int
+    vector_bits: int
+    has_fma: bool
+    key: tuple[str, ...]
+
+    def lanes(self, itemsize: int) -> int:
+        """How many elements of `itemsize` bytes fill one vector register."""
+        return max(1, self.vector_bits // (8 * itemsize))
+
+    def has(self, feature: str) -> bool:
+        """Whether LLVM's name of a processor feature ("avx2", "f16c") is on."""
+        return f"+{feature}" in self.features.split(",")
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+@functools.cache
+def _codegen() -> Any:
+    """Numba's code generator, with position-independent code. One per process: it never compiles into its own engine."""
+    import numba
+
+    low, high = NUMBA_VERSIONS
+    if not low <= _version(numba.__version__) < high:
+        raise BackendError(
+            f"nufunc's code generator works with numba >= {low[0]}.{low[1]}, < {high[0]}.{high[1]}; "
+            f"found numba {numba.__version__}"
+        )
+    try:
+        from numba.core.codegen import JITCPUCodegen
+    except ImportError as error:
+        raise BackendError(f"numba {numba.__version__} has no numba.core.codegen.JITCPUCodegen") from error
+
+    class PortableCodegen(JITCPUCodegen):
+        def _customize_tm_options(self, options: dict[str, Any]) -> None:
+            super()._customize_tm_options(options)
+            options.update(reloc="pic", codemodel="small")
+            options.pop("jit", None)  # on x86-64 it would force the large code model
+
+    needed = ("_module_pass_manager", "_customize_tm_options", "_tm_features", "_tm", "_check_llvm_bugs")
+    with _lock():
+        codegen = PortableCodegen("nufunc")
+    missing = [name for name in needed if not hasattr(codegen, name)]
+    if missing:
+        raise BackendError(f"numba {numba.__version__}: JITCPUCodegen has no {', '.join(missing)}")
+    return codegen
+
+
+def _lock() -> Any:
+    """Numba's compiler lock (reentrant): LLVM is entered by one thread at a time, Numba's own compilations included."""
+    from numba.core.compiler_lock import global_compiler_lock
+
+    return global_compiler_lock
+
+
+def _machine(codegen: Any) -> Any:
+    """A new target machine; an engine takes ownership of its own."""
+    import llvmlite.binding as ll
+    from numba.core import config
+
+    options: dict[str, Any] = {"opt": config.OPT}
+    codegen._customize_tm_options(options)
+    return ll.Target.from_triple(ll.get_process_triple()).create_target_machine(**options)
+
+
+@functools.cache
+def target() -> Target:
+    """The host, as code is generated for it (Numba's NUMBA_CPU_NAME, NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX count)."""
+    import llvmlite
+    import llvmlite.binding as ll
+    import numba
+
+    codegen = _codegen()
+    triple = ll.get_process_triple()
+    cpu = codegen._get_host_cpu_name()
+    features = codegen._tm_features
+    on = {name[1:] for name in features.split(",") if name.startswith("+")}
+    arm = triple.startswith(("aarch64", "arm64"))
+    bits = 512 if {"avx512f", "avx512dq", "avx512vl"} <= on else 256 if "avx2" in on else 128
+    layout = str(codegen._data_layout)
+    key = (triple, cpu, features, f"llvmlite {llvmlite.__version__}", f"numba {numba.__version__}")
+    pointer_bits = 64 if "64" in triple.split("-")[0] else 32
+    return Target(triple, layout, cpu, features, pointer_bits, bits, arm or "fma" in on, key)
+
+
+class _Code:
+    """Loaded machine code; frees it when the last reference goes (every Entry holds one)."""
+
+    def __init__(self, object_code: bytes) -> None:
+        import llvmlite.binding as ll
+
+        codegen = _codegen()
+        with _lock():
+            empty = ll.parse_assembly("", ll.create_context())
+            engine = ll.create_mcjit_compiler(empty, _machine(codegen), use_lmm=True)
+            engine.add_object_file(ll.ObjectFileRef.from_data(object_code))
+            engine.finalize_object()
+        self._engine = engine
+
+    def address(self, symbol: str) -> int:
+        return int(self._engine.get_function_address(symbol))
+
+
+class Executable:
+    """The machine code of one module.
+
+    Its code lives as long as the Executable (until `close`) or any `Entry` made from it, whichever is longer; then the
+    engine and its memory are freed. `object_code` is what `load_object` takes, in this or another process of the
+    same `target().key`.
+    """
+
+    def __init__(self, name: str, object_code: bytes, text: str | None, optimise: Optimise) -> None:
+        self.name = name
+        self.object_code = object_code
+        self._text = text
+        self._optimise = optimise
+        self._code: _Code | None = _Code(object_code)
+
+    @property
+    def code(self) -> _Code:
+        """The loaded code, to be held by whoever keeps an address of it."""
+        if self._code is None:
+            raise BackendError(f"executable {self.name!r} is closed")
+        return self._code
+
+    def address(self, symbol: str) -> int:
+        """The address of a function that the module defines and exports."""
+        address = self.code.address(symbol)
+        if not address:
+            raise BackendError(f"executable {self.name!r} has no symbol {symbol!r}")
+        return address
+
+    def _module(self) -> Any:
+        if self._text is None:
+            raise BackendError(f"executable {self.name!r} was loaded from object code: its LLVM text is not known")
+        return _optimised(self._text, self.name, self._optimise)
+
+    def llvm(self) -> str:
+        """The optimised LLVM text (made again on demand, so that a compilation need not print it)."""
+        with _lock():
+            return str(self._module())
+
+    def assembly(self) -> str:
+        """The machine code as assembly text."""
+        with _lock():
+            return str(_codegen()._tm.emit_assembly(self._module()))
+
+    def close(self) -> None:
+        """Let go of the code. It is freed at once unless an Entry still holds it."""
+        self._code = None
+
+
+@dataclass(frozen=True)
+class Optimise:
+    """Pass pipeline settings. The vectorisers are off: kernels arrive with explicit vectors, and the loop vectoriser
+    doubles the compile time of the scalar remainders, which are not worth it."""
+
+    level: int = 3
+    loop_vectorize: bool = False
+    slp_vectorize: bool = False
+
+
+DEFAULT_OPTIMISE = Optimise()
+
+
+def _optimised(text: str, name: str, optimise: Optimise) -> Any:
+    """Parse, verify and optimise; the caller holds the lock."""
+    import llvmlite.binding as ll
+
+    codegen = _codegen()
+    codegen._check_llvm_bugs()
+    try:
+        # A context of its own: types and constants of the global one would never be freed.
+        module = ll.parse_assembly(text, ll.create_context())
+        module.name = name
+        module.triple = ll.get_process_triple()
+        module.data_layout = codegen._data_layout
+        module.verify()
+    except RuntimeError as error:
+        raise BackendError(f"LLVM refused module {name!r}: {error}") from error
+    settings = {"loop_vectorize": optimise.loop_vectorize, "slp_vectorize": optimise.slp_vectorize}
+    manager, builder = codegen._module_pass_manager(opt=optimise.level, **settings)
+    try:
+        manager.run(module, builder)
+    finally:
+        _dispose(manager)
+    return module
+
+
+def _dispose(manager: Any) -> None:
+    """Free a pass manager. llvmlite leaks it (some 60 KB each): of the two bases of ModulePassManager the first, whose
+    `_dispose` does nothing, wins over the one that frees."""
+    from llvmlite.binding.newpassmanagers import NewPassManager
+
+    if type(manager)._dispose is not NewPassManager._dispose:
+        NewPassManager._dispose(manager)
+        manager.detach()
+
+
+def _require_resolvable(module: Any) -> None:
+    """LLVM's loader ends the process at a symbol that it cannot find; say it in Python before."""
+    import llvmlite.binding as ll
+
+    missing = []
+    for function in [*module.functions, *module.global_variables]:
+        if function.is_declaration and not function.name.startswith("llvm."):
+            if not ll.address_of_symbol(function.name):
+                missing.append(function.name)
+    if missing:
+        raise BackendError(f"module {module.name!r} refers to unknown symbols: {', '.join(sorted(missing))}")
+
+
+def compile_module(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIMISE) -> Executable:
+    """Compile LLVM text into an `Executable` of its own. Triple and data layout of the text are replaced by the host's.
+
+    Raises `BackendError` where LLVM refuses the text or a symbol that it calls does not exist in the process.
+    """
+    codegen = _codegen()
+    with _lock():
+        module = _optimised(llvm_text, name, optimise)
+        _require_resolvable(module)
+        object_code = codegen._tm.emit_object(module)
+        return Executable(name, object_code, llvm_text, optimise)
+
+
+def load_object(object_code: bytes, name: str) -> Executable:
+    """Load what `Executable.object_code` gave, without LLVM passes. The caller vouches for the bytes and their target."""
+    return Executable(name, object_code, None, DEFAULT_OPTIMISE)

@@ -1,0 +1,111 @@
+"""Dead code: drops nodes whose results are not used, and unused results, carries and operands of control nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from nufunc.ir.graph import Graph, Node, Value
+
+_T = TypeVar("_T")
+
+
+def eliminate_dead_code(graph: Graph) -> Graph:
+    """The graph (pure) without what its outputs do not depend on; its parameters stay."""
+    live: set[Value] = set(graph.outputs)
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if not any(r in live for r in node.results):
+            continue
+        node = _trimmed(node, [r in live for r in node.results])
+        kept.append(node)
+        live.update(node.operands)
+    consts = [(v, a) for v, a in graph.consts if v in live]
+    return graph.replace(nodes=tuple(reversed(kept)), consts=tuple(consts))
+
+
+def _trimmed(node: Node, used: list[bool]) -> Node:
+    match node.prim:
+        case "cond":
+            return _trim_cond(node, used)
+        case "scan":
+            return _trim_scan(node, used)
+        case "while":
+            return _trim_while(node, used)
+        case "map":
+            return _trim_map(node, used)
+        case _:
+            return node
+
+
+def _pick(items: Sequence[_T], keep: Sequence[bool]) -> list[_T]:
+    return [x for x, k in zip(items, keep, strict=True) if k]
+
+
+def _with_outputs(region: Graph, used: Sequence[bool]) -> Graph:
+    return eliminate_dead_code(region.replace(outputs=tuple(_pick(region.outputs, used))))
+
+
+def _uses(region: Graph) -> set[Value]:
+    """The values that nodes or outputs of a region read."""
+    return {o for node in region.nodes for o in node.operands} | set(region.outputs)
+
+
+def _trim_cond(node: Node, used: list[bool]) -> Node:
+    regions = [_with_outputs(r, used) for r in node.regions]
+    reads = [_uses(r) for r in regions]
+    needed = [
+        any(r.params[k] in read for r, read in zip(regions, reads, strict=True)) for k in range(len(node.operands) - 1)
+    ]
+    regions = [r.replace(params=tuple(_pick(r.params, needed))) for r in regions]
+    operands = [node.operands[0], *_pick(node.operands[1:], needed)]
+    return Node("cond", operands, node.attrs, regions, _pick(node.results, used), node.loc)
+
+
+def _live_carries(body: Graph, first_carry: int, num_carry: int, live: list[bool]) -> list[bool]:
+    """Which carries the live results of a loop depend on: a carry feeds the next iteration's live ones."""
+    carries = body.params[first_carry : first_carry + num_carry]
+    while True:
+        reads = _uses(_with_outputs(body, live))
+        grown = [k or (i < num_carry and carries[i] in reads) for i, k in enumerate(live)]
+        if grown == live:
+            return live
+        live = grown
+
+
+def _trim_scan(node: Node, used: list[bool]) -> Node:
+    (body,) = node.regions
+    ncon, ncar = node.attrs["num_consts"], node.attrs["num_carry"]
+    live = _live_carries(body, ncon, ncar, used)
+    body = _with_outputs(body, live)
+    reads = _uses(body)
+    keep = [k in reads for k in body.params[:ncon]] + live[:ncar] + [x in reads for x in body.params[ncon + ncar :]]
+    attrs = {**node.attrs, "num_consts": sum(keep[:ncon]), "num_carry": sum(live[:ncar])}
+    body = body.replace(params=tuple(_pick(body.params, keep)))
+    return Node("scan", _pick(node.operands, keep), attrs, (body,), _pick(node.results, live), node.loc)
+
+
+def _trim_while(node: Node, used: list[bool]) -> Node:
+    cond, body = node.regions
+    nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
+    cond = eliminate_dead_code(cond)
+    cond_reads = _uses(cond)
+    tested = [p in cond_reads for p in cond.params[nc:]]
+    live = _live_carries(body, nb, len(used), [u or t for u, t in zip(used, tested, strict=True)])
+    body = _with_outputs(body, live)
+    reads = _uses(body)
+    keep_cond = [p in cond_reads for p in cond.params[:nc]]
+    keep_body = [p in reads for p in body.params[:nb]]
+    cond = cond.replace(params=tuple(_pick(cond.params, keep_cond + live)))
+    body = body.replace(params=tuple(_pick(body.params, keep_body + live)))
+    attrs = {"num_cond": sum(keep_cond), "num_body": sum(keep_body)}
+    return Node("while", _pick(node.operands, keep_cond + keep_body + live), attrs, (cond, body), _pick(node.results, live), node.loc)
+
+
+def _trim_map(node: Node, used: list[bool]) -> Node:
+    body = _with_outputs(node.regions[0], used)
+    reads = _uses(body)
+    keep = [p in reads for p in body.params]
+    attrs = {**node.attrs, "num_consts": sum(keep[: node.attrs["num_consts"]])}
+    body = body.replace(params=tuple(_pick(body.params, keep)))
+    return Node("map", _pick(node.operands, keep), attrs, (body,), _pick(node.results, used), node.loc)

@@ -1,0 +1,124 @@
+"""The one ordered list of steps from a traced function to an executable, with verification and recording of each.
+
+A call passes through, in order:
+
+    traced          the user's function, or the function inside a transform, as it was traced
+    functionalized  views and writes removed
+    linearized      the primal graph of a differentiated function, with its residuals as further outputs
+    linear          its linear graph, from residuals and tangents to tangents
+    transposed      the linear graph run backwards
+    vmapped         a graph with a batch axis
+    whole           everything inlined into the outermost graph, still traced
+    pure            the outermost graph functionalized
+    simplified      constants folded, equal and dead code removed
+    grouped         nodes gathered into fused groups
+    loops           the loop nests of each group, as readable text
+    llvm            the LLVM module before optimisation, `optimized` after it, `asm` the machine code
+
+The steps from `functionalized` to `vmapped` happen once for every transform of the chain, innermost first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from nufunc.ir.graph import Graph
+from nufunc.ir.text import print_graph
+from nufunc.ir.verify import verify
+from nufunc.passes.functionalize import functionalize
+from nufunc.passes.linearize import linearize
+from nufunc.passes.simplify import simplify
+from nufunc.passes.transpose import transpose
+from nufunc.passes.vmap import vmap
+
+STAGES = (
+    "traced", "functionalized", "linearized", "linear", "transposed", "vmapped", "whole", "pure", "simplified", "grouped",
+    "loops", "llvm", "optimized", "asm",
+)  # fmt: skip
+
+
+class Record:
+    """The texts of the steps of one compilation, in order, as (stage, text)."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str]] = []
+
+    def add(self, stage: str, text: str) -> None:
+        self.entries.append((stage, text))
+
+    def write(self, folder: Path) -> None:
+        """One numbered file per step, so that two compilations can be compared file by file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, (stage, text) in enumerate(self.entries):
+            (folder / f"{i:02d}-{stage}.txt").write_text(text + "\n")
+
+
+class _Recording(threading.local):
+    record: Record | None = None
+
+
+_RECORDING = _Recording()
+
+
+@contextmanager
+def recording(record: Record | None) -> Iterator[None]:
+    """Steps that run inside, in this thread, are added to `record`."""
+    before, _RECORDING.record = _RECORDING.record, record
+    try:
+        yield
+    finally:
+        _RECORDING.record = before
+
+
+def note(stage: str, text: Callable[[], str]) -> None:
+    """Add a step's text, made only if somebody records."""
+    if _RECORDING.record is not None:
+        _RECORDING.record.add(stage, text())
+
+
+def checked(stage: str, graph: Graph) -> Graph:
+    """The graph, verified if NUFUNC_VERIFY is set and recorded if somebody records."""
+    if os.environ.get("NUFUNC_VERIFY", "") not in ("", "0"):
+        verify(graph, stage)
+    note(stage, lambda: print_graph(graph))
+    return graph
+
+
+def pure(traced: Graph) -> Graph:
+    """The simplified pure graph of a function that was traced inside a transform."""
+    return simplify(checked("functionalized", functionalize(checked("traced", traced))))
+
+
+def pulled_back(graph: Graph, which: Sequence[bool], outputs: Sequence[bool]) -> tuple[Graph, Graph, int]:
+    """(primal graph with residuals, pullback graph, number of residuals) of a pure graph.
+
+    `which` selects parameters, `outputs` the outputs that receive a cotangent. The pullback takes the residuals and a
+    cotangent per selected output (all of inexact dtype), and gives a cotangent per selected parameter.
+    """
+    lin = linearize(graph, which)
+    inexact = [k for k, o in enumerate(graph.outputs) if o.dtype.kind in "fc"]
+    kept = [lin.linear.outputs[j] for j, k in enumerate(inexact) if outputs[k]]
+    linear = simplify(checked("linear", lin.linear.replace(outputs=tuple(kept))))
+    back = simplify(checked("transposed", transpose(linear, lin.num_residuals)))
+    return checked("linearized", lin.primal), back, lin.num_residuals
+
+
+def pushed_forward(graph: Graph, which: Sequence[bool]) -> tuple[Graph, Graph, int]:
+    """(primal graph with residuals, linear graph, number of residuals) of a pure graph."""
+    lin = linearize(graph, which)
+    return checked("linearized", lin.primal), simplify(checked("linear", lin.linear)), lin.num_residuals
+
+
+def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Sequence[int | None]) -> Graph:
+    """A graph over `size` lanes."""
+    return simplify(checked("vmapped", vmap(graph, size, in_dims, out_dims)))
+
+
+def whole(traced: Graph) -> Graph:
+    """The graph that code is generated for, from the outermost trace."""
+    graph = checked("pure", functionalize(checked("whole", traced)))
+    return checked("simplified", simplify(graph))

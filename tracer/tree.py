@@ -1,0 +1,129 @@
+"""Pytrees: nested dicts, lists, tuples, namedtuples, dataclasses, None and registered types, through optree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import optree
+
+NAMESPACE = "nufunc"
+_T = TypeVar("_T")
+TreeDef = optree.PyTreeSpec
+
+
+def register(cls: type[_T], to_children: Callable[[_T], tuple[Iterable[Any], Any]], from_children: Callable[[Any, Any], _T]) -> type[_T]:
+    """Make instances of `cls` tree nodes.
+
+    `to_children(obj)` gives (children, aux) with hashable, comparable aux; `from_children(aux, children)` the object again.
+
+    >>> import nufunc as nf
+    >>> class Pair:
+    ...     def __init__(self, a, b): self.a, self.b = a, b
+    >>> _ = nf.tree.register(Pair, lambda p: ((p.a, p.b), None), lambda _, children: Pair(*children))
+    >>> nf.tree.leaves(Pair(1, [2, 3]))
+    [1, 2, 3]
+    """
+    optree.register_pytree_node(cls, to_children, from_children, namespace=NAMESPACE)
+    return cls
+
+
+def _register_dataclass(cls: type) -> None:
+    names = tuple(f.name for f in dataclasses.fields(cls))
+
+    def to_children(obj: Any) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
+        return tuple(getattr(obj, n) for n in names), None, names
+
+    def from_children(_: Any, children: Iterable[Any]) -> Any:
+        # not through __init__, which may check or convert what a traced value cannot satisfy
+        obj = object.__new__(cls)
+        for name, child in zip(names, children, strict=True):
+            object.__setattr__(obj, name, child)
+        return obj
+
+    optree.register_pytree_node(cls, to_children, from_children, namespace=NAMESPACE)
+
+
+def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
+    """The leaves of a tree, and its structure.
+
+    >>> leaves, structure = flatten({"b": 2, "a": (1, None)})
+    >>> leaves
+    [1, 2]
+    >>> unflatten(structure, [10, 20])
+    {'b': 20, 'a': (10, None)}
+    """
+    leaves, structure = optree.tree_flatten(tree, namespace=NAMESPACE)
+    new = {type(x) for x in leaves if dataclasses.is_dataclass(x) and not isinstance(x, type)}
+    if new:
+        for cls in new:
+            _register_dataclass(cls)
+        return flatten(tree)
+    return leaves, structure
+
+
+def unflatten(structure: TreeDef, leaves: Iterable[Any]) -> Any:
+    """The tree of this structure with these leaves."""
+    return optree.tree_unflatten(structure, leaves)
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The leaves of a tree, in order (dict entries by sorted key)."""
+    return flatten(tree)[0]
+
+
+def structure(tree: Any) -> TreeDef:
+    """The structure of a tree: comparable, hashable, independent of the leaves."""
+    return flatten(tree)[1]
+
+
+def map(func: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """The tree of func's results on the leaves of trees of one structure.
+
+    >>> map(lambda a, b: a + b, {"x": 1, "y": [2]}, {"x": 10, "y": [20]})
+    {'x': 11, 'y': [22]}
+    """
+    first, spec = flatten(tree)
+    others = [spec.flatten_up_to(r) for r in rest]
+    return unflatten(spec, [func(*items) for items in zip(first, *others, strict=True)])
+
+
+def paths(tree: Any) -> list[str]:
+    """A readable path per leaf, such as `['w'][0]` or `.bias`."""
+    flatten(tree)
+    accessors, _, _ = optree.tree_flatten_with_accessor(tree, namespace=NAMESPACE)
+    return [a.codify("") for a in accessors]
+
+
+def broadcast_prefix(prefix: Any, tree: Any) -> list[Any]:
+    """One item of `prefix` per leaf of `tree`, where `prefix` may end above the leaves. None counts as an item.
+
+    ValueError if the structures do not fit.
+    """
+    flatten(tree)
+    spec = optree.tree_structure(tree, none_is_leaf=False, namespace=NAMESPACE)
+    return _prefix(prefix, tree, spec)
+
+
+def _prefix(prefix: Any, tree: Any, spec: TreeDef) -> list[Any]:
+    if prefix is None or isinstance(prefix, int):
+        return [prefix] * spec.num_leaves
+    if spec.is_leaf():
+        raise ValueError("a structure stands where the tree has a leaf")
+    items, children = _one_level(prefix), _one_level(tree)
+    if items is None or children is None or items[0] != children[0] or len(items[1]) != len(children[1]):
+        raise ValueError("the structures differ")
+    return [x for p, t, s in zip(items[1], children[1], spec.children(), strict=True) for x in _prefix(p, t, s)]
+
+
+def _one_level(tree: Any) -> tuple[Any, list[Any]] | None:
+    """The kind of a node (list and tuple alike, dicts by their keys) and its children; None for a leaf."""
+    children, spec = optree.tree_flatten(tree, is_leaf=lambda x: x is not tree, none_is_leaf=True, namespace=NAMESPACE)
+    if spec.is_leaf():
+        return None
+    if isinstance(tree, dict):
+        return ("dict", tuple(sorted(tree, key=str))), children
+    if isinstance(tree, list | tuple):
+        return "sequence", children
+    return type(tree), children

@@ -1,0 +1,99 @@
+"""Special functions that NumPy lacks: error function, gamma functions, logistic; all on floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from nufunc.ir.builder import Builder
+from nufunc.ir.graph import Value
+from nufunc.ir.prims.kinds import FLOATS, unary
+
+# Coefficients B_2k / (2k) of digamma's asymptotic series: log(x) - 1/(2x) - sum B_2k / (2k x^2k).
+_DIGAMMA_SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+# Bernoulli numbers B_2k of trigamma's: 1/x + 1/(2x^2) + sum B_2k / x^(2k+1).
+_TRIGAMMA_SERIES = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+_SHIFT = 10  # the series are used at x + 10 and larger, where their error is below the rounding of float64
+
+
+def _by_math(function: Callable[[float], float]) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of Python's math module on arrays; where it raises (a pole, an overflow) the result is inf."""
+
+    def guarded(value: float) -> float:
+        try:
+            return function(value)
+        except (ValueError, OverflowError):
+            return math.inf
+
+    mapped = np.frompyfunc(guarded, 1, 1)
+    return lambda x: np.asarray(mapped(x.astype(np.float64)), dtype=object).astype(np.float64)
+
+
+def _digamma_positive(x: np.ndarray) -> np.ndarray:
+    """digamma for x >= 0.5: the recurrence psi(x) = psi(x + 1) - 1/x, then the asymptotic series."""
+    steps = sum((1 / (x + k) for k in range(_SHIFT)), start=np.zeros_like(x))
+    z = x + _SHIFT
+    power, series = 1 / (z * z), np.zeros_like(z)
+    for coefficient in reversed(_DIGAMMA_SERIES):
+        series = (series + coefficient) * power
+    return np.log(z) - 0.5 / z - series - steps
+
+
+def digamma(x: np.ndarray) -> np.ndarray:
+    """The logarithmic derivative of gamma; negative x by reflection; poles: -inf at 0, inf at -0, NaN at -1, -2, ..."""
+    x = x.astype(np.float64)
+    low = x < 0.5
+    positive = _digamma_positive(np.where(low, 1 - x, x))
+    turn = x - np.rint(x)  # tan has the period 1 in x: reduce first, so that large negative x stay exact
+    reflected = positive - np.pi / np.tan(np.pi * turn)
+    pole = np.where(x == 0, np.copysign(np.inf, -x), np.nan)
+    out = np.where(low, np.where((turn == 0) | np.isinf(x), pole, reflected), positive)
+    return np.where(x == np.inf, np.inf, out)
+
+
+def trigamma(b: Builder, x: Value) -> Value:
+    """The derivative of digamma as a composition of primitives, so that it can be differentiated again.
+
+    Recurrence up to x + 10, then the asymptotic series; below 0.5 by the reflection
+    trigamma(x) = (pi / sin(pi x))^2 - trigamma(1 - x).
+    """
+
+    def number(value: float) -> Value:
+        return b.like(x, value)
+
+    low = b.lt(x, number(0.5))
+    u = b.select(low, b.sub(number(1), x), x)
+    total = b.integer_pow(u, y=-2)
+    for k in range(1, _SHIFT):
+        total = b.add(total, b.integer_pow(b.add(u, number(k)), y=-2))
+    z = b.add(u, number(_SHIFT))
+    power = b.integer_pow(z, y=-2)
+    series = number(0)
+    for coefficient in reversed(_TRIGAMMA_SERIES):
+        series = b.mul(b.add(series, number(coefficient)), power)
+    inverse = b.div(number(1), z)
+    tail = b.add(b.mul(inverse, b.add(number(1), series)), b.mul(number(0.5), power))
+    upper = b.add(total, tail)
+    # The unused side is computed at 1/2, away from the poles of 1/sin, so that no NaN comes back from it.
+    turn = b.select(low, b.sub(x, b.rint(x)), number(0.5))
+    reflected = b.integer_pow(b.div(number(math.pi), b.sin(b.mul(number(math.pi), turn))), y=2)
+    return b.select(low, b.sub(reflected, upper), upper)
+
+
+def _gauss(b: Builder, t: Value, x: Value, scale: float) -> Value:
+    return b.mul(t, b.mul(b.like(x, scale), b.exp(b.neg(b.mul(x, x)))))
+
+
+unary("erf", _by_math(math.erf), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, 2 / math.sqrt(math.pi)))
+unary("erfc", _by_math(math.erfc), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, -2 / math.sqrt(math.pi)))
+unary("lgamma", _by_math(math.lgamma), FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.digamma(x)))
+unary("digamma", digamma, FLOATS, jvp=lambda b, t, x, y: b.mul(t, trigamma(b, x)))
+# y * (1 - y), with 1 - logistic(x) as logistic(-x): the difference would lose all digits for large x.
+unary(
+    "logistic",
+    lambda x: 1 / (1 + np.exp(-x)),
+    FLOATS,
+    jvp=lambda b, t, x, y: b.mul(t, b.mul(y, b.logistic(b.neg(x)))),
+)

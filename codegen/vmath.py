@@ -1,0 +1,79 @@
+"""Owns vector mathematics: elementary functions emitted as LLVM polynomials for scalars and vectors, f32 and f64.
+
+`emit` puts a call of an internal function such as `nf.exp.v8f64` into the builder's module, defining it on
+first use; LLVM's inliner dissolves the small ones. Results are within ULP_BOUND of the exact value everywhere
+(checked by tests/test_vmath.py), and correct at zeros, infinities, NaN, subnormals and the ends of the range.
+No libm call, no fast-math flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+
+from nufunc.codegen import vmath_exp, vmath_log, vmath_trig
+from nufunc.codegen.vmath_builder import F32, F64, Math, V, element_type, type_name
+
+_FUNCTIONS: dict[str, tuple[int, Callable[..., V]]] = {
+    "exp": (1, vmath_exp.exp),
+    "expm1": (1, vmath_exp.expm1),
+    "tanh": (1, vmath_exp.tanh),
+    "erf": (1, vmath_exp.erf),
+    "log": (1, vmath_log.log),
+    "log1p": (1, vmath_log.log1p),
+    "pow": (2, vmath_log.pow),
+    "sin": (1, vmath_trig.sin),
+    "cos": (1, vmath_trig.cos),
+    "tan": (1, vmath_trig.tan),
+    "sqrt": (1, Math.sqrt),
+}
+
+_TWO_ULP = ("expm1", "log1p", "tan", "erf", "pow")
+
+# The largest error promised, in units in the last place of the exact result, with or without fma.
+ULP_BOUND: dict[tuple[str, str], float] = {
+    (name, dtype): 0.5 if name == "sqrt" else 2.0 if name in _TWO_ULP else 1.0
+    for name in _FUNCTIONS
+    for dtype in ("f32", "f64")
+}
+
+
+def supported() -> frozenset[str]:
+    """The names that `emit` knows."""
+    return frozenset(_FUNCTIONS)
+
+
+def arity(name: str) -> int:
+    """How many arguments the function takes."""
+    return _FUNCTIONS[name][0]
+
+
+def emit(name: str, builder: ir.IRBuilder, args: Sequence[ir.Value], *, has_fma: bool = True) -> ir.Value:
+    """Emit `name` of `args` at the builder's position.
+
+    All arguments have one type (float, double, or a vector of either), which is the type of the result.
+    `has_fma` states whether the target multiplies and adds in one instruction.
+    """
+    count, _ = _FUNCTIONS[name]
+    type_ = args[0].type
+    if len(args) != count or any(a.type != type_ for a in args):
+        raise TypeError(f"{name} takes {count} argument(s) of one type, got ({', '.join(str(a.type) for a in args)})")
+    if element_type(type_) not in (F32, F64):
+        raise TypeError(f"{name} is emitted for float and double, not for {type_}")
+    if name == "sqrt":
+        return Math(builder, has_fma).sqrt(V(Math(builder, has_fma), args[0])).value
+    return builder.call(_function(builder.module, name, type_, has_fma), list(args))
+
+
+def _function(module: ir.Module, name: str, type_: ir.Type, has_fma: bool) -> ir.Function:
+    symbol = f"nf.{name}.{type_name(type_)}" + ("" if has_fma else ".nofma")
+    if symbol in module.globals:
+        return module.globals[symbol]
+    count, body = _FUNCTIONS[name]
+    function = ir.Function(module, ir.FunctionType(type_, [type_] * count), symbol)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    math = Math(ir.IRBuilder(function.append_basic_block()), has_fma)
+    math.builder.ret(body(math, *(V(math, a) for a in function.args)).value)
+    return function

@@ -1,0 +1,177 @@
+"""Vector mathematics against mpmath and NumPy: errors in ulp, special values, scalars and vectors, with and without fma."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from llvmlite import ir
+
+from nufunc.codegen import vmath
+
+
+def _measuring_tool() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "vmath_ulp.py"
+    spec = importlib.util.spec_from_file_location("vmath_ulp", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = _measuring_tool()
+NAMES = sorted(vmath.supported())
+KINDS = {"f64": np.float64, "f32": np.float32}
+# Without fma a bare x86-64 of the first generation: SSE2, where many intrinsics would become libm calls.
+PLAIN = {"has_fma": False, "features": "+sse2"}
+kernel = functools.lru_cache(maxsize=None)(tool.kernel)
+
+
+@functools.lru_cache(maxsize=None)
+def _f64_case(name: str) -> tuple[list[np.ndarray], object]:
+    args = tool.arguments(name, "f64", 3000, seed=3)
+    return args, tool.exact(name, args)
+
+
+@functools.lru_cache(maxsize=None)
+def _f32_case(name: str) -> tuple[list[np.ndarray], object]:
+    args = tool.arguments(name, "f32", 200_000, seed=4)
+    return args, tool.exact_f32(name, args)
+
+
+def _check_bound(name: str, dtype: str, args: list[np.ndarray], reference: object, got: np.ndarray) -> None:
+    errors = reference.errors(got)  # type: ignore[attr-defined]
+    worst = int(errors.argmax())
+    bound = vmath.ULP_BOUND[name, dtype]
+    assert errors[worst] <= bound, (
+        f"{name} of {[a[worst] for a in args]} is {errors[worst]:.3f} ulp off (bound {bound}): {got[worst]}")
+
+
+@pytest.mark.parametrize("width", [1, 8])
+@pytest.mark.parametrize("name", NAMES)
+def test_f64_is_within_its_bound(name: str, width: int) -> None:
+    args, reference = _f64_case(name)
+    _check_bound(name, "f64", args, reference, kernel(name, "f64", width)(*args))
+
+
+@pytest.mark.parametrize("width", [1, 16])
+@pytest.mark.parametrize("name", NAMES)
+def test_f32_is_within_its_bound(name: str, width: int) -> None:
+    args, reference = _f32_case(name)
+    _check_bound(name, "f32", args, reference, kernel(name, "f32", width)(*args))
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_without_fma_the_bound_holds_too(name: str, dtype: str) -> None:
+    args, reference = (_f64_case if dtype == "f64" else _f32_case)(name)
+    _check_bound(name, dtype, args, reference, kernel(name, dtype, 2, **PLAIN)(*args))
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("f64", 2), ("f64", 4), ("f64", 16), ("f32", 4), ("f32", 8)])
+@pytest.mark.parametrize("name", ["exp", "log", "sin", "pow"])
+def test_every_width_gives_the_same_bits(name: str, dtype: str, width: int) -> None:
+    args = tool.arguments(name, dtype, 1000, seed=5)
+    np.testing.assert_array_equal(kernel(name, dtype, width)(*args), kernel(name, dtype, 1)(*args))
+
+
+def _special(dtype: str) -> np.ndarray:
+    info = np.finfo(KINDS[dtype])
+    positive = [0.0, info.smallest_subnormal, 7 * info.smallest_subnormal, info.tiny, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0,
+                4.5, 64.0, float(2**info.nmant + 1), float(2 ** (info.nmant + 1)), 0.75 * float(info.max),
+                float(info.max), np.inf, np.nan]
+    return np.array([*positive, *(-p for p in positive)], KINDS[dtype])
+
+
+@pytest.mark.parametrize("options", [{}, PLAIN], ids=["fma", "plain"])
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_special_values_are_numpys(name: str, dtype: str, options: dict) -> None:
+    special = _special(dtype)
+    args = [special] if vmath.arity(name) == 1 else [g.ravel() for g in np.meshgrid(special, special)]
+    got = kernel(name, dtype, 2, **options)(*args)
+    with np.errstate(all="ignore"):
+        expected = tool.NUMPY[name](*(a.astype(np.float64) for a in args))
+        expected = expected.astype(KINDS[dtype])
+        spacing = np.spacing(np.abs(expected)).astype(np.float64)
+    for *point, ours, theirs, unit in zip(*args, got, expected, spacing, strict=True):
+        assert np.isnan(ours) == np.isnan(theirs), (name, point, ours, theirs)
+        if np.isnan(theirs):
+            continue
+        assert np.signbit(ours) == np.signbit(theirs), (name, point, ours, theirs)
+        if theirs == 0.0 or np.isinf(theirs):
+            assert ours == theirs, (name, point, ours, theirs)
+        else:
+            assert abs(float(ours) - float(theirs)) <= 4 * unit, (name, point, ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["exp", "expm1"])
+def test_the_ends_of_the_range_are_exact(name: str) -> None:
+    top = np.log(np.finfo(np.float64).max)
+    edge = np.nextafter(top, [0.0, 1e3])
+    got = kernel(name, "f64", 2)(np.array([top, *edge, -745.2, -745.1]))
+    assert np.isfinite(got[:2]).all() and got[2] == np.inf
+    if name == "exp":
+        assert got[3] == 0.0 and got[4] == 5e-324
+
+
+@pytest.mark.parametrize("options", [{}, PLAIN], ids=["fma", "plain"])
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+def test_huge_angles_beside_small_ones(dtype: str, options: dict) -> None:
+    """Lanes beyond Cody and Waite's range take the slow branch without disturbing their neighbours."""
+    small = tool.arguments("sin", dtype, 600, seed=6)[0]
+    small = small[np.abs(small) < 1e5]
+    mixed = small.copy()
+    mixed[::5] = KINDS[dtype](3.3e38) / np.arange(1, mixed[::5].size + 1, dtype=KINDS[dtype])
+    for name in ("sin", "cos", "tan"):
+        compiled = kernel(name, dtype, 8, **options)
+        alone, got = compiled(small), compiled(mixed)
+        keep = np.arange(mixed.size) % 5 != 0
+        np.testing.assert_array_equal(got[keep], alone[keep])
+        _check_bound(name, dtype, [mixed], tool.exact(name, [mixed]), got)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_object_code_calls_nothing_outside(name: str, dtype: str, width: int) -> None:
+    for options in ({}, PLAIN):
+        assembly = kernel(name, dtype, width, **options).assembly
+        called = set(re.findall(r"\b(?:callq?|jmp|movabsq)\s+\$?([A-Za-z_][\w.]*)", assembly))
+        assert all(symbol.startswith("nf.") for symbol in called), called
+
+
+def test_no_fma_is_emitted_for_targets_without_it() -> None:
+    for name in NAMES:
+        assert "llvm.fma" not in str(tool.loop_module(name, "f64", 4, has_fma=False))
+
+
+def test_one_definition_serves_all_uses_in_a_module() -> None:
+    module = ir.Module("twice")
+    vector = ir.VectorType(ir.DoubleType(), 4)
+    function = ir.Function(module, ir.FunctionType(vector, [vector]), "f")
+    builder = ir.IRBuilder(function.append_basic_block())
+    once = vmath.emit("exp", builder, [function.args[0]])
+    builder.ret(vmath.emit("exp", builder, [once]))
+    assert [f.name for f in module.functions if f.name.startswith("nf.")] == ["nf.exp.v4f64"]
+
+
+def test_mismatched_arguments_are_refused() -> None:
+    module = ir.Module("wrong")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.DoubleType(), ir.FloatType()]), "f")
+    builder = ir.IRBuilder(function.append_basic_block())
+    with pytest.raises(TypeError, match="pow takes 2 argument"):
+        vmath.emit("pow", builder, function.args)
+    with pytest.raises(TypeError, match="emitted for float and double"):
+        vmath.emit("exp", builder, [ir.Constant(ir.IntType(32), 1)])
+
+
+def test_every_function_states_its_bound() -> None:
+    assert set(vmath.ULP_BOUND) == {(name, dtype) for name in NAMES for dtype in KINDS}

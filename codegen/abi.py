@@ -1,7 +1,7 @@
-"""What native code may know of CPython's and NumPy's objects: field offsets, C functions, and the self-test of both.
+"""What native code may know of CPython and NumPy: field offsets, C functions, and a self-test of both.
 
-Offsets are derived from `object.__basicsize__`; `abi_ok` reads known objects through them, and calls NumPy's C API by its table
-indices, before any generated code relies on either.
+Offsets are derived from `object.__basicsize__`; `abi_ok` reads known objects through them, and calls NumPy's
+C API by its table indices, before any generated code relies on either.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sysconfig
 from typing import Any
 
 import numpy as np
+
+from nufunc.ir.errors import DTypeError
 
 HEAD = object.__basicsize__
 TYPE, DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + delta for delta in (-8, 0, 8, 16, 24, 40, 48))
@@ -42,15 +44,15 @@ _NUMBER_KINDS = "biufc"
 
 
 def canonical_dtype(dtype: Any) -> np.dtype[Any]:
-    """The one native dtype object that arrays of this dtype share (int64 is `long` or `long long`, but one of them)."""
+    """The dtype object that arrays share: int64 is `long` and `long long`, but arrays have one of them."""
     given = np.dtype(dtype)
     if given.kind not in _NUMBER_KINDS or given.char in "gG" or not given.isnative:
-        raise TypeError(f"no native call with dtype {given}: only native bool, integer, float and complex dtypes")
+        raise DTypeError(f"no native call with {given!r}: only native bool, integer, float and complex")
     return np.dtype(given.name)
 
 
 def python_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of CPython's C API with a prototype of its own (ctypes.pythonapi's attributes are shared by all)."""
+    """A function of CPython's C API with a prototype of its own: all share ctypes.pythonapi's attributes."""
     return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
 
 
@@ -80,18 +82,22 @@ def _word(address: int) -> int:
 
 
 def native_call_wanted() -> bool:
-    """Whether the native wrapper may serve: the ABI is the known one and NUFUNC_NO_NATIVE_CALL is not set to 1."""
+    """Whether the native wrapper may serve: its ABI is this one's, and NUFUNC_NO_NATIVE_CALL is not 1."""
     return os.environ.get("NUFUNC_NO_NATIVE_CALL", "") != "1" and abi_ok()
 
 
 @functools.cache
 def abi_ok() -> bool:
-    """Whether this interpreter and this NumPy have the layouts and functions that the native wrapper relies on."""
+    """Whether this interpreter and NumPy have the layouts and functions that the wrapper relies on."""
     if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return False  # nothing would keep an array's fields still while they are checked
-    if np.ndarray.__basicsize__ < FLAGS + 4 or float.__basicsize__ != HEAD + 8 or complex.__basicsize__ != HEAD + 16:
+    if (
+        np.ndarray.__basicsize__ < FLAGS + 4
+        or float.__basicsize__ != HEAD + 8
+        or complex.__basicsize__ != HEAD + 16
+    ):
         return False
     return _arrays_ok() and _scalars_ok() and _functions_ok()
 
@@ -101,7 +107,15 @@ def _arrays_ok() -> bool:
     misaligned = np.zeros(17, np.uint8)[1:].view(np.float64)
     readonly = np.arange(6, dtype=np.int16)
     readonly.flags.writeable = False
-    for array in (square, square.T, square[::2, ::3], misaligned, readonly, np.array(1j), np.zeros((0, 3), bool)):
+    for array in (
+        square,
+        square.T,
+        square[::2, ::3],
+        misaligned,
+        readonly,
+        np.array(1j),
+        np.zeros((0, 3), bool),
+    ):
         at, ndim = id(array), array.ndim
         seen: tuple[object, ...] = (
             _word(at + TYPE),
@@ -121,7 +135,10 @@ def _arrays_ok() -> bool:
 
 
 def _scalars_ok() -> bool:
-    numbers: list[tuple[Any, bytes]] = [(-1.25, struct.pack("d", -1.25)), (1.5 - 2j, struct.pack("dd", 1.5, -2.0))]
+    numbers: list[tuple[Any, bytes]] = [
+        (-1.25, struct.pack("d", -1.25)),
+        (1.5 - 2j, struct.pack("dd", 1.5, -2.0)),
+    ]
     numbers += [(x, x.tobytes()) for x in (np.dtype(char).type(1) for char in "?bBhHiIlLqQefdFD")]
     for number, expected in numbers:
         if _word(id(number) + TYPE) != id(type(number)):
@@ -142,7 +159,12 @@ def _functions_ok() -> bool:
     dtype = canonical_dtype(np.float32)
     python_function("Py_IncRef", None, obj)(dtype)  # NewFromDescr steals a reference
     array = new(np.ndarray, dtype, 2, (ctypes.c_ssize_t * 2)(2, 3), None, None, 0, None)
-    if type(array) is not np.ndarray or array.shape != (2, 3) or array.dtype is not dtype or not array.flags.carray:
+    if (
+        type(array) is not np.ndarray
+        or array.shape != (2, 3)
+        or array.dtype is not dtype
+        or not array.flags.carray
+    ):
         return False
     scalar = ctypes.PYFUNCTYPE(obj, pointer, obj, pointer)(addresses["PyArray_Scalar"])
     value = scalar(ctypes.byref(ctypes.c_float(2.5)), dtype, None)

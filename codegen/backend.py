@@ -1,20 +1,23 @@
-"""Machine code from LLVM text, through Numba's CPU code generator: the one file that touches Numba's private names.
+"""Machine code from LLVM text through Numba's CPU code generator: the one file with Numba's private names.
 
-What is taken from Numba: the host's target machine options (`JITCPUCodegen`), its module pass pipeline and its compiler
-lock. What is not: its bytecode and typing front end, and its one engine for the life of the process. Here every
-`Executable` has an engine of its own, so that dropping it frees its code.
+What is taken from Numba: the host's target machine options (`JITCPUCodegen`), its module pass pipeline and
+its compiler lock. What is not: its bytecode and typing front end, and its one engine for the life of the
+process. Here every `Executable` has an engine of its own, so that dropping it frees its code.
 
-Note [Position independent code]
-A module is emitted as a position-independent object (small code model) and then loaded, also when it runs in this very
-process: the bytes are what a disk cache stores, and constants are reached relative to the instruction instead of
-through a 64-bit immediate. llvmlite's memory manager places the sections of one object side by side, which the small
-code model needs. Nothing outside the module may be named by address in it; calls to what the process exports (memcpy, libm)
-go through stubs the loader makes, everything else through the pointer table of `nufunc.codegen.wrapper`.
+Note [Relocatable code]
+A module is emitted as an object file and then loaded, also when it runs in this very process: the bytes are
+what a disk cache stores. Numba's JIT options are kept (on x86-64 the large code model): the loader may put
+code, constants and the functions of the process terabytes apart. The small code model measured no faster in
+polynomial kernels, and llvmlite's memory manager, which it would need, has no room for its tables of external
+functions on x86-64 and ends the process. Nothing outside the module may be named by address in it; what the
+process exports (memcpy, libm) is found by name when loading, everything else comes through the pointer table,
+see Note [Pointer table] in `nufunc.codegen.callspec`.
 """
 
 from __future__ import annotations
 
 import functools
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +33,7 @@ class BackendError(NufuncError, RuntimeError):
 
 @dataclass(frozen=True)
 class Target:
-    """What code is generated for. `key` names all that the machine code depends on beside the module's text."""
+    """What code is generated for. `key` names all that machine code depends on beside the module's text."""
 
     triple: str
     data_layout: str
@@ -57,7 +60,7 @@ def _version(text: str) -> tuple[int, int]:
 
 @functools.cache
 def _codegen() -> Any:
-    """Numba's code generator, with position-independent code. One per process: it never compiles into its own engine."""
+    """Numba's code generator, for its target machine and its pass pipeline. Its own engine stays empty."""
     import numba
 
     low, high = NUMBA_VERSIONS
@@ -71,15 +74,9 @@ def _codegen() -> Any:
     except ImportError as error:
         raise BackendError(f"numba {numba.__version__} has no numba.core.codegen.JITCPUCodegen") from error
 
-    class PortableCodegen(JITCPUCodegen):
-        def _customize_tm_options(self, options: dict[str, Any]) -> None:
-            super()._customize_tm_options(options)
-            options.update(reloc="pic", codemodel="small")
-            options.pop("jit", None)  # on x86-64 it would force the large code model
-
     needed = ("_module_pass_manager", "_customize_tm_options", "_tm_features", "_tm", "_check_llvm_bugs")
     with _lock():
-        codegen = PortableCodegen("nufunc")
+        codegen = JITCPUCodegen("nufunc")
     missing = [name for name in needed if not hasattr(codegen, name)]
     if missing:
         raise BackendError(f"numba {numba.__version__}: JITCPUCodegen has no {', '.join(missing)}")
@@ -87,7 +84,7 @@ def _codegen() -> Any:
 
 
 def _lock() -> Any:
-    """Numba's compiler lock (reentrant): LLVM is entered by one thread at a time, Numba's own compilations included."""
+    """Numba's compiler lock (reentrant), so that Numba's own compilations take turns with ours."""
     from numba.core.compiler_lock import global_compiler_lock
 
     return global_compiler_lock
@@ -105,7 +102,7 @@ def _machine(codegen: Any) -> Any:
 
 @functools.cache
 def target() -> Target:
-    """The host, as code is generated for it (Numba's NUMBA_CPU_NAME, NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX count)."""
+    """The host, less what NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX take away."""
     import llvmlite
     import llvmlite.binding as ll
     import numba
@@ -128,11 +125,13 @@ class _Code:
 
     def __init__(self, object_code: bytes) -> None:
         import llvmlite.binding as ll
+        from numba.core import config
 
         codegen = _codegen()
         with _lock():
             empty = ll.parse_assembly("", ll.create_context())
-            engine = ll.create_mcjit_compiler(empty, _machine(codegen), use_lmm=True)
+            manager = config.USE_LLVMLITE_MEMORY_MANAGER
+            engine = ll.create_mcjit_compiler(empty, _machine(codegen), use_lmm=manager)
             engine.add_object_file(ll.ObjectFileRef.from_data(object_code))
             engine.finalize_object()
         self._engine = engine
@@ -144,9 +143,9 @@ class _Code:
 class Executable:
     """The machine code of one module.
 
-    Its code lives as long as the Executable (until `close`) or any `Entry` made from it, whichever is longer; then the
-    engine and its memory are freed. `object_code` is what `load_object` takes, in this or another process of the
-    same `target().key`.
+    Its code lives as long as the Executable (until `close`) or any `Entry` made from it, whichever is longer;
+    then the engine and its memory are freed. `object_code` is what `load_object` takes, in this or another
+    process of the same `target().key`.
     """
 
     def __init__(self, name: str, object_code: bytes, text: str | None, optimise: Optimise) -> None:
@@ -154,6 +153,7 @@ class Executable:
         self.object_code = object_code
         self._text = text
         self._optimise = optimise
+        _require_resolvable(object_code, name)
         self._code: _Code | None = _Code(object_code)
 
     @property
@@ -172,7 +172,9 @@ class Executable:
 
     def _module(self) -> Any:
         if self._text is None:
-            raise BackendError(f"executable {self.name!r} was loaded from object code: its LLVM text is not known")
+            raise BackendError(
+                f"executable {self.name!r} was loaded from object code: its LLVM text is not known"
+            )
         return _optimised(self._text, self.name, self._optimise)
 
     def llvm(self) -> str:
@@ -192,8 +194,8 @@ class Executable:
 
 @dataclass(frozen=True)
 class Optimise:
-    """Pass pipeline settings. The vectorisers are off: kernels arrive with explicit vectors, and the loop vectoriser
-    doubles the compile time of the scalar remainders, which are not worth it."""
+    """Pass pipeline settings. The vectorisers are off: kernels arrive with explicit vectors, and the loop
+    vectoriser doubles the compile time of the scalar remainders, which are not worth it."""
 
     level: int = 3
     loop_vectorize: bool = False
@@ -228,8 +230,8 @@ def _optimised(text: str, name: str, optimise: Optimise) -> Any:
 
 
 def _dispose(manager: Any) -> None:
-    """Free a pass manager. llvmlite leaks it (some 60 KB each): of the two bases of ModulePassManager the first, whose
-    `_dispose` does nothing, wins over the one that frees."""
+    """Free a pass manager. llvmlite leaks it (some 60 KB each): of the two bases of ModulePassManager the
+    first, whose `_dispose` does nothing, wins over the one that frees."""
     from llvmlite.binding.newpassmanagers import NewPassManager
 
     if type(manager)._dispose is not NewPassManager._dispose:
@@ -237,32 +239,48 @@ def _dispose(manager: Any) -> None:
         manager.detach()
 
 
-def _require_resolvable(module: Any) -> None:
+def undefined_symbols(object_code: bytes) -> list[str]:
+    """What an ELF object expects from outside, also what LLVM added (memset, fmod). Other formats: nothing."""
+    if object_code[:6] != b"\x7fELF\x02\x01":
+        return []
+    (headers,) = struct.unpack_from("<Q", object_code, 0x28)
+    size, count = struct.unpack_from("<HH", object_code, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", object_code, headers + k * size) for k in range(count)]
+    names = []
+    for _, kind, _, _, start, length, link, *_ in sections:
+        if kind != 2:  # SHT_SYMTAB
+            continue
+        strings = sections[link][4]
+        for at in range(start, start + length, 24):
+            name, _, _, section = struct.unpack_from("<IBBH", object_code, at)
+            if name and section == 0:  # SHN_UNDEF
+                end = object_code.index(b"\0", strings + name)
+                names.append(object_code[strings + name : end].decode())
+    return names
+
+
+def _require_resolvable(object_code: bytes, name: str) -> None:
     """LLVM's loader ends the process at a symbol that it cannot find; say it in Python before."""
     import llvmlite.binding as ll
 
-    missing = []
-    for function in [*module.functions, *module.global_variables]:
-        if function.is_declaration and not function.name.startswith("llvm."):
-            if not ll.address_of_symbol(function.name):
-                missing.append(function.name)
+    missing = sorted(s for s in undefined_symbols(object_code) if not ll.address_of_symbol(s))
     if missing:
-        raise BackendError(f"module {module.name!r} refers to unknown symbols: {', '.join(sorted(missing))}")
+        raise BackendError(f"module {name!r} refers to unknown symbols: {', '.join(missing)}")
 
 
 def compile_module(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIMISE) -> Executable:
-    """Compile LLVM text into an `Executable` of its own. Triple and data layout of the text are replaced by the host's.
+    """Compile LLVM text into an `Executable` of its own. Triple and data layout of the text are replaced by
+    the host's.
 
     Raises `BackendError` where LLVM refuses the text or a symbol that it calls does not exist in the process.
     """
     codegen = _codegen()
     with _lock():
         module = _optimised(llvm_text, name, optimise)
-        _require_resolvable(module)
         object_code = codegen._tm.emit_object(module)
         return Executable(name, object_code, llvm_text, optimise)
 
 
 def load_object(object_code: bytes, name: str) -> Executable:
-    """Load what `Executable.object_code` gave, without LLVM passes. The caller vouches for the bytes and their target."""
+    """Load what `Executable.object_code` gave. The caller vouches for the bytes and for their target."""
     return Executable(name, object_code, None, DEFAULT_OPTIMISE)

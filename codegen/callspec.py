@@ -1,0 +1,108 @@
+"""What a native call is specialised for: arguments, results, the plan's ABI, the pointer table's layout.
+
+Note [Plan ABI]
+    i32 plan(ptr inputs, ptr outputs, ptr workspace, ptr table)
+
+`inputs` and `outputs` are arrays of data pointers, one per argument and result, to C-contiguous data aligned
+for its dtype (no more); `workspace` is 64-byte aligned; `table` holds the pointers given to `Entry` as
+externs. Result 0: done. Positive: an error, handed to `on_error`. Negative: an exception is set already (by a
+callback). A plan writes to no input and keeps no pointer.
+
+Note [Pointer table]
+Nothing that moves between processes stands in the module as a number. The wrapper's `self` is a `_State`, an
+ndarray of pointer-sized words whose data pointer it reads at a fixed offset: first the words of `_FIXED`,
+then a dtype object or scalar type for each one that the CallSpec names, then the plan's own table. The
+`_State` also holds, as Python attributes, all that must outlive a call: machine code, PyMethodDef, workspace.
+A builtin function keeps its `self` alive, and CPython reads the PyMethodDef before it lets go of `self`; so
+the last reference to the function frees everything, in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from nufunc.codegen import abi
+from nufunc.ir.errors import ArgumentError
+
+STACK_WORKSPACE = 16 * 1024  # up to here a workspace lies on the C stack
+CACHED_WORKSPACE = 256 * 1024 * 1024  # up to here an Entry keeps one block; beyond, every call allocates
+WORKSPACE_ALIGNMENT = 64
+
+Kind = Literal["array", "scalar", "float", "complex", "bool"]
+_KIND_DTYPE = {"float": np.dtype(np.float64), "complex": np.dtype(np.complex128), "bool": np.dtype(np.bool_)}
+
+
+@dataclass(frozen=True)
+class ArgSpec:
+    """One argument. "array": exactly an ndarray, C-contiguous and aligned; "scalar": exactly the NumPy scalar
+    type of the dtype; "float", "complex", "bool": exactly that Python type (dtype f64, c128, bool)."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    kind: Kind = "array"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", abi.canonical_dtype(self.dtype))
+        if self.kind != "array" and self.shape != ():
+            raise ArgumentError(f"an argument of kind {self.kind!r} has no shape, got {self.shape}")
+        if self.dtype != _KIND_DTYPE.get(self.kind, self.dtype):
+            raise ArgumentError(f"an argument of kind {self.kind!r} cannot be {self.dtype}")
+
+
+@dataclass(frozen=True)
+class ResultSpec:
+    """One result: a new C-contiguous ndarray, or with `scalar` a NumPy scalar."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scalar: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", abi.canonical_dtype(self.dtype))
+        if self.scalar and self.shape != ():
+            raise ArgumentError(f"a scalar result has no shape, got {self.shape}")
+
+
+_FIXED = (
+    *abi.FUNCTIONS,
+    *("ndarray", "float", "complex", "True", "False", "MISS", "fail", "workspace", "workspace_busy"),
+)
+
+
+@dataclass(frozen=True)
+class CallSpec:
+    """All that the wrapper is specialised for. `tuple_result` makes a single result a tuple of one; results
+    other than one always come as a tuple. `release_gil` lets other Python threads run during the plan."""
+
+    args: tuple[ArgSpec, ...]
+    results: tuple[ResultSpec, ...]
+    workspace: int = 0
+    tuple_result: bool = False
+    release_gil: bool = False
+
+    @property
+    def as_tuple(self) -> bool:
+        return self.tuple_result or len(self.results) != 1
+
+    @cached_property
+    def slots(self) -> dict[object, int]:
+        """What stands where in the pointer table; the plan's table begins at `len(slots)`."""
+        keys: dict[object, int] = {name: index for index, name in enumerate(_FIXED)}
+        for arg in self.args:
+            if arg.kind in ("array", "scalar"):
+                keys.setdefault((arg.kind, arg.dtype), len(keys))
+        for result in self.results:
+            keys.setdefault(("array", result.dtype), len(keys))
+        return keys
+
+
+def plan_symbol(prefix: str) -> str:
+    return f"{prefix}_plan"
+
+
+def call_symbol(prefix: str) -> str:
+    return f"{prefix}_call"

@@ -53,7 +53,7 @@ def image_loss(params, image, label):
 
 
 def train(rng, params, images, labels) -> list[float]:
-    """Stochastic gradient descent with momentum; changes params in place and returns the loss of each epoch."""
+    """Gradient descent with momentum; changes params in place, returns the loss of each epoch."""
     loss_and_gradient = nf.value_and_grad(loss)
     velocity = {name: np.zeros_like(value) for name, value in params.items()}
     history = []

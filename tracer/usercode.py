@@ -1,0 +1,111 @@
+"""Which code is the user's, and where in it we are: the file:line of errors and of traced nodes.
+
+User code is every Python function whose source file is not part of the standard library, of an installed
+package (site-packages, dist-packages) or of nufunc itself. Functions without a file (`<stdin>`, notebook
+cells, exec'ed text) are the user's. A module of nufunc that is plain NumPy code meant to be traced (nn,
+optim) sets the global `__nufunc_traceable__ = True` and then counts as the user's code for tracing, though
+not for locations.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+from nufunc.ir.errors import Location
+
+_HEAP_TYPE = 1 << 9
+
+
+def _library_prefixes() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {os.path.realpath(folder) for folder in folders}
+    folders.add(os.path.dirname(os.__file__))
+    return tuple(os.path.normcase(folder) + os.sep for folder in sorted(folders))
+
+
+_PREFIXES = _library_prefixes()
+
+
+@functools.lru_cache(maxsize=4096)
+def is_user_file(filename: str) -> bool:
+    """Whether a code object's file name is that of user code."""
+    if filename.startswith("<"):
+        return not filename.startswith(("<frozen", "<__array_function__"))
+    name = os.path.normcase(os.path.abspath(filename))
+    parts = name.split(os.sep)
+    return not (name.startswith(_PREFIXES) or "site-packages" in parts or "dist-packages" in parts)
+
+
+def is_own(name: object) -> bool:
+    """Whether a module name is nufunc's."""
+    return isinstance(name, str) and (name == "nufunc" or name.startswith("nufunc."))
+
+
+def is_user_namespace(namespace: Mapping[str, Any]) -> bool:
+    """Whether a module dictionary belongs to user code."""
+    if namespace.get("__nufunc_traceable__") is True:
+        return True
+    name = namespace.get("__name__")
+    if is_own(name):
+        return False
+    file = namespace.get("__file__")
+    if isinstance(file, str):
+        return is_user_file(file)
+    if name in sys.builtin_module_names:
+        return False
+    origin = getattr(namespace.get("__spec__"), "origin", None)
+    return origin not in ("built-in", "frozen")
+
+
+def is_user_code(fn: FunctionType) -> bool:
+    """Whether a Python function is user code, which is traced; library functions are called as they are."""
+    namespace = fn.__globals__
+    if namespace.get("__nufunc_traceable__") is True:
+        return True
+    filename = fn.__code__.co_filename
+    if filename.startswith("<"):
+        # Text compiled on behalf of a module (dataclass methods, named tuples) belongs to that module.
+        return is_user_namespace(namespace) and is_user_file(filename)
+    return not is_own(namespace.get("__name__")) and is_user_file(filename)
+
+
+def is_user_module(module: ModuleType) -> bool:
+    """Whether a module is user code."""
+    return is_user_namespace(vars(module))
+
+
+def is_user_class(cls: type) -> bool:
+    """Whether a class is defined in user code."""
+    if not cls.__flags__ & _HEAP_TYPE:
+        return False
+    module = sys.modules.get(cls.__module__)
+    if module is not None and cls.__module__ != "builtins":
+        return is_user_namespace(vars(module))
+    functions = [member for member in vars(cls).values() if isinstance(member, FunctionType)]
+    return any(map(is_user_code, functions)) if functions else cls.__module__ != "builtins"
+
+
+def user_location(skip_prefixes: tuple[str, ...] = ()) -> Location | None:
+    """The innermost line of user code on the stack; None when there is none.
+
+    `skip_prefixes`: file name prefixes that are passed over too.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        filename = code.co_filename
+        if is_user_file(filename):
+            namespace = frame.f_globals
+            generated = filename == "<string>" and "__file__" in namespace
+            skipped = generated or filename.startswith(("<nufunc", *skip_prefixes))
+            if not skipped and not is_own(namespace.get("__name__")):
+                return Location(filename, frame.f_lineno or code.co_firstlineno, code.co_qualname)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None

@@ -1,0 +1,529 @@
+"""The view: a copy of the user's plain-NumPy function in which all that it reaches is a traced stand-in.
+
+`instrument(fn, hooks)` re-creates the function over a view of its globals (a dict subclass whose misses are
+filled with stand-ins), with new closure cells and defaults, lazily and recursively for the user functions,
+methods, classes and modules that it reaches. Every thing reached is recorded in `Captures` as an input or
+behind a guard. Nothing global is patched, so several threads may trace at once.
+
+What is looked up in which interpreter (CPython 3.11 to 3.14): LOAD_GLOBAL asks globals of a dict subclass
+through PyObject_GetItem, so `__missing__` runs, and its specialised forms require an exact dict. LOAD_NAME
+in class bodies reads the raw storage and then asks `__builtins__` through PyObject_GetItem, hence the view
+of the builtins, which looks into the globals first. IMPORT_NAME takes `__import__` from there. STORE_GLOBAL
+writes the raw storage: what was written is found when the call ends (`Session.finish`), so only an
+assignment that was executed is an error.
+
+User code is what `usercode.is_user_code` says. Library functions are called as they are, but one that
+returns an array or a float from plain arguments raises `UnguardedCaptureError`, except for the pure modules
+of the standard library in `_PURE`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections.abc
+import dis
+import enum
+import functools
+import io
+import random
+import sys
+import types
+from collections.abc import Callable
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from nufunc.ir.errors import Location, MutationError, UnguardedCaptureError
+from nufunc.tracer import standins
+from nufunc.tracer.captures import STRONG, WEAK, Captures, Path, defaults_shape, source
+from nufunc.tracer.standins import LOST, original_type
+from nufunc.tracer.usercode import is_own, is_user_class, is_user_code, is_user_module, user_location
+
+__all__ = ["GlobalsView", "Hooks", "Session", "instrument", "is_instrumented", "session_of", "user_location"]
+
+_MISSING = object()
+
+
+class Hooks(Protocol):
+    """What the tracer tells the view."""
+
+    def swap(self, obj: object) -> object:
+        """The traced stand-in of a NumPy, math, SciPy or builtin object; `obj` itself where there is none."""
+
+    def array(self, value: Any, path: Path) -> object:
+        """The stand-in of a captured ndarray or NumPy scalar."""
+
+    def number(self, value: float | complex, path: Path) -> object:
+        """The stand-in of a captured Python float or complex."""
+
+
+def instrument(fn: Any, hooks: Hooks) -> tuple[Callable[..., Any], Captures]:
+    """A copy of a callable that reaches traced stand-ins, and the (still empty) record of what it reaches.
+
+    fn: a user function, a bound method, a functools.partial, a callable object of a user class.
+    The record fills while the copy runs. At the end of each call of the copy, an assignment to a global, a
+    captured nonlocal, a function or class attribute, or a captured container that happened unseen raises
+    `MutationError`. A function that is instrumented already (made inside a traced function) is returned as
+    it is.
+    """
+    if is_instrumented(fn):
+        return fn, Captures()
+    session = Session(hooks)
+    standin = session.hand_out(fn, Path.root())
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        result = standin(*args, **kwargs)
+        session.finish()
+        return result
+
+    traced.__name__ = getattr(fn, "__name__", type(fn).__name__)
+    traced.__nufunc_session__ = session  # type: ignore[attr-defined]
+    return traced, session.captures
+
+
+def session_of(traced: Callable[..., Any]) -> Session | None:
+    """The session of a copy made by `instrument`."""
+    return getattr(traced, "__nufunc_session__", None)
+
+
+def is_instrumented(fn: Any) -> bool:
+    """Whether a callable is a copy already, or was made by one."""
+    if isinstance(fn, FunctionType):
+        return type(fn.__globals__) is GlobalsView or hasattr(fn, "__nufunc_session__")
+    if isinstance(fn, MethodType):
+        return is_instrumented(fn.__func__)
+    if isinstance(fn, functools.partial):
+        return is_instrumented(fn.func)
+    cls = fn if isinstance(fn, type) else type(fn)
+    return original_type(cls) is not cls
+
+
+class GlobalsView(dict[str, Any]):
+    """The globals of re-created functions: the stand-ins handed out so far; asks the session for others."""
+
+    __slots__ = ("base", "builtins", "given", "path", "session")
+
+    def __init__(self, session: Session, fn: FunctionType, path: Path) -> None:
+        self.session = session
+        self.base = fn.__globals__
+        self.builtins: dict[str, Any] = fn.__builtins__  # type: ignore[attr-defined]
+        self.path = path
+        view = _BuiltinsView(__import__=self._import, __build_class__=builtins.__build_class__)
+        view.globals = self
+        # C code reads these two from the raw storage: what a view holds before anything is asked of it.
+        super().__init__(__builtins__=view, __name__=self.base.get("__name__", "__main__"))
+        self.given: dict[str, Any] = {}
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.base:
+            standin = self.session.hand_out(self.base[name], self.path.child("global", name))
+        else:
+            builtin = self.builtins[name]  # the KeyError becomes Python's own NameError
+            self.session.captures.guard(self.path, "absent", name)
+            standin = self.session.hooks.swap(builtin)
+        self[name] = self.given[name] = standin
+        return standin
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.base or super().__contains__(name)
+
+    def _import(
+        self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
+        """`import` inside a function: the module's stand-in."""
+        module = builtins.__import__(name, self.base, None, fromlist, level)
+        return self.session.hand_out(module, self.session.module_path(module.__name__))
+
+
+class _BuiltinsView(dict[str, Any]):
+    """The `__builtins__` of a view: asks the globals first (see the module's docstring)."""
+
+    __slots__ = ("globals",)
+    globals: GlobalsView
+
+    def __missing__(self, name: str) -> Any:
+        return self.globals[name]
+
+
+class _Cell(NamedTuple):
+    cell: CellType
+    given: object
+    code: CodeType
+    name: str
+
+
+class Session:
+    """One trace: the stand-ins handed out so far, by identity of the original, and the captures."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self.hooks = hooks
+        self.captures = Captures()
+        self._memo: dict[
+            int, tuple[object, Any, Path]
+        ] = {}  # holds the original, so that its id stays its own
+        self._views: dict[int, GlobalsView] = {}
+        self._modules: dict[str, Path] = {}
+        self._codes: list[tuple[GlobalsView | None, CodeType]] = []
+        self._cells: list[_Cell] = []
+        self._functions: list[tuple[FunctionType, dict[str, Any], Path]] = []
+        self._containers: list[tuple[Any, list[Any], Path]] = []
+        self.classes: list[tuple[type, dict[str, Any], Path]] = []
+
+    # -- handing out
+
+    def hand_out(self, obj: Any, path: Path) -> Any:
+        """The stand-in of what `path` leads to; recorded as an input or behind a guard."""
+        swapped = self.hooks.swap(obj)
+        if swapped is not obj:
+            self.captures.guard(path, "is", obj)
+            return swapped
+        kind = type(obj)
+        if kind in _STATIC:
+            self.captures.guard(path, "value", obj)
+            return obj
+        if kind is float or kind is complex:
+            self.captures.add_input(path, WEAK, obj)
+            return self.hooks.number(obj, path)
+        known = self._memo.get(id(obj))
+        if known is not None:
+            if known[2] is not path:
+                self.captures.guard(path, "alias", known[2])
+            return known[1]
+        handler = _HANDLERS.get(kind)
+        if handler is None:
+            handler = next((found for base, found in _BY_BASE if isinstance(obj, base)), Session._instance)
+        return handler(self, obj, path)
+
+    def hand_out_static(self, obj: Any) -> Any:
+        """The stand-in of an object that the caller's key holds by identity: a function as argument."""
+        return self.hand_out(obj, Path.constant(obj))
+
+    def class_for(self, cls: type) -> Any:
+        """The instrumented form of a user class, to rebuild arguments of it; `original_type` undoes it."""
+        return self.hand_out(cls, Path.constant(cls))
+
+    def module_path(self, name: str) -> Path:
+        """The path of an imported module: one per module, so that importing again adds no guard."""
+        return self._modules.setdefault(name, Path.module(name))
+
+    def remember(self, obj: object, standin: Any, path: Path) -> Any:
+        self._memo[id(obj)] = (obj, standin, path)
+        return standin
+
+    def as_it_is(self, obj: Any, path: Path) -> Any:
+        self.captures.guard(path, "is", obj)
+        return obj
+
+    def _by_value(self, obj: Any, path: Path) -> Any:
+        self.captures.guard(path, "value", obj)
+        return obj
+
+    def _array(self, obj: Any, path: Path) -> Any:
+        self.captures.add_input(path, STRONG, obj)
+        return self.remember(obj, self.hooks.array(obj, path), path)
+
+    # -- functions
+
+    def _function(self, fn: FunctionType, path: Path) -> Any:
+        if is_instrumented(fn):
+            return fn
+        if is_user_code(fn):
+            return self._recreate(fn, path, self._view(fn, path))
+        wrapped = getattr(fn, "__wrapped__", None)
+        if isinstance(wrapped, FunctionType) and is_user_code(wrapped):
+            # What a library decorator made of a user function: library globals, the user's function in a
+            # cell.
+            return self._recreate(fn, path, None)
+        self.captures.guard(path, "is", fn)
+        return self.remember(fn, checked(fn), path)
+
+    def _view(self, fn: FunctionType, path: Path) -> GlobalsView:
+        view = self._views.get(id(fn.__globals__))
+        if view is None:
+            view = self._views[id(fn.__globals__)] = GlobalsView(self, fn, path)
+        elif view.path is not path:
+            self.captures.guard(path, "globals", view.path)
+        return view
+
+    def _recreate(self, fn: FunctionType, path: Path, view: GlobalsView | None) -> FunctionType:
+        code = fn.__code__
+        self.captures.guard(path, "code", (code, *defaults_shape(fn)))
+        cells = tuple(CellType() for _ in code.co_freevars)
+        namespace = fn.__globals__ if view is None else view
+        new = FunctionType(code, namespace, fn.__name__, None, cells or None)
+        new.__qualname__ = fn.__qualname__
+        new.__doc__ = fn.__doc__
+        self.remember(fn, new, path)  # before the cells: a closure may hold itself
+        self._codes.append((view, code))
+        for index, (cell, old, name) in enumerate(zip(cells, fn.__closure__ or (), code.co_freevars)):
+            try:
+                content = old.cell_contents
+            except ValueError:  # not assigned yet: reading it is Python's own NameError
+                continue
+            cell.cell_contents = self.hand_out(content, path.child("cell", index, name))
+            self._cells.append(_Cell(cell, cell.cell_contents, code, name))
+        if fn.__defaults__:
+            names = code.co_varnames[code.co_argcount - len(fn.__defaults__) : code.co_argcount]
+            new.__defaults__ = tuple(
+                self.hand_out(value, path.child("default", index, names[index]))
+                for index, value in enumerate(fn.__defaults__)
+            )
+        if fn.__kwdefaults__:
+            new.__kwdefaults__ = {
+                name: self.hand_out(value, path.child("kwdefault", name, name))
+                for name, value in fn.__kwdefaults__.items()
+            }
+        for name, value in vars(fn).items():
+            setattr(new, name, self.hand_out(value, path.attr(name)))
+        self._functions.append((new, dict(vars(new)), path))
+        return new
+
+    def _method(self, method: MethodType, path: Path) -> Any:
+        function = self.hand_out(method.__func__, path.attr("__func__"))
+        return MethodType(function, self.hand_out(method.__self__, path.attr("__self__")))
+
+    def _builtin(self, fn: Any, path: Path) -> Any:
+        owner = fn.__self__
+        if owner is None or isinstance(owner, ModuleType | type):
+            self.captures.guard(path, "is", fn)
+            return checked(fn)
+        # A bound method of an object, such as w.dot: that of the object's stand-in.
+        self.captures.guard(path, "type", type(fn))
+        self.captures.guard(path.attr("__name__"), "value", fn.__name__)
+        return getattr(self.hand_out(owner, path.attr("__self__")), fn.__name__)
+
+    def _partial(self, fn: Any, path: Path) -> Any:
+        self.captures.guard(path, "type", type(fn))
+        function = self.hand_out(fn.func, path.attr("func"))
+        arguments = self.hand_out(fn.args, path.attr("args"))
+        return type(fn)(function, *arguments, **self.hand_out(fn.keywords, path.attr("keywords")))
+
+    def _lru_cache(self, fn: Any, path: Path) -> Any:
+        if not (isinstance(fn.__wrapped__, FunctionType) and is_user_code(fn.__wrapped__)):
+            return self.as_it_is(fn, path)
+        self.captures.guard(path, "type", type(fn))
+        return self.hand_out(fn.__wrapped__, path.attr("__wrapped__"))
+
+    # -- modules, classes, instances, containers
+
+    def _module(self, module: ModuleType, path: Path) -> Any:
+        self.captures.guard(path, "is", module)
+        if is_own(module.__name__) and not is_user_module(module):
+            return module
+        return self.remember(module, ModuleView(self, module, path), path)
+
+    def _class(self, cls: type, path: Path) -> Any:
+        self.captures.guard(path, "is", cls)
+        if not is_user_class(cls) or not standins.can_rebuild(cls):
+            return cls
+        return standins.rebuild_class(self, cls, path)
+
+    def _container(self, obj: Any, path: Path) -> Any:
+        standin = standins.container(self, obj, path)
+        if isinstance(standin, standins.Changeable):
+            self._containers.append((standin, standins.content(standin), path))
+        return standin
+
+    def _unguarded(self, obj: Any, path: Path) -> Any:
+        what = (
+            "draws from it"
+            if type(obj).__module__.startswith(("numpy.random", "random"))
+            else "each step of it"
+        )
+        raise UnguardedCaptureError(
+            f"{source(path)} is a {type(obj).__name__}: {what} would be done once, while tracing, and the "
+            "same values used at every later call; pass the values as an argument instead",
+            user_location(),
+        )
+
+    def _instance(self, obj: Any, path: Path) -> Any:
+        cls = type(obj)
+        if hasattr(cls, "__nufunc_parts__"):
+            return self._transform(obj, path)
+        if cls.__module__.startswith("numpy.random"):
+            return self._unguarded(obj, path)
+        if isinstance(obj, collections.abc.Iterator) and not isinstance(obj, io.IOBase):
+            return self._unguarded(obj, path)
+        if original_type(cls) is not cls:
+            return obj
+        if is_user_class(cls):
+            return standins.user_instance(self, obj, path)
+        if is_own(cls.__module__):
+            return self.as_it_is(obj, path)
+        return standins.library_instance(self, obj, path)
+
+    def _transform(self, obj: Any, path: Path) -> Any:
+        """A transformed function (nf.grad(loss) in a global): the same of the instrumented functions.
+
+        Protocol: `__nufunc_parts__`, the tuple of objects it is made of; `__nufunc_key__`, a hashable that
+        says all else about it; `__nufunc_rebind__(parts)`, the same transform of other parts.
+        """
+        self.captures.guard(path, "type", type(obj))
+        self.captures.guard(path.attr("__nufunc_key__"), "value", obj.__nufunc_key__)
+        parts = self.hand_out(obj.__nufunc_parts__, path.attr("__nufunc_parts__"))
+        return self.remember(obj, obj.__nufunc_rebind__(parts), path)
+
+    # -- the end of a call
+
+    def finish(self) -> None:
+        """Raise `MutationError` for what the call changed unseen: the change would be lost, or done once."""
+        for view in self._views.values():
+            raw = dict(dict.items(view))
+            for name in {**view.given, **raw}:
+                if raw.get(name, _MISSING) is not view.given.get(name, _MISSING) and not _is_dunder(name):
+                    codes = [code for owner, code in self._codes if owner is view]
+                    self._lost(f"global {name!r} is assigned", _store("_GLOBAL", name, codes))
+        for cell, given, code, name in self._cells:
+            if not _holds(cell, given):
+                self._lost(f"nonlocal {name!r} is assigned", _store("_DEREF", name, [code]))
+        for fn, attributes, path in self._functions:
+            if _differ(vars(fn), attributes):
+                self._lost(f"an attribute of the function {fn.__qualname__} ({source(path)}) is assigned")
+        for cls, members, _ in self.classes:
+            if _differ(vars(cls), members):
+                self._lost(f"an attribute of the class {cls.__qualname__} is assigned")
+        for container, items, path in self._containers:
+            now = standins.content(container)
+            if len(now) != len(items) or any(a is not b for a, b in zip(now, items)):
+                self._lost(
+                    f"a captured {original_type(type(container)).__name__} ({source(path)}) is changed"
+                )
+
+    def _lost(self, what: str, location: Location | None = None) -> None:
+        raise MutationError(f"{what} {LOST}", location or user_location())
+
+
+class ModuleView(ModuleType):
+    """The stand-in of a module: attributes are handed out as stand-ins, on first use."""
+
+    def __init__(self, session: Session, module: ModuleType, path: Path) -> None:
+        super().__init__(module.__name__, module.__doc__)
+        vars(self)["__nufunc_view__"] = (session, module, path)
+
+    def __getattr__(self, name: str) -> Any:
+        session, module, path = vars(self)["__nufunc_view__"]
+        value = getattr(module, name)
+        if _is_dunder(name):
+            return value
+        standin = vars(self)[name] = session.hand_out(value, path.attr(name))
+        return standin
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise MutationError(
+            f"attribute {name!r} of module {self.__name__!r} is assigned {LOST}", user_location()
+        )
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __dir__(self) -> list[str]:
+        return dir(vars(self)["__nufunc_view__"][1])
+
+
+# -- library functions
+
+# Results of these are functions of their arguments: as static as those are.
+_PURE = frozenset(
+    "abc bisect builtins cmath collections contextlib copy dataclasses enum fractions functools heapq "
+    "inspect itertools logging math numbers operator re statistics string textwrap types typing typing_extensions "
+    "warnings".split()
+)
+_IMPURE = frozenset(("random", "secrets", "time", "_random"))
+
+
+def checked(fn: Any) -> Any:
+    """A library function that refuses to return an array or a float: it would become a constant."""
+    module = getattr(fn, "__module__", None)
+    top = module.partition(".")[0] if isinstance(module, str) else ""
+    if not top or top in _PURE or top == "nufunc" or (top.startswith("_") and top[1:] in _PURE):
+        return fn
+    refused = (np.ndarray, np.generic, float, complex)
+    if top in _IMPURE or isinstance(getattr(fn, "__self__", None), random.Random):
+        refused = (*refused, int)
+
+    @functools.wraps(fn, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = fn(*args, **kwargs)
+        items = result if type(result) in (tuple, list) else (result,)
+        if any(isinstance(item, refused) and not isinstance(item, bool) for item in items):
+            raise UnguardedCaptureError(
+                f"the library function {module}.{getattr(fn, '__qualname__', fn)} returned a "
+                f"{type(result).__name__} that would be computed once, while tracing; compute it outside and "
+                "pass it as an argument",
+                user_location(),
+            )
+        return result
+
+    return call
+
+
+# -- small helpers
+
+
+def _is_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _holds(cell: CellType, given: object) -> bool:
+    try:
+        return cell.cell_contents is given
+    except ValueError:
+        return False
+
+
+def _differ(now: Any, before: dict[str, Any]) -> bool:
+    return len(now) != len(before) or any(
+        now.get(name, _MISSING) is not value for name, value in before.items()
+    )
+
+
+def _store(suffix: str, name: str, codes: list[CodeType]) -> Location | None:
+    """The line of the first STORE or DELETE of a variable in code objects and those nested in them."""
+    for code in codes:
+        line = None
+        for instruction in dis.get_instructions(code):
+            start = instruction.positions.lineno if instruction.positions is not None else None
+            line = start or line
+            if instruction.opname in ("STORE" + suffix, "DELETE" + suffix) and instruction.argval == name:
+                return Location(code.co_filename, line or code.co_firstlineno, code.co_qualname)
+        found = _store(suffix, name, [const for const in code.co_consts if isinstance(const, CodeType)])
+        if found is not None:
+            return found
+    return None
+
+
+_STATIC = frozenset(
+    (int, bool, str, bytes, type(None), type(...), type(NotImplemented), range, slice, frozenset)
+)  # the items of a frozenset cannot be arrays; its floats are static
+_HANDLERS: dict[type, Callable[[Session, Any, Path], Any]] = {
+    np.ndarray: Session._array,
+    FunctionType: Session._function,
+    MethodType: Session._method,
+    types.BuiltinFunctionType: Session._builtin,
+    functools.partial: Session._partial,
+    functools._lru_cache_wrapper: Session._lru_cache,
+    ModuleType: Session._module,
+    list: Session._container,
+    tuple: Session._container,
+    dict: Session._container,
+}
+# Asked in this order for all other types.
+_BY_BASE: tuple[tuple[Any, Callable[[Session, Any, Path], Any]], ...] = (
+    ((np.ndarray, np.generic), Session._array),
+    (type, Session._class),
+    (ModuleType, Session._module),
+    (functools.partial, Session._partial),
+    (enum.Enum, Session.as_it_is),
+    (np.dtype, Session._by_value),
+    (random.Random, Session._unguarded),
+    ((float, complex), Session._unguarded),
+    ((int, str, bytes), Session._by_value),
+    (standins.CONTAINERS, Session._container),
+)
+assert sys.implementation.name == "cpython", "the view of globals relies on CPython's lookups"

@@ -48,7 +48,8 @@ def canonical_dtype(dtype: Any) -> np.dtype[Any]:
     given = np.dtype(dtype)
     if given.kind not in _NUMBER_KINDS or given.char in "gG" or not given.isnative:
         raise DTypeError(f"no native call with {given!r}: only native bool, integer, float and complex")
-    return np.dtype(given.name)
+    canonical: np.dtype[Any] = np.dtype(given.name)
+    return canonical
 
 
 def python_function(name: str, result: Any, *arguments: Any) -> Any:

@@ -16,8 +16,10 @@ see Note [Pointer table] in `nufunc.codegen.callspec`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +77,9 @@ def _codegen() -> Any:
         raise BackendError(f"numba {numba.__version__} has no numba.core.codegen.JITCPUCodegen") from error
 
     needed = ("_module_pass_manager", "_customize_tm_options", "_tm_features", "_tm", "_check_llvm_bugs")
+    make: Any = JITCPUCodegen
     with _lock():
-        codegen = JITCPUCodegen("nufunc")
+        codegen = make("nufunc")
     missing = [name for name in needed if not hasattr(codegen, name)]
     if missing:
         raise BackendError(f"numba {numba.__version__}: JITCPUCodegen has no {', '.join(missing)}")
@@ -90,12 +93,17 @@ def _lock() -> Any:
     return global_compiler_lock
 
 
+def _numba_config() -> Any:
+    from numba.core import config
+
+    return config
+
+
 def _machine(codegen: Any) -> Any:
     """A new target machine; an engine takes ownership of its own."""
     import llvmlite.binding as ll
-    from numba.core import config
 
-    options: dict[str, Any] = {"opt": config.OPT}
+    options: dict[str, Any] = {"opt": _numba_config().OPT}
     codegen._customize_tm_options(options)
     return ll.Target.from_triple(ll.get_process_triple()).create_target_machine(**options)
 
@@ -125,12 +133,12 @@ class _Code:
 
     def __init__(self, object_code: bytes) -> None:
         import llvmlite.binding as ll
-        from numba.core import config
 
         codegen = _codegen()
         with _lock():
-            empty = ll.parse_assembly("", ll.create_context())
-            manager = config.USE_LLVMLITE_MEMORY_MANAGER
+            # In the global context: one of its own might be collected, and freed, before the engine.
+            empty = ll.parse_assembly("")
+            manager = _numba_config().USE_LLVMLITE_MEMORY_MANAGER
             engine = ll.create_mcjit_compiler(empty, _machine(codegen), use_lmm=manager)
             engine.add_object_file(ll.ObjectFileRef.from_data(object_code))
             engine.finalize_object()
@@ -170,22 +178,22 @@ class Executable:
             raise BackendError(f"executable {self.name!r} has no symbol {symbol!r}")
         return address
 
-    def _module(self) -> Any:
+    def _source(self) -> str:
         if self._text is None:
             raise BackendError(
                 f"executable {self.name!r} was loaded from object code: its LLVM text is not known"
             )
-        return _optimised(self._text, self.name, self._optimise)
+        return self._text
 
     def llvm(self) -> str:
         """The optimised LLVM text (made again on demand, so that a compilation need not print it)."""
-        with _lock():
-            return str(self._module())
+        with _lock(), _optimised(self._source(), self.name, self._optimise) as module:
+            return str(module)
 
     def assembly(self) -> str:
         """The machine code as assembly text."""
-        with _lock():
-            return str(_codegen()._tm.emit_assembly(self._module()))
+        with _lock(), _optimised(self._source(), self.name, self._optimise) as module:
+            return str(_codegen()._tm.emit_assembly(module))
 
     def close(self) -> None:
         """Let go of the code. It is freed at once unless an Entry still holds it."""
@@ -205,28 +213,41 @@ class Optimise:
 DEFAULT_OPTIMISE = Optimise()
 
 
-def _optimised(text: str, name: str, optimise: Optimise) -> Any:
-    """Parse, verify and optimise; the caller holds the lock."""
+@contextlib.contextmanager
+def _optimised(text: str, name: str, optimise: Optimise) -> Iterator[Any]:
+    """The parsed, verified and optimised module, until the end of the block; the caller holds the lock.
+
+    It stands in a context of its own, since types and constants of the global one are never freed. Both are
+    closed here, in order: left to the garbage collector the context might go first, and LLVM would crash.
+    """
     import llvmlite.binding as ll
 
     codegen = _codegen()
     codegen._check_llvm_bugs()
-    try:
-        # A context of its own: types and constants of the global one would never be freed.
-        module = ll.parse_assembly(text, ll.create_context())
-        module.name = name
-        module.triple = ll.get_process_triple()
-        module.data_layout = codegen._data_layout
-        module.verify()
-    except RuntimeError as error:
-        raise BackendError(f"LLVM refused module {name!r}: {error}") from error
+    with ll.create_context() as context:
+        try:
+            parsed = ll.parse_assembly(text, context)
+        except RuntimeError as error:
+            raise BackendError(f"LLVM refused module {name!r}: {error}") from error
+        with parsed as module:
+            try:
+                module.verify()
+            except RuntimeError as error:
+                raise BackendError(f"LLVM refused module {name!r}: {error}") from error
+            module.name = name
+            module.triple = ll.get_process_triple()
+            module.data_layout = codegen._data_layout
+            _run_passes(module, optimise)
+            yield module
+
+
+def _run_passes(module: Any, optimise: Optimise) -> None:
     settings = {"loop_vectorize": optimise.loop_vectorize, "slp_vectorize": optimise.slp_vectorize}
-    manager, builder = codegen._module_pass_manager(opt=optimise.level, **settings)
+    manager, builder = _codegen()._module_pass_manager(opt=optimise.level, **settings)
     try:
         manager.run(module, builder)
     finally:
         _dispose(manager)
-    return module
 
 
 def _dispose(manager: Any) -> None:
@@ -240,7 +261,7 @@ def _dispose(manager: Any) -> None:
 
 
 def undefined_symbols(object_code: bytes) -> list[str]:
-    """What an ELF object expects from outside, also what LLVM added (memset, fmod). Other formats: nothing."""
+    """What an ELF object expects from outside, also what LLVM added (memset, fmod). Other formats: none."""
     if object_code[:6] != b"\x7fELF\x02\x01":
         return []
     (headers,) = struct.unpack_from("<Q", object_code, 0x28)
@@ -276,8 +297,8 @@ def compile_module(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIM
     """
     codegen = _codegen()
     with _lock():
-        module = _optimised(llvm_text, name, optimise)
-        object_code = codegen._tm.emit_object(module)
+        with _optimised(llvm_text, name, optimise) as module:
+            object_code = codegen._tm.emit_object(module)
         return Executable(name, object_code, llvm_text, optimise)
 
 

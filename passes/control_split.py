@@ -144,12 +144,17 @@ def split_loop(s: Splitter, node: Node, flags: Sequence[bool]) -> None:
     flags = stable_loop_flags(loop, flags)
     carry_flags = loop.roles(flags)[1]
     forced = [*carry_flags, *[False] * (len(node.results) - loop.num_carry)]
-    split = s.split(loop.body, flags, forced)
+    # A carry is not stacked unless it is a residual; inputs and stacked results are there in any case.
+    free = [
+        [not carried] * len(v) for carried, v in zip((False, True, False), loop.roles(flags), strict=True)
+    ]
+    free += [[False] * loop.num_carry, [True] * (len(node.results) - loop.num_carry)]
+    split = s.split(loop.body, flags, forced, [f for role in free for f in role])
     out_flags = list(split.unknown_outputs)
     known_roles = [rejected(r, f) for r, f in zip(loop.roles(node.operands), loop.roles(flags), strict=True)]
     consts, carry, xs = [[s.known(o) for o in role] for role in known_roles]
     num_carry, num_outputs = len(carry), len(out_flags) - sum(out_flags)
-    found = _classify(split, len(consts), num_carry, num_outputs)
+    found = _classify(split, len(consts), num_carry, num_outputs, may_hoist=loop.length > 0)
 
     hoisted: list[Value] = []
     if found.hoisted_values:
@@ -166,7 +171,10 @@ def split_loop(s: Splitter, node: Node, flags: Sequence[bool]) -> None:
         _emit_unknown_loop(s, node, loop, split, flags, found, (consts, xs, hoisted, ys))
 
 
-def _classify(split: Split, num_consts: int, num_carry: int, num_outputs: int) -> _LoopResiduals:
+def _classify(
+    split: Split, num_consts: int, num_carry: int, num_outputs: int, *, may_hoist: bool
+) -> _LoopResiduals:
+    """A loop that never runs hoists nothing, since what never runs cannot fail."""
     params = split.known.params
     varying = dependent(split.known, [i >= num_consts for i in range(len(params))])
     ys = list(split.known.outputs[num_carry:num_outputs])
@@ -177,7 +185,7 @@ def _classify(split: Split, num_consts: int, num_carry: int, num_outputs: int) -
             found.as_const[i] = position
         elif position >= num_consts + num_carry:
             found.as_x[i] = position - num_consts - num_carry
-        elif residual not in varying:
+        elif may_hoist and residual not in varying:
             found.hoisted[i] = len(found.hoisted_values)
             found.hoisted_values.append(residual)
         elif residual in ys:

@@ -95,7 +95,8 @@ def _backward_body(
     consts, xs = chunks(region.params, const_linear.count(False))
     carry_params, y_params = loop.outs(region.extra_params)
     const_cts, carry_cts, x_cts = chunks(region.extra, sum(const_linear), loop.num_carry)
-    sums, new_sums = [], []
+    sums: list[Value] = []
+    new_sums: list[Value] = []
     for cotangent in present(const_cts):
         sums.append(Value(cotangent.type))
         new_sums += b.emit("add", (sums[-1], cotangent))

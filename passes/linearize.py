@@ -11,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import is_inexact
@@ -21,6 +18,8 @@ from nufunc.passes import control_split
 from nufunc.passes.control_parts import chosen, derived_name, present, rejected
 from nufunc.passes.dead_code import eliminate_dead_code
 from nufunc.passes.jvp import check_which, differentiate
+from nufunc.passes.residuals import choose_residuals
+from nufunc.passes.simplify import simplify
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,10 @@ def linearize(graph: Graph, which: Sequence[bool]) -> Linearized:
     tangent_params = present(region.extra_params)
     joint = region.close([*region.params, *tangent_params], [*region.outputs, *tangents])
     split = split_graph(
-        joint,
+        simplify(joint),  # equal values become one residual
         [False] * len(region.params) + [True] * len(tangent_params),
         [False] * len(graph.outputs) + [True] * len(tangents),
+        [True] * (len(joint.params) + len(joint.outputs)),
     )
     return Linearized(
         split.known.replace(name=derived_name(graph.name, "primal")),
@@ -72,15 +72,21 @@ def linearize(graph: Graph, which: Sequence[bool]) -> Linearized:
     )
 
 
-def split_graph(graph: Graph, unknown: Sequence[bool], forced: Sequence[bool] = ()) -> Split:
-    """Split a graph whose flagged parameters are unknown; outputs flagged in `forced` count as unknown in any
-    case."""
+def split_graph(
+    graph: Graph, unknown: Sequence[bool], forced: Sequence[bool] = (), free: Sequence[bool] = ()
+) -> Split:
+    """Split a graph whose flagged parameters are unknown.
+
+    Outputs flagged in `forced` count as unknown in any case. `free` says of the parameters and then the
+    outputs which cost nothing as residuals; by default all parameters.
+    """
     graph = eliminate_dead_code(graph)
     splitter = Splitter(graph, unknown)
     for node in graph.nodes:
         with splitter.kb.at(node.loc), splitter.ub.at(node.loc):
             _split_node(splitter, node)
-    return splitter.finish(graph, forced or [False] * len(graph.outputs))
+    none = [False] * len(graph.outputs)
+    return splitter.finish(graph, forced or none, free or [*[True] * len(graph.params), *none])
 
 
 def _split_node(s: Splitter, node: Node) -> None:
@@ -105,20 +111,14 @@ class Splitter:
         self._known: dict[Value, Value] = {}  # value of the graph -> value of kb
         self._unknown: dict[Value, Value] = {}  # value of the graph -> value of ub
         self._carried: dict[Value, Value] = {}  # value of kb -> its copy in ub
-        self._residuals: list[Value] = []  # the values of kb that become parameters of ub
-        self._arrays: dict[Value, np.ndarray] = {}
-        self._producers: dict[Value, Node] = {}
-        self._seen = 0
         for param, u in zip(graph.params, unknown, strict=True):
             (self._unknown if u else self._known)[param] = (self.ub if u else self.kb).param(
                 param.type, param.hint
             )
-        self._params = set(self.kb.params)
         self._unknown_params = list(self.ub.params)
         for value, array in graph.consts:
             self._known[value] = Value(value.type, value.hint)
             self.kb.consts.append((self._known[value], array))
-            self._arrays[self._known[value]] = array
 
     # -- reading and setting values of the graph that is split
 
@@ -139,69 +139,34 @@ class Splitter:
     def set_unknown(self, values: Sequence[Value], new: Sequence[Value]) -> None:
         self._unknown.update(zip(values, new, strict=True))
 
+    def residual(self, value: Value) -> Value:
+        """The copy in the unknown graph of a value of the known one."""
+        if value not in self._carried:
+            self._carried[value] = Value(value.type, value.hint)
+        return self._carried[value]
+
     def keep_unknown(self, node: Node) -> None:
         """Put the whole node into the unknown graph."""
         self.set_unknown(node.results, self.ub.copy_node(node, [self.unknown(o) for o in node.operands]))
 
-    # -- residuals
-
-    def residual(self, value: Value) -> Value:
-        """The copy in the unknown graph of a value of the known one: computed again where cheap, else a
-        parameter."""
-        if value not in self._carried:
-            self._carried[value] = self._carry(value)
-        return self._carried[value]
-
-    def _carry(self, value: Value) -> Value:
-        if value in self._arrays:
-            copy = Value(value.type, value.hint)
-            self.ub.consts.append((copy, self._arrays[value]))
-            return copy
-        node = self._producer(value)
-        if node is not None and self._is_free(value, 3):
-            copies = self.ub.copy_node(node, [self.residual(o) for o in node.operands])
-            return copies[node.results.index(value)]
-        self._residuals.append(value)
-        return Value(value.type, value.hint)
-
-    def _is_free(self, value: Value, depth: int) -> bool:
-        """Whether having this value in the unknown graph costs no memory beyond what is there already."""
-        if value in self._carried or value in self._arrays or value in self._params:
-            return True
-        node = self._producer(value)
-        if node is None or node.regions:
-            return False
-        record = primitive.get(node.prim)
-        if record.kind == "create":
-            return True
-        if record.kind == "layout" and node.prim != "concat" and depth:
-            (operand,) = node.operands
-            return operand.type.nbytes <= value.type.nbytes or self._is_free(operand, depth - 1)
-        return record.cheap and depth > 0 and all(self._is_free(o, depth - 1) for o in node.operands)
-
-    def _producer(self, value: Value) -> Node | None:
-        for node in self.kb.nodes[self._seen :]:
-            self._producers.update((r, node) for r in node.results)
-        self._seen = len(self.kb.nodes)
-        return self._producers.get(value)
-
     # -- the end
 
-    def finish(self, graph: Graph, forced: Sequence[bool]) -> Split:
+    def finish(self, graph: Graph, forced: Sequence[bool], free: Sequence[bool]) -> Split:
         flags = [f or self.is_unknown(o) for o, f in zip(graph.outputs, forced, strict=True)]
         unknown_outputs = [self.unknown(o) for o in chosen(graph.outputs, flags)]
         known_outputs = [self.known(o) for o in rejected(graph.outputs, flags)]
-        needed = self._needed(unknown_outputs)
-        residuals = [r for r in self._residuals if self._carried[r] in needed]
-        self.ub.params = [*(self._carried[r] for r in residuals), *self._unknown_params]
-        return Split(
-            eliminate_dead_code(self.kb.build([*known_outputs, *residuals])),
-            eliminate_dead_code(self.ub.build(unknown_outputs)),
-            tuple(flags),
-            len(residuals),
+        candidates = [*graph.params, *graph.outputs]
+        at_hand = [
+            self.known(v) for v, f in zip(candidates, free, strict=True) if f and not self.is_unknown(v)
+        ]
+        linear = eliminate_dead_code(self.ub.build(unknown_outputs))
+        read = {o for node in linear.nodes for o in node.operands} | set(unknown_outputs)
+        wanted = {value: copy for value, copy in self._carried.items() if copy in read}
+        chosen_residuals = choose_residuals(self.kb.build(known_outputs), wanted, at_hand)
+        linear = linear.replace(
+            params=(*chosen_residuals.params, *self._unknown_params),
+            consts=tuple(chosen_residuals.consts),
+            nodes=(*chosen_residuals.nodes, *linear.nodes),
         )
-
-    def _needed(self, outputs: Sequence[Value]) -> set[Value]:
-        self.ub.params = [*self._carried.values(), *self._unknown_params]
-        live = eliminate_dead_code(self.ub.build(outputs))
-        return {o for node in live.nodes for o in node.operands} | set(outputs)
+        known = eliminate_dead_code(self.kb.build([*known_outputs, *chosen_residuals.stored]))
+        return Split(known, linear, tuple(flags), len(chosen_residuals.stored))

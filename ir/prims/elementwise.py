@@ -56,7 +56,9 @@ binary(
 )  # fmt: skip
 
 
-def _mul_transpose(b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs) -> list[Maybe]:
+def _mul_transpose(
+    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+) -> list[Maybe]:
     x, y = operands
     return [None if y is None else b.mul(ct, y), None if x is None else b.mul(x, ct)]
 
@@ -108,7 +110,13 @@ binary("pow", np.power, NUMBERS, jvp=(_pow_base, _pow_exponent))
 def _maximum_jvp(compare: str, skip_nan: bool):
     """Tangent of the larger (smaller) operand, half of both at ties; `skip_nan`: an operand wins against NaN."""
 
-    def jvp(b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs):
+    def jvp(
+        b: Builder,
+        primals: Sequence[Value],
+        tangents: Sequence[Maybe],
+        results: Sequence[Value],
+        attrs: Attrs,
+    ):
         if all(t is None for t in tangents):
             return [None]
         x, y = primals
@@ -120,8 +128,12 @@ def _maximum_jvp(compare: str, skip_nan: bool):
     return jvp
 
 
-elementwise("maximum", np.maximum, REALS + BOOLS, 2, jvp=_maximum_jvp("gt", False), commutative=True, cheap=True)
-elementwise("minimum", np.minimum, REALS + BOOLS, 2, jvp=_maximum_jvp("lt", False), commutative=True, cheap=True)
+elementwise(
+    "maximum", np.maximum, REALS + BOOLS, 2, jvp=_maximum_jvp("gt", False), commutative=True, cheap=True
+)
+elementwise(
+    "minimum", np.minimum, REALS + BOOLS, 2, jvp=_maximum_jvp("lt", False), commutative=True, cheap=True
+)
 elementwise("fmax", np.fmax, REALS, 2, jvp=_maximum_jvp("gt", True), commutative=True, cheap=True)
 elementwise("fmin", np.fmin, REALS, 2, jvp=_maximum_jvp("lt", True), commutative=True, cheap=True)
 
@@ -168,7 +180,13 @@ for _name, _function in (
     ("le", np.less_equal), ("gt", np.greater), ("ge", np.greater_equal),
 ):  # fmt: skip
     binary(
-        _name, _function, ANY, result="bool", differentiable=False, commutative=_name in ("eq", "ne"), cheap=True
+        _name,
+        _function,
+        ANY,
+        result="bool",
+        differentiable=False,
+        commutative=_name in ("eq", "ne"),
+        cheap=True,
     )
 
 
@@ -192,7 +210,9 @@ def _select_jvp(
     return [b.select(primals[0], *instantiated(b, tangents[1:], primals[1:]))]
 
 
-def _select_transpose(b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs) -> list[Maybe]:
+def _select_transpose(
+    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+) -> list[Maybe]:
     """The cotangent stays masked by a select: multiplying by 0 and 1 would make NaN of inf."""
     condition, x, y = operands
     zero = b.zeros(ct.type)
@@ -231,7 +251,14 @@ def _sign_jvp(b: Builder, t: Value, x: Value, y: Value) -> Maybe:
     return b.mul(y, b.complex(b.zeros(turn.type), turn))
 
 
-unary("neg", np.negative, NUMBERS, jvp=lambda b, t, x, y: b.neg(t), transpose=lambda b, ct: b.neg(ct), cheap=True)
+unary(
+    "neg",
+    np.negative,
+    NUMBERS,
+    jvp=lambda b, t, x, y: b.neg(t),
+    transpose=lambda b, ct: b.neg(ct),
+    cheap=True,
+)
 unary("abs", np.absolute, ANY, result="real", jvp=_abs_jvp, cheap=True)
 unary("sign", np.sign, NUMBERS, jvp=_sign_jvp, cheap=True)
 

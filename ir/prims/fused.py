@@ -18,7 +18,9 @@ def _fused_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTyp
         raise VerifyError(f"fused has one region, not {len(regions)}")
     (region,) = regions
     if tuple(types) != region.param_types:
-        raise VerifyError(f"fused: operands {shown(types)} differ from the region's parameters {shown(region.param_types)}")
+        raise VerifyError(
+            f"fused: operands {shown(types)} differ from the region's parameters {shown(region.param_types)}"
+        )
     return region.output_types
 
 

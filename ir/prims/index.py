@@ -54,7 +54,9 @@ def _update_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Region
     return [out]
 
 
-def _update_transpose(b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs) -> list[Maybe]:
+def _update_transpose(
+    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+) -> list[Maybe]:
     base, value = operands
     return [
         None if base is not None else b.update(ct, b.zeros(types[1]), **attrs),
@@ -157,7 +159,9 @@ def _dynamic_update_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple
     return (x,)
 
 
-def _dynamic_update_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _dynamic_update_evaluate(
+    arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions
+) -> list[np.ndarray]:
     x, value, *starts = arrays
     out = fresh(x)
     out[_window(x, starts, value.shape)] = value
@@ -202,7 +206,9 @@ def _gathered_shape(prim: str, x: ArrayType, indices: Types, attrs: Attrs) -> tu
     if mode not in ("error", "clip"):
         raise VerifyError(f'{prim}: mode is "error" or "clip", not {mode!r}')
     if len(indices) != len(axes) or not indices:
-        raise ShapeError(f"{prim}: axes {tuple(axes)} of {x} need one index array each, at least one: {shown(indices)}")
+        raise ShapeError(
+            f"{prim}: axes {tuple(axes)} of {x} need one index array each, at least one: {shown(indices)}"
+        )
     if any(i.dtype != INT64 for i in indices):
         raise DTypeError(f"{prim}: index arrays are of i64, not {shown(indices)}")
     if any(i.shape != indices[0].shape for i in indices):
@@ -244,7 +250,9 @@ def _gather_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Region
     return [fresh(_indexed_first(x, attrs)[_checked(x, indices, attrs)])]
 
 
-def _gather_transpose(b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs) -> list[Maybe]:
+def _gather_transpose(
+    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+) -> list[Maybe]:
     indices = operands[1:]
     return [b.scatter_add(b.zeros(types[0]), ct, *indices, **attrs), *(None for _ in indices)]
 

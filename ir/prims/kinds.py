@@ -135,7 +135,13 @@ def shifted(axes: Sequence[int]) -> tuple[int, ...]:
 def linear_jvp(name: str, linear: int | None = None) -> Jvp:
     """The jvp of a primitive that is linear in its first `linear` operands (default: all): itself on tangents."""
 
-    def jvp(b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs):
+    def jvp(
+        b: Builder,
+        primals: Sequence[Value],
+        tangents: Sequence[Maybe],
+        results: Sequence[Value],
+        attrs: Attrs,
+    ):
         count = len(primals) if linear is None else linear
         if all(t is None for t in tangents[:count]):
             return [None] * len(results)
@@ -147,7 +153,9 @@ def linear_jvp(name: str, linear: int | None = None) -> Jvp:
 def linear_transpose(rule: Callable[..., Sequence[Maybe]]) -> Transpose:
     """A transpose of a primitive with one result from `rule(b, ct, operands, types, attrs)`; zero goes to zero."""
 
-    def transpose(b: Builder, cotangents: Sequence[Maybe], operands: Sequence[Maybe], types: Types, attrs: Attrs):
+    def transpose(
+        b: Builder, cotangents: Sequence[Maybe], operands: Sequence[Maybe], types: Types, attrs: Attrs
+    ):
         (ct,) = cotangents
         if ct is None:
             return [None] * len(types)
@@ -206,7 +214,9 @@ def elementwise(
         need_count(name, types, arity)
         need_dtype(name, types[0], kinds)
         need_same(name, types)
-        return (types[0],) if result == "same" else (types[0].with_dtype(_result_dtype(result, types[0].dtype)),)
+        return (
+            (types[0],) if result == "same" else (types[0].with_dtype(_result_dtype(result, types[0].dtype)),)
+        )
 
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         with np.errstate(all="ignore"):
@@ -231,11 +241,21 @@ def unary(
 ) -> Primitive:
     """An elementwise function of one operand; `jvp(b, t, x, y)` gets tangent, operand and result; `transpose(b, ct)`."""
 
-    def full_jvp(b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs):
+    def full_jvp(
+        b: Builder,
+        primals: Sequence[Value],
+        tangents: Sequence[Maybe],
+        results: Sequence[Value],
+        attrs: Attrs,
+    ):
         (t,), (x,), (y,) = tangents, primals, results
         return [None if t is None else jvp(b, t, x, y)]  # type: ignore[misc]
 
-    rule = None if transpose is None else linear_transpose(lambda b, ct, operands, types, attrs: [transpose(b, ct)])
+    rule = (
+        None
+        if transpose is None
+        else linear_transpose(lambda b, ct, operands, types, attrs: [transpose(b, ct)])
+    )
     return elementwise(name, function, kinds, 1, jvp=full_jvp if jvp else None, transpose=rule, **options)
 
 
@@ -250,7 +270,13 @@ def binary(
 ) -> Primitive:
     """An elementwise function of two operands; `jvp` holds, for each of them, `(b, t, x, y, result)` -> its share."""
 
-    def full_jvp(b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs):
+    def full_jvp(
+        b: Builder,
+        primals: Sequence[Value],
+        tangents: Sequence[Maybe],
+        results: Sequence[Value],
+        attrs: Attrs,
+    ):
         x, y = primals
         terms = [
             None if t is None or share is None else share(b, t, x, y, results[0])

@@ -80,7 +80,9 @@ _layout(
 def _transpose_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     perm, shape = attrs["perm"], types[0].shape
     if sorted(perm) != list(range(len(shape))):
-        raise ShapeError(f"transpose: {tuple(perm)} is not a permutation of the {len(shape)} axes of {types[0]}")
+        raise ShapeError(
+            f"transpose: {tuple(perm)} is not a permutation of the {len(shape)} axes of {types[0]}"
+        )
     return (types[0].with_shape(tuple(shape[p] for p in perm)),)
 
 
@@ -148,7 +150,9 @@ def slice_shape(prim: str, x: ArrayType, attrs: Attrs) -> tuple[int, ...]:
     need_lengths(prim, x, start=start, stop=stop, step=step)
     for axis, (low, high, by, extent) in enumerate(zip(start, stop, step, x.shape)):
         if not 0 <= low <= high <= extent or by < 1:
-            raise ShapeError(f"{prim}: {low}:{high}:{by} on axis {axis} of {x} is outside 0 <= start <= stop <= {extent}")
+            raise ShapeError(
+                f"{prim}: {low}:{high}:{by} on axis {axis} of {x} is outside 0 <= start <= stop <= {extent}"
+            )
     return tuple(-(-(high - low) // by) for low, high, by in zip(start, stop, step))
 
 
@@ -193,7 +197,7 @@ _layout(
     "flip",
     ("axes",),
     _flip_infer,
-    lambda x, attrs: np.flip(x, attrs["axes"]),
+    lambda x, attrs: x[(*(np.s_[::-1] if a in attrs["axes"] else np.s_[:] for a in range(x.ndim)), ...)],
     lambda b, ct, type, attrs: b.flip(ct, axes=attrs["axes"]),
     lambda size, attrs: {"axes": shifted(attrs["axes"])},
 )
@@ -250,7 +254,9 @@ def _concat_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTy
     return (first.with_shape((*first.shape[:axis], extent, *first.shape[axis + 1 :])),)
 
 
-def _concat_transpose(b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs) -> list[Maybe]:
+def _concat_transpose(
+    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+) -> list[Maybe]:
     axis, offset = attrs["axis"], 0
     out: list[Maybe] = []
     for operand, type in zip(operands, types):

@@ -101,7 +101,9 @@ def _dot_transpose_one(b: Builder, ct: Value, other: Value, types: Types, attrs:
     return b.transposed(back, inverse_permutation(order))
 
 
-def _dot_transpose(b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs) -> list[Maybe]:
+def _dot_transpose(
+    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+) -> list[Maybe]:
     x, y = operands
     return [
         None if y is None else _dot_transpose_one(b, ct, y, types, attrs, 0),

@@ -241,4 +241,8 @@ register(
         _det_jvp, None, batch_all("det"),
     )
 )  # fmt: skip
-register(Primitive("slogdet", "library", _slogdet_infer, _slogdet_evaluate, _slogdet_jvp, None, batch_all("slogdet")))
+register(
+    Primitive(
+        "slogdet", "library", _slogdet_infer, _slogdet_evaluate, _slogdet_jvp, None, batch_all("slogdet")
+    )
+)

@@ -177,7 +177,14 @@ def _cumulative(
 
     register(
         Primitive(
-            name, "reduce", infer, evaluate, jvp, transpose, batch_shifted(name, _next_axis), attrs=("axis", "reverse")
+            name,
+            "reduce",
+            infer,
+            evaluate,
+            jvp,
+            transpose,
+            batch_shifted(name, _next_axis),
+            attrs=("axis", "reverse"),
         )
     )
 
@@ -189,7 +196,9 @@ def _delayed(b: Builder, x: Value, attrs: Attrs, distance: int, first: float) ->
     start = tuple(low if a == axis else 0 for a in range(x.ndim))
     stop = tuple(high if a == axis else n for a, n in enumerate(x.shape))
     kept = b.slice(x, start=start, stop=stop, step=(1,) * x.ndim)
-    free = b.filled(first, x.type.with_shape(tuple(distance if a == axis else n for a, n in enumerate(x.shape))))
+    free = b.filled(
+        first, x.type.with_shape(tuple(distance if a == axis else n for a, n in enumerate(x.shape)))
+    )
     return b.concat(*((kept, free) if attrs["reverse"] else (free, kept)), axis=axis)
 
 

@@ -19,7 +19,9 @@ def _evaluate_view(name: str) -> Evaluate:
         (x,) = arrays
         out = layout.VIEWS[name](x, attrs)
         if x.size and out.size and not np.may_share_memory(out, x):
-            raise VerifyError(f"view_{name}: an array of strides {x.strides} has no such view; it would be a copy")
+            raise VerifyError(
+                f"view_{name}: an array of strides {x.strides} has no such view; it would be a copy"
+            )
         return [out]
 
     return evaluate
@@ -28,7 +30,12 @@ def _evaluate_view(name: str) -> Evaluate:
 for _name in ("slice", "transpose", "reshape", "broadcast", "flip"):
     register(
         Primitive(
-            f"view_{_name}", "view", layout.INFER[_name], _evaluate_view(_name), attrs=get(_name).attrs, views=_name
+            f"view_{_name}",
+            "view",
+            layout.INFER[_name],
+            _evaluate_view(_name),
+            attrs=get(_name).attrs,
+            views=_name,
         )
     )
 

@@ -1,0 +1,6 @@
+"""Makes the tables and helpers of this folder importable as plain modules: `from op_samples import SAMPLES`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

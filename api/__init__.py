@@ -1,1 +1,60 @@
+"""nufunc: torch.func for plain NumPy code, compiled by Numba."""
 
+from typing import TYPE_CHECKING, Any
+
+from nufunc import tree
+from nufunc.control import cond, fori_loop, map, scan, switch, while_loop
+from nufunc.dumping import dump, spec
+from nufunc.ir.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    BoundsError,
+    DTypeError,
+    EscapedTracerError,
+    LinAlgError,
+    MutationError,
+    NufuncError,
+    ShapeError,
+    TraceError,
+    UnguardedCaptureError,
+    UnsupportedError,
+)
+from nufunc.runtime.function import cache_info, clear_cache
+from nufunc.transforms import (
+    functionalize,
+    grad,
+    grad_and_value,
+    hessian,
+    hvp,
+    jacfwd,
+    jacrev,
+    jit,
+    jvp,
+    linear_transpose,
+    linearize,
+    transform,
+    value_and_grad,
+    vjp,
+    vmap,
+)
+
+if TYPE_CHECKING:
+    from nufunc.tracer.np_namespace import numpy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError", "ArgumentTypeError", "BoundsError", "DTypeError", "EscapedTracerError", "LinAlgError", "MutationError",
+    "NufuncError", "ShapeError", "TraceError", "UnguardedCaptureError", "UnsupportedError", "cache_info", "clear_cache",
+    "cond", "dump", "fori_loop", "functionalize", "grad", "grad_and_value", "hessian", "hvp", "jacfwd", "jacrev", "jit", "jvp",
+    "linear_transpose", "linearize", "map", "numpy", "scan", "spec", "switch", "transform", "tree", "value_and_grad",
+    "vjp", "vmap", "while_loop",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "numpy":
+        from nufunc.tracer.np_namespace import numpy
+
+        return numpy
+    raise AttributeError(f"module 'nufunc' has no attribute {name!r}")

@@ -78,10 +78,11 @@ def _problem(node: Node, defined: set[Value], stage: str) -> str | None:
         return str(error)
     if tuple(types) != tuple(r.type for r in node.results):
         return f"results have types {[str(r.type) for r in node.results]}, but inference gives {[str(t) for t in types]}"
-    want = "pure" if record.kind == "fused" else stage
+    # what a transform makes inside a traced function is pure already
+    allowed = {"traced": ("traced", "pure"), "grouped": ("pure",) if record.kind == "fused" else ("grouped",)}
     for region in node.regions:
-        if region.stage != want:
-            return f"region @{region.name} is in stage {region.stage}, not {want}"
+        if region.stage not in allowed.get(stage, (stage,)):
+            return f"region @{region.name} is in stage {region.stage}, which a {node.prim} in stage {stage} cannot have"
         if region.updates and stage != "traced":
             return f"region @{region.name} has updates"
     return None

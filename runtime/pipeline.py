@@ -103,14 +103,18 @@ def pulled_back(graph: Graph, which: Sequence[bool], outputs: Sequence[bool]) ->
     inexact = [k for k, o in enumerate(graph.outputs) if o.dtype.kind in "fc"]
     kept = [lin.linear.outputs[j] for j, k in enumerate(inexact) if outputs[k]]
     linear = simplify(checked("linear", lin.linear.replace(outputs=tuple(kept))))
-    back = simplify(checked("transposed", transpose(linear, lin.num_residuals)))
-    return checked("linearized", lin.primal), back, lin.num_residuals
+    return checked("linearized", lin.primal), transposed(linear, lin.num_residuals), lin.num_residuals
 
 
 def pushed_forward(graph: Graph, which: Sequence[bool]) -> tuple[Graph, Graph, int]:
     """(primal graph with residuals, linear graph, number of residuals) of a pure graph."""
     lin = linearize(graph, which)
     return checked("linearized", lin.primal), simplify(checked("linear", lin.linear)), lin.num_residuals
+
+
+def transposed(linear: Graph, num_residuals: int) -> Graph:
+    """A linear graph run backwards."""
+    return simplify(checked("transposed", transpose(linear, num_residuals)))
 
 
 def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Sequence[int | None]) -> Graph:

@@ -1,0 +1,94 @@
+"""GraphFunction: a graph with residuals as a callable pytree; what vjp, linearize and linear_transpose return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nufunc.ir.errors import ArgumentTypeError
+from nufunc.ir.graph import Graph
+from nufunc.ir.types import is_complex
+from nufunc.tracer import tree
+from nufunc.tracer.array import Array
+from nufunc.tracer.frames import user_location
+from nufunc.tracer.trace import current, require
+
+
+@dataclass(frozen=True, eq=False)
+class GraphFunction:
+    """A compiled linear function that holds the residuals of the point at which it was made.
+
+    It may be called many times, from several threads, and inside traced functions. `argument` is the structure of
+    what it takes (with `variadic`, of its positional arguments), `results` those of the trees that it gives: a tuple of
+    them, or with `bare` the only one.
+    """
+
+    name: str
+    graph: Graph
+    residuals: tuple[Any, ...]
+    argument: tree.TreeDef
+    results: tuple[tree.TreeDef, ...]
+    scalars: tuple[bool, ...]
+    conjugate: bool = False
+    variadic: bool = False
+    bare: bool = False
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    def __call__(self, *args: Any) -> Any:
+        if current() is None:
+            from nufunc.runtime.function import Transformed
+
+            return Transformed((), self)(*args)
+        return self._apply(args)
+
+    def _apply(self, args: tuple[Any, ...]) -> Any:
+        arrays = self._checked(args)
+        trace = require()
+        b = trace.b
+        values = [trace.lift(a) for a in arrays]
+        if self.conjugate:
+            values = [b.conj(v) if is_complex(v.dtype) else v for v in values]
+        out = b.inline(self.graph, [*(trace.lift(r) for r in self.residuals), *values])
+        if self.conjugate:
+            out = [b.conj(v) if is_complex(v.dtype) else v for v in out]
+        arrays = [trace.wrap(v, scalar=s and not v.shape) for v, s in zip(out, self.scalars, strict=True)]
+        trees, start = [], 0
+        for spec in self.results:
+            trees.append(tree.unflatten(spec, arrays[start : start + spec.num_leaves]))
+            start += spec.num_leaves
+        return trees[0] if self.bare else tuple(trees)
+
+    def _checked(self, args: tuple[Any, ...]) -> list[Array]:
+        """The leaves of the arguments, of the right structure, shapes and dtypes."""
+        what = "tangents" if self.variadic else "cotangents"
+        if not self.variadic and len(args) != 1:
+            raise ArgumentTypeError(f"{self.name} takes one argument, the {what}, but got {len(args)}", user_location())
+        given = args if self.variadic else args[0]
+        leaves, spec = tree.flatten(given)
+        if spec != self.argument:
+            raise ArgumentTypeError(
+                f"{self.name}: Expected pytree structure of {what} to be the same as the {'primals' if self.variadic else 'output'}: "
+                f"expected {self.argument}, got {spec}",
+                user_location(),
+            )
+        from nufunc.runtime.transforms import matching
+
+        types = [p.type for p in self.graph.params[len(self.residuals) :]]
+        names = [f"the {what[:-1]}{path}" for path in tree.paths(given)]
+        return matching(leaves, types, names, self.name)
+
+
+def _to_children(f: GraphFunction) -> tuple[tuple[Any, ...], Any]:
+    static = (f.name, f.graph, f.argument, f.results, f.scalars, f.conjugate, f.variadic, f.bare)
+    return f.residuals, static
+
+
+def _from_children(static: Any, residuals: Any) -> GraphFunction:
+    name, graph, *rest = static
+    return GraphFunction(name, graph, tuple(residuals), *rest)
+
+
+tree.register(GraphFunction, _to_children, _from_children)

@@ -1,0 +1,128 @@
+"""Signatures: what of each argument is part of the key of a compilation, and which leaves are run-time inputs."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nufunc.ir.errors import ArgumentTypeError, DTypeError, EscapedTracerError
+from nufunc.ir.types import DTYPE_NAMES, ArrayType
+from nufunc.tracer.array import Array
+from nufunc.tracer.usercode import user_location
+
+
+class Spec(NamedTuple):
+    """The shape and dtype of an argument without its values, as `nf.spec` makes it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Input(NamedTuple):
+    """A run-time input: "array", "scalar" (a NumPy scalar), "float" or "complex" (Python's). `strides`: in elements, where not C order."""
+
+    kind: str
+    type: ArrayType
+    strides: tuple[int, ...] | None = None
+
+
+class Static(NamedTuple):
+    """A leaf that is part of the key: its type and the object itself, compared by equality."""
+
+    cls: type
+    value: Any
+
+
+Signature = Input | Static
+
+_FLOAT = Input("float", ArrayType((), np.dtype(np.float64)))
+_COMPLEX = Input("complex", ArrayType((), np.dtype(np.complex128)))
+
+
+def signature(x: Any, name: Callable[[], str]) -> Signature:
+    """The signature of a leaf; `name()` is how an error calls it."""
+    kind = type(x)
+    if kind is np.ndarray:
+        return _array(x, name)
+    if kind is float:
+        return _FLOAT
+    if kind is complex:
+        return _COMPLEX
+    if isinstance(x, np.generic):
+        return Input("scalar", ArrayType((), _dtype(x.dtype, name)))
+    if isinstance(x, Spec):
+        return Input("array", ArrayType(x.shape, _dtype(x.dtype, name)))
+    if isinstance(x, np.ndarray):
+        if isinstance(x, np.ma.MaskedArray | np.matrix):
+            raise ArgumentTypeError(
+                f"argument {name()} is a {kind.__name__}, whose own rules would be lost; pass a plain array, for instance "
+                f"{'x.filled(0)' if isinstance(x, np.ma.MaskedArray) else 'np.asarray(x)'}",
+                user_location(),
+            )
+        return _array(np.asarray(x), name)
+    if isinstance(x, Array):
+        made = f" It was made at {x.location}." if x.location else ""
+        raise EscapedTracerError(f"argument {name()} is a traced value that is used after the call that traced it.{made}", user_location())
+    if isinstance(x, types.MethodType | types.FunctionType | types.BuiltinFunctionType):
+        return Static(kind, x)
+    if hasattr(x, "__array__") and not isinstance(x, type):
+        raise ArgumentTypeError(
+            f"argument {name()} is of type {kind.__name__}, which is no NumPy array; pass np.asarray(x)", user_location()
+        )
+    try:
+        hash(x)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"argument {name()} is of type {kind.__name__}: expected an array, a number, a tree of these, or a hashable "
+            "static value",
+            user_location(),
+        ) from None
+    return Static(kind, x)
+
+
+@functools.lru_cache(maxsize=64)
+def _native(dtype: np.dtype) -> np.dtype | None:
+    """The dtype in native byte order if nufunc computes with it."""
+    native = dtype.newbyteorder("=")
+    return next((d for d in DTYPE_NAMES if d == native), None)
+
+
+def _dtype(dtype: np.dtype, name: Callable[[], str]) -> np.dtype:
+    native = _native(dtype)
+    if native is None:
+        raise DTypeError(
+            f"argument {name()} has dtype {dtype}, which is not supported; use bool, integers, float32/64 or complex64/128",
+            user_location(),
+        )
+    return native
+
+
+def _array(x: np.ndarray, name: Callable[[], str]) -> Input:
+    # only the layouts in which NumPy's views differ from those of a C-ordered array enter the key
+    strides = None
+    if x.ndim > 1 and x.size and not x.flags.c_contiguous:
+        strides = tuple(s // x.itemsize if s % x.itemsize == 0 else s for s in x.strides)
+    return Input("array", ArrayType(x.shape, _dtype(x.dtype, name)), strides)
+
+
+def base_key(func: Any) -> tuple[Any, tuple[Any, ...]]:
+    """(key, anchors): what identifies a function apart from its captures, and the objects whose ids stand in the key.
+
+    A plain function is known by its code, so that closures made anew over the same code share what was compiled.
+    """
+    if isinstance(func, types.FunctionType):
+        return ("function", id(func.__code__)), (func.__code__,)
+    if isinstance(func, types.MethodType):
+        key, anchors = base_key(func.__func__)
+        return ("method", key, type(func.__self__)), anchors
+    if isinstance(func, functools.partial):
+        key, anchors = base_key(func.func)
+        return ("partial", key, len(func.args), tuple(func.keywords)), anchors
+    if isinstance(func, type) or not hasattr(type(func), "__dict__") or isinstance(func, np.ufunc | types.BuiltinFunctionType):
+        return ("object", id(func)), (func,)
+    call = type(func).__call__
+    return ("callable", type(func), id(getattr(call, "__code__", call))), (call,)

@@ -64,14 +64,17 @@ def capsule_pointer(capsule: object) -> int:
     return int(pointer_of(capsule, name_of(capsule)))
 
 
+def python_address(name: str) -> int:
+    """The address of a function of CPython's C API, for a plan's table (PyErr_CheckSignals, PyGILState_Ensure)."""
+    return int(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0)
+
+
 @functools.cache
 def function_addresses() -> dict[str, int]:
     """Name -> address of every function in FUNCTIONS."""
     from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
-    addresses = {}
-    for name in _PYTHON_API:
-        addresses[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+    addresses = {name: python_address(name) for name in _PYTHON_API}
     table = capsule_pointer(_multiarray_umath._ARRAY_API)
     for name, index in _NUMPY_API.items():
         addresses[name] = _word(table + 8 * index)

@@ -66,7 +66,7 @@ class _State(np.ndarray[Any, Any]):
 
 def _aligned_block(size: int) -> tuple[np.ndarray[Any, Any], int]:
     block = np.empty(size + WORKSPACE_ALIGNMENT, np.uint8)
-    start = int(block.ctypes.data)
+    start = _data(block)
     return block, -(-start // WORKSPACE_ALIGNMENT) * WORKSPACE_ALIGNMENT
 
 
@@ -165,7 +165,8 @@ class Entry:
         pairs = zip(self.spec.args, args, strict=True)
         inputs = [x if arg.kind == "array" else np.array(x, arg.dtype) for arg, x in pairs]
         outputs = [np.empty(result.shape, result.dtype) for result in self.spec.results]
-        _block, workspace = _aligned_block(self.spec.workspace)
+        size = self.spec.workspace
+        _block, workspace = _aligned_block(size) if size else (None, None)
         code = self._plan(_pointers(inputs), _pointers(outputs), workspace, self._externs)
         if code:
             self._fail(code)
@@ -181,11 +182,13 @@ def _raiser(on_error: Callable[[int], BaseException] | None) -> Callable[[int], 
     return fail
 
 
+def _data(array: np.ndarray[Any, Any]) -> int:
+    address: int = array.__array_interface__["data"][0]  # `array.ctypes.data` takes five times as long
+    return address
+
+
 def _pointers(arrays: Sequence[np.ndarray[Any, Any]]) -> Any:
-    # `array.ctypes.data` says the same and takes five times as long.
-    return (ctypes.c_void_p * max(len(arrays), 1))(
-        *[array.__array_interface__["data"][0] for array in arrays]
-    )
+    return (ctypes.c_void_p * max(len(arrays), 1))(*map(_data, arrays))
 
 
 def _matches(arg: ArgSpec, item: Any) -> bool:
@@ -204,4 +207,6 @@ def _conformed(index: int, arg: ArgSpec, leaf: Any) -> object:
     is_array = arg.kind == "array" and type(leaf) is np.ndarray
     if is_array and leaf.shape == arg.shape and leaf.dtype.newbyteorder("=") == arg.dtype:
         return np.array(leaf, dtype=arg.dtype, order="C", copy=True)
+    if arg.kind == "scalar" and isinstance(leaf, np.generic) and leaf.dtype == arg.dtype:
+        return arg.dtype.type(leaf)  # the other of two types of one size, as int64's `long` and `long long`
     raise ArgumentTypeError(f"argument {index}: expected {arg}, got {type(leaf).__name__} {leaf!r:.60}")

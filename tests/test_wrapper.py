@@ -252,6 +252,8 @@ def test_the_other_int64_misses_or_runs_but_is_right(road: str) -> None:
         result = entry.fast(x)
         assert result is MISS or result.tolist() == [0, 1, 2]
         assert entry.slow(x)[0].tolist() == [0, 1, 2]
+    scalar = copy_entry(ArgSpec((), "i8", "scalar"), scalar=True)
+    assert [scalar.slow(np.dtype(char).type(-5)) for char in "lq"] == [[-5], [-5]]
 
 
 def test_results_are_fresh_and_their_number_decides_the_form(road: str) -> None:
@@ -321,8 +323,7 @@ def test_a_callback_may_leave_its_exception() -> None:
         return I32(-1)
 
     message = ctypes.create_string_buffer(b"from below")
-    set_error = ctypes.cast(ctypes.pythonapi.PyErr_SetString, ctypes.c_void_p).value
-    externs = [set_error, id(LookupError), ctypes.addressof(message)]
+    externs = [abi.python_address("PyErr_SetString"), id(LookupError), ctypes.addressof(message)]
     entry = compile_entry(CallSpec((), (ResultSpec((3,), "f8"),)), fill, externs=externs, keep=message)
     for call in (entry.fast, entry.plain):
         with pytest.raises(LookupError, match="from below"):

@@ -65,7 +65,7 @@ def capsule_pointer(capsule: object) -> int:
 
 
 def python_address(name: str) -> int:
-    """The address of a function of CPython's C API, for a plan's table (PyErr_CheckSignals, PyGILState_Ensure)."""
+    """The address of a function of CPython's C API; also for a plan's table (PyErr_CheckSignals)."""
     return int(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0)
 
 

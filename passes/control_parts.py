@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nufunc.ir.builder import Builder
+from nufunc.ir.errors import VerifyError
 from nufunc.ir.graph import Graph, Node, Value
 
 T = TypeVar("T")
+
+
+def need_pure(graph: Graph) -> None:
+    """VerifyError for a graph of another stage: writes would be lost."""
+    if graph.stage != "pure":
+        raise VerifyError(
+            f"transforms work on pure graphs, but @{graph.name} is {graph.stage}: functionalize it first"
+        )
 
 
 def chunks(items: Sequence[T], *sizes: int) -> list[list[T]]:

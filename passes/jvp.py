@@ -10,7 +10,7 @@ from nufunc.ir.errors import ArgumentError, DTypeError, UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import is_inexact
 from nufunc.passes import control_jvp
-from nufunc.passes.control_parts import OpenRegion, derived_name, present
+from nufunc.passes.control_parts import OpenRegion, derived_name, need_pure, present
 
 
 def jvp(graph: Graph, which: Sequence[bool]) -> Graph:
@@ -29,7 +29,9 @@ def jvp(graph: Graph, which: Sequence[bool]) -> Graph:
 
 
 def check_which(graph: Graph, which: Sequence[bool]) -> None:
-    """Errors for a `which` of the wrong length, or one that names a parameter without derivative."""
+    """Errors for a graph that is not pure, a `which` of the wrong length, or one that names a parameter
+    without derivative."""
+    need_pure(graph)
     if len(which) != len(graph.params):
         raise ArgumentError(
             f"`which` has {len(which)} entries, but @{graph.name} takes {len(graph.params)} arrays"

@@ -10,7 +10,7 @@ from nufunc.ir.errors import ArgumentError, UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import is_inexact
 from nufunc.passes import control_transpose
-from nufunc.passes.control_parts import OpenRegion, derived_name, present
+from nufunc.passes.control_parts import OpenRegion, derived_name, need_pure, present
 from nufunc.passes.linearize import linearize, split_graph
 
 
@@ -21,6 +21,7 @@ def transpose(linear: Graph, num_residuals: int) -> Graph:
     not depend on linear parameters is computed forward. For complex numbers this is the bilinear transpose,
     without conjugation.
     """
+    need_pure(linear)
     if not 0 <= num_residuals <= len(linear.params):
         raise ArgumentError(
             f"{num_residuals} residuals, but @{linear.name} takes {len(linear.params)} arrays"

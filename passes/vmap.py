@@ -10,7 +10,7 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes import control_vmap
-from nufunc.passes.control_parts import derived_name
+from nufunc.passes.control_parts import derived_name, need_pure
 from nufunc.passes.control_vmap import BatchedRegion
 
 Dim = int | None
@@ -31,6 +31,7 @@ def vmap(graph: Graph, size: int, in_dims: Sequence[Dim], out_dims: Sequence[Dim
     `out_dims` say the same of the outputs. An output that does not differ between lanes is repeated where its
     out_dim is an int.
     """
+    need_pure(graph)
     if len(in_dims) != len(graph.params):
         raise ArgumentError(f"{len(in_dims)} in_dims for the {len(graph.params)} parameters of @{graph.name}")
     if len(out_dims) != len(graph.outputs):

@@ -3,10 +3,11 @@ installed."""
 
 import numpy as np
 import pytest
-from pass_programs import F64, I64, PROGRAMS, f64, graph_of, i64
+from golden_files import check_golden, golden_files
+from pass_programs import F64, I64, PROGRAMS, _scan, f64, graph_of, i64
 
 from nufunc.ir import Location
-from nufunc.ir.errors import ArgumentError, DTypeError, UnsupportedError
+from nufunc.ir.errors import ArgumentError, DTypeError, UnsupportedError, VerifyError
 from nufunc.ir.interpret import run
 from nufunc.ir.text import parse_graph, print_graph
 from nufunc.ir.verify import verify
@@ -305,6 +306,20 @@ def test_which_of_wrong_length():
         linearize(BY_NAME["scalar_chain"].graph, [True, True])
 
 
+def test_only_pure_graphs_are_transformed():
+    from nufunc.passes.vmap import vmap
+
+    graph = BY_NAME["scalar_chain"].graph.replace(stage="traced")
+    for transform in (
+        lambda: jvp(graph, [True]),
+        lambda: vjp(graph, [True]),
+        lambda: transpose(graph, 0),
+        lambda: vmap(graph, 3, [0], [0]),
+    ):
+        with pytest.raises(VerifyError, match="functionalize it first"):
+            transform()
+
+
 def test_transpose_of_what_is_not_linear():
     with pytest.raises(UnsupportedError, match="sin is not linear"):
         transpose(graph_of(lambda b, x: b.sin(x), f64(3)), 0)
@@ -363,3 +378,72 @@ def test_text_round_trip_of_derivatives():
         p = BY_NAME[name]
         text = print_graph(vjp(p.graph, p.which))
         assert print_graph(parse_graph(text)) == text
+
+
+def test_transpose_of_a_loop_with_a_carry_that_is_not_linear():
+    """The decay factor is known and changes from step to step; only y is linear."""
+
+    def body(b, decay, factor, y):
+        return b.mul(factor, decay), b.mul(y, b.sin(factor)), b.mul(y, factor)
+
+    graph = graph_of(
+        lambda b, decay, y: _scan(b, body, [decay], [b.exp(decay), y], [], 3)[1:],
+        f64(2),
+        f64(2),
+        name="decaying",
+    )
+    rng = np.random.default_rng(0)
+    decay, y, ct, cts = rng.normal(size=2), rng.normal(size=2), rng.normal(size=2), rng.normal(size=(3, 2))
+    last, stack = run(graph, [decay, y])
+    (given,) = run(verify(transpose(graph, 1)), [decay, ct, cts])
+    np.testing.assert_allclose(inner([ct, cts], [last, stack]), inner([given], [y]), rtol=1e-12)
+
+
+def test_loop_residuals_that_exist_already_are_not_stacked_again():
+    """Of h' = tanh(w h), y = h' the backward pass needs h and h': the latter are ys, and 1 - h'^2 cheap."""
+
+    def body(b, w, h):
+        new = b.tanh(b.mul(w, h))
+        return new, new
+
+    graph = graph_of(lambda b, w, h: _scan(b, body, [w], [h], [], 4), f64(2), f64(2))
+    forward = linearize(graph, [True, True]).primal.nodes[-1]
+    assert len(forward.results) == 3  # the carry, ys, and the stack of h
+
+
+def test_hoisting_leaves_a_loop_that_never_runs_alone():
+    """A matrix that has no Cholesky factor is no error in a loop of length 0."""
+
+    def body(b, a, y):
+        return (b.mul(b.cholesky(a), y),)
+
+    graph = graph_of(lambda b, a, y: _scan(b, body, [a], [y], [], 0), f64(2, 2), f64(2, 2))
+    bad, y = -np.eye(2), np.ones((2, 2))
+    out = run(vjp(graph, [True, True]), [bad, y, y])
+    np.testing.assert_array_equal(out[1], np.zeros((2, 2)))
+
+
+# -- golden files
+
+
+def linear_of(graph, which):
+    return linearize(graph, which).linear
+
+
+def primal_of(graph, which):
+    return linearize(graph, which).primal
+
+
+PASSES = {
+    "jvp": jvp,
+    "vjp": vjp,
+    "primal": primal_of,
+    "linear": linear_of,
+    "transpose": transpose,
+    "simplify": simplify,
+}
+
+
+@pytest.mark.parametrize("path", golden_files("jvp", "linearize", "transpose"))
+def test_golden(path):
+    check_golden(path, PASSES)

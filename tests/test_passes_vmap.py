@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from golden_files import check_golden, golden_files
 from pass_programs import F64, I64, PROGRAMS, _while, f64, graph_of
 
 from nufunc.ir import Location
@@ -253,3 +254,8 @@ def test_text_round_trip():
         p = BY_NAME[name]
         text = print_graph(vmap(p.graph, SIZE, [0] * len(p.arguments), [0] * len(p.graph.outputs)))
         assert print_graph(parse_graph(text)) == text
+
+
+@pytest.mark.parametrize("path", golden_files("vmap"))
+def test_golden(path):
+    check_golden(path, {"vmap": vmap, "vjp": vjp, "jvp": jvp, "simplify": simplify})

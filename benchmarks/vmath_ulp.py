@@ -60,9 +60,11 @@ class Kernel:
     def bind(self, arrays: list[np.ndarray], out: np.ndarray) -> Callable[[], None]:
         """The loop over these arrays as a call without arguments."""
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64)(
-            self.engine.get_function_address("loop"))
-        pointers = arrays[0].ctypes.data, arrays[-1].ctypes.data, out.ctypes.data, out.size
-        return lambda: function(*pointers)
+            self.engine.get_function_address("loop")
+        )
+        held = [arrays[0], arrays[-1], out]
+        pointers = [a.ctypes.data for a in held]
+        return lambda: function(*pointers, held[-1].size)
 
 
 def loop_module(name: str, dtype: str, width: int, has_fma: bool) -> ir.Module:
@@ -135,7 +137,9 @@ class Reference:
         top = float(info.max) * self.scale
         end = np.ldexp(0.25, info.maxexp)
         wide = got.astype(np.float64)
-        scaled = np.where(np.isinf(wide), np.copysign(end, wide), np.where(np.isinf(wide), 0.0, wide) * self.scale)
+        scaled = np.where(
+            np.isinf(wide), np.copysign(end, wide), np.where(np.isinf(wide), 0.0, wide) * self.scale
+        )
         clipped = np.clip(np.abs(self.high), float(info.tiny) * self.scale, top)
         spacing = np.ldexp(1.0, np.frexp(clipped)[1] - 1 - info.nmant)
         difference = np.abs((scaled - np.clip(self.high, -end, end)) - self.low)
@@ -189,14 +193,26 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
         y[::7] = rng.integers(-5, 6, y[::7].size)
         return [x, np.clip(y, -huge, huge).astype(kind)]
     ranges = {
-        "exp": (-750.0, 711.0) if wide else (-105.0, 89.5), "expm1": (-40.0, 711.0) if wide else (-20.0, 89.5),
+        "exp": (-750.0, 711.0) if wide else (-105.0, 89.5),
+        "expm1": (-40.0, 711.0) if wide else (-20.0, 89.5),
         "exp2": (-1080.0, 1025.0) if wide else (-152.0, 129.0),
-        "sinh": (-711.0, 711.0) if wide else (-89.5, 89.5), "cosh": (-711.0, 711.0) if wide else (-89.5, 89.5),
+        "sinh": (-711.0, 711.0) if wide else (-89.5, 89.5),
+        "cosh": (-711.0, 711.0) if wide else (-89.5, 89.5),
         "expit": (-750.0, 40.0) if wide else (-105.0, 20.0),
-        "tanh": (-22.0, 22.0), "erf": (-6.5, 6.5), "erfc": (-6.0, 27.5) if wide else (-4.0, 10.5),
-        "log": (0.5, 2.0), "log2": (0.5, 2.0), "log10": (0.5, 2.0), "log1p": (-1.0, 3.0),
-        "sin": (-10.0, 10.0), "cos": (-10.0, 10.0), "tan": (-10.0, 10.0),
-        "asin": (-1.0, 1.0), "acos": (-1.0, 1.0), "atanh": (-1.0, 1.0), "acosh": (1.0, 4.0),
+        "tanh": (-22.0, 22.0),
+        "erf": (-6.5, 6.5),
+        "erfc": (-6.0, 27.5) if wide else (-4.0, 10.5),
+        "log": (0.5, 2.0),
+        "log2": (0.5, 2.0),
+        "log10": (0.5, 2.0),
+        "log1p": (-1.0, 3.0),
+        "sin": (-10.0, 10.0),
+        "cos": (-10.0, 10.0),
+        "tan": (-10.0, 10.0),
+        "asin": (-1.0, 1.0),
+        "acos": (-1.0, 1.0),
+        "atanh": (-1.0, 1.0),
+        "acosh": (1.0, 4.0),
     }
     low, high = ranges.get(name, (-4.0, 4.0))
     parts = [rng.uniform(low, high, n // 2), rng.uniform(max(low, -2.0), min(high, 2.0), n // 4)]
@@ -236,8 +252,10 @@ def report_ulp(names: Iterable[str]) -> None:
                 errors = reference.errors(kernel(name, dtype, 8, has_fma=has_fma)(*args))
                 worst.append((errors.max(), [float(a[errors.argmax()]) for a in args]))
             (fma, at), (plain, at2) = worst
-            print(f"{name:8} {dtype:4} {vmath.ULP_BOUND[name, dtype]:5.1f}  {fma:6.3f} {plain:6.3f}  {at} {at2}",
-                  flush=True)
+            print(
+                f"{name:8} {dtype:4} {vmath.ULP_BOUND[name, dtype]:5.1f}  {fma:6.3f} {plain:6.3f}  {at} {at2}",
+                flush=True,
+            )
 
 
 def report_speed(names: Iterable[str]) -> None:
@@ -248,7 +266,8 @@ def report_speed(names: Iterable[str]) -> None:
             k = kernel(name, dtype, width)
             rng = np.random.default_rng(1)
             low, high = {"acosh": (1.0, 3.0), "atanh": (-0.9, 0.9), "asin": (-1, 1), "acos": (-1, 1)}.get(
-                name, (-3.0, 3.0))
+                name, (-3.0, 3.0)
+            )
             if name.startswith(("log", "sqrt", "pow")):
                 low = 0.01
             arrays = [rng.uniform(low, high, n).astype(k.dtype) for _ in range(vmath.arity(name))]

@@ -58,7 +58,9 @@ def emit(name: str, builder: ir.IRBuilder, args: Sequence[ir.Value], *, has_fma:
     count, _ = _FUNCTIONS[name]
     type_ = args[0].type
     if len(args) != count or any(a.type != type_ for a in args):
-        raise TypeError(f"{name} takes {count} argument(s) of one type, got ({', '.join(str(a.type) for a in args)})")
+        raise TypeError(
+            f"{name} takes {count} argument(s) of one type, got ({', '.join(str(a.type) for a in args)})"
+        )
     if element_type(type_) not in (F32, F64):
         raise TypeError(f"{name} is emitted for float and double, not for {type_}")
     if name == "sqrt":

@@ -246,6 +246,32 @@ class Math:
         word = self.builder.bitcast(mask.value, ir.IntType(mask.type.count))
         return V(self, self.builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0)))
 
+    def is_whole(self, a: V) -> V:
+        """Mask of the integers among a >= 0 (inf included)."""
+        if self.has_fma:  # such targets round in one instruction; older ones would call libm
+            return self.intrinsic("llvm.rint", a).eq(a)
+        anchor = 2.0**a.format.mantissa
+        return (a >= anchor) | ((a + anchor) - anchor).eq(a)
+
+    def rarely(self, mask: V, values: Sequence[V], repaired: Callable[[], Sequence[V]]) -> list[V]:
+        """`values`, or what `repaired` emits if a lane of `mask` is true: a branch, so ends in a new block."""
+        b = self.builder
+        usual = b.block
+        rare, join = b.append_basic_block("rare"), b.append_basic_block("join")
+        b.cbranch(self.any(mask).value, rare, join).set_weights([1, 4000])
+        b.position_at_end(rare)
+        others = repaired()
+        rare = b.block
+        b.branch(join)
+        b.position_at_end(join)
+        merged = []
+        for value, other in zip(values, others, strict=True):
+            phi = b.phi(value.type)
+            phi.add_incoming(value.value, usual)
+            phi.add_incoming(other.value, rare)
+            merged.append(V(self, phi))
+        return merged
+
     def widen(self, x: V) -> V:
         return V(self, self.builder.fpext(x.value, with_element(x.type, F64)))
 

@@ -7,7 +7,7 @@ import struct
 
 from nufunc.codegen.vmath_builder import Math, V
 from nufunc.codegen.vmath_coefficients import LN2_HI, LN2_LO, POLY
-from nufunc.codegen.vmath_exp import exp_small, exp_sum, split_exp
+from nufunc.codegen.vmath_exp import exp_finite, exp_sum
 
 _SQRT_HALF_BITS = {
     "f64": struct.unpack("<q", struct.pack("<d", math.sqrt(0.5)))[0],
@@ -120,28 +120,24 @@ def _pow_f32_wide(m: Math, a: V, y: V) -> V:
     """f64 arithmetic has 29 bits to spare, so one double of log and shorter polynomials will do."""
     k, t = split_log(m, a)
     e = y * log_sum(m, k, t - 1.0, None, "log_f32_wide")
-    r, _, n = split_exp(m, m.at_least(m.at_most(e, 200.0), -200.0))
-    return exp_small(m, r, 0.0, "exp_f32_wide") * m.pow2(n)
+    return exp_finite(m, m.at_least(m.at_most(e, 200.0), -200.0), "exp_f32_wide")
 
 
 def _pow_cases(m: Math, x: V, y: V, power: V) -> V:
-    """What pow gives for x of either sign (power being |x|**y), and at zeros, infinities and NaN."""
-    a = m.abs(x)
-    integer, odd = _parity(m, m.abs(y))
-    # |x| is 0 or inf: the result is 0 or inf
+    """pow(x, y) from power = |x|**y: other than it only if x is not positive and finite, or y is NaN."""
+    unusual = ~((x > 0.0) & (x < _INF) & y.eq(y))
+    return m.rarely(unusual, [power], lambda: [_pow_limits(m, x, y, power)])[0]
+
+
+def _pow_limits(m: Math, x: V, y: V, power: V) -> V:
+    """The table of C99 for x of either sign, zeros, infinities and NaN."""
+    a, b = m.abs(x), m.abs(y)
+    whole = m.is_whole(b)
+    odd = whole & ~m.is_whole(b * 0.5)
     grows = (a > 1.0) ^ (y < 0.0)
     power = m.select(a.eq(0.0) | a.eq(_INF), m.select(grows, m.like(x, _INF), 0.0), power)
-    sign = m.select(odd, x.bits() & x.format.sign_bit, m.like(x.bits(), 0))
+    sign = m.select(odd, x.bits() & x.format.sign_bit, 0)
     power = (power.bits() | sign).as_float()
-    power = m.select((x < 0.0) & (x > -_INF) & ~integer, _NAN, power)
-    # the log of a NaN or y = NaN need not have survived the selections above
+    power = m.select((x < 0.0) & (x > -_INF) & ~whole, _NAN, power)
     power = m.select(x.ne(x) | y.ne(y), x + y, power)
     return m.select(x.eq(1.0) | y.eq(0.0), 1.0, power)
-
-
-def _parity(m: Math, a: V) -> tuple[V, V]:
-    """(a is an integer, a is an odd integer) for f64 a >= 0; every a from 2**53 on is an even integer."""
-    whole = m.select(a < 2.0**52, (a + 2.0**52) - 2.0**52, a)
-    half = a * 0.5
-    even = m.select(half < 2.0**52, (half + 2.0**52) - 2.0**52, half).eq(half)
-    return whole.eq(a), whole.eq(a) & ~even

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from nufunc.codegen.vmath_builder import F64, I1, Math, V, splat, type_name, with_element
+from nufunc.codegen.vmath_builder import F64, I1, Math, V, type_name, with_element
 from nufunc.codegen.vmath_coefficients import PIO2, PIO2_SHORT, POLY, TWO_OVER_PI, TWO_OVER_PI_WORDS
 
 I32 = ir.IntType(32)
@@ -95,9 +95,6 @@ def _payne_hanek(module: ir.Module, has_fma: bool) -> ir.Function:
     return function
 
 
-
-
-
 def _ctlz(module: ir.Module) -> ir.Function:
     if "llvm.ctlz.i128" not in module.globals:
         ir.Function(module, ir.FunctionType(I128, [I128, I1]), "llvm.ctlz.i128")
@@ -113,7 +110,9 @@ def _payne_hanek_lanes(module: ir.Module, type_: ir.VectorType, has_fma: bool) -
     types = [type_, type_, int_type]
     result = ir.LiteralStructType(types)
     function = _internal(module, name, ir.FunctionType(result, [type_, *types]))
-    entry, loop, slow, step, done = (function.append_basic_block(n) for n in ("", "lane", "slow", "next", "done"))
+    entry, loop, slow, step, done = (
+        function.append_basic_block(n) for n in ("", "lane", "slow", "next", "done")
+    )
     b = ir.IRBuilder(entry)
     b.branch(loop)
     b.position_at_end(loop)
@@ -165,33 +164,23 @@ def _reduce_fast(m: Math, a: V, precise: bool) -> tuple[V, V | None, V]:
 
 def reduce_quadrant(m: Math, a: V, precise: bool) -> tuple[V, V | None, V]:
     """(r, r_low, quadrant) for every f64 a >= 0, inf or NaN; the builder ends up in a new block."""
-    b = m.builder
     r, low, quadrant = _reduce_fast(m, a, precise)
-    fast = [r.value, splat(a.type, 0.0) if low is None else low.value, quadrant.value]
-    beyond = m.any(~(a <= FAST[m.has_fma]))
-    fast_end = b.block
-    slow_block, join = b.append_basic_block("huge"), b.append_basic_block("reduced")
-    weights = b.cbranch(beyond.value, slow_block, join)
-    weights.set_weights([1, 4000])
-    b.position_at_end(slow_block)
-    if isinstance(a.type, ir.VectorType):
-        call = b.call(_payne_hanek_lanes(b.module, a.type, m.has_fma), [a.value, *fast])
-    else:
-        call = b.call(_payne_hanek(b.module, m.has_fma), [a.value])
-    slow = [b.extract_value(call, i) for i in range(3)]
-    b.branch(join)
-    b.position_at_end(join)
-    merged = []
-    for fast_value, slow_value in zip(fast, slow, strict=True):
-        phi = b.phi(fast_value.type)
-        phi.add_incoming(fast_value, fast_end)
-        phi.add_incoming(slow_value, slow_block)
-        merged.append(V(m, phi))
-    return merged[0], merged[1] if precise else None, merged[2]
+    fast = [r, m.like(a, 0.0) if low is None else low, quadrant]
+
+    def slow() -> list[V]:
+        b = m.builder
+        if isinstance(a.type, ir.VectorType):
+            call = b.call(_payne_hanek_lanes(b.module, a.type, m.has_fma), [v.value for v in (a, *fast)])
+        else:
+            call = b.call(_payne_hanek(b.module, m.has_fma), [a.value])
+        return [V(m, b.extract_value(call, i)) for i in range(3)]
+
+    r, low, quadrant = m.rarely(~(a <= FAST[m.has_fma]), fast, slow)
+    return r, low if precise else None, quadrant
 
 
-def _sin_cos(m: Math, r: V, low: V | None) -> tuple[V, V]:
-    """sin and cos of r + low on [-pi/4, pi/4]."""
+def _sin_cos(m: Math, r: V, low: V | None) -> tuple[V, V, V, V]:
+    """sin and cos of r + low on [-pi/4, pi/4]: (s, ds, c, dc), to be added; s and c are the larger parts."""
     z = r * r
     fit = "f32_wide" if low is None else "f64"
     odd = z * r * m.poly(z, POLY[f"sin_{fit}"])
@@ -199,8 +188,8 @@ def _sin_cos(m: Math, r: V, low: V | None) -> tuple[V, V]:
     half = z * 0.5
     w = 1.0 - half
     if low is None:
-        return r + odd, w + even
-    return r + m.fma(low, w, odd), w + (((1.0 - w) - half) + m.fma(-r, low, even))
+        return r, odd, w, even
+    return r, m.fma(low, w, odd), w, ((1.0 - w) - half) + m.fma(-r, low, even)
 
 
 def _with_sign(x: V, sign: V) -> V:
@@ -219,23 +208,37 @@ def _narrowed(m: Math, y: V, like: V) -> V:
 def sin(m: Math, x: V) -> V:
     wide, precise = _widened(m, x)
     r, low, quadrant = reduce_quadrant(m, m.abs(wide), precise)
-    s, c = _sin_cos(m, r, low)
-    y = m.select((quadrant & 1).ne(0), c, s)
+    s, ds, c, dc = _sin_cos(m, r, low)
+    y = m.select((quadrant & 1).ne(0), c + dc, s + ds)
     return _narrowed(m, _with_sign(y, (quadrant << 62) ^ wide.bits()), x)
 
 
 def cos(m: Math, x: V) -> V:
     wide, precise = _widened(m, x)
     r, low, quadrant = reduce_quadrant(m, m.abs(wide), precise)
-    s, c = _sin_cos(m, r, low)
-    y = m.select((quadrant & 1).ne(0), s, c)
+    s, ds, c, dc = _sin_cos(m, r, low)
+    y = m.select((quadrant & 1).ne(0), s + ds, c + dc)
     return _narrowed(m, _with_sign(y, (quadrant + 1) << 62), x)
 
 
 def tan(m: Math, x: V) -> V:
+    """sin / cos or -cos / sin; for f64 with a correction for what rounding took from the two."""
     wide, precise = _widened(m, x)
     r, low, quadrant = reduce_quadrant(m, m.abs(wide), precise)
-    s, c = _sin_cos(m, r, low)
+    s, ds, c, dc = _sin_cos(m, r, low)
+    s, ds = m.quick_two_sum(s, ds)
+    c, dc = m.quick_two_sum(c, dc)
     odd = (quadrant & 1).ne(0)
-    y = m.select(odd, c, s) / m.select(odd, s, c)
+    above, below = m.select(odd, c, s), m.select(odd, s, c)
+    if not precise:
+        y = above / below
+    else:
+        above_low, below_low = m.select(odd, dc, ds), m.select(odd, ds, dc)
+        if m.has_fma:  # one division serves twice, as the remainder of the first quotient is exact
+            inverse = 1.0 / below
+            y = above * inverse
+            y = m.fma(m.fma(-y, below, above) + m.fma(-y, below_low, above_low), inverse, y)
+        else:
+            y = above / below
+            y = y + (above_low - y * below_low) / below
     return _narrowed(m, _with_sign(y, (quadrant << 63) ^ wide.bits()), x)

@@ -51,7 +51,8 @@ def _check_bound(name: str, dtype: str, args: list[np.ndarray], reference: objec
     worst = int(errors.argmax())
     bound = vmath.ULP_BOUND[name, dtype]
     assert errors[worst] <= bound, (
-        f"{name} of {[a[worst] for a in args]} is {errors[worst]:.3f} ulp off (bound {bound}): {got[worst]}")
+        f"{name} of {[a[worst] for a in args]} is {errors[worst]:.3f} ulp off (bound {bound}): {got[worst]}"
+    )
 
 
 @pytest.mark.parametrize("width", [1, 8])
@@ -84,9 +85,26 @@ def test_every_width_gives_the_same_bits(name: str, dtype: str, width: int) -> N
 
 def _special(dtype: str) -> np.ndarray:
     info = np.finfo(KINDS[dtype])
-    positive = [0.0, info.smallest_subnormal, 7 * info.smallest_subnormal, info.tiny, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0,
-                4.5, 64.0, float(2**info.nmant + 1), float(2 ** (info.nmant + 1)), 0.75 * float(info.max),
-                float(info.max), np.inf, np.nan]
+    positive = [
+        0.0,
+        info.smallest_subnormal,
+        7 * info.smallest_subnormal,
+        info.tiny,
+        0.25,
+        0.5,
+        1.0,
+        1.5,
+        2.0,
+        3.0,
+        4.5,
+        64.0,
+        float(2**info.nmant + 1),
+        float(2 ** (info.nmant + 1)),
+        0.75 * float(info.max),
+        float(info.max),
+        np.inf,
+        np.nan,
+    ]
     return np.array([*positive, *(-p for p in positive)], KINDS[dtype])
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError
-from nufunc.runtime import transforms as t
+from nufunc.runtime.batching import Vmap
+from nufunc.runtime.differentiation import Grad, Jvp, Linearize, LinearTranspose, Vjp
 from nufunc.runtime.function import Transformed
-from nufunc.runtime.transforms import Transform
+from nufunc.runtime.jacobian import Jacobian
+from nufunc.runtime.transform import Functionalize, Jit, Transform
 from nufunc.tracer.usercode import user_location
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,7 +105,7 @@ def vmap(
             f"vmap: Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness!r}", user_location()
         )
     _check_chunk_size("vmap", chunk_size)
-    return _made(t.Vmap(_hashable_dims(in_dims), _hashable_dims(out_dims), randomness, chunk_size), func)
+    return _made(Vmap(_hashable_dims(in_dims), _hashable_dims(out_dims), randomness, chunk_size), func)
 
 
 def _check_chunk_size(name: str, chunk_size: Any) -> None:
@@ -159,7 +161,7 @@ def grad(
     >>> nf.grad(lambda x: np.sum(x ** 3))(np.array([1., 2.]))
     array([ 3., 12.])
     """
-    return _made(t.Grad(_argnums("grad", argnums), bool(has_aux), _names(argnames), bool(holomorphic)), func)
+    return _made(Grad(_argnums("grad", argnums), bool(has_aux), _names(argnames), bool(holomorphic)), func)
 
 
 def _names(argnames: Any) -> Any:
@@ -182,7 +184,7 @@ def grad_and_value(
     >>> nf.grad_and_value(lambda x: np.sum(x * x))(np.array([1., 2.]))
     (array([2., 4.]), np.float64(5.0))
     """
-    transform = t.Grad(_argnums("grad_and_value", argnums), bool(has_aux), _names(argnames), bool(holomorphic), "after")
+    transform = Grad(_argnums("grad_and_value", argnums), bool(has_aux), _names(argnames), bool(holomorphic), "after")
     return _made(transform, func)
 
 
@@ -202,7 +204,7 @@ def value_and_grad(
     >>> nf.value_and_grad(lambda x: np.sum(x * x))(np.array([1., 2.]))
     (np.float64(5.0), array([2., 4.]))
     """
-    transform = t.Grad(_argnums("value_and_grad", argnums), bool(has_aux), _names(argnames), bool(holomorphic), "before")
+    transform = Grad(_argnums("value_and_grad", argnums), bool(has_aux), _names(argnames), bool(holomorphic), "before")
     return _made(transform, func)
 
 
@@ -226,7 +228,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     >>> vjp_fn(np.array([1., 1.]))[0].round(3)
     array([1.  , 0.54])
     """
-    return Transformed((t.Vjp(bool(has_aux)),), func)(*primals)
+    return Transformed((Vjp(bool(has_aux)),), func)(*primals)
 
 
 def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
@@ -248,7 +250,7 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
     >>> nf.jvp(lambda x: x ** 2, (np.array([1., 2.]),), (np.array([1., 10.]),))
     (array([1., 4.]), array([ 2., 40.]))
     """
-    return Transformed((t.Jvp(bool(has_aux), bool(strict)),), func)(primals, tangents)
+    return Transformed((Jvp(bool(has_aux), bool(strict)),), func)(primals, tangents)
 
 
 def linearize(func: Callable[..., Any], *primals: Any) -> Any:
@@ -265,7 +267,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> Any:
     >>> jvp_fn(np.array([1., 0.]))
     array([1., 0.])
     """
-    return Transformed((t.Linearize(),), func)(*primals)
+    return Transformed((Linearize(),), func)(*primals)
 
 
 def linear_transpose(func: Callable[..., Any], *primals: Any) -> Any:
@@ -279,7 +281,7 @@ def linear_transpose(func: Callable[..., Any], *primals: Any) -> Any:
     >>> nf.linear_transpose(lambda x: np.array([[1., 2.], [3., 4.]]) @ x, np.zeros(2))(np.array([1., 10.]))
     (array([31., 42.]),)
     """
-    return Transformed((t.LinearTranspose(),), func)(*primals)
+    return Transformed((LinearTranspose(),), func)(*primals)
 
 
 def jacrev(
@@ -312,7 +314,7 @@ def jacrev(
            [0., 4.]])
     """
     _check_chunk_size("jacrev", chunk_size)
-    return _made(t.Jacobian("rev", _argnums("jacrev", argnums), bool(has_aux), chunk_size, bool(holomorphic)), func)
+    return _made(Jacobian("rev", _argnums("jacrev", argnums), bool(has_aux), chunk_size, bool(holomorphic)), func)
 
 
 def jacfwd(
@@ -338,7 +340,7 @@ def jacfwd(
             f"jacfwd: Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness!r}", user_location()
         )
     _check_chunk_size("jacfwd", chunk_size)
-    return _made(t.Jacobian("fwd", _argnums("jacfwd", argnums), bool(has_aux), chunk_size, bool(holomorphic)), func)
+    return _made(Jacobian("fwd", _argnums("jacfwd", argnums), bool(has_aux), chunk_size, bool(holomorphic)), func)
 
 
 def hessian(func: Callable[..., Any] | None = None, argnums: int | tuple[int, ...] = 0) -> Any:
@@ -352,7 +354,7 @@ def hessian(func: Callable[..., Any] | None = None, argnums: int | tuple[int, ..
            [2., 0.]])
     """
     checked = _argnums("hessian", argnums)
-    chain = (t.Jacobian("fwd", checked), t.Jacobian("rev", checked))
+    chain = (Jacobian("fwd", checked), Jacobian("rev", checked))
     return _Chain(chain) if func is None else Transformed(chain, func)
 
 
@@ -368,7 +370,7 @@ def hvp(func: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     (array([6., 0.]),)
     """
     count = len(primals) if isinstance(primals, tuple) else 1
-    chain = (t.Jvp(has_aux=True), t.Grad(tuple(range(count)), False, None, False, "after"))
+    chain = (Jvp(has_aux=True), Grad(tuple(range(count)), False, None, False, "after"))
     _, product, value = Transformed(chain, func)(primals, tangents)
     return value, product
 
@@ -396,7 +398,7 @@ def functionalize(func: Callable[..., Any] | None = None, *, remove: str = "muta
         raise ArgumentError(
             f"functionalize: `remove` must be 'mutations' or 'mutations_and_views', got {remove!r}", user_location()
         )
-    return _made(t.Functionalize(remove), func)
+    return _made(Functionalize(remove), func)
 
 
 def jit(
@@ -424,7 +426,7 @@ def jit(
     >>> power(np.arange(3.), 2)
     array([0., 1., 4.])
     """
-    transform = t.Jit(_ints(static_argnums), _strings(static_argnames), _ints(donate_argnums), target)
+    transform = Jit(_ints(static_argnums), _strings(static_argnames), _ints(donate_argnums), target)
     return _made(transform, func)
 
 
@@ -467,7 +469,7 @@ def transform(*transforms: Any, target: str | None = None) -> Any:
     array([[ 1.,  4.],
            [ 9., 16.]])
     """
-    chain: list[Transform] = [t.Jit(target=target)]
+    chain: list[Transform] = [Jit(target=target)]
     for item in transforms:
         made = item if isinstance(item, Configured) else item(None) if callable(item) else None
         if not isinstance(made, Configured):

@@ -132,6 +132,15 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
+def parse_attrs(text: str) -> dict[str, Any]:
+    """Attributes in braces: `{size=8, in_dims=(0, none)}`."""
+    parser = _Parser(text)
+    parser.take("mark", "{")
+    attrs = dict(parser.many(parser.named_attr, "}"))
+    parser.take("end", "")
+    return attrs
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text

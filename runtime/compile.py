@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from nufunc.codegen.callspec import ArgSpec, ResultSpec
 from nufunc.codegen.compile import compile_graph as generate
 from nufunc.ir.graph import Graph

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nufunc.ir.errors import ArgumentError, ArgumentTypeError, DTypeError, UnguardedCaptureError, UnsupportedError
+from nufunc.ir.errors import ArgumentTypeError, UnguardedCaptureError, UnsupportedError
 from nufunc.runtime import pipeline
 from nufunc.runtime.executable import Executable
 from nufunc.runtime.front import Front, make_front
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static, base_key, signature
 from nufunc.runtime.subgraph import Slot, as_array
-from nufunc.runtime.transforms import Callee, Jit, Transform, leaf_names, parameter_names
+from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
@@ -261,6 +261,12 @@ class Transformed:
                 f"jit: a static argument must be hashable, got {type(leaf).__name__}", user_location()
             ) from None
         return Static(type(leaf), leaf)
+
+    def stages(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, str]]:
+        """(stage, text) for each step of a compilation for these arguments; nothing is run or cached."""
+        record = pipeline.Record()
+        self._executable(args, kwargs, record)
+        return record.entries
 
     # -- compiling
 

@@ -10,8 +10,8 @@ from nufunc.ir.graph import Graph
 from nufunc.ir.types import is_complex
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
-from nufunc.tracer.frames import user_location
 from nufunc.tracer.trace import current, require
+from nufunc.tracer.usercode import user_location
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class GraphFunction:
                 f"expected {self.argument}, got {spec}",
                 user_location(),
             )
-        from nufunc.runtime.transforms import matching
+        from nufunc.runtime.selection import matching
 
         types = [p.type for p in self.graph.params[len(self.residuals) :]]
         names = [f"the {what[:-1]}{path}" for path in tree.paths(given)]

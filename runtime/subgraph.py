@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError, MutationError
 from nufunc.ir.graph import Graph, Value
 from nufunc.runtime import pipeline
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
-from nufunc.tracer.frames import user_location
 from nufunc.tracer.trace import Trace, require
+from nufunc.tracer.usercode import user_location
 
 
 @dataclass(frozen=True)
@@ -135,3 +136,11 @@ def array_leaves(leaves: Sequence[Any], names: Sequence[str], what: str) -> list
         if not is_number(leaf):
             raise ArgumentTypeError(f"{what} must be arrays, but {name} is of type {type(leaf).__name__}", user_location())
     return [as_array(leaf) for leaf in leaves]
+
+
+def rows_of(b: Builder, x: Value, start: int, count: int) -> Value:
+    """x[start:start + count]."""
+    if count == x.shape[0]:
+        return x
+    rest = x.shape[1:]
+    return b.slice(x, start=(start,) + (0,) * len(rest), stop=(start + count, *rest), step=(1,) * x.ndim)

@@ -1,0 +1,110 @@
+"""Transform and Callee: what every transform of a chain is, and the two that only compile or functionalize.
+
+A compiled call is one outermost trace in which the chain of transforms is applied; a transform called by a traced
+function is applied in that function's trace. Both are the same code: trace the inner function into a graph, run
+passes on it, inline the result.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nufunc.ir.errors import Location
+from nufunc.runtime.subgraph import inline, trace_sub, wrap, write_updates
+from nufunc.tracer import tree
+from nufunc.tracer.array import Array
+from nufunc.tracer.usercode import user_location
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A configured transform. `label` is its public name."""
+
+    @property
+    def label(self) -> str:
+        return type(self).__name__.lower()
+
+    def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Callee:
+    """What a transform is applied to: the rest of the chain over the traced function."""
+
+    transforms: tuple[Transform, ...]
+    func: Callable[..., Any]
+    origin: Callable[..., Any]  # the user's own object, for names and source lines
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.transforms:
+            return self.func(*args, **kwargs)
+        return self.transforms[0].apply(Callee(self.transforms[1:], self.func, self.origin), args, kwargs)
+
+    @property
+    def name(self) -> str:
+        return getattr(self.origin, "__name__", type(self.origin).__name__)
+
+    def argument(self, index: int) -> str:
+        """How messages call a positional argument."""
+        names = parameter_names(self.origin)
+        return f"{index} ({names[index]!r})" if index < len(names) else str(index)
+
+    def location(self) -> Location | None:
+        """Where the user's function is defined, or where we are if that is not known."""
+        code = getattr(inspect.unwrap(self.origin), "__code__", None)
+        return Location(code.co_filename, code.co_firstlineno, code.co_name) if code else user_location()
+
+
+def parameter_names(func: Callable[..., Any]) -> list[str]:
+    """The names of the positional parameters of a function, as far as they are known."""
+    try:
+        parameters = inspect.signature(func).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def leaf_names(callee: Callee, index: int, arg: Any) -> list[str]:
+    """A readable name for each leaf of a positional argument."""
+    return [callee.argument(index) + path for path in tree.paths(arg)]
+
+
+@dataclass(frozen=True)
+class Jit(Transform):
+    """Compile; inside a traced function the function is simply called."""
+
+    static_argnums: tuple[int, ...] = ()
+    static_argnames: tuple[str, ...] = ()
+    donate_argnums: tuple[int, ...] = ()
+    target: str | None = None
+
+    def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return callee(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Functionalize(Transform):
+    """Remove views and writes; what was written to arguments and captures is written back at the end."""
+
+    remove: str = "mutations"
+
+    def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        leaves, spec = tree.flatten((args, kwargs))
+        chosen = [k for k, x in enumerate(leaves) if isinstance(x, Array)]
+        arrays = [leaves[k] for k in chosen]
+
+        def call(params: list[Array]) -> Any:
+            new = list(leaves)
+            for k, p in zip(chosen, params, strict=True):
+                new[k] = p
+            new_args, new_kwargs = tree.unflatten(spec, new)
+            return callee(*new_args, **new_kwargs)
+
+        sub = trace_sub(call, arrays, callee.name, numbers=False)
+        values = inline(sub.graph, [*arrays, *sub.captured])
+        write_updates(sub, arrays, values)
+        return sub.result(wrap(values[: sub.num_outputs], sub.slots))

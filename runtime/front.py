@@ -73,13 +73,15 @@ class _Writer:
 
 
 def make_front(
-    executable: Executable, func: Any, args: tuple[Any, ...], signatures: list[Input | Static], miss: Any
+    executable: Executable, func: Any, held: list[Any], args: tuple[Any, ...], signatures: list[Input | Static], miss: Any
 ) -> Front | None:
     """A function of the argument tuple: the result, or `miss` where anything differs from these arguments.
 
-    None where the arguments' trees hold nodes that only the general way can take apart.
+    `held` are leaves that the function itself brings (residuals); they come before those of the arguments. None where
+    the arguments' trees hold nodes that only the general way can take apart.
     """
-    writer = _Writer(signatures, miss)
+    writer = _Writer(signatures[len(held) :], miss)
+    writer.leaves += [writer.constant(leaf) for leaf in held]
     names = [f"a{i}" for i in range(len(args))]
     for name, arg in zip(names, args, strict=True):
         if not writer.pick(arg, name):

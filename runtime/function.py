@@ -20,10 +20,9 @@ from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static, base_key, signature
 from nufunc.runtime.subgraph import Slot, as_array
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
-from nufunc.tracer import tree
+from nufunc.tracer import dispatch, tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
-from nufunc.tracer.dispatch import swap
 from nufunc.tracer.trace import Trace, current
 from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import instrument, session_of
@@ -101,7 +100,7 @@ class _Hooks:
         self.sources: list[str] = []
 
     def swap(self, obj: object) -> object:
-        return swap(obj)
+        return dispatch.swap(obj)
 
     def array(self, value: Any, path: Path) -> Array:
         return self._param(value, path)
@@ -180,12 +179,13 @@ class Transformed:
             return Callee(self.transforms, self.func, self.func)(*args, **kwargs)
         executable, captured, signatures, leaves = self._executable(args, kwargs)
         result = executable.run([*(leaves[k] for k in executable.positions), *captured])
-        if not kwargs and not executable.updates and not isinstance(self.func, GraphFunction):
+        if not kwargs and not executable.updates:
             self._install(executable, args, signatures)
         return result
 
     def _install(self, executable: Executable, args: tuple[Any, ...], signatures: list[Input | Static]) -> None:
-        front = make_front(executable, self.func, args, signatures, _miss())
+        held = list(self.func.residuals) if isinstance(self.func, GraphFunction) else []
+        front = make_front(executable, self.func, held, args, signatures, _miss())
         if front is not None:
             self._fronts = (front, *self._fronts)[:MAX_FRONTS]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +40,26 @@ class GraphFunction:
         return self.name
 
     def __call__(self, *args: Any) -> Any:
-        if current() is None:
-            from nufunc.runtime.function import Transformed
+        return self._apply(args) if current() is not None else self._compiled(*args)
 
-            return Transformed((), self)(*args)
-        return self._apply(args)
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        from nufunc.runtime.function import Transformed
+
+        return Transformed((), self)
+
+    # -- what the globals view needs where a traced function captures one of these
+
+    @property
+    def __nufunc_parts__(self) -> tuple[Any, ...]:
+        return self.residuals
+
+    @property
+    def __nufunc_key__(self) -> Any:
+        return _to_children(self)[1]
+
+    def __nufunc_rebind__(self, parts: tuple[Any, ...]) -> GraphFunction:
+        return _from_children(self.__nufunc_key__, parts)
 
     def _apply(self, args: tuple[Any, ...]) -> Any:
         arrays = self._checked(args)

@@ -1,4 +1,4 @@
-"""Makes the tables and helpers of this folder importable as plain modules: `from op_samples import SAMPLES`."""
+"""Makes the tables of this folder importable as plain modules: `from op_samples import SAMPLES`."""
 
 import sys
 from pathlib import Path

@@ -1,8 +1,9 @@
-"""One or several sample rows per primitive: operands, attributes, an independent reference, what may be differentiated.
+"""One or several sample rows per primitive: operands, attributes, an independent reference.
 
-From these rows the checks of every part are generated: inference, evaluation, derivatives, batching, compiled kernels.
-An operand is written `f64[3,4]`, with a domain behind it where the default will not do: `f64[3] pos`. The domains stand
-in `_DOMAINS`, `_made` and `_reals`; integers also take a range, `i64[3] 0:5`. Values depend only on the row and on `seed`.
+From these rows the checks of every part are generated: inference, evaluation, derivatives, batching, kernels.
+An operand is written `f64[3,4]`, with a domain behind it where the default will not do: `f64[3] pos`. Domains
+stand in `_DOMAINS`, `_made` and `_reals`; integers also take a range, `i64[3] 0:5`. Values depend only on the
+row and on `seed`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import scipy.special
+
 from nufunc.ir import Builder
 from nufunc.ir.graph import Graph
 from nufunc.ir.types import DTYPES_BY_NAME, ArrayType
@@ -92,7 +94,7 @@ def _parsed(spec: str) -> tuple[ArrayType, str]:
 
 
 def special_values(dtype: np.dtype) -> np.ndarray:
-    """Values at which functions are delicate: zeros, infinities, NaN, ties of rounding, the ends of integer ranges."""
+    """Values at which functions are delicate: zeros, infinities, NaN, ties of rounding, ends of ranges."""
     if dtype.kind == "f":
         with np.errstate(all="ignore"):
             return np.array(_FLOAT_SPECIAL).astype(dtype)
@@ -354,16 +356,19 @@ for _spec, _shape in (
         lambda x, s=_shape: np.array(x.ravel().tolist(), x.dtype).reshape(s),
     )
 for _spec, _perm in (
-    ("f64[3,4]", (1, 0)), ("f64[]", ()), ("f64[2,3,4]", (2, 0, 1)), ("f32[2,0,3]", (1, 2, 0)), ("c128[2,1,3]", (0, 2, 1)),
+    ("f64[3,4]", (1, 0)), ("f64[]", ()), ("f64[2,3,4]", (2, 0, 1)), ("f32[2,0,3]", (1, 2, 0)),
+    ("c128[2,1,3]", (0, 2, 1)),
     ("i8[2,3]", (0, 1)), ("f64[2,3,2,2]", (3, 1, 0, 2)),
 ):  # fmt: skip
     _layouts(
         "transpose", [_spec], {"perm": _perm},
-        lambda x, p=_perm: np.einsum(x, list(range(x.ndim)), list(p)) if x.dtype.kind != "i" else np.moveaxis(x, p, range(x.ndim)),
+        lambda x, p=_perm: np.moveaxis(x, p, range(x.ndim)),
     )  # fmt: skip
 for _spec, _shape, _dims in (
-    ("f64[]", (2, 3), ()), ("f64[3]", (2, 3), (1,)), ("f64[2]", (2, 3), (0,)), ("f64[1,3]", (4, 2, 3), (1, 2)),
-    ("f64[2,3]", (2, 3), (0, 1)), ("f32[1]", (0, 2), (0,)), ("c128[2]", (2, 0), (0,)), ("b1[2]", (2, 2), (1,)),
+    ("f64[]", (2, 3), ()), ("f64[3]", (2, 3), (1,)), ("f64[2]", (2, 3), (0,)),
+    ("f64[1,3]", (4, 2, 3), (1, 2)),
+    ("f64[2,3]", (2, 3), (0, 1)), ("f32[1]", (0, 2), (0,)), ("c128[2]", (2, 0), (0,)),
+    ("b1[2]", (2, 2), (1,)),
     ("f64[1,1]", (1, 5, 1), (0, 1)), ("f64[0]", (2, 0), (1,)),
 ):  # fmt: skip
     _layouts(
@@ -372,14 +377,15 @@ for _spec, _shape, _dims in (
         + np.zeros(s, x.dtype),
     )  # fmt: skip
 for _spec, _start, _stop, _step in (
-    ("f64[5,4]", (1, 0), (5, 4), (2, 3)), ("f64[5]", (2,), (2,), (1,)), ("f64[]", (), (), ()), ("f64[6]", (0,), (6,), (1,)),
+    ("f64[5,4]", (1, 0), (5, 4), (2, 3)), ("f64[5]", (2,), (2,), (1,)), ("f64[]", (), (), ()),
+    ("f64[6]", (0,), (6,), (1,)),
     ("f64[7,2]", (1, 1), (6, 2), (4, 1)), ("c64[4]", (1,), (3,), (1,)), ("i64[4]", (0,), (4,), (3,)),
     ("f64[0,3]", (0, 1), (0, 3), (1, 1)), ("f64[1,3]", (0, 0), (1, 3), (5, 2)),
 ):  # fmt: skip
     _at = {"start": _start, "stop": _stop, "step": _step}
     _layouts(
         "slice", [_spec], _at,
-        lambda x, a=_start, z=_stop, s=_step: x[np.ix_(*(np.arange(*r) for r in zip(a, z, s)))] if x.ndim else x,
+        lambda x, a=_start, z=_stop, s=_step: x[np.ix_(*map(np.arange, a, z, s))] if x.ndim else x,
     )  # fmt: skip
 for _spec, _axes in (
     ("f64[3,4]", (0, 1)),
@@ -404,7 +410,8 @@ def _padded(x: np.ndarray, low: Sequence[int], high: Sequence[int], interior: Se
 
 for _spec, _low, _high, _interior in (
     ("f64[3,2]", (1, 0), (0, 2), (0, 0)), ("f64[3,2]", (0, 1), (2, 0), (2, 1)), ("f64[]", (), (), ()),
-    ("f64[0,2]", (1, 0), (2, 0), (3, 0)), ("f64[1]", (1,), (1,), (4,)), ("b1[3]", (1,), (0,), (1,)), ("c128[2]", (0,), (1,), (0,)),
+    ("f64[0,2]", (1, 0), (2, 0), (3, 0)), ("f64[1]", (1,), (1,), (4,)), ("b1[3]", (1,), (0,), (1,)),
+    ("c128[2]", (0,), (1,), (0,)),
     ("i32[3]", (0,), (0,), (0,)),
 ):  # fmt: skip
     _layouts(
@@ -412,7 +419,8 @@ for _spec, _low, _high, _interior in (
         lambda x, a=_low, z=_high, i=_interior: _padded(x, a, z, i),
     )  # fmt: skip
 for _specs, _axis in (
-    (("f64[2,3]", "f64[1,3]"), 0), (("f64[2,3]", "f64[2,0]", "f64[2,2]"), 1), (("f64[4]",), 0), (("i8[2]", "i8[2]"), 0),
+    (("f64[2,3]", "f64[1,3]"), 0), (("f64[2,3]", "f64[2,0]", "f64[2,2]"), 1), (("f64[4]",), 0),
+    (("i8[2]", "i8[2]"), 0),
     (("c64[1,2,2]", "c64[1,2,2]"), 2), (("b1[0]", "b1[2]"), 0),
 ):  # fmt: skip
     _layouts(
@@ -431,8 +439,10 @@ def _stored(x: np.ndarray, index: Any, value: Any) -> np.ndarray:
 
 
 for _base, _value, _start, _stop, _step in (
-    ("f64[5,4]", "f64[2,2]", (1, 0), (5, 4), (2, 3)), ("f64[5]", "f64[0]", (2,), (2,), (1,)), ("f64[]", "f64[]", (), (), ()),
-    ("f32[3]", "f32[3]", (0,), (3,), (1,)), ("c128[4]", "c128[2]", (1,), (3,), (1,)), ("i64[4]", "i64[2]", (0,), (4,), (3,)),
+    ("f64[5,4]", "f64[2,2]", (1, 0), (5, 4), (2, 3)), ("f64[5]", "f64[0]", (2,), (2,), (1,)),
+    ("f64[]", "f64[]", (), (), ()),
+    ("f32[3]", "f32[3]", (0,), (3,), (1,)), ("c128[4]", "c128[2]", (1,), (3,), (1,)),
+    ("i64[4]", "i64[2]", (0,), (4,), (3,)),
     ("b1[1,2]", "b1[1,1]", (0, 1), (1, 2), (1, 1)),
 ):  # fmt: skip
     _row(
@@ -458,8 +468,10 @@ for _specs, _sizes in (
 _rows(
     "dynamic_update",
     [
-        ("f64[5,4]", "f64[2,3]", "i64[] 0:6", "i64[] -2:4"), ("f64[4]", "f64[0]", "i64[] 0:4"), ("f64[]", "f64[]"),
-        ("f32[3]", "f32[1]", "i64[] 0:3"), ("c128[4]", "c128[2]", "i64[] 0:3"), ("i64[4]", "i64[4]", "i64[] 3:9"),
+        ("f64[5,4]", "f64[2,3]", "i64[] 0:6", "i64[] -2:4"), ("f64[4]", "f64[0]", "i64[] 0:4"),
+        ("f64[]", "f64[]"),
+        ("f32[3]", "f32[1]", "i64[] 0:3"), ("c128[4]", "c128[2]", "i64[] 0:3"),
+        ("i64[4]", "i64[4]", "i64[] 3:9"),
     ],
     reference=lambda x, v, *i: _stored(x, _clamped(x, i, v.shape), v),
 )  # fmt: skip
@@ -575,7 +587,8 @@ for _name, _fold in (("reduce_and", lambda a, b: a and b), ("reduce_or", lambda 
         _row(_name, _spec, attrs={"axes": _axes}, reference=lambda x, f=_reference, a=_axes: f(x, a))
 for _name, _better in (("argmax", np.greater), ("argmin", np.less)):
     for _spec, _axis in (
-        ("f64[3,4]", 1), ("f64[3,4]", 0), ("f64[1]", 0), ("f32[5] ties", 0), ("i64[2,6]", 1), ("b1[5]", 0), ("f64[0,3]", 1),
+        ("f64[3,4]", 1), ("f64[3,4]", 0), ("f64[1]", 0), ("f32[5] ties", 0), ("i64[2,6]", 1), ("b1[5]", 0),
+        ("f64[0,3]", 1),
         ("u8[5]", 0),
     ):  # fmt: skip
         _row(
@@ -656,13 +669,15 @@ def _insertion_order(row: np.ndarray) -> list[int]:
 
 
 for _spec, _axis in (
-    ("f64[5]", 0), ("f64[3,4]", 0), ("f64[3,4]", 1), ("f64[8] ties", 0), ("f64[0]", 0), ("f64[1]", 0), ("f32[2,6]", 1),
+    ("f64[5]", 0), ("f64[3,4]", 0), ("f64[3,4]", 1), ("f64[8] ties", 0), ("f64[0]", 0), ("f64[1]", 0),
+    ("f32[2,6]", 1),
     ("i64[7]", 0), ("u8[7]", 0), ("b1[6]", 0), (f"f64[{_count('f64')}] special", 0),
 ):  # fmt: skip
     _smooth = "ties" not in _spec and "special" not in _spec
     _row(
         "sort", _spec, attrs={"axis": _axis}, smooth=_smooth,
-        reference=lambda x, axis=_axis: np.apply_along_axis(lambda r: r[_insertion_order(r)], axis, x) if x.size else x,
+        reference=lambda x, axis=_axis: np.apply_along_axis(lambda r: r[_insertion_order(r)], axis, x)
+        if x.size else x,
     )  # fmt: skip
     _row(
         "argsort", _spec, attrs={"axis": _axis}, smooth=_smooth,
@@ -775,7 +790,7 @@ _row(
     "scan", "f64[2]", "f64[2]", "f64[4,2]", batch=False,
     attrs={"length": 4, "reverse": False, "num_consts": 1, "num_carry": 1},
     regions=lambda: (_region(["f64[2]"] * 3, lambda b, c, s, x: [b.add(s, b.mul(c, x)), b.mul(s, x)]),),
-    reference=lambda c, s, xs: (s + (c * xs).sum(0), xs * (s + np.concatenate([0 * xs[:1], np.cumsum(c * xs, 0)[:-1]]))),
+    reference=lambda c, s, xs: (s + (c * xs).sum(0), xs * (s + np.cumsum(c * xs, 0) - c * xs)),
 )  # fmt: skip
 _row(
     "map", "f64[2]", "f64[4,2]", batch=False, attrs={"length": 4, "num_consts": 1},

@@ -4,15 +4,22 @@ import itertools
 
 import numpy as np
 import pytest
+from op_samples import SAMPLES, Sample
+
 from nufunc.ir import Builder, primitive
 from nufunc.ir.graph import Graph
 from nufunc.ir.interpret import run
 from nufunc.ir.types import ArrayType, is_complex, is_inexact, type_of
-from op_samples import SAMPLES, Sample
 
 ALL = primitive.all_primitives()
-RULELESS = ("control", "view", "write", "fused")  # their rules need whole passes, or are not needed after functionalize
-BILINEAR = {"mul": [(0,), (1,)], "dot": [(0,), (1,)], "div": [(0,)], "solve": [(1,)], "triangular_solve": [(1,)]}
+RULELESS = ("control", "view", "write", "fused")  # their rules need whole passes, or none are needed
+BILINEAR = {
+    "mul": [(0,), (1,)],
+    "dot": [(0,), (1,)],
+    "div": [(0,)],
+    "solve": [(1,)],
+    "triangular_solve": [(1,)],
+}
 STEP = 1e-6
 
 
@@ -44,10 +51,10 @@ def test_every_primitive_has_its_rules(name: str) -> None:
     record = ALL[name]
     if record.kind in (*RULELESS, "create"):
         return
-    assert record.batch is not None, f"{name} needs a batching rule: batch=batch_all(...) or batch_shifted(...)"
+    assert record.batch is not None, f"{name} needs batch=..., such as batch_all or batch_shifted"
     inexact = any(is_inexact(t.dtype) for s in SAMPLES if s.prim == name for t in s.types)
     if record.differentiable and inexact:
-        assert record.jvp is not None, f"{name} needs jvp=..., or differentiable=False if its tangent is always zero"
+        assert record.jvp is not None, f"{name} needs jvp=..., or differentiable=False if that is zero"
     if record.kind == "layout":
         assert record.transpose is not None, f"{name} is linear and needs a transpose rule"
     assert not (record.jvp and not record.differentiable), f"{name} has a jvp that nothing will call"
@@ -55,8 +62,9 @@ def test_every_primitive_has_its_rules(name: str) -> None:
 
 def test_linear_primitives_have_transposes() -> None:
     linear = {
-        "add", "sub", "neg", "mul", "div", "select", "convert", "real", "imag", "conj", "complex", "reduce_sum", "cumsum",
-        "update", "dynamic_slice", "dynamic_update", "gather", "scatter_set", "scatter_add", "dot", "solve",
+        "add", "sub", "neg", "mul", "div", "select", "convert", "real", "imag", "conj", "complex",
+        "reduce_sum", "cumsum", "update", "dynamic_slice", "dynamic_update", "gather", "scatter_set",
+        "scatter_add", "dot", "solve",
         "triangular_solve", "reshape", "transpose", "broadcast", "slice", "flip", "pad", "concat",
     }  # fmt: skip
     assert {n for n, r in ALL.items() if r.transpose is not None} == linear
@@ -123,14 +131,14 @@ def test_write_stores_in_place() -> None:
 
 
 def emitted(sample: Sample, rule, *groups: list[ArrayType]) -> Graph:
-    """A graph whose parameters are the groups one after the other; `rule(b, *groups of values)` gives its outputs."""
+    """A graph whose parameters are the groups one after the other; `rule(b, *groups)` gives its outputs."""
     b = Builder(sample.prim)
     values = [[b.param(t) for t in group] for group in groups]
     return b.build(rule(b, *values))
 
 
 def jvp_graph(sample: Sample, active: tuple[int, ...]) -> tuple[Graph, list[int]]:
-    """(operands, tangents of the active ones) -> tangents of the results, and the numbers of the results that have one."""
+    """(operands, tangents of the active ones) -> tangents of results, and the numbers of those results."""
     record, kept = primitive.get(sample.prim), []
 
     def rule(b: Builder, operands, given):
@@ -166,7 +174,9 @@ def subsets(indices: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def in_double(sample: Sample) -> bool:
     """Whether operands and results are precise enough for differences."""
-    return not any(t.dtype in (np.float32, np.complex64) for t in (*sample.types, *sample.graph().output_types))
+    return not any(
+        t.dtype in (np.float32, np.complex64) for t in (*sample.types, *sample.graph().output_types)
+    )
 
 
 def directions(sample: Sample, active: tuple[int, ...], seed: int = 7) -> list[np.ndarray]:
@@ -209,7 +219,7 @@ def test_jvp_of_other_rows_has_the_right_types(sample: Sample) -> None:
     operands = sample.operands()
     for active in subsets(inexact_operands(sample)):
         tangents = directions(sample, active)
-        graph, kept = jvp_graph(sample, active)
+        graph, _ = jvp_graph(sample, active)
         results = run(graph, [*operands, *tangents])
         assert [type_of(r) for r in results] == list(graph.output_types)
         if sample.smooth:
@@ -253,7 +263,9 @@ def test_transpose_pairs_with_the_jvp(sample: Sample) -> None:
     operands = sample.operands()
     (type,) = sample.graph().output_types
     rng = np.random.default_rng(3)
-    ct = rng.uniform(-1, 1, type.shape) + (1j * rng.uniform(-1, 1, type.shape) if is_complex(type.dtype) else 0)
+    ct = rng.uniform(-1, 1, type.shape) + (
+        1j * rng.uniform(-1, 1, type.shape) if is_complex(type.dtype) else 0
+    )
     ct = np.asarray(ct).astype(type.dtype)
     for active in linear_subsets(sample):
         tangents = directions(sample, active)
@@ -262,10 +274,14 @@ def test_transpose_pairs_with_the_jvp(sample: Sample) -> None:
         back = run(transpose_graph(sample, active), [*operands, ct])
         single = any(a.dtype in (np.float32, np.complex64) for a in (*operands, ct))
         finite = np.isfinite(forward)
-        if not finite.all():  # rows of special values: only the elementwise pairs that are finite can be summed
+        if (
+            not finite.all()
+        ):  # rows of special values: only the elementwise pairs that are finite can be summed
             continue
         wanted, found = paired(ct, forward), sum(paired(c, t) for c, t in zip(back, tangents))
-        np.testing.assert_allclose(found, wanted, rtol=1e-4 if single else 1e-9, atol=1e-4 if single else 1e-9)
+        np.testing.assert_allclose(
+            found, wanted, rtol=1e-4 if single else 1e-9, atol=1e-4 if single else 1e-9
+        )
 
 
 @rows(lambda s: ALL[s.prim].transpose is not None)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.graph import Attrs
 from nufunc.ir.primitive import Primitive, register
-from nufunc.ir.prims.kinds import Regions, Types, need_axis, need_count
+from nufunc.ir.prims.kinds import Arrays, Regions, Types, need_axis, need_count
 from nufunc.ir.types import ArrayType, dtype_name
 
 
@@ -27,7 +25,7 @@ def _full_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType
     return (_made("full", types, attrs),)
 
 
-def _full_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _full_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     return [np.full(attrs["shape"], attrs["value"], attrs["dtype"])]
 
 
@@ -37,7 +35,7 @@ def _iota_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType
     return (result,)
 
 
-def _iota_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _iota_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     shape, axis = attrs["shape"], attrs["axis"]
     index = np.arange(shape[axis]).astype(attrs["dtype"])
     return [np.broadcast_to(index.reshape([-1 if a == axis else 1 for a in range(len(shape))]), shape).copy()]

@@ -1,16 +1,16 @@
-"""Elementwise primitives: arithmetic, comparison, selection, transcendental functions, conversion, complex parts."""
+"""Elementwise primitives: arithmetic, comparison, selection, transcendental functions, conversion."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import DTypeError
 from nufunc.ir.graph import Attrs, Value
-from nufunc.ir.primitive import Primitive, register
+from nufunc.ir.primitive import Jvp, Primitive, register
 from nufunc.ir.prims.kinds import (
     ANY,
     BOOLS,
@@ -20,9 +20,12 @@ from nufunc.ir.prims.kinds import (
     INTS,
     NUMBERS,
     REALS,
+    Arrays,
     Maybe,
+    Maybes,
     Regions,
     Types,
+    Values,
     batch_all,
     binary,
     elementwise,
@@ -56,9 +59,7 @@ binary(
 )  # fmt: skip
 
 
-def _mul_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
-) -> list[Maybe]:
+def _mul_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
     x, y = operands
     return [None if y is None else b.mul(ct, y), None if x is None else b.mul(x, ct)]
 
@@ -93,7 +94,7 @@ def _pow_base(b: Builder, t: Value, x: Value, y: Value, r: Value) -> Value:
 
 
 def _pow_exponent(b: Builder, t: Value, x: Value, y: Value, r: Value) -> Value:
-    """x**y * log(x), and 0 at x == 0 for y >= 0; the log is taken at 1 there, so that no NaN comes back from it."""
+    """x**y * log(x), and 0 at x == 0 for y >= 0; the log is taken at 1 there, so that no NaN comes back."""
     if is_complex(y.dtype):
         re, im = b.real(y), b.imag(y)
         growing = b.bit_and(b.ge(re, b.like(re, 0)), b.eq(im, b.like(im, 0)))
@@ -107,16 +108,10 @@ def _pow_exponent(b: Builder, t: Value, x: Value, y: Value, r: Value) -> Value:
 binary("pow", np.power, NUMBERS, jvp=(_pow_base, _pow_exponent))
 
 
-def _maximum_jvp(compare: str, skip_nan: bool):
-    """Tangent of the larger (smaller) operand, half of both at ties; `skip_nan`: an operand wins against NaN."""
+def _maximum_jvp(compare: str, skip_nan: bool) -> Jvp:
+    """Tangent of the larger (smaller) operand, half of both at ties; `skip_nan`: numbers win against NaN."""
 
-    def jvp(
-        b: Builder,
-        primals: Sequence[Value],
-        tangents: Sequence[Maybe],
-        results: Sequence[Value],
-        attrs: Attrs,
-    ):
+    def jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
         if all(t is None for t in tangents):
             return [None]
         x, y = primals
@@ -138,7 +133,7 @@ elementwise("fmax", np.fmax, REALS, 2, jvp=_maximum_jvp("gt", True), commutative
 elementwise("fmin", np.fmin, REALS, 2, jvp=_maximum_jvp("lt", True), commutative=True, cheap=True)
 
 
-def _atan2_part(sign: float):
+def _atan2_part(sign: float) -> Callable[..., Value]:
     """The other operand over x^2 + y^2, by two divisions through hypot: the square would overflow."""
 
     def part(b: Builder, t: Value, y: Value, x: Value, r: Value) -> Value:
@@ -149,7 +144,7 @@ def _atan2_part(sign: float):
     return part
 
 
-def _hypot_part(index: int):
+def _hypot_part(index: int) -> Callable[..., Value]:
     """The operand over the result, and 0 at the origin (as for abs)."""
 
     def part(b: Builder, t: Value, x: Value, y: Value, r: Value) -> Value:
@@ -175,19 +170,12 @@ binary("bit_xor", np.bitwise_xor, BOOLS + INTS, differentiable=False, commutativ
 binary("shift_left", np.left_shift, INTS, differentiable=False, cheap=True)
 binary("shift_right", np.right_shift, INTS, differentiable=False, cheap=True)
 
-for _name, _function in (
-    ("eq", np.equal), ("ne", np.not_equal), ("lt", np.less),
-    ("le", np.less_equal), ("gt", np.greater), ("ge", np.greater_equal),
-):  # fmt: skip
-    binary(
-        _name,
-        _function,
-        ANY,
-        result="bool",
-        differentiable=False,
-        commutative=_name in ("eq", "ne"),
-        cheap=True,
-    )
+binary("eq", np.equal, ANY, result="bool", differentiable=False, commutative=True, cheap=True)
+binary("ne", np.not_equal, ANY, result="bool", differentiable=False, commutative=True, cheap=True)
+binary("lt", np.less, ANY, result="bool", differentiable=False, cheap=True)
+binary("le", np.less_equal, ANY, result="bool", differentiable=False, cheap=True)
+binary("gt", np.greater, ANY, result="bool", differentiable=False, cheap=True)
+binary("ge", np.greater_equal, ANY, result="bool", differentiable=False, cheap=True)
 
 
 # -- select
@@ -202,17 +190,13 @@ def _select_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTy
     return (types[1],)
 
 
-def _select_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
+def _select_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
     if tangents[1] is None and tangents[2] is None:
         return [None]
     return [b.select(primals[0], *instantiated(b, tangents[1:], primals[1:]))]
 
 
-def _select_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
-) -> list[Maybe]:
+def _select_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
     """The cotangent stays masked by a select: multiplying by 0 and 1 would make NaN of inf."""
     condition, x, y = operands
     zero = b.zeros(ct.type)
@@ -225,7 +209,8 @@ def _select_transpose(
 
 register(
     Primitive(
-        "select", "elementwise", _select_infer, lambda arrays, attrs, regions: [np.asarray(np.where(*arrays))],
+        "select", "elementwise", _select_infer, lambda arrays, attrs,
+        regions: [np.asarray(np.where(*arrays))],
         _select_jvp, linear_transpose(_select_transpose), batch_all("select"), cheap=True,
     )
 )  # fmt: skip
@@ -281,13 +266,13 @@ def _integer_pow(x: np.ndarray, y: int) -> np.ndarray:
     return out
 
 
-def _integer_pow_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _integer_pow_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     with np.errstate(all="ignore"):
         return [exact(_integer_pow(arrays[0], attrs["y"]), arrays[0].dtype)]
 
 
 def _integer_pow_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
+    b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs
 ) -> list[Maybe]:
     (t,), (x,), y = tangents, primals, attrs["y"]
     if t is None or y == 0:
@@ -356,10 +341,13 @@ unary("asinh", np.arcsinh, jvp=lambda b, t, x, y: b.div(t, _asinh_slope(b, x)))
 unary("acosh", np.arccosh, jvp=lambda b, t, x, y: b.div(t, _acosh_slope(b, x)))
 unary("atanh", np.arctanh, jvp=lambda b, t, x, y: b.div(t, _one_minus_square(b, x)))
 
-for _name, _function in (("floor", np.floor), ("ceil", np.ceil), ("trunc", np.trunc), ("rint", np.rint)):
-    unary(_name, _function, FLOATS, differentiable=False, cheap=True)
-for _name, _function in (("isnan", np.isnan), ("isinf", np.isinf), ("isfinite", np.isfinite)):
-    unary(_name, _function, INEXACT, result="bool", differentiable=False, cheap=True)
+unary("floor", np.floor, FLOATS, differentiable=False, cheap=True)
+unary("ceil", np.ceil, FLOATS, differentiable=False, cheap=True)
+unary("trunc", np.trunc, FLOATS, differentiable=False, cheap=True)
+unary("rint", np.rint, FLOATS, differentiable=False, cheap=True)
+unary("isnan", np.isnan, result="bool", differentiable=False, cheap=True)
+unary("isinf", np.isinf, result="bool", differentiable=False, cheap=True)
+unary("isfinite", np.isfinite, result="bool", differentiable=False, cheap=True)
 unary("signbit", np.signbit, FLOATS, result="bool", differentiable=False, cheap=True)
 unary("bit_not", np.invert, BOOLS + INTS, differentiable=False, cheap=True)
 # The identity with a tangent of zero.
@@ -375,7 +363,7 @@ def _convert_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayT
     return (types[0].with_dtype(attrs["dtype"]),)
 
 
-def _convert_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _convert_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     (x,), dtype = arrays, attrs["dtype"]
     if is_complex(x.dtype) and dtype.kind not in "bc":
         x = x.real
@@ -383,9 +371,7 @@ def _convert_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regio
         return [np.asarray(x.astype(dtype))]
 
 
-def _convert_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
+def _convert_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
     (t,) = tangents
     return [None if t is None or not is_inexact(attrs["dtype"]) else b.astype(t, attrs["dtype"])]
 
@@ -419,7 +405,7 @@ def _complex_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayT
     return (types[0].with_dtype(COMPLEX64 if types[0].dtype == FLOAT32 else COMPLEX128),)
 
 
-def _complex_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _complex_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     re, im = arrays
     out = np.empty(re.shape, COMPLEX64 if re.dtype == FLOAT32 else COMPLEX128)
     out.real, out.imag = re, im  # re + 1j * im would make NaN of an infinite part

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from nufunc.ir.errors import VerifyError
 from nufunc.ir.graph import Attrs
 from nufunc.ir.primitive import Primitive, register
-from nufunc.ir.prims.kinds import Regions, Types, shown
+from nufunc.ir.prims.kinds import Arrays, Regions, Types, shown
 from nufunc.ir.types import ArrayType
 
 
@@ -24,7 +22,7 @@ def _fused_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTyp
     return region.output_types
 
 
-def _fused_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _fused_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     from nufunc.ir.interpret import run  # the interpreter imports the primitives
 
     return list(run(regions[0], list(arrays)))

@@ -12,10 +12,14 @@ from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, VerifyError
 from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Primitive, register
 from nufunc.ir.prims.kinds import (
+    Arrays,
+    Batched,
     Dims,
     Maybe,
+    Maybes,
     Regions,
     Types,
+    Values,
     axis_index,
     batch_shifted,
     batched,
@@ -48,15 +52,13 @@ def _update_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTy
     return (base,)
 
 
-def _update_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _update_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     out = fresh(arrays[0])
     out[numpy_slices(attrs)] = arrays[1]
     return [out]
 
 
-def _update_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
-) -> list[Maybe]:
+def _update_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
     base, value = operands
     return [
         None if base is not None else b.update(ct, b.zeros(types[1]), **attrs),
@@ -66,7 +68,8 @@ def _update_transpose(
 
 register(
     Primitive(
-        "update", "index", _update_infer, _update_evaluate, linear_jvp("update"), linear_transpose(_update_transpose),
+        "update", "index", _update_infer, _update_evaluate, linear_jvp("update"),
+        linear_transpose(_update_transpose),
         batch_shifted("update", batched_slices), attrs=("start", "stop", "step"),
     )
 )  # fmt: skip
@@ -87,7 +90,7 @@ def _need_window(prim: str, x: ArrayType, sizes: Sequence[int]) -> None:
         raise ShapeError(f"{prim}: a window of shape {tuple(sizes)} does not fit into {x}")
 
 
-def _window(x: np.ndarray, starts: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[Any, ...]:
+def _window(x: np.ndarray, starts: Arrays, sizes: Sequence[int]) -> tuple[Any, ...]:
     """The window as an index, moved inside where it would stick out."""
     lows = [min(max(int(s), 0), extent - size) for s, size, extent in zip(starts, sizes, x.shape)]
     return (*(slice(low, low + size) for low, size in zip(lows, sizes)), ...)
@@ -101,22 +104,22 @@ def _dynamic_slice_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[
     return (types[0].with_shape(tuple(attrs["sizes"])),)
 
 
-def _dynamic_slice_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _dynamic_slice_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     x, *starts = arrays
     return [fresh(x[_window(x, starts, attrs["sizes"])])]
 
 
 def _dynamic_slice_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+    b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs
 ) -> list[Maybe]:
     starts = operands[1:]
     return [b.dynamic_update(b.zeros(types[0]), ct, *starts), *(None for _ in starts)]
 
 
 def _window_indices(
-    b: Builder, size: int, starts: Sequence[Value], dims: Dims, extents: Sequence[int], sizes: Sequence[int]
+    b: Builder, size: int, starts: Values, dims: Dims, extents: Sequence[int], sizes: Sequence[int]
 ) -> list[Value]:
-    """For starts that differ per lane: the index of every element of the windows, each of shape (size, *sizes)."""
+    """For starts that differ per lane: the index of every window element, each of shape (size, *sizes)."""
     shape = (size, *sizes)
     out = [axis_index(b, shape, 0)]
     for axis, (start, dim) in enumerate(zip(starts, dims)):
@@ -127,7 +130,7 @@ def _window_indices(
     return out
 
 
-def _dynamic_slice_batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
+def _dynamic_slice_batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
     x, *starts = operands
     sizes = tuple(attrs["sizes"])
     if all(d is None for d in dims[1:]):
@@ -136,14 +139,13 @@ def _dynamic_slice_batch(b: Builder, size: int, operands: Sequence[Value], dims:
     indices = _window_indices(b, size, starts, dims[1:], extents, sizes)
     if dims[0] is None:
         indices = indices[1:]
-    if not indices:  # a scalar has no starts that could be batched
-        raise VerifyError("dynamic_slice of a scalar has no batched starts")
     return [b.gather(x, *indices, axes=tuple(range(x.ndim)), mode="clip")], [0]
 
 
 register(
     Primitive(
-        "dynamic_slice", "index", _dynamic_slice_infer, _dynamic_slice_evaluate, linear_jvp("dynamic_slice", 1),
+        "dynamic_slice", "index", _dynamic_slice_infer, _dynamic_slice_evaluate,
+        linear_jvp("dynamic_slice", 1),
         linear_transpose(_dynamic_slice_transpose), _dynamic_slice_batch, attrs=("sizes",),
     )
 )  # fmt: skip
@@ -159,9 +161,7 @@ def _dynamic_update_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple
     return (x,)
 
 
-def _dynamic_update_evaluate(
-    arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions
-) -> list[np.ndarray]:
+def _dynamic_update_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     x, value, *starts = arrays
     out = fresh(x)
     out[_window(x, starts, value.shape)] = value
@@ -169,7 +169,7 @@ def _dynamic_update_evaluate(
 
 
 def _dynamic_update_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+    b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs
 ) -> list[Maybe]:
     x, value, *starts = operands
     return [
@@ -179,7 +179,7 @@ def _dynamic_update_transpose(
     ]
 
 
-def _dynamic_update_batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
+def _dynamic_update_batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
     x, value = (batched(b, size, v, d) for v, d in zip(operands[:2], dims[:2]))
     starts = operands[2:]
     if all(d is None for d in dims[2:]):
@@ -190,7 +190,8 @@ def _dynamic_update_batch(b: Builder, size: int, operands: Sequence[Value], dims
 
 register(
     Primitive(
-        "dynamic_update", "index", _dynamic_update_infer, _dynamic_update_evaluate, linear_jvp("dynamic_update", 2),
+        "dynamic_update", "index", _dynamic_update_infer, _dynamic_update_evaluate,
+        linear_jvp("dynamic_update", 2),
         linear_transpose(_dynamic_update_transpose), _dynamic_update_batch,
     )
 )  # fmt: skip
@@ -218,7 +219,7 @@ def _gathered_shape(prim: str, x: ArrayType, indices: Types, attrs: Attrs) -> tu
     return (*indices[0].shape, *(n for a, n in enumerate(x.shape) if a not in axes))
 
 
-def _checked(x: np.ndarray, indices: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
+def _checked(x: np.ndarray, indices: Arrays, attrs: Attrs) -> tuple[np.ndarray, ...]:
     """The index arrays, clamped or checked."""
     out = []
     for axis, index in zip(attrs["axes"], indices):
@@ -245,25 +246,23 @@ def _gather_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTy
     return (types[0].with_shape(_gathered_shape("gather", types[0], types[1:], attrs)),)
 
 
-def _gather_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _gather_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     x, *indices = arrays
     return [fresh(_indexed_first(x, attrs)[_checked(x, indices, attrs)])]
 
 
-def _gather_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
-) -> list[Maybe]:
+def _gather_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
     indices = operands[1:]
     return [b.scatter_add(b.zeros(types[0]), ct, *indices, **attrs), *(None for _ in indices)]
 
 
-def _batched_indices(b: Builder, size: int, indices: Sequence[Value], dims: Dims) -> list[Value]:
+def _batched_indices(b: Builder, size: int, indices: Values, dims: Dims) -> list[Value]:
     """Index arrays that differ per lane, led by the index of the lane."""
     full = [batched(b, size, i, d) for i, d in zip(indices, dims)]
     return [axis_index(b, full[0].shape, 0), *full]
 
 
-def _gather_batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
+def _gather_batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
     x, *indices = operands
     axes, mode = shifted(attrs["axes"]), attrs["mode"]
     if all(d is None for d in dims[1:]):
@@ -283,7 +282,7 @@ register(
 )  # fmt: skip
 
 
-def _winners(b: Builder, x: ArrayType, indices: Sequence[Value], attrs: Attrs) -> Value:
+def _winners(b: Builder, x: ArrayType, indices: Values, attrs: Attrs) -> Value:
     """Which of the index positions a scatter_set leaves in place: of repeated ones the last."""
     shape = indices[0].shape
     order = b.reshaped(axis_index(b, (indices[0].type.size,), 0), shape)
@@ -294,20 +293,20 @@ def _winners(b: Builder, x: ArrayType, indices: Sequence[Value], attrs: Attrs) -
 
 
 def _scatter_set_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+    b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs
 ) -> list[Maybe]:
     x, value, *indices = operands
     ct_x = None if x is not None else b.scatter_set(ct, b.zeros(types[1]), *indices, **attrs)
     if value is not None:
         return [ct_x, None, *(None for _ in indices)]
-    won = _winners(b, types[0], indices, attrs)
+    won = _winners(b, types[0], [i for i in indices if i is not None], attrs)
     won = b.broadcast(won, shape=types[1].shape, dims=tuple(range(won.ndim)))
     ct_value = b.select(won, b.gather(ct, *indices, **attrs), b.zeros(types[1]))
     return [ct_x, ct_value, *(None for _ in indices)]
 
 
 def _scatter_add_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
+    b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs
 ) -> list[Maybe]:
     _, value, *indices = operands
     return [ct, None if value is not None else b.gather(ct, *indices, **attrs), *(None for _ in indices)]
@@ -321,7 +320,7 @@ def _scatter(name: str, transpose: Any) -> None:
         _need_value(name, x, value, _gathered_shape(name, x, indices, attrs))
         return (x,)
 
-    def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         x, value, *indices = arrays
         out = fresh(x)
         target, where = _indexed_first(out, attrs), _checked(x, indices, attrs)
@@ -332,7 +331,7 @@ def _scatter(name: str, transpose: Any) -> None:
                 target[where] = value
         return [out]
 
-    def batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
+    def batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
         x, value = (batched(b, size, v, d) for v, d in zip(operands[:2], dims[:2]))
         indices, axes, mode = operands[2:], shifted(attrs["axes"]), attrs["mode"]
         if all(d is None for d in dims[2:]):

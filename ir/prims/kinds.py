@@ -1,10 +1,10 @@
 """Defaults by kind: the checks, evaluations and rules that most primitives of a kind share.
 
-Note [Complex pairing]: rules are bilinear, nothing is conjugated. A cotangent ct of a value of tangent t pairs with it
-as Re(sum(ct * t)). Under this pairing the transpose of a C-linear map is its plain transpose, and the R-linear maps
-between real and complex have these: real: ct -> complex(ct, 0); imag: ct -> complex(0, -ct); conj: ct -> conj(ct);
-complex(re, im): ct -> (real(ct), -imag(ct)); real to complex: ct -> real(ct). Conjugations that a user's convention
-asks for happen once, at the boundary of grad and vjp.
+Note [Complex pairing]: rules are bilinear, nothing is conjugated. A cotangent ct and a tangent t of one value
+pair as Re(sum(ct * t)). Under this pairing the transpose of a C-linear map is its plain transpose, and the
+maps between real and complex have these: real: ct -> complex(ct, 0); imag: ct -> complex(0, -ct);
+conj: ct -> conj(ct); complex(re, im): ct -> (real(ct), -imag(ct)); real to complex: ct -> real(ct). The
+conjugations that a user's convention asks for happen once, at the boundary of grad and vjp.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from nufunc.ir.types import BOOL, ArrayType, real_dtype
 
 Types = Sequence[ArrayType]
 Regions = Sequence[Graph]
-Maybe = Value | None
+Arrays = Sequence[np.ndarray]
+Values = Sequence[Value]
+Maybe = Value | None  # None: a symbolic zero
+Maybes = Sequence[Maybe]
 Dims = Sequence[int | None]
+Batched = tuple[Values, Dims]
 
 BOOLS, INTS, FLOATS, COMPLEXES = "b", "iu", "f", "c"
 ANY = BOOLS + INTS + FLOATS + COMPLEXES
@@ -93,7 +97,7 @@ def exact(out: Any, dtype: np.dtype) -> np.ndarray:
 
 
 def fresh(out: Any) -> np.ndarray:
-    """A copy in C order: results of pure primitives never alias operands, which a traced graph may write to."""
+    """A copy in C order: results of pure primitives never alias operands, which a trace may write to."""
     return np.array(out, order="C")
 
 
@@ -105,14 +109,14 @@ def axis_index(b: Builder, shape: Sequence[int], axis: int) -> Value:
     return b.iota(shape=tuple(shape), dtype=np.dtype(np.int64), axis=axis)
 
 
-def summed_terms(b: Builder, terms: Sequence[Maybe]) -> Maybe:
+def summed_terms(b: Builder, terms: Maybes) -> Maybe:
     total: Maybe = None
     for term in terms:
         total = b.added(total, term)
     return total
 
 
-def instantiated(b: Builder, tangents: Sequence[Maybe], primals: Sequence[Value]) -> list[Value]:
+def instantiated(b: Builder, tangents: Maybes, primals: Values) -> list[Value]:
     """Tangents with symbolic zeros made into arrays."""
     return [b.zeros(x.type) if t is None else t for t, x in zip(tangents, primals)]
 
@@ -133,15 +137,9 @@ def shifted(axes: Sequence[int]) -> tuple[int, ...]:
 
 
 def linear_jvp(name: str, linear: int | None = None) -> Jvp:
-    """The jvp of a primitive that is linear in its first `linear` operands (default: all): itself on tangents."""
+    """The jvp of a primitive linear in its first `linear` operands (default: all): itself on tangents."""
 
-    def jvp(
-        b: Builder,
-        primals: Sequence[Value],
-        tangents: Sequence[Maybe],
-        results: Sequence[Value],
-        attrs: Attrs,
-    ):
+    def jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
         count = len(primals) if linear is None else linear
         if all(t is None for t in tangents[:count]):
             return [None] * len(results)
@@ -150,12 +148,10 @@ def linear_jvp(name: str, linear: int | None = None) -> Jvp:
     return jvp
 
 
-def linear_transpose(rule: Callable[..., Sequence[Maybe]]) -> Transpose:
-    """A transpose of a primitive with one result from `rule(b, ct, operands, types, attrs)`; zero goes to zero."""
+def linear_transpose(rule: Callable[..., Maybes]) -> Transpose:
+    """A transpose for one result, from `rule(b, ct, operands, types, attrs)`; zero stays zero."""
 
-    def transpose(
-        b: Builder, cotangents: Sequence[Maybe], operands: Sequence[Maybe], types: Types, attrs: Attrs
-    ):
+    def transpose(b: Builder, cotangents: Maybes, operands: Maybes, types: Types, attrs: Attrs) -> Maybes:
         (ct,) = cotangents
         if ct is None:
             return [None] * len(types)
@@ -168,7 +164,7 @@ def linear_transpose(rule: Callable[..., Sequence[Maybe]]) -> Transpose:
 def batch_all(name: str) -> Batch:
     """Batching for primitives that do not look at leading axes: all operands get the batch axis."""
 
-    def batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
+    def batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
         results = b.emit(name, [batched(b, size, x, d) for x, d in zip(operands, dims)], attrs)
         return results, [0] * len(results)
 
@@ -176,9 +172,9 @@ def batch_all(name: str) -> Batch:
 
 
 def batch_shifted(name: str, shift: Callable[[int, Attrs], dict[str, Any]]) -> Batch:
-    """Batching for primitives whose attributes name axes or shapes: `shift(size, attrs)` are those with the new axis."""
+    """Batching where attributes name axes or shapes: `shift(size, attrs)` are those with the new axis."""
 
-    def batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
+    def batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
         values = [batched(b, size, x, d) for x, d in zip(operands, dims)]
         results = b.emit(name, values, {**attrs, **shift(size, attrs)})
         return results, [0] * len(results)
@@ -208,7 +204,7 @@ def elementwise(
     commutative: bool = False,
     cheap: bool = False,
 ) -> Primitive:
-    """A primitive on operands of one type, evaluated by a NumPy function; result is "same", "bool" or "real"."""
+    """A primitive on operands of one type, evaluated by a function; result: "same", "bool" or "real"."""
 
     def infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
         need_count(name, types, arity)
@@ -218,7 +214,7 @@ def elementwise(
             (types[0],) if result == "same" else (types[0].with_dtype(_result_dtype(result, types[0].dtype)),)
         )
 
-    def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         with np.errstate(all="ignore"):
             return [exact(function(*arrays), _result_dtype(result, arrays[0].dtype))]
 
@@ -239,15 +235,9 @@ def unary(
     transpose: Callable[..., Value] | None = None,
     **options: Any,
 ) -> Primitive:
-    """An elementwise function of one operand; `jvp(b, t, x, y)` gets tangent, operand and result; `transpose(b, ct)`."""
+    """Elementwise with one operand; `jvp(b, t, x, y)` gets tangent, operand, result; `transpose(b, ct)`."""
 
-    def full_jvp(
-        b: Builder,
-        primals: Sequence[Value],
-        tangents: Sequence[Maybe],
-        results: Sequence[Value],
-        attrs: Attrs,
-    ):
+    def full_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
         (t,), (x,), (y,) = tangents, primals, results
         return [None if t is None else jvp(b, t, x, y)]  # type: ignore[misc]
 
@@ -265,18 +255,12 @@ def binary(
     kinds: str,
     *,
     jvp: tuple[Callable[..., Maybe] | None, Callable[..., Maybe] | None] | None = None,
-    transpose: Callable[..., Sequence[Maybe]] | None = None,
+    transpose: Callable[..., Maybes] | None = None,
     **options: Any,
 ) -> Primitive:
-    """An elementwise function of two operands; `jvp` holds, for each of them, `(b, t, x, y, result)` -> its share."""
+    """Elementwise with two operands; `jvp` holds, for each of them, `(b, t, x, y, result)` -> its share."""
 
-    def full_jvp(
-        b: Builder,
-        primals: Sequence[Value],
-        tangents: Sequence[Maybe],
-        results: Sequence[Value],
-        attrs: Attrs,
-    ):
+    def full_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
         x, y = primals
         terms = [
             None if t is None or share is None else share(b, t, x, y, results[0])

@@ -14,6 +14,7 @@ from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Infer, Primitive, register
 from nufunc.ir.prims.kinds import (
     Maybe,
+    Maybes,
     Regions,
     Types,
     batch_shifted,
@@ -114,8 +115,8 @@ def _broadcast_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[Arra
     for axis, dim in enumerate(dims):
         if x.shape[axis] not in (1, shape[dim]):
             raise ShapeError(
-                f"broadcast: axis {axis} of {x} has the extent {x.shape[axis]}, but axis {dim} of the result {result} "
-                f"has {shape[dim]}"
+                f"broadcast: axis {axis} of {x} has extent {x.shape[axis]}, "
+                f"but axis {dim} of the result {result} has {shape[dim]}"
             )
     return (result,)
 
@@ -254,9 +255,7 @@ def _concat_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTy
     return (first.with_shape((*first.shape[:axis], extent, *first.shape[axis + 1 :])),)
 
 
-def _concat_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
-) -> list[Maybe]:
+def _concat_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
     axis, offset = attrs["axis"], 0
     out: list[Maybe] = []
     for operand, type in zip(operands, types):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,11 +11,17 @@ from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Primitive, register
 from nufunc.ir.prims.kinds import (
+    Arrays,
+    Batched,
     Dims,
     Maybe,
+    Maybes,
     Regions,
     Types,
+    Values,
     batch_shifted,
+    exact,
+    fresh,
     linear_transpose,
     need_axis,
     need_count,
@@ -49,7 +54,8 @@ def _dot_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType,
             need_axis("dot", j, y)
             if x.shape[i] != y.shape[j]:
                 raise ShapeError(
-                    f"dot: {what} extents differ: {x} axis {i} has {x.shape[i]}, {y} axis {j} has {y.shape[j]}"
+                    f"dot: {what} extents differ: "
+                    f"{x} axis {i} has {x.shape[i]}, {y} axis {j} has {y.shape[j]}"
                 )
     for which, type in enumerate(types):
         named = (*attrs["contract"][which], *attrs["batch"][which])
@@ -60,7 +66,7 @@ def _dot_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType,
     return (x.with_shape(lead + free[0] + free[1]),)
 
 
-def _dot_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _dot_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     """numpy.matmul of both operands, arranged as [batch, free, contracted] and [batch, contracted, free]."""
     x, y = arrays
     lead = tuple(x.shape[a] for a in attrs["batch"][0])
@@ -76,9 +82,7 @@ def _dot_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) 
     return [out.reshape(lead + rows + columns)]
 
 
-def _dot_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
+def _dot_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
     (x, y), (tx, ty) = primals, tangents
     terms = [None if tx is None else b.dot(tx, y, **attrs), None if ty is None else b.dot(x, ty, **attrs)]
     return [summed_terms(b, terms)]
@@ -101,9 +105,7 @@ def _dot_transpose_one(b: Builder, ct: Value, other: Value, types: Types, attrs:
     return b.transposed(back, inverse_permutation(order))
 
 
-def _dot_transpose(
-    b: Builder, ct: Value, operands: Sequence[Maybe], types: Types, attrs: Attrs
-) -> list[Maybe]:
+def _dot_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
     x, y = operands
     return [
         None if y is None else _dot_transpose_one(b, ct, y, types, attrs, 0),
@@ -111,8 +113,8 @@ def _dot_transpose(
     ]
 
 
-def _dot_batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
-    """Both batched: one more batch axis. One batched: its axis is the first of its free axes, moved to the front."""
+def _dot_batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
+    """Both batched: one more batch axis. One batched: its axis is the first free one, moved to the front."""
     x, y = operands
     contract = tuple(axes if d is None else shifted(axes) for axes, d in zip(attrs["contract"], dims))
     batch = tuple(axes if d is None else shifted(axes) for axes, d in zip(attrs["batch"], dims))
@@ -152,9 +154,7 @@ def _argsort_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayT
     return (types[0].with_dtype(INT64),)
 
 
-def _sort_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
+def _sort_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
     """The tangents in the order of the elements."""
     (x,), (t,) = primals, tangents
     return [None if t is None else take_along(b, t, b.argsort(x, **attrs), attrs["axis"])]
@@ -163,17 +163,18 @@ def _sort_jvp(
 register(
     Primitive(
         "sort", "library", _sort_infer,
-        lambda arrays, attrs, regions: [np.array(np.sort(arrays[0], axis=attrs["axis"], kind="stable"), order="C")],
-        _sort_jvp, None, batch_shifted("sort", lambda size, attrs: {"axis": attrs["axis"] + 1}), attrs=("axis",),
+        lambda arrays, attrs, regions: [fresh(np.sort(arrays[0], axis=attrs["axis"], kind="stable"))],
+        _sort_jvp, None, batch_shifted("sort", lambda size, attrs: {"axis": attrs["axis"] + 1}),
+        attrs=("axis",),
     )
 )  # fmt: skip
 register(
     Primitive(
         "argsort", "library", _argsort_infer,
         lambda arrays, attrs, regions: [
-            np.array(np.argsort(arrays[0], axis=attrs["axis"], kind="stable"), INT64, order="C")
+            fresh(exact(np.argsort(arrays[0], axis=attrs["axis"], kind="stable"), INT64))
         ],
-        None, None, batch_shifted("argsort", lambda size, attrs: {"axis": attrs["axis"] + 1}), attrs=("axis",),
-        differentiable=False,
+        None, None, batch_shifted("argsort", lambda size, attrs: {"axis": attrs["axis"] + 1}),
+        attrs=("axis",), differentiable=False,
     )
 )  # fmt: skip

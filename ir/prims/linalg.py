@@ -1,13 +1,11 @@
 """Dense linear algebra on stacks of matrices: cholesky, solve, triangular_solve, det, slogdet.
 
-Note [Hermitian tangents]: cholesky reads the lower triangle of its operand, and its derivative is the one along
-Hermitian directions: a tangent (or cotangent) is made Hermitian first, as JAX and torch do. Along any Hermitian
-direction it is the exact derivative.
+Note [Hermitian tangents]: cholesky reads the lower triangle of its operand, and its derivative is the one
+along Hermitian directions: a tangent (or cotangent) is made Hermitian first, as JAX and torch do. Along any
+Hermitian direction it is the exact derivative.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,10 +15,14 @@ from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Batch, Primitive, register
 from nufunc.ir.prims.kinds import (
     INEXACT,
+    Arrays,
+    Batched,
     Dims,
     Maybe,
+    Maybes,
     Regions,
     Types,
+    Values,
     axis_index,
     batch_all,
     batched,
@@ -75,9 +77,12 @@ def _cholesky_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[Array
 
 
 def _cholesky_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
+    b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs
 ) -> list[Maybe]:
-    """L phi(L^-1 dA L^-H), where phi keeps the lower triangle and halves the diagonal. See Note [Hermitian tangents]."""
+    """L phi(L^-1 dA L^-H), where phi keeps the lower triangle and halves the diagonal.
+
+    See Note [Hermitian tangents].
+    """
     (t,), (low,) = tangents, results
     if t is None:
         return [None]
@@ -95,7 +100,8 @@ def _cholesky_jvp(
 register(
     Primitive(
         "cholesky", "library", _cholesky_infer,
-        lambda arrays, attrs, regions: [np.linalg.cholesky(arrays[0])], _cholesky_jvp, None, batch_all("cholesky"),
+        lambda arrays, attrs, regions: [np.linalg.cholesky(arrays[0])],
+        _cholesky_jvp, None, batch_all("cholesky"),
     )
 )  # fmt: skip
 
@@ -113,9 +119,7 @@ def _solve_infer(prim: str, types: Types) -> tuple[ArrayType, ...]:
     return (right,)
 
 
-def _solve_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
+def _solve_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
     """solve(a, db - da x)."""
     (a, _), (ta, tb), (x,) = primals, tangents, results
     moved = None if ta is None else b.neg(matmul(b, ta, x))
@@ -126,7 +130,7 @@ def _solve_jvp(
 def _solve_batch(name: str) -> Batch:
     """Right-hand sides of one matrix become its further columns; otherwise a longer stack."""
 
-    def batch(b: Builder, size: int, operands: Sequence[Value], dims: Dims, attrs: Attrs):
+    def batch(b: Builder, size: int, operands: Values, dims: Dims, attrs: Attrs) -> Batched:
         a, right = operands
         if dims[0] is None:
             n, k = right.shape[-2:]
@@ -148,7 +152,7 @@ register(
 )  # fmt: skip
 
 
-def _triangular_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _triangular_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     """Substitution, row by row; a zero on the diagonal gives inf or NaN, as in BLAS."""
     a, right = arrays
     if attrs["trans"]:
@@ -165,7 +169,7 @@ def _triangular_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Re
 
 
 def _triangular_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
+    b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs
 ) -> list[Maybe]:
     """As for solve, with the part of da that is read."""
     (a, _), (ta, tb), (x,) = primals, tangents, results
@@ -200,12 +204,44 @@ def _det_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType,
     return (types[0].with_shape(types[0].shape[:-2]),)
 
 
-def _det_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
-    """Jacobi's formula det(a) trace(a^-1 da). A singular matrix, which has no inverse, is an error at run time."""
+def _rolled(b: Builder, a: Value, axis: int, by: int) -> Value:
+    """numpy.roll by -by."""
+    extent = a.shape[axis]
+
+    def part(low: int, high: int) -> Value:
+        start = tuple(low if k == axis else 0 for k in range(a.ndim))
+        stop = tuple(high if k == axis else n for k, n in enumerate(a.shape))
+        return b.slice(a, start=start, stop=stop, step=(1,) * a.ndim)
+
+    return b.concat(part(by, extent), part(0, by), axis=axis)
+
+
+def _cofactors(b: Builder, a: Value) -> Value:
+    """The cofactors of matrices of extent 1, 2 or 3: polynomials, which know no singular case."""
+    n, rows, columns = a.shape[-1], a.ndim - 2, a.ndim - 1
+    if n == 1:
+        return b.like(a, 1)
+    if n == 2:
+        turned = b.flip(a, axes=(rows, columns))
+        return b.select(b.eq(*_rows_and_columns(b, a)), turned, b.neg(turned))
+
+    def at(i: int, j: int) -> Value:
+        return _rolled(b, _rolled(b, a, rows, i), columns, j)
+
+    return b.sub(b.mul(at(1, 1), at(2, 2)), b.mul(at(1, 2), at(2, 1)))
+
+
+def _det_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
+    """Small matrices by cofactors, others by Jacobi's formula det(a) trace(a^-1 da).
+
+    A singular matrix of extent 4 or more has no inverse there, which is an error at run time.
+    """
     (a,), (t,), (y,) = primals, tangents, results
-    return [None if t is None else b.mul(y, _solve_trace(b, a, t))]
+    if t is None:
+        return [None]
+    if 1 <= a.shape[-1] <= 3:
+        return [b.reduce_sum(b.mul(_cofactors(b, a), t), axes=(a.ndim - 2, a.ndim - 1))]
+    return [b.mul(y, _solve_trace(b, a, t))]
 
 
 def _slogdet_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
@@ -215,14 +251,12 @@ def _slogdet_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayT
     return (sign, sign.with_dtype(real_dtype(sign.dtype)))
 
 
-def _slogdet_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _slogdet_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     sign, logabsdet = np.linalg.slogdet(arrays[0])
     return [np.asarray(sign), np.asarray(logabsdet)]
 
 
-def _slogdet_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
+def _slogdet_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
     """d log|det| is the real part of trace(a^-1 da); its imaginary part turns a complex sign."""
     (a,), (t,), (sign, _) = primals, tangents, results
     if t is None:

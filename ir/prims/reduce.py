@@ -15,9 +15,12 @@ from nufunc.ir.prims.kinds import (
     ANY,
     BOOLS,
     REALS,
+    Arrays,
     Maybe,
+    Maybes,
     Regions,
     Types,
+    Values,
     axis_index,
     batch_shifted,
     exact,
@@ -58,7 +61,7 @@ def _reduce(
             raise ShapeError(f"{name}: {x} is empty along axes {tuple(axes)}, so there is no extreme")
         return (result,)
 
-    def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         (x,) = arrays
         with np.errstate(all="ignore"):
             return [np.array(ufunc.reduce(x, axis=tuple(attrs["axes"]), dtype=x.dtype))]
@@ -73,7 +76,7 @@ def _reduce(
 
 
 def _exclusive_products(b: Builder, x: Value, axis: int) -> Value:
-    """For each element the product of all others along an axis; no division, so that zeros are no exception."""
+    """For each element the product of all others along an axis; no division: zeros are no exception."""
     extent = x.shape[axis]
     if extent == 0:
         return x
@@ -90,7 +93,7 @@ def _exclusive_products(b: Builder, x: Value, axis: int) -> Value:
 
 
 def _reduce_prod_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
+    b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs
 ) -> list[Maybe]:
     """One axis at a time: the sum of each tangent times the product of the other elements."""
     (x,), (t,) = primals, tangents
@@ -103,9 +106,9 @@ def _reduce_prod_jvp(
 
 
 def _reduce_extreme_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
+    b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs
 ) -> list[Maybe]:
-    """The mean of the tangents of all elements that equal the extreme (of none, hence NaN, where it is NaN)."""
+    """The mean of the tangents of all elements that equal the extreme (of none, hence NaN, if it is NaN)."""
     (x,), (t,), (y,), axes = primals, tangents, results, attrs["axes"]
     if t is None or not axes:
         return [t]
@@ -142,7 +145,7 @@ def _arg_extreme(name: str, function: Callable[..., Any]) -> None:
             raise ShapeError(f"{name}: {x} is empty along axis {axis}, so there is no extreme")
         return (result,)
 
-    def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         return [exact(function(arrays[0], axis=attrs["axis"]), INT64)]
 
     register(
@@ -169,7 +172,7 @@ def _cumulative(
         need_axis(name, attrs["axis"], types[0])
         return (types[0],)
 
-    def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         (x,), axis = arrays, attrs["axis"]
         order = (np.s_[:],) * axis + (np.s_[::-1],) if attrs["reverse"] else ...
         with np.errstate(all="ignore"):
@@ -202,10 +205,8 @@ def _delayed(b: Builder, x: Value, attrs: Attrs, distance: int, first: float) ->
     return b.concat(*((kept, free) if attrs["reverse"] else (free, kept)), axis=axis)
 
 
-def _cumprod_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
-) -> list[Maybe]:
-    """The product rule over pairs (product, tangent), combined over distances 1, 2, 4, ...: no division by zero."""
+def _cumprod_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
+    """The product rule over pairs (product, tangent), combined over distances 1, 2, 4, ...: no division."""
     (x,), (t,) = primals, tangents
     distance = 1
     while t is not None and distance < x.shape[attrs["axis"]]:
@@ -223,9 +224,9 @@ def take_along(b: Builder, x: Value, index: Value, axis: int) -> Value:
 
 
 def _running_extreme_jvp(
-    b: Builder, primals: Sequence[Value], tangents: Sequence[Maybe], results: Sequence[Value], attrs: Attrs
+    b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs
 ) -> list[Maybe]:
-    """The tangent of the last element so far that equals the running extreme (torch.cummax's choice at ties)."""
+    """The tangent of the last element so far that equals the running extreme (as torch.cummax)."""
     (x,), (t,), (y,), axis = primals, tangents, results, attrs["axis"]
     if t is None or x.type.size == 0:
         return [t]

@@ -19,7 +19,7 @@ _SHIFT = 10  # the series are used at x + 10 and larger, where their error is be
 
 
 def _by_math(function: Callable[[float], float]) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of Python's math module on arrays; where it raises (a pole, an overflow) the result is inf."""
+    """A function of Python's math module on arrays; where it raises (pole, overflow) it is inf."""
 
     def guarded(value: float) -> float:
         try:
@@ -42,7 +42,7 @@ def _digamma_positive(x: np.ndarray) -> np.ndarray:
 
 
 def digamma(x: np.ndarray) -> np.ndarray:
-    """The logarithmic derivative of gamma; negative x by reflection; poles: -inf at 0, inf at -0, NaN at -1, -2, ..."""
+    """The logarithmic derivative of gamma; poles: -inf at 0, inf at -0, NaN at -1, -2, ... (as SciPy)."""
     x = x.astype(np.float64)
     low = x < 0.5
     positive = _digamma_positive(np.where(low, 1 - x, x))

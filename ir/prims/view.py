@@ -1,8 +1,6 @@
-"""Views and writes of traced graphs: results that alias their operand, and a store into the memory of a value."""
+"""Views and writes of traced graphs: results that alias their operand, and a store into its memory."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,12 +8,12 @@ from nufunc.ir.errors import DTypeError, ShapeError, VerifyError
 from nufunc.ir.graph import Attrs
 from nufunc.ir.primitive import Evaluate, Primitive, get, register
 from nufunc.ir.prims import layout
-from nufunc.ir.prims.kinds import Regions, Types, need_count
+from nufunc.ir.prims.kinds import Arrays, Regions, Types, need_count
 from nufunc.ir.types import ArrayType
 
 
 def _evaluate_view(name: str) -> Evaluate:
-    def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         (x,) = arrays
         out = layout.VIEWS[name](x, attrs)
         if x.size and out.size and not np.may_share_memory(out, x):
@@ -50,7 +48,7 @@ def _write_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayTyp
     return ()
 
 
-def _write_evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+def _write_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     target, value = arrays
     target[...] = value
     return []

@@ -47,7 +47,7 @@ def log_sum(m: Math, k: V, f: V, c: V | None, coefficients: str) -> V:
     return m.fma(k, LN2_HI[name], -((half_square - inner) - f))
 
 
-def _log_limits(m: Math, x: V, shifted: V, result: V) -> V:
+def log_limits(m: Math, x: V, shifted: V, result: V) -> V:
     """The values of log(x) outside (0, inf), with x = shifted (log) or x = shifted - 1 (log1p)."""
     result = m.select(shifted < _INF, result, x + x)  # inf and NaN
     return m.select(shifted > 0.0, result, m.select(shifted.eq(0.0), m.like(x, -_INF), x + _NAN))
@@ -55,7 +55,7 @@ def _log_limits(m: Math, x: V, shifted: V, result: V) -> V:
 
 def log(m: Math, x: V) -> V:
     k, t = split_log_any(m, x)
-    return _log_limits(m, x, x, log_sum(m, k, t - 1.0, None, f"log_{x.format.name}"))
+    return log_limits(m, x, x, log_sum(m, k, t - 1.0, None, f"log_{x.format.name}"))
 
 
 def log1p(m: Math, x: V) -> V:
@@ -65,7 +65,7 @@ def log1p(m: Math, x: V) -> V:
     near = k.eq(0.0)
     f = m.select(near, x, t - 1.0)
     c = m.select(near, 0.0, e / u)
-    result = _log_limits(m, x, u, log_sum(m, k, f, c, f"log_{x.format.name}"))
+    result = log_limits(m, x, u, log_sum(m, k, f, c, f"log_{x.format.name}"))
     return m.select(x.eq(0.0), x, result)
 
 

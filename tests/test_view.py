@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import array
 import builtins
 import collections
 import copy
@@ -11,13 +12,17 @@ import enum
 import functools
 import gc
 import itertools
+import logging
 import math
 import operator
+import os
 import random
 import sys
 import textwrap
 import threading
 import types
+import typing
+import warnings
 import weakref
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -513,6 +518,25 @@ def test_user_module_imported_inside_and_assigned(helpers):
         trace(assign, 0.0)
     assert caught.value.location.line == assign.__code__.co_firstlineno + 1
     assert helpers.n == 2
+
+
+def test_modules_of_nufunc_are_looked_into_where_they_are_traceable():
+    own, nn = types.ModuleType("nufunc.fake"), types.ModuleType("nufunc.fake.nn")
+    exec("def raw(): return 1.5\nscale = 2.0", vars(own))
+    exec(
+        "__nufunc_traceable__ = True\nimport numpy as np\ndef zeros(n): return np.zeros(n) + bias\nbias = 1.0",
+        vars(nn),
+    )
+    own.nn = nn
+
+    def f(x):
+        return own.nn.zeros(1) + x * own.scale, own.raw()
+
+    (result, raw), captures, seen = trace(f, 1.0)
+    assert result.value == 3.0
+    assert raw == 1.5
+    assert seen == ["global 'bias'"]
+    assert holds(captures, f)
 
 
 # -- containers
@@ -1068,6 +1092,162 @@ def test_captured_bound_methods():
     assert holds(captures, f)
 
 
+class Registered(type):
+    names: list = []
+
+    def __new__(mcs, name, bases, namespace):
+        mcs.names.append(name)
+        return super().__new__(mcs, name, bases, namespace)
+
+
+class Parameters:
+    """Attributes kept in a dictionary of their own, as module libraries do."""
+
+    def __init__(self):
+        object.__setattr__(self, "_parameters", {})
+
+    def __setattr__(self, name, value):
+        self._parameters[name] = value
+
+    def __getattr__(self, name):
+        values = self.__dict__["_parameters"]
+        if name in values:
+            return values[name]
+        raise AttributeError(name)
+
+
+class Layer(Parameters, typing.Generic[typing.TypeVar("T")], metaclass=Registered):
+    def __init__(self, w, sub=None):
+        super().__init__()
+        self.w = w
+        self.sub = sub
+
+    def __call__(self, x):
+        y = x * self.w + np.zeros(1)
+        return y if self.sub is None else self.sub(y)
+
+    def __eq__(self, other):
+        return type(self) is type(other)
+
+    def __hash__(self):
+        return 1
+
+
+def test_metaclasses_generics_and_custom_attribute_access():
+    net = Layer(np.ones(1), Layer(np.full(1, 2.0)))
+    made = list(Registered.names)
+
+    def f(x):
+        assert type(net) is Layer
+        assert net == Layer(x)
+        assert {net: 1}[Layer(x)] == 1
+        return net(x) + Layer[int](x)(x)
+
+    result, captures, seen = trace(f, 2.0)
+    assert result.value == 8.0
+    assert seen == ["net._parameters['w']", "net._parameters['sub']._parameters['w']"]
+    net.sub.w = new = np.full(1, 5.0)
+    assert holds(captures, f)
+    assert captures.read_inputs(f)[1] is new
+    assert Registered.names == made
+    with pytest.raises(MutationError, match="_parameters"):
+        trace(lambda x: setattr(net, "w", x), 1.0)
+
+
+def test_callable_object_as_the_called_object():
+    result, captures, _ = trace(Layer(np.ones(1)), 2.0)
+    assert result.value == 2.0
+    other = Layer(np.full(1, 3.0))
+    assert holds(captures, other)
+    assert captures.read_inputs(other) == [other.w]
+    assert not holds(captures, Linear(np.ones(1)))
+
+
+def test_assignment_past_the_class_is_found_at_the_end():
+    model = Linear(np.ones(2))
+
+    def f(x):
+        object.__setattr__(model, "cache", x)
+        return x
+
+    with pytest.raises(MutationError, match="model"):
+        trace(f, 1.0)
+    assert not hasattr(model, "cache")
+
+
+def test_single_dispatch():
+    class Pair:
+        def __init__(self, a):
+            self.a = a
+
+    @functools.singledispatch
+    def norm(x):
+        return np.sin(x * 0.0) + x
+
+    @norm.register(Pair)
+    def _(x):
+        return np.sin(x.a * 0.0) + 2.0 * x.a
+
+    pair = Pair(np.ones(1))
+
+    def f(x):
+        return norm(x) + norm(pair) + norm(Pair(x))
+
+    result, captures, _ = trace(f, 1.0)
+    assert result.value == 5.0
+    norm.register(int, lambda x: x)
+    assert not holds(captures, f)
+
+
+def test_class_statements_eval_and_match_inside():
+    g = user(
+        """
+        class Point:
+            __match_args__ = ("n", "v")
+            def __init__(self, n, v): self.n, self.v = n, v
+        point = Point(1, w)
+        def f(x):
+            class Local:
+                c = np.zeros(1) + w
+                n = len([w])
+                def m(self, y): return y * self.c + np.ones(1)
+            match point:
+                case Point(1, v): x = x + v
+            return Local().m(x) + eval("x * w")
+        """,
+        w=np.ones(1),
+    )
+    result, captures, seen = trace(g["f"], 1.0)
+    assert result.value == 5.0
+    assert seen == ["global 'w'"]
+    g["point"].n = 2
+    assert not holds(captures, g["f"])
+
+
+def test_library_code_runs_as_it_is():
+    log = logging.getLogger("nufunc.test_view")
+    finfo = np.finfo(np.float64)
+
+    @dataclasses.dataclass
+    class Named:
+        name: str
+
+    def f(x):
+        import os.path
+
+        log.info("traced %s", 1)
+        warnings.warn("told", stacklevel=1)
+        assert repr(Named("a")).endswith("Named(name='a')")
+        assert sys.version_info >= (3, 11)
+        return os.path.join("a", "b"), x * finfo.eps
+
+    with pytest.warns(UserWarning, match="told"):
+        (joined, value), _, seen = trace(f, 1.0)
+    assert joined == "a/b".replace("/", os.sep)
+    assert value.value == np.finfo(np.float64).eps
+    assert seen == ["finfo.eps"]
+
+
 # -- what cannot be guarded
 
 
@@ -1076,6 +1256,7 @@ def test_unguarded_things_raise():
         yield 1.0
 
     generator, rng, old = steps(), np.random.default_rng(0), np.random.RandomState(0)
+    numbers = array.array("d", [1.0])
     state, counter = random.Random(0), itertools.count()
     for fn in (
         lambda x: next(generator),
@@ -1083,6 +1264,7 @@ def test_unguarded_things_raise():
         lambda x: old.rand(),
         lambda x: state.random(),
         lambda x: next(counter),
+        lambda x: numbers[0],
         lambda x: random.random(),
         lambda x: random.randint(0, 3),
     ):
@@ -1131,6 +1313,22 @@ def test_transform_protocol():
 
         def __call__(self, x):
             return self.fn(x)
+
+        def __get__(self, obj, owner=None):
+            return self if obj is None else Transform(self.fn.__get__(obj, owner), self.argnum)
+
+    class Model:
+        def __init__(self, w):
+            self.w = w
+
+        @lambda fn: Transform(fn, 0)
+        def apply(self, x):
+            return np.sin(x * 0.0) + self.w * x
+
+    model = Model(np.full(1, 2.0))
+    result, _, seen = trace(lambda x: model.apply(x) + Model(x).apply(x), 1.0)
+    assert result.value == 3.0
+    assert seen == ["model.w"]
 
     w = np.full(1, 3.0)
     transformed = Transform(lambda x: np.sin(x * 0.0) + x * w, 0)

@@ -141,17 +141,17 @@ def _expression(path: Path) -> str:
     return f"type({_expression(parent)})" if kind == "type" else f"{_expression(parent)}.__bases__[{key}]"
 
 
-def same(left: object, right: object) -> bool:
+def same(left: Any, right: Any) -> bool:
     """Equality of static values including their types: 1, 1.0 and True differ."""
     kind = type(left)
     if kind is not type(right):
         return False
     if kind is tuple or kind is list:
-        return len(left) == len(right) and all(map(same, left, right))  # type: ignore[arg-type]
+        return len(left) == len(right) and all(map(same, left, right))
     if kind is dict:
-        return same(list(left.items()), list(right.items()))  # type: ignore[attr-defined]
+        return same(list(left.items()), list(right.items()))
     if kind is set or kind is frozenset:
-        return {(type(x), x) for x in left} == {(type(x), x) for x in right}  # type: ignore[attr-defined]
+        return {(type(x), x) for x in left} == {(type(x), x) for x in right}
     return left is right or bool(left == right)
 
 

@@ -1,11 +1,14 @@
-"""Stand-ins for captured containers, user classes and instances: alike outside, handing out stand-ins.
+"""Stand-ins of user classes and of captured instances: they look like the originals and run instrumented.
 
-Containers are copies of a subclass whose mutators raise. A user class is *rebuilt*: a class of the same name
-whose bases are rebuilt too and whose methods, properties and class attributes are handed out by the session
-when first used, so that objects created inside a traced function run instrumented. A captured instance is an
-object of a subclass of the rebuilt class that reads its attributes from the original, by path, and refuses
-assignments. Inside a traced function a user class always is its rebuilt form, so `isinstance` and
-`type(self)(...)` agree; `original_type` leads back for results that leave.
+A user class is *rebuilt*: a class of the same name whose bases are rebuilt too and whose methods, properties
+and class attributes are handed out by the session when first used, so that objects created inside a traced
+function run instrumented. A captured instance is an object of the rebuilt class with a `_State`: it reads
+its attributes from the original, by path, and refuses assignments. Inside a traced function a user class
+always is its rebuilt form, so `isinstance`, `type(a) is type(b)` and `type(self)(...)` agree;
+`original_type` leads back for results.
+
+A captured instance of a library class is an object of a subclass: instance attributes by path, but methods
+run on the original, uninstrumented, and may not return arrays or floats.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import collections
 import copyreg
 import enum
 import functools
+import sys
 import types
+import typing
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -24,194 +29,102 @@ import numpy as np
 
 from nufunc.ir.errors import MutationError, UnguardedCaptureError
 from nufunc.tracer.captures import Path, source
+from nufunc.tracer.containers import LOST, ORIGINAL, is_plain_namedtuple, mutators, original_type
+from nufunc.tracer.library import checked
 from nufunc.tracer.usercode import is_user_class, user_location
 
 if TYPE_CHECKING:
     from nufunc.tracer.view import Session
 
-CONTAINERS = (list, tuple, dict, set, collections.deque, types.MappingProxyType)
-
-# The end of the message of every change that tracing would perform once.
-LOST = (
-    "inside a traced function: that would happen while tracing only, not at later calls; "
-    "build the new value and return it instead"
-)
-_LEAVES = frozenset((int, bool, str, bytes, type(None)))
-_ORIGINAL = "__nufunc_original__"
+_STATE = "__nufunc_state__"
 _HEAP_TYPE, _BASE_TYPE = 1 << 9, 1 << 10  # flags of a type: made by a class statement; may be subclassed
+_METACLASSES = (type, abc.ABCMeta, type(typing.Protocol))
 
 
-def original_type(cls: type) -> type:
-    """The user's class of a rebuilt class, of a stand-in's class or of a captured container's class."""
-    return vars(cls).get(_ORIGINAL, cls)
+# -- rebuilt classes
 
 
-# -- containers
-
-
-class Changeable:
-    """Mixin of the stand-ins of containers that could be changed in place."""
+class _Quiet:
+    """First base of every rebuilt root class: library bases must not hear of the rebuilt subclass again."""
 
     __slots__ = ()
 
-
-_MUTATORS = {
-    list: "append extend insert remove pop clear sort reverse __setitem__ __delitem__ __iadd__ __imul__",
-    dict: "__setitem__ __delitem__ pop popitem clear update __ior__ move_to_end subtract",
-    set: "add discard remove pop clear update __iand__ __ior__ __isub__ __ixor__ difference_update "
-    "intersection_update symmetric_difference_update",
-    collections.deque: "append appendleft extend extendleft insert remove pop popleft clear rotate reverse "
-    "__setitem__ __delitem__ __iadd__ __imul__",
-}
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        return
 
 
-def _refusal(kind: str, name: str) -> Callable[..., Any]:
-    def refuse(self: Any, *args: object, **kwargs: object) -> Any:
+class _Rebuilt(_Quiet):
+    """First base of rebuilt classes whose instances may be stand-ins of captured ones: with a `_State`."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        state = _state(self)
+        return super().__getattribute__(name) if state is None else _attribute(self, state, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _refuse(self, f"attribute {name!r} of ", "assigned")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _refuse(self, f"attribute {name!r} of ", "deleted")
+        super().__delattr__(name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A copy of a stand-in is an ordinary object with the attributes that the stand-in hands out.
+        if _state(self) is None:
+            return super().__reduce_ex__(protocol)
+        items = dict.items(self) if isinstance(self, dict) else None
+        values = list.__iter__(self) if isinstance(self, list) else None
+        return copyreg.__newobj__, (type(self),), dict(self.__dict__), values, items  # type: ignore[attr-defined]
+
+
+def _state(obj: Any) -> _State | None:
+    state: _State | None = object.__getattribute__(obj, "__dict__").get(_STATE)
+    return state
+
+
+def _refuse(obj: Any, what: str, done: str) -> None:
+    state = _state(obj)
+    if state is not None:
+        name = type(obj).__qualname__
         raise MutationError(
-            f"a captured {kind} ({source(self._nufunc_path)}) is changed ({name}) {LOST}",
-            user_location(),
+            f"{what}a captured {name} ({source(state.path)}) is {done} {LOST}", user_location()
         )
 
-    refuse.__name__ = name
-    return refuse
 
+@functools.lru_cache(maxsize=8)
+def _container_base(base: type) -> type:
+    """`_Rebuilt` for user classes derived from a container class: changes of a stand-in are refused."""
 
-def _setdefault(self: Any, key: object, default: object = None) -> Any:
-    return self[key] if key in self else self.__setitem__(key, default)
+    def guarded(name: str) -> Callable[..., Any]:
+        original = getattr(base, name)
 
+        def change(self: Any, *args: Any, **kwargs: Any) -> Any:
+            _refuse(self, "", f"changed ({name})")
+            return original(self, *args, **kwargs)
 
-def _refusals(cls: type) -> dict[str, Any]:
-    base = next(base for base in _MUTATORS if issubclass(cls, base))
-    names = [name for name in _MUTATORS[base].split() if hasattr(cls, name)]
-    namespace: dict[str, Any] = {name: _refusal(cls.__name__, name) for name in names}
-    if base is dict:
-        namespace["setdefault"] = _setdefault
-    return namespace
+        return change
 
-
-@functools.lru_cache(maxsize=256)
-def _captured_class(cls: type) -> type:
-    """The subclass of a library container class whose mutators raise; copies of it are plain again."""
-
-    def reduce(self: Any, protocol: object = None) -> tuple[Any, ...]:
-        return cls, (list(self.items()) if isinstance(self, dict) else list(self),)
-
-    namespace = {"__slots__": ("_nufunc_path",), _ORIGINAL: cls, "__reduce_ex__": reduce, **_refusals(cls)}
-    return type(cls.__name__, (cls, Changeable), namespace)
-
-
-def content(container: Any) -> list[Any]:
-    """The items of a container stand-in as they are stored, to compare by identity."""
-    if isinstance(container, dict):
-        return [*dict.keys(container), *dict.values(container)]
-    if isinstance(container, set):
-        return sorted(set.__iter__(container), key=id)
-    return list(list.__iter__(container) if isinstance(container, list) else iter(container))
-
-
-def container(session: Session, obj: Any, path: Path) -> Any:
-    """The stand-in of a captured list, tuple, dict, set or deque, guarded by structure, its items by path."""
-    cls = type(obj)
-    if cls is tuple and all(type(item) in _LEAVES for item in obj):
-        session.captures.guard(path, "value", obj)
-        return obj
-    user = is_user_class(cls) and can_rebuild(cls) and not _is_plain_namedtuple(cls)
-    if isinstance(obj, tuple):
-        return _tuple(session, obj, path, user)
-    if cls is types.MappingProxyType:
-        session.captures.guard(path, "type", cls)
-        return types.MappingProxyType(dict(_dict_items(session, obj, path)))
-    if user:
-        new = _user_standin(session, obj, path)
-    else:
-        captured = _captured_class(cls)
-        new = captured.__new__(captured)
-        captured._nufunc_path.__set__(new, path)  # type: ignore[attr-defined]
-        session.remember(obj, new, path)
-    leaves = type(obj) in (list, dict, set) and all(
-        type(item) in _LEAVES for item in (obj.values() if cls is dict else obj)
+    return type(
+        "_Rebuilt", (_Rebuilt,), {"__slots__": (), **{name: guarded(name) for name in mutators(base)}}
     )
-    if leaves or isinstance(obj, set):
-        session.captures.guard(path, "value", cls(obj) if leaves else obj.copy())
-    else:
-        session.captures.guard(path, "type", cls)
-    _fill(session, new, obj, path, leaves)
-    return new
-
-
-def _fill(session: Session, new: Any, obj: Any, path: Path, leaves: bool) -> None:
-    if isinstance(obj, dict):
-        if isinstance(obj, collections.defaultdict):
-            new.__init__(obj.default_factory)
-        items = dict.items(obj) if leaves else _dict_items(session, obj, path)
-        base = collections.OrderedDict if isinstance(obj, collections.OrderedDict) else dict
-        for key, item in items:
-            base.__setitem__(new, key, item)
-    elif isinstance(obj, set):
-        set.update(new, obj)
-    else:
-        if not leaves:
-            session.captures.guard(path, "len", len(obj))
-        kind = "list item" if isinstance(obj, list) else "item"
-        base_append: Any = list.append if isinstance(obj, list) else collections.deque.append
-        for index, item in enumerate(obj):
-            base_append(new, item if leaves else session.hand_out(item, path.child(kind, index)))
-
-
-def _dict_items(session: Session, obj: Any, path: Path) -> Any:
-    session.captures.guard(path, "keys", tuple(obj))
-    kind = "item" if type(obj) in (dict, types.MappingProxyType) else "dict item"
-    for key, item in list(obj.items() if kind == "item" else dict.items(obj)):
-        yield key, session.hand_out(item, path.child(kind, key))
-
-
-def _is_plain_namedtuple(cls: type) -> bool:
-    return cls.__bases__ == (tuple,) and "_fields" in vars(cls) and not _own_functions(cls)
-
-
-def _own_functions(cls: type) -> bool:
-    generated = ("__new__", "_make", "_replace", "_asdict", "__repr__", "__getnewargs__", "__replace__")
-    own = (member for name, member in vars(cls).items() if name not in generated)
-    return any(isinstance(member, FunctionType) for member in own)
-
-
-def _tuple(session: Session, obj: Any, path: Path, user: bool) -> Any:
-    cls = type(obj)
-    session.captures.guard(path, "type", cls)
-    session.captures.guard(path, "len", len(obj))
-    items = [session.hand_out(item, path.item(index)) for index, item in enumerate(tuple.__iter__(obj))]
-    if cls is tuple:
-        return tuple(items)
-    standin_class: Any = session.hand_out(cls, path.child("type")) if user else cls
-    return session.remember(obj, tuple.__new__(standin_class, items), path)
-
-
-# -- classes
 
 
 def can_rebuild(cls: type) -> bool:
     """Whether a user class can be rebuilt: exceptions must stay catchable, enums stay themselves."""
     return (
-        type(cls) in (type, abc.ABCMeta)
+        (type(cls) in _METACLASSES or (is_user_class(type(cls)) and _solid_base(type(cls)) is type))
         and not issubclass(cls, BaseException | enum.Enum | np.ndarray | type)
+        and not is_plain_namedtuple(cls)
         and original_type(cls) is cls
     )
 
 
 # Made anew by the class statement, or must not run twice.
-_LEFT_OUT = frozenset(
-    (
-        "__dict__",
-        "__weakref__",
-        "__init_subclass__",
-        "__del__",
-        "__abstractmethods__",
-        "_abc_impl",
-        "__classcell__",
-    )
-)
-_CALLED = (FunctionType, staticmethod, classmethod, functools.cached_property, functools.partialmethod)
+_LEFT_OUT = frozenset("__dict__ __weakref__ __init_subclass__ __del__ __abstractmethods__ _abc_impl".split())
 _AS_THEY_ARE = frozenset(("__annotate__", "__annotate_func__", "__annotations_cache__", "__class_getitem__"))
+_CALLED = (FunctionType, staticmethod, classmethod, functools.cached_property, functools.partialmethod)
 
 
 def rebuild_class(session: Session, cls: type, path: Path) -> type:
@@ -220,19 +133,50 @@ def rebuild_class(session: Session, cls: type, path: Path) -> type:
         session.hand_out(base, path.child("base", index)) if is_user_class(base) else base
         for index, base in enumerate(cls.__bases__)
     )
-    namespace: dict[str, Any] = {}
+    if not any(issubclass(base, _Quiet) for base in bases):
+        bases = (_first_base(cls), *(base for base in bases if base is not object))
+    namespace: dict[str, Any] = {ORIGINAL: cls}
     for name, member in vars(cls).items():
         if name not in _LEFT_OUT and not isinstance(member, types.MemberDescriptorType):
             namespace[name] = _member(session, name, member, path)
-    namespace[_ORIGINAL] = cls
-    new = type(cls)(cls.__name__, bases, namespace)
+    slots = namespace.pop("__slots__", None)
+    if issubclass(cls, tuple):
+        namespace["__slots__"] = ()
+    new = _new_class(type(cls), cls.__name__, bases, namespace)
+    if slots is not None:
+        # Instances need a dictionary for their state: the slots become ordinary attributes, the name stays.
+        type.__setattr__(new, "__slots__", slots)
     session.remember(cls, new, path)
     given = dict(vars(new))
-    session.classes.append((new, given, path))
+    session.classes.append((new, given))
     for member in namespace.values():
         if isinstance(member, _Member):
             member.given = given
     return new
+
+
+def _first_base(cls: type) -> type:
+    base = _solid_base(cls)
+    if issubclass(base, tuple) or any(
+        "__getattribute__" in vars(b) and is_user_class(b) for b in cls.__mro__
+    ):
+        return _Quiet  # immutable; or never a stand-in (see user_standin)
+    return _container_base(base) if base in _CONTAINER_BASES else _Rebuilt
+
+
+_CONTAINER_BASES = (dict, list, set, collections.deque, collections.OrderedDict, collections.defaultdict)
+
+
+def _new_class(metaclass: type, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:
+    """A class made without the metaclass's own code, whose results the namespace already holds."""
+    make: Any = abc.ABCMeta.__new__ if issubclass(metaclass, abc.ABCMeta) else type.__new__
+    made: type = make(metaclass, name, bases, namespace)
+    return made
+
+
+def _solid_base(cls: type) -> type:
+    """The innermost base that is not made by a class statement: C code may expect its layout to be filled."""
+    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
 
 
 def _member(session: Session, name: str, member: Any, path: Path) -> Any:
@@ -243,6 +187,8 @@ def _member(session: Session, name: str, member: Any, path: Path) -> Any:
         return _lazy_property(session, member, where)
     if isinstance(member, _CALLED):
         return _Member(session, name, member, where)
+    if hasattr(type(member), "__nufunc_parts__"):
+        return _Member(session, name, member, where)  # a decorated method: the same transform of its stand-in
     if name.startswith("__") and name.endswith("__"):
         return member
     if hasattr(type(member), "__get__"):
@@ -280,7 +226,7 @@ class _Member:
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
         standin = self._resolve()
         if self.owner is not None and self.given is not None:
-            type.__setattr__(self.owner, self.name, standin)  # type: ignore[call-arg]
+            type.__setattr__(self.owner, self.name, standin)
             self.given[self.name] = standin
         get = getattr(type(standin), "__get__", None)
         return standin if get is None else get(standin, obj, owner)
@@ -290,7 +236,7 @@ class _Member:
         if isinstance(member, staticmethod | classmethod):
             return type(member)(hand_out(member.__func__, path.attr("__func__")))
         if isinstance(member, functools.cached_property):
-            cached = functools.cached_property(hand_out(member.func, path.attr("func")))
+            cached: Any = functools.cached_property(hand_out(member.func, path.attr("func")))
             cached.__set_name__(self.owner or object, self.name)
             return cached
         if isinstance(member, functools.partialmethod):
@@ -304,130 +250,69 @@ class _Member:
 class _DataMember(_Member):
     """A descriptor of a user class that defines `__set__` too."""
 
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        standin = self._resolve()
+        return type(standin).__get__(standin, obj, owner)
+
     def __set__(self, obj: Any, value: Any) -> None:
         standin = self._resolve()
         type(standin).__set__(standin, obj, value)
 
 
-# -- instances
+# -- captured instances of user classes
 
 
 class _State:
     """What a stand-in of an instance knows: the original, its path, and what it has handed out."""
 
-    __slots__ = ("cache", "original", "path", "plain", "session")
+    __slots__ = ("cache", "original", "path", "session")
 
-    def __init__(self, session: Session, original: Any, path: Path, plain: type) -> None:
+    def __init__(self, session: Session, original: Any, path: Path) -> None:
         self.session = session
         self.original = original
         self.path = path
-        self.plain = plain  # the class that makes ordinary objects
         self.cache: dict[str, Any] = {}
 
 
 def user_instance(session: Session, obj: Any, path: Path) -> Any:
     """The stand-in of a captured instance of a user class."""
-    if not can_rebuild(type(obj)):
-        return session.as_it_is(obj, path)
     session.captures.guard(path, "type", type(obj))
-    return _user_standin(session, obj, path)
+    return user_standin(session, obj, path)
 
 
-def _user_standin(session: Session, obj: Any, path: Path) -> Any:
+def user_standin(session: Session, obj: Any, path: Path) -> Any:
+    """The stand-in without a guard of its own, and without items if it is a container."""
     cls = type(obj)
-    for base in cls.__mro__:
-        if "__getattribute__" in vars(base) and is_user_class(base):
-            raise UnguardedCaptureError(
-                f"{source(path)} is of class {cls.__qualname__}, which defines __getattribute__: what it "
-                "reaches cannot be looked up again at the next call; pass it as an argument instead",
-                user_location(),
-            )
-    plain = session.hand_out(cls, path.child("type"))
-    standin_class = _instance_class(plain, _attribute_of_user)
-    return _make(session, obj, path, plain, standin_class)
-
-
-def library_instance(session: Session, obj: Any, path: Path) -> Any:
-    """The stand-in of an instance of a library class: attributes by path, methods run on the original."""
-    cls = type(obj)
-    if not hasattr(obj, "__dict__") or type(cls) not in (type, abc.ABCMeta) or isinstance(obj, Callable):  # type: ignore[arg-type]
-        return session.as_it_is(obj, path)
-    if cls is not types.SimpleNamespace and (
-        not cls.__flags__ & _BASE_TYPE
-        or cls.__getattribute__ is not object.__getattribute__
-        or _solid_base(cls) is not object
-    ):
-        return session.as_it_is(obj, path)
-    session.captures.guard(path, "type", cls)
-    return _make(session, obj, path, cls, _instance_class(cls, _attribute_of_library))
-
-
-def _solid_base(cls: type) -> type:
-    """The innermost base that is not made by a class statement: C code may expect its layout to be filled."""
-    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
-
-
-def _make(session: Session, obj: Any, path: Path, plain: type, standin_class: Any) -> Any:
-    base = _solid_base(plain)
-    filled = base in (dict, list, set, collections.deque, types.SimpleNamespace)
-    new = (base if filled else object).__new__(standin_class)
-    standin_class._nufunc_state.__set__(new, _State(session, obj, path, plain))
+    if not can_rebuild(cls):
+        raise _unguarded(path, f"is of class {cls.__qualname__}, a special class that is not looked into")
+    plain: Any = session.hand_out(cls, path.child("type"))
+    if not issubclass(plain, _Rebuilt):
+        raise _unguarded(path, f"is of class {cls.__qualname__}, which defines __getattribute__")
+    base = _solid_base(cls)
+    new = (base if base in _CONTAINER_BASES else object).__new__(plain)
+    attributes = object.__getattribute__(new, "__dict__")
+    attributes[_STATE] = _State(session, obj, path)
+    session.instances.append((attributes, path))
     return session.remember(obj, new, path)
 
 
-def _instance_class(plain: Any, attribute: Callable[[Any, _State, str], Any]) -> type:
-    """The class of the stand-ins of instances of `plain`: one per rebuilt class, so one per trace."""
-    found = vars(plain).get("__nufunc_standin__")
-    return found if found is not None and plain in found.__bases__ else _new_instance_class(plain, attribute)
+def _unguarded(path: Path, what: str) -> UnguardedCaptureError:
+    return UnguardedCaptureError(
+        f"{source(path)} {what}: what it holds cannot be looked up again at the next call; pass the "
+        "values that are used as arguments instead",
+        user_location(),
+    )
 
 
-def _new_instance_class(plain: Any, attribute: Callable[[Any, _State, str], Any]) -> type:
-    def getattribute(self: Any, name: str) -> Any:
-        return attribute(self, state_of(self), name)
-
-    def refuse(self: Any, name: str, value: object = None) -> None:
-        raise MutationError(
-            f"attribute {name!r} of a captured {plain.__qualname__} ({source(state_of(self).path)}) is "
-            f"assigned {LOST}",
-            user_location(),
-        )
-
-    def new(cls: type, *args: Any, **kwargs: Any) -> Any:
-        return plain(*args, **kwargs)  # type(self)(...): an ordinary object
-
-    def reduce(self: Any, protocol: object = None) -> tuple[Any, ...]:
-        return copyreg.__newobj__, (plain,), dict(self.__dict__)  # type: ignore[attr-defined]
-
-    namespace: dict[str, Any] = {
-        "__slots__": ("_nufunc_state",),
-        "__getattribute__": getattribute,
-        "__setattr__": refuse,
-        "__delattr__": refuse,
-        "__new__": new,
-        "__qualname__": plain.__qualname__,
-        "__module__": plain.__module__,
-        _ORIGINAL: original_type(plain),
-    }
-    if "__reduce_ex__" not in vars(plain):
-        namespace["__reduce_ex__"] = reduce
-    if issubclass(plain, (list, dict, set, collections.deque)):
-        namespace.update(_refusals(plain))
-        namespace["_nufunc_path"] = property(lambda self: state_of(self).path)
-    made: Any = type(plain)(plain.__name__, (plain,), namespace)
-    state_of = made._nufunc_state.__get__
-    return made
-
-
-def _attribute_of_user(self: Any, state: _State, name: str) -> Any:
+def _attribute(self: Any, state: _State, name: str) -> Any:
+    """An attribute of a captured instance of a user class."""
     cache = state.cache
     if name in cache:
         return cache[name]
     if name == "__dict__":
         standin = cache[name] = _attributes(state)
         return standin
-    if name == "__class__":
-        return state.plain
-    if name.startswith(("__", "_nufunc_")) and (name.endswith("__") or name == "_nufunc_path"):
+    if name.startswith("__") and name.endswith("__"):
         return object.__getattribute__(self, name)
     original, path, session = state.original, state.path, state.session
     member = next((vars(base)[name] for base in type(original).__mro__ if name in vars(base)), None)
@@ -443,14 +328,14 @@ def _attribute_of_user(self: Any, state: _State, name: str) -> Any:
             return standin
         session.captures.guard(path, "no attr", name)
     if isinstance(member, functools.cached_property):
-        function = session.hand_out(member.func, _owner_path(state, name).attr("func"))
+        function = session.hand_out(member.func, _member_path(state, name).attr("func"))
         standin = cache[name] = function(self)
         return standin
     # A method or class attribute; an AttributeError leads to the user's __getattr__.
     return object.__getattribute__(self, name)
 
 
-def _owner_path(state: _State, name: str) -> Path:
+def _member_path(state: _State, name: str) -> Path:
     """The path of the class member `name` of an instance's class or of the base that defines it."""
     path, cls = state.path.child("type"), type(state.original)
     while name not in vars(cls):
@@ -461,29 +346,90 @@ def _owner_path(state: _State, name: str) -> Path:
 
 def _attributes(state: _State) -> Any:
     """The instance dictionary of a stand-in: as a captured dict."""
-    attributes = vars(state.original)
-    return state.session.hand_out(attributes, state.path.attr("__dict__"))
+    return state.session.hand_out(vars(state.original), state.path.attr("__dict__"))
 
 
-def _attribute_of_library(self: Any, state: _State, name: str) -> Any:
+# -- captured instances of library classes
+
+# C types of the standard library that hold numbers: what is read from them could not be followed.
+_NUMBER_HOLDERS = frozenset(("array", "mmap", "ctypes", "_ctypes"))
+
+
+def library_instance(session: Session, obj: Any, path: Path) -> Any:
+    """The stand-in of an instance of a library class: attributes by path, methods run on the original."""
+    cls: Any = type(obj)
+    if hasattr(obj, "__dict__") and _can_stand_in(cls):
+        session.captures.guard(path, "type", cls)
+        base: Any = cls if cls is types.SimpleNamespace else object
+        new: Any = base.__new__(_library_class(cls))
+        type(new)._nufunc_state.__set__(new, _State(session, obj, path))
+        return session.remember(obj, new, path)
+    top = cls.__module__.partition(".")[0]
+    foreign = top not in sys.stdlib_module_names and not callable(obj)
+    if foreign or top in _NUMBER_HOLDERS or isinstance(obj, bytearray | memoryview):
+        raise _unguarded(path, f"is a {cls.__qualname__} of library code")
+    return session.as_it_is(obj, path)
+
+
+def _can_stand_in(cls: type) -> bool:
+    if cls is types.SimpleNamespace:
+        return True
+    getter: Any = cls.__getattribute__
+    plain = getter is object.__getattribute__ and _solid_base(cls) is object
+    return plain and bool(cls.__flags__ & _BASE_TYPE) and type(cls) in _METACLASSES
+
+
+@functools.lru_cache(maxsize=256)
+def _library_class(cls: Any) -> Any:
+    """The subclass of a library class whose instances are stand-ins."""
+
+    def getattribute(self: Any, name: str) -> Any:
+        return _attribute_of_library(state_of(self), name)
+
+    def refuse(self: Any, name: str, value: object = None) -> None:
+        raise MutationError(
+            f"attribute {name!r} of a captured {cls.__qualname__} ({source(state_of(self).path)}) is "
+            f"assigned {LOST}",
+            user_location(),
+        )
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state = state_of(self)
+        return checked(state.original)(*args, **kwargs)
+
+    namespace: dict[str, Any] = {
+        "__slots__": ("_nufunc_state",),
+        "__getattribute__": getattribute,
+        "__setattr__": refuse,
+        "__delattr__": refuse,
+        "__qualname__": cls.__qualname__,
+        "__module__": cls.__module__,
+        ORIGINAL: cls,
+    }
+    if callable(cls.__dict__.get("__call__")):
+        namespace["__call__"] = call
+    bases = (cls, _Quiet) if cls is types.SimpleNamespace else (_Quiet, cls)
+    made: Any = _new_class(type(cls), cls.__name__, bases, namespace)
+    state_of = made._nufunc_state.__get__
+    return made
+
+
+def _attribute_of_library(state: _State, name: str) -> Any:
     cache, original = state.cache, state.original
     if name in cache:
         return cache[name]
     if name == "__dict__":
         standin = cache[name] = _attributes(state)
         return standin
-    if name == "__class__":
-        return state.plain
     if name in vars(original):
         standin = cache[name] = state.session.hand_out(vars(original)[name], state.path.attr(name))
         return standin
     value = getattr(original, name)
     if isinstance(value, np.ndarray | np.generic | float | complex):
+        where = source(state.path.attr(name))
         raise UnguardedCaptureError(
-            f"{source(state.path.attr(name))} is computed by library code ({type(original).__qualname__}): "
-            "that would be done once, while tracing; pass it as an argument instead",
+            f"{where} is computed by library code ({type(original).__qualname__}): that would be done "
+            "once, while tracing; pass it as an argument instead",
             user_location(),
         )
-    from nufunc.tracer.view import checked
-
     return checked(value) if callable(value) and not isinstance(value, type) else value

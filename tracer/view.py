@@ -14,7 +14,7 @@ assignment that was executed is an error.
 
 User code is what `usercode.is_user_code` says. Library functions are called as they are, but one that
 returns an array or a float from plain arguments raises `UnguardedCaptureError`, except for the pure modules
-of the standard library in `_PURE`.
+of the standard library (`library.checked`).
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from nufunc.ir.errors import Location, MutationError, UnguardedCaptureError
-from nufunc.tracer import standins
+from nufunc.tracer import containers, standins
 from nufunc.tracer.captures import STRONG, WEAK, Captures, Path, defaults_shape, source
-from nufunc.tracer.standins import LOST, original_type
+from nufunc.tracer.containers import LOST, original_type
+from nufunc.tracer.library import checked
 from nufunc.tracer.usercode import is_own, is_user_class, is_user_code, is_user_module, user_location
 
 __all__ = ["GlobalsView", "Hooks", "Session", "instrument", "is_instrumented", "session_of", "user_location"]
@@ -48,13 +49,13 @@ _MISSING = object()
 class Hooks(Protocol):
     """What the tracer tells the view."""
 
-    def swap(self, obj: object) -> object:
+    def swap(self, obj: Any) -> Any:
         """The traced stand-in of a NumPy, math, SciPy or builtin object; `obj` itself where there is none."""
 
-    def array(self, value: Any, path: Path) -> object:
+    def array(self, value: Any, path: Path) -> Any:
         """The stand-in of a captured ndarray or NumPy scalar."""
 
-    def number(self, value: float | complex, path: Path) -> object:
+    def number(self, value: Any, path: Path) -> Any:
         """The stand-in of a captured Python float or complex."""
 
 
@@ -139,7 +140,7 @@ class GlobalsView(dict[str, Any]):
     ) -> Any:
         """`import` inside a function: the module's stand-in."""
         module = builtins.__import__(name, self.base, None, fromlist, level)
-        return self.session.hand_out(module, self.session.module_path(module.__name__))
+        return self.session.hand_out(module, self.session.module_path(module))
 
 
 class _BuiltinsView(dict[str, Any]):
@@ -174,7 +175,8 @@ class Session:
         self._cells: list[_Cell] = []
         self._functions: list[tuple[FunctionType, dict[str, Any], Path]] = []
         self._containers: list[tuple[Any, list[Any], Path]] = []
-        self.classes: list[tuple[type, dict[str, Any], Path]] = []
+        self.classes: list[tuple[type, dict[str, Any]]] = []
+        self.instances: list[tuple[dict[str, Any], Path]] = []  # the own dictionaries of stand-ins
 
     # -- handing out
 
@@ -209,9 +211,11 @@ class Session:
         """The instrumented form of a user class, to rebuild arguments of it; `original_type` undoes it."""
         return self.hand_out(cls, Path.constant(cls))
 
-    def module_path(self, name: str) -> Path:
+    def module_path(self, module: ModuleType) -> Path:
         """The path of an imported module: one per module, so that importing again adds no guard."""
-        return self._modules.setdefault(name, Path.module(name))
+        name = module.__name__
+        listed = sys.modules.get(name) is module
+        return self._modules.setdefault(name, Path.module(name) if listed else Path.constant(module))
 
     def remember(self, obj: object, standin: Any, path: Path) -> Any:
         self._memo[id(obj)] = (obj, standin, path)
@@ -236,6 +240,8 @@ class Session:
             return fn
         if is_user_code(fn):
             return self._recreate(fn, path, self._view(fn, path))
+        if "registry" in vars(fn) and "dispatch" in vars(fn):
+            return self._singledispatch(fn, path)
         wrapped = getattr(fn, "__wrapped__", None)
         if isinstance(wrapped, FunctionType) and is_user_code(wrapped):
             # What a library decorator made of a user function: library globals, the user's function in a
@@ -267,6 +273,9 @@ class Session:
                 content = old.cell_contents
             except ValueError:  # not assigned yet: reading it is Python's own NameError
                 continue
+            if view is None and not isinstance(content, FunctionType):
+                cell.cell_contents = content  # the library's own state
+                continue
             cell.cell_contents = self.hand_out(content, path.child("cell", index, name))
             self._cells.append(_Cell(cell, cell.cell_contents, code, name))
         if fn.__defaults__:
@@ -283,6 +292,16 @@ class Session:
         for name, value in vars(fn).items():
             setattr(new, name, self.hand_out(value, path.attr(name)))
         self._functions.append((new, dict(vars(new)), path))
+        return new
+
+    def _singledispatch(self, fn: Any, path: Path) -> Any:
+        self.captures.guard(path, "type", type(fn))
+        registry = self.hand_out(fn.registry, path.attr("registry"))
+        new = self.remember(fn, functools.singledispatch(registry[object]), path)
+        for cls, implementation in registry.items():
+            new.register(cls, implementation)
+            if is_user_class(cls) and standins.can_rebuild(cls):
+                new.register(self.class_for(cls), implementation)
         return new
 
     def _method(self, method: MethodType, path: Path) -> Any:
@@ -315,8 +334,6 @@ class Session:
 
     def _module(self, module: ModuleType, path: Path) -> Any:
         self.captures.guard(path, "is", module)
-        if is_own(module.__name__) and not is_user_module(module):
-            return module
         return self.remember(module, ModuleView(self, module, path), path)
 
     def _class(self, cls: type, path: Path) -> Any:
@@ -326,9 +343,11 @@ class Session:
         return standins.rebuild_class(self, cls, path)
 
     def _container(self, obj: Any, path: Path) -> Any:
-        standin = standins.container(self, obj, path)
-        if isinstance(standin, standins.Changeable):
-            self._containers.append((standin, standins.content(standin), path))
+        cls = type(obj)
+        user = standins.user_standin if is_user_class(cls) and standins.can_rebuild(cls) else None
+        standin = containers.container(self, obj, path, user)
+        if not isinstance(standin, tuple | types.MappingProxyType):
+            self._containers.append((standin, containers.content(standin), path))
         return standin
 
     def _unguarded(self, obj: Any, path: Path) -> Any:
@@ -386,11 +405,14 @@ class Session:
         for fn, attributes, path in self._functions:
             if _differ(vars(fn), attributes):
                 self._lost(f"an attribute of the function {fn.__qualname__} ({source(path)}) is assigned")
-        for cls, members, _ in self.classes:
+        for cls, members in self.classes:
             if _differ(vars(cls), members):
                 self._lost(f"an attribute of the class {cls.__qualname__} is assigned")
+        for attributes, path in self.instances:
+            if len(attributes) != 1:
+                self._lost(f"an attribute of a captured object ({source(path)}) is assigned")
         for container, items, path in self._containers:
-            now = standins.content(container)
+            now = containers.content(container)
             if len(now) != len(items) or any(a is not b for a, b in zip(now, items)):
                 self._lost(
                     f"a captured {original_type(type(container)).__name__} ({source(path)}) is changed"
@@ -410,7 +432,7 @@ class ModuleView(ModuleType):
     def __getattr__(self, name: str) -> Any:
         session, module, path = vars(self)["__nufunc_view__"]
         value = getattr(module, name)
-        if _is_dunder(name):
+        if _is_dunder(name) or (is_own(module.__name__) and not _looked_into(module, value)):
             return value
         standin = vars(self)[name] = session.hand_out(value, path.attr(name))
         return standin
@@ -426,41 +448,13 @@ class ModuleView(ModuleType):
         return dir(vars(self)["__nufunc_view__"][1])
 
 
-# -- library functions
-
-# Results of these are functions of their arguments: as static as those are.
-_PURE = frozenset(
-    "abc bisect builtins cmath collections contextlib copy dataclasses enum fractions functools heapq "
-    "inspect itertools logging math numbers operator re statistics string textwrap types typing typing_extensions "
-    "warnings".split()
-)
-_IMPURE = frozenset(("random", "secrets", "time", "_random"))
-
-
-def checked(fn: Any) -> Any:
-    """A library function that refuses to return an array or a float: it would become a constant."""
-    module = getattr(fn, "__module__", None)
-    top = module.partition(".")[0] if isinstance(module, str) else ""
-    if not top or top in _PURE or top == "nufunc" or (top.startswith("_") and top[1:] in _PURE):
-        return fn
-    refused = (np.ndarray, np.generic, float, complex)
-    if top in _IMPURE or isinstance(getattr(fn, "__self__", None), random.Random):
-        refused = (*refused, int)
-
-    @functools.wraps(fn, updated=())
-    def call(*args: Any, **kwargs: Any) -> Any:
-        result = fn(*args, **kwargs)
-        items = result if type(result) in (tuple, list) else (result,)
-        if any(isinstance(item, refused) and not isinstance(item, bool) for item in items):
-            raise UnguardedCaptureError(
-                f"the library function {module}.{getattr(fn, '__qualname__', fn)} returned a "
-                f"{type(result).__name__} that would be computed once, while tracing; compute it outside and "
-                "pass it as an argument",
-                user_location(),
-            )
-        return result
-
-    return call
+def _looked_into(module: ModuleType, value: object) -> bool:
+    """Whether an attribute of one of nufunc's own modules is, or may hold, plain NumPy code to trace."""
+    if isinstance(value, FunctionType):
+        return is_user_code(value)
+    if isinstance(value, type):
+        return is_user_class(value)
+    return isinstance(value, ModuleType) or is_user_module(module)
 
 
 # -- small helpers
@@ -478,8 +472,10 @@ def _holds(cell: CellType, given: object) -> bool:
 
 
 def _differ(now: Any, before: dict[str, Any]) -> bool:
-    return len(now) != len(before) or any(
-        now.get(name, _MISSING) is not value for name, value in before.items()
+    """Whether a namespace has changed, but for names such as __slotnames__ that Python itself adds."""
+    names = [name for name in now if not _is_dunder(name)]
+    return any(now[name] is not before.get(name, _MISSING) for name in names) or any(
+        name not in now for name in before
     )
 
 
@@ -524,6 +520,6 @@ _BY_BASE: tuple[tuple[Any, Callable[[Session, Any, Path], Any]], ...] = (
     (random.Random, Session._unguarded),
     ((float, complex), Session._unguarded),
     ((int, str, bytes), Session._by_value),
-    (standins.CONTAINERS, Session._container),
+    (containers.CONTAINERS, Session._container),
 )
 assert sys.implementation.name == "cpython", "the view of globals relies on CPython's lookups"

@@ -1,0 +1,472 @@
+"""Array: the traced value that user code handles as if it were a numpy.ndarray or NumPy scalar."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from nufunc.ir.errors import DTypeError, Location, TraceError, UnsupportedError
+from nufunc.ir.graph import Value
+from nufunc.ir.types import ArrayType
+from nufunc.tracer.frames import user_location
+
+if TYPE_CHECKING:
+    from nufunc.tracer.trace import Trace
+
+
+class Root:
+    """The memory that an array and its views share; `version` counts the writes to it."""
+
+    __slots__ = ("version",)
+
+    def __init__(self) -> None:
+        self.version = 0
+
+
+class DynamicView:
+    """How an array aliases its base through a traced index: it is read again, or written through, at each use."""
+
+    __slots__ = ("read", "store")
+
+    def __init__(self, read: Callable[[Trace, Any], Value], store: Callable[[Trace, Any, Value], None]) -> None:
+        self.read = read
+        self.store = store
+
+
+def _namespace() -> Any:
+    from nufunc.tracer import np_namespace
+
+    return np_namespace.numpy
+
+
+class Array:
+    """A traced array.
+
+    `weak`: a Python scalar in NEP 50's sense. `scalar`: a NumPy scalar (immutable) rather than a 0-d array.
+    `strides`: element strides as NumPy would have them, None for C order. `base` and `via` say how it aliases
+    another Array. `affine` says how an int scalar came from another one by static ints. `known` holds the values where they are static and nothing has been written.
+    """
+
+    __array_priority__ = 1000.0
+    __slots__ = (
+        "_constant", "affine", "base", "dynamic", "key", "location", "owner", "readonly", "root", "scalar", "strides_", "value", "via",
+        "weak",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        trace: Trace,
+        value: Value,
+        *,
+        weak: bool = False,
+        strides: tuple[int, ...] | None = None,
+        scalar: bool = False,
+        constant: np.ndarray | None = None,
+        base: Array | None = None,
+        via: Any = None,
+        readonly: str = "",
+    ) -> None:
+        self.owner = trace
+        self.value = value
+        self.weak = weak
+        self.strides_ = strides
+        self.scalar = scalar
+        self.base = base
+        self.via = via
+        self.root: Root = Root() if base is None else base.root
+        self.dynamic: bool = isinstance(via, DynamicView) or (base is not None and base.dynamic)
+        self.readonly = readonly or ("" if base is None else base.readonly)
+        self._constant = constant
+        self.key: Any = None  # for the view x[key]: the key, so that x[key] += y stores once
+        self.affine: tuple[Array, int, int] | None = None  # for an int scalar: origin * scale + offset
+        self.location: Location | None = user_location()
+
+    # -- what is known statically
+
+    @property
+    def type(self) -> ArrayType:
+        return self.value.type
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.type.shape
+
+    @shape.setter
+    def shape(self, shape: Any) -> None:
+        raise UnsupportedError("assigning to .shape of a traced array: use x = x.reshape(...)", user_location())
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.value.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.value.type.shape)
+
+    @property
+    def size(self) -> int:
+        return self.value.type.size
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.value.type.nbytes
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        from nufunc.tracer.layout import c_strides
+
+        strides = c_strides(self.shape) if self.strides_ is None else self.strides_
+        return tuple(s * self.itemsize for s in strides)
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """The values, where they are static in the trace that runs now."""
+        from nufunc.tracer.trace import current
+
+        if self._constant is None or self.root.version or (self.owner is not current() and not self.scalar):
+            return None
+        return self._constant
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        made = f", made at {self.location.file}:{self.location.line}" if self.location else ""
+        return f"Array({self.type}{made})"
+
+    # -- conversions to concrete values: errors that say what to do
+
+    def _refuse(self, what: str, instead: str) -> NoReturn:
+        where = f" (the value was made at {self.location})" if self.location else ""
+        raise TraceError(f"{what} needs a concrete value, but {self.type} is traced{where}: {instead}. Used at:", user_location())
+
+    def _item(self) -> Any:
+        known = self.known
+        return known.item() if known is not None and known.size == 1 else None
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                "The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()"
+            )
+        value = self._item()
+        if value is None:
+            self._refuse(
+                "bool(), and so if, while, and, or, not, assert",
+                "use np.where(condition, x, y) to choose between values, nf.cond to branch, nf.while_loop to loop, "
+                "& | ~ for logic, or pass the value as a static argument",
+            )
+        return bool(value)
+
+    def __int__(self) -> int:
+        value = self._item()
+        if value is None:
+            self._refuse("int()", "use x.astype(np.int64), or pass the value as a static argument (a Python int)")
+        return int(value)
+
+    def __float__(self) -> float:
+        value = self._item()
+        if value is None:
+            self._refuse(
+                "float()",
+                "leave the value an array (x.astype(np.float64)), use nf.numpy instead of math, or store into an array "
+                "made by nf.numpy",
+            )
+        return float(value)
+
+    def __complex__(self) -> complex:
+        value = self._item()
+        if value is None:
+            self._refuse("complex()", "use x.astype(np.complex128)")
+        return complex(value)
+
+    def __index__(self) -> int:
+        value = self._item()
+        if value is None or self.dtype.kind not in "iub" or isinstance(value, bool):
+            if self.dtype.kind not in "iu":
+                raise TypeError("only integer scalar arrays can be converted to a scalar index")
+            self._refuse(
+                "an index, a shape, or range()",
+                "use nf.fori_loop(lower, upper, body, init) instead of range(n), index traced arrays with it, or pass "
+                "the value as a static argument (a Python int)",
+            )
+        return int(value)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        self._refuse(
+            "numpy.asarray(), or a function that converts its arguments to ndarrays,",
+            "use the functions of nf.numpy (also for a concrete array that is assigned to or indexed)",
+        )
+
+    def item(self, *args: Any) -> Any:
+        """The element as a scalar; a Python scalar where it is static, else a traced (weak) one."""
+        if args:
+            index = args[0] if len(args) == 1 else args
+            return (self.ravel() if isinstance(index, int) else self)[index].item()
+        if self.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        value = self._item()
+        if value is None:
+            self._refuse("x.item()", "use x[()] or x.reshape(()) to have a scalar that stays traced")
+        return value
+
+    def tolist(self) -> Any:
+        if self.known is not None:
+            return self.known.tolist()
+        self._refuse("x.tolist()", "keep the array, or use list(x) to have its rows as traced values")
+
+    def tobytes(self, order: str = "C") -> NoReturn:
+        self._refuse("x.tobytes()", "return the array and convert it outside")
+
+    __hash__ = None  # type: ignore[assignment]  # unhashable, as an ndarray is
+
+    def __copy__(self) -> Array:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> Array:
+        return self.copy()
+
+    def __reduce__(self) -> NoReturn:
+        self._refuse("pickling", "return the array and pickle it outside")
+
+    # -- NumPy's protocols
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        from nufunc.tracer import dispatch
+
+        return dispatch.array_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        from nufunc.tracer import dispatch
+
+        return dispatch.array_function(func, args, kwargs)
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return _namespace()
+
+    # -- indexing and iteration
+
+    def __getitem__(self, key: Any) -> Array:
+        from nufunc.tracer import np_indexing
+
+        return np_indexing.getitem(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        from nufunc.tracer import np_indexing
+
+        np_indexing.setitem(self, key, value)
+
+    def __iter__(self) -> Iterator[Array]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __contains__(self, item: Any) -> Any:
+        return bool(_namespace().any(self == item))
+
+    @property
+    def flat(self) -> Any:
+        from nufunc.tracer import np_indexing
+
+        return np_indexing.Flat(self)
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        self.flat[:] = value
+
+    # -- parts
+
+    @property
+    def T(self) -> Array:
+        return self.transpose()
+
+    @property
+    def mT(self) -> Array:
+        return _namespace().matrix_transpose(self)
+
+    @property
+    def real(self) -> Array:
+        return _namespace().real(self)
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        _namespace()._assign_part(self, "real", value)
+
+    @property
+    def imag(self) -> Array:
+        return _namespace().imag(self)
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        _namespace()._assign_part(self, "imag", value)
+
+    @property
+    def flags(self) -> Any:
+        raise UnsupportedError("x.flags of a traced array", user_location())
+
+    def view(self, dtype: Any = None, type: Any = None) -> Array:
+        """x.view() and a view of the same dtype; other dtypes reinterpret bytes, which is not supported."""
+        if type not in (None, np.ndarray) or (dtype is not None and np.dtype(dtype) != self.dtype):
+            raise UnsupportedError("x.view(dtype) of a traced array; use x.astype(dtype) to convert", user_location())
+        return self[...]
+
+    # -- methods: the function of the same name
+
+    def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
+        return _namespace().reshape(self, shape[0] if len(shape) == 1 else shape, order=order, copy=copy)
+
+    def transpose(self, *axes: Any) -> Array:
+        if not axes or axes == (None,):
+            return _namespace().transpose(self)
+        return _namespace().transpose(self, axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes)
+
+    def copy(self, order: str = "C") -> Array:
+        return _namespace().copy(self, order=order)
+
+    def flatten(self, order: str = "C") -> Array:
+        return _namespace()._flatten(self, order)
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
+
+    def round(self, decimals: int = 0, out: Any = None) -> Array:
+        return _namespace().round(self, decimals, out=out)
+
+    def conj(self) -> Array:
+        return _namespace().conjugate(self)
+
+    conjugate = conj
+
+    def sort(self, axis: int = -1, kind: Any = None, order: Any = None) -> None:
+        self[...] = _namespace().sort(self, axis=axis)
+
+    def dot(self, b: Any, out: Any = None) -> Array:
+        return _namespace().dot(self, b, out=out)
+
+    def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> Array:
+        return _namespace().searchsorted(self, v, side=side, sorter=sorter)
+
+    def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Array:
+        return _namespace().compress(condition, self, axis=axis, out=out)
+
+    def put(self, indices: Any, values: Any, mode: str = "raise") -> None:
+        _namespace().put(self, indices, values, mode=mode)
+
+    def resize(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UnsupportedError("x.resize() in place; use np.resize(x, shape)", user_location())
+
+    def partition(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UnsupportedError("x.partition(); use np.sort", user_location())
+
+    def tofile(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse("x.tofile()", "return the array and write it outside")
+
+    def is_integer(self) -> NoReturn:
+        self._refuse("x.is_integer()", "use np.floor(x) == x")
+
+    def __divmod__(self, other: Any) -> Any:
+        return _namespace().divmod(self, other)
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return _namespace().divmod(other, self)
+
+    def __round__(self, ndigits: int | None = None) -> Array:
+        rounded = _namespace().round(self, ndigits or 0)
+        return rounded.astype(np.int64) if ndigits is None else rounded
+
+
+_UNARY = {"__neg__": "negative", "__pos__": "positive", "__abs__": "absolute", "__invert__": "invert"}
+_COMPARISONS = {
+    "__eq__": "equal", "__ne__": "not_equal", "__lt__": "less", "__le__": "less_equal", "__gt__": "greater",
+    "__ge__": "greater_equal",
+}  # fmt: skip
+_BINARY = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "left_shift", "rshift": "right_shift", "matmul": "matmul",
+}  # fmt: skip
+# Methods that are the function of the same name with the array first.
+_FUNCTIONS = (
+    "sum prod mean std var min max argmin argmax any all cumsum cumprod ptp ravel swapaxes squeeze astype clip take "
+    "repeat trace diagonal nonzero argsort choose argpartition"
+).split()
+
+
+def _install() -> None:
+    """Operators and methods that only forward, from the tables above."""
+
+    def unary(name: str) -> Callable[[Array], Any]:
+        return lambda self: _namespace()._operator(name, (self,))
+
+    def binary(name: str) -> Callable[[Array, Any], Any]:
+        def method(self: Array, other: Any) -> Any:
+            return _namespace()._operator(name, (self, other)) if _operand(other) else NotImplemented
+
+        return method
+
+    def reflected(name: str) -> Callable[[Array, Any], Any]:
+        def method(self: Array, other: Any) -> Any:
+            return _namespace()._operator(name, (other, self)) if _operand(other) else NotImplemented
+
+        return method
+
+    def in_place(name: str) -> Callable[[Array, Any], Any]:
+        def method(self: Array, other: Any) -> Any:
+            if not _operand(other):
+                return NotImplemented
+            return _namespace()._operator(name, (self, other), out=None if self.scalar else self)
+
+        return method
+
+    def forward(name: str) -> Callable[..., Any]:
+        def method(self: Array, *args: Any, **kwargs: Any) -> Any:
+            return getattr(_namespace(), name)(self, *args, **kwargs)
+
+        return method
+
+    methods: dict[str, Callable[..., Any]] = {}
+    for method, name in _UNARY.items():
+        methods[method] = unary(name)
+    for method, name in _COMPARISONS.items():
+        methods[method] = binary(name)
+    for method, name in _BINARY.items():
+        methods[f"__{method}__"] = binary(name)
+        methods[f"__r{method}__"] = reflected(name)
+        methods[f"__i{method}__"] = in_place(name)
+    for name in _FUNCTIONS:
+        methods[name] = forward(name)
+    for name, function in methods.items():
+        function.__name__ = name
+        function.__qualname__ = f"Array.{name}"
+        setattr(Array, name, function)
+
+
+def _operand(x: Any) -> bool:
+    """Whether an operator with `x` on the other side is ours: otherwise Python tries the other operand's method."""
+    if isinstance(x, (Array, bool, int, float, complex, np.generic, list, tuple)):
+        return True
+    return type(x) is np.ndarray or isinstance(x, np.memmap)
+
+
+_install()
+
+
+def check_dtype(dtype: Any) -> np.dtype:
+    """A supported native dtype from anything that NumPy takes for one."""
+    from nufunc.ir.types import dtype_name
+
+    try:
+        resolved = np.dtype(dtype).newbyteorder("=")
+        dtype_name(resolved)
+    except DTypeError as error:
+        raise DTypeError(builtins.str(error), user_location()) from None
+    return resolved

@@ -1,0 +1,110 @@
+"""What stands in for what: the tables behind NumPy's two protocols and the swap of NumPy's objects for traced ones."""
+
+from __future__ import annotations
+
+import math as _math
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.errors import UnsupportedError
+from nufunc.tracer import np_special
+from nufunc.tracer.np_builtins import BUILTINS, math
+from nufunc.tracer.np_core import fail
+from nufunc.tracer.np_namespace import GRIDS, Namespace, numpy
+from nufunc.tracer.np_ufuncs import TracedUfunc
+
+
+def _functions() -> dict[int, tuple[Any, Callable[..., Any]]]:
+    """Traced functions by the identity of NumPy's."""
+    table: dict[int, tuple[Any, Callable[..., Any]]] = {}
+    modules: list[Namespace] = [numpy, numpy.linalg]
+    for module in modules:
+        for value in vars(module).values():
+            original = getattr(value, "original", None)
+            if original is not None and not getattr(value, "unsupported", False):
+                table[id(original)] = (original, value)
+    for name, alias in (("amax", "max"), ("amin", "min"), ("around", "round")):
+        original = getattr(np, name)
+        table[id(original)] = (original, getattr(numpy, alias))
+    return table
+
+
+_TABLE = _functions()
+
+
+def traced(function: Any) -> Callable[..., Any] | None:
+    """The traced function for one of NumPy's (or scipy.special's), or None."""
+    entry = _TABLE.get(id(function))
+    if entry is not None:
+        return entry[1]
+    return _special_function(function)
+
+
+def _special_function(function: Any) -> Callable[..., Any] | None:
+    module = np_special.loaded()
+    name = getattr(function, "__name__", None)
+    if module is None or name not in np_special.SPECIAL or getattr(module, name, None) is not function:
+        return None
+    return np_special.SPECIAL[name]
+
+
+# -- the swap table
+
+
+def _swaps() -> dict[int, tuple[Any, Any]]:
+    """Stand-ins by the identity of what they stand for."""
+    pairs: list[tuple[Any, Any]] = [
+        (np, numpy), (np.linalg, numpy.linalg), (np.fft, numpy.fft), (np.random, numpy.random), (_math, math),
+    ]  # fmt: skip
+    pairs.extend(BUILTINS.items())
+    pairs.extend((getattr(np, name), grid) for name, grid in GRIDS.items())
+    pairs.extend((value, getattr(math, name)) for name, value in vars(_math).items() if callable(value))
+    for original, module in ((np, numpy), (np.linalg, numpy.linalg), (np.fft, numpy.fft), (np.random, numpy.random)):
+        for name in dir(original):
+            value = getattr(original, name)
+            if not name.startswith("_") and callable(value) and not isinstance(value, type) and name not in GRIDS:
+                pairs.append((value, getattr(module, name)))
+    return {id(obj): (obj, stand_in) for obj, stand_in in pairs}
+
+
+_SWAPS = _swaps()
+
+
+def swap(obj: Any) -> Any:
+    """What traced code sees instead of `obj`, which is `obj` itself for everything that needs no stand-in."""
+    entry = _SWAPS.get(id(obj))
+    if entry is not None:
+        return entry[1]
+    module = np_special.loaded()
+    if module is not None:
+        if obj is module:
+            return np_special.special
+        if isinstance(obj, (np.ufunc, types.FunctionType)):
+            name = obj.__name__
+            if getattr(module, name, None) is obj:
+                return np_special.stand_in(name, obj)
+    return obj
+
+
+def array_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """__array_ufunc__: a NumPy ufunc was called on a traced value."""
+    stand_in = traced(ufunc)
+    if stand_in is None:
+        raise fail(UnsupportedError, f"the ufunc {ufunc.__name__!r} of a traced value is not supported")
+    if method == "__call__":
+        return stand_in(*inputs, **kwargs)
+    if not isinstance(stand_in, TracedUfunc):
+        raise fail(UnsupportedError, f"{ufunc.__name__}.{method} of a traced value is not supported")
+    return getattr(stand_in, method)(*inputs, **kwargs)
+
+
+def array_function(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """__array_function__: a NumPy function was called on a traced value."""
+    stand_in = traced(function)
+    if stand_in is None:
+        name = f"{getattr(function, '__module__', 'numpy')}.{getattr(function, '__name__', function)}"
+        raise fail(UnsupportedError, f"{name} of a traced value is not supported")
+    return stand_in(*args, **kwargs)

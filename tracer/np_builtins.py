@@ -1,0 +1,235 @@
+"""Stand-ins for Python's own functions: max, min, sum, any, all, sorted, isinstance, and the module math."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import math as _math
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.types import BOOL, FLOAT64, INT64
+from nufunc.tracer.array import Array
+from nufunc.tracer.np_core import as_array, builder, fail, has_traced, value_of, wrap
+from nufunc.tracer.np_misc import where
+from nufunc.tracer.np_reduce import all as np_all
+from nufunc.tracer.np_reduce import any as np_any
+from nufunc.tracer.np_reduce import sum as np_sum
+from nufunc.tracer.np_ufuncs import UFUNCS
+from nufunc.tracer.trace import require
+
+_MISSING = object()
+
+
+def _extreme(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """max or min in Python's sense: a later value wins only where it compares as larger (smaller)."""
+    compare = "greater" if name == "max" else "less"
+
+    @functools.wraps(original)
+    def call(*args: Any, key: Any = None, default: Any = _MISSING) -> Any:
+        items = list(args[0]) if len(args) == 1 and not isinstance(args[0], (str, bytes)) else list(args)
+        keys = items if key is None else [key(item) for item in items]
+        if not has_traced(keys):
+            options = {} if default is _MISSING or len(args) != 1 else {"default": default}
+            return original(items, key=key, **options)
+        if key is not None:
+            raise fail(UnsupportedError, f"{name}() with a key that is traced; use np.arg{name} and index with it")
+        best = items[0]
+        for item in items[1:]:
+            test = UFUNCS[compare](item, best)
+            if type(test) is Array and test.ndim:
+                bool(test)  # as in Python, the truth value of an array is an error
+            if type(test) is not Array:
+                best = item if test else best
+            else:
+                best = _chosen(test, item, best)
+        return best
+
+    return call
+
+
+def _chosen(test: Array, x: Any, y: Any) -> Array:
+    """One of two scalars; weak if both are."""
+    weak = all((v.weak if type(v) is Array else not isinstance(v, np.generic)) for v in (x, y))
+    return wrap(value_of(where(test, x, y)), weak=weak)
+
+
+@functools.wraps(builtins.sum)
+def sum_(iterable: Iterable[Any], /, start: Any = 0) -> Any:
+    if type(iterable) is Array and iterable.ndim and iterable.shape[0] > 8:
+        total = np_sum(iterable, axis=0)
+        return total if isinstance(start, int) and start == 0 and iterable.dtype != BOOL else start + total
+    return builtins.sum(iterable, start)
+
+
+def _quantifier(original: Callable[..., Any], reduce: Callable[..., Any], join: str) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(iterable: Iterable[Any], /) -> Any:
+        if type(iterable) is Array:
+            if iterable.ndim > 1:
+                return original(iterable)
+            return reduce(iterable)
+        # Python stops at the first item that decides; one that is traced does not, so that the rest are combined
+        answer: Any = original is builtins.all
+        for item in iterable:
+            if type(item) is Array and item.known is None:
+                if item.size != 1:
+                    bool(item)
+                test = item.reshape(()) != 0
+                answer = test if type(answer) is bool else UFUNCS[join](answer, test)
+            elif bool(item) is not (original is builtins.all):
+                return not (original is builtins.all)
+        return answer
+
+    return call
+
+
+@functools.wraps(builtins.sorted)
+def sorted_(iterable: Iterable[Any], /, *, key: Any = None, reverse: bool = False) -> Any:
+    items = list(iterable)
+    if has_traced(items if key is None else [key(item) for item in items]):
+        raise fail(UnsupportedError, "sorted() of traced values; use np.sort or np.argsort")
+    return builtins.sorted(items, key=key, reverse=reverse)
+
+
+def represented_type(x: Array) -> type:
+    """The type that a traced value has in the untraced program."""
+    if not x.scalar:
+        return np.ndarray
+    if x.weak:
+        return {"b": bool, "i": int, "u": int, "f": float, "c": complex}[x.dtype.kind]
+    return x.dtype.type
+
+
+@functools.wraps(builtins.isinstance)
+def isinstance_(obj: Any, class_or_tuple: Any, /) -> bool:
+    if type(obj) is not Array or builtins.isinstance(obj, class_or_tuple):
+        return builtins.isinstance(obj, class_or_tuple)
+    return issubclass(represented_type(obj), class_or_tuple)
+
+
+BUILTINS: dict[Any, Any] = {
+    builtins.max: _extreme("max", builtins.max),
+    builtins.min: _extreme("min", builtins.min),
+    builtins.sum: sum_,
+    builtins.any: _quantifier(builtins.any, np_any, "logical_or"),
+    builtins.all: _quantifier(builtins.all, np_all, "logical_and"),
+    builtins.sorted: sorted_,
+    builtins.isinstance: isinstance_,
+}
+
+
+# -- math
+
+
+def _scalar(x: Any) -> Any:
+    """An argument of math: a float64 scalar."""
+    array = as_array(x)
+    if array.size != 1:
+        raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
+    if array.dtype.kind == "c":
+        raise TypeError("must be real number, not complex")
+    b = builder()
+    return b.astype(b.reshaped(value_of(array), ()), FLOAT64)
+
+
+def _float_function(prim: str) -> Callable[..., Any]:
+    return lambda *args: wrap(builder().emit(prim, [_scalar(x) for x in args])[0], weak=True)
+
+
+def _int_function(prim: str) -> Callable[[Any], Any]:
+    def call(x: Any) -> Any:
+        b = builder()
+        return wrap(b.astype(b.emit(prim, (_scalar(x),))[0], INT64), weak=True)
+
+    return call
+
+
+def _ufunc_function(name: str) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        result = UFUNCS[name](*[wrap(_scalar(x)) for x in args])
+        parts = result if isinstance(result, tuple) else (result,)
+        weak = tuple(require().wrap(value_of(part), weak=True, scalar=True) for part in parts)
+        return weak if isinstance(result, tuple) else weak[0]
+
+    return call
+
+
+def _log(x: Any, base: Any = None) -> Any:
+    value = _float_function("log")(x)
+    return value if base is None else value / math.log(base)
+
+
+def _hypot(*coordinates: Any) -> Any:
+    if len(coordinates) == 2:
+        return _float_function("hypot")(*coordinates)
+    return _float_function("sqrt")(builtins.sum(wrap(_scalar(x)) ** 2 for x in coordinates))
+
+
+def _dist(p: Any, q: Any) -> Any:
+    return _hypot(*[a - b for a, b in zip(p, q, strict=True)])
+
+
+def _prod(iterable: Iterable[Any], /, *, start: Any = 1) -> Any:
+    return functools.reduce(lambda a, b: a * b, iterable, start)
+
+
+def _isclose(a: Any, b: Any, *, rel_tol: float = 1e-9, abs_tol: float = 0.0) -> Any:
+    x, y = wrap(_scalar(a)), wrap(_scalar(b))
+    larger = UFUNCS["maximum"](abs(x), abs(y))
+    close = abs(x - y) <= UFUNCS["maximum"](rel_tol * larger, abs_tol)
+    return (close & UFUNCS["isfinite"](x) & UFUNCS["isfinite"](y)) | (x == y)
+
+
+_MATH: dict[str, Callable[..., Any]] = {
+    **{
+        name: _float_function(prim)
+        for name, prim in {
+            "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "sinh": "sinh",
+            "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "exp": "exp",
+            "exp2": "exp2", "expm1": "expm1", "log1p": "log1p", "log2": "log2", "log10": "log10", "sqrt": "sqrt",
+            "cbrt": "cbrt", "fabs": "abs", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "atan2": "atan2",
+            "copysign": "copysign", "fmod": "fmod", "pow": "pow", "nextafter": "nextafter",
+        }.items()
+    },
+    **{name: _int_function(name) for name in ("floor", "ceil", "trunc")},
+    **{
+        name: _ufunc_function(ufunc)
+        for name, ufunc in {
+            "degrees": "degrees", "radians": "radians", "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
+            "modf": "modf",
+        }.items()
+    },
+    "log": _log, "hypot": _hypot, "dist": _dist, "prod": _prod, "isclose": _isclose,
+    "fsum": lambda seq: _float_function("abs")(0.0) + sum_(seq),
+}  # fmt: skip
+
+
+class MathModule(types.ModuleType):
+    """The module math for traced scalars; concrete arguments go to math itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = getattr(_math, name)
+        if not callable(value):
+            return value
+        rule = _MATH.get(name)
+
+        @functools.wraps(value)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not has_traced(args) and not has_traced(kwargs):
+                return value(*args, **kwargs)
+            if rule is None:
+                raise fail(UnsupportedError, f"math.{name} of a traced value is not supported")
+            return rule(*args, **kwargs)
+
+        setattr(self, name, call)
+        return call
+
+
+math: Any = MathModule("math", _math.__doc__)

@@ -1,0 +1,344 @@
+"""What every function of the traced NumPy namespace needs: operands, promotion, broadcasting, axes, calling a ufunc."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.builder import Builder
+from nufunc.ir.errors import BoundsError, DTypeError, NufuncError, ShapeError, TraceError, UnsupportedError
+from nufunc.ir.graph import Value
+from nufunc.ir.types import ArrayType, dtype_name
+from nufunc.tracer.array import Array
+from nufunc.tracer.frames import user_location
+from nufunc.tracer.layout import Strides, broadcast_strides, result_strides
+from nufunc.tracer.trace import Trace, current, require
+
+Scalar = bool | int | float | complex | np.generic
+PYTHON_SCALARS = (bool, int, float, complex)
+
+
+class AxisError(ShapeError, np.exceptions.AxisError):
+    """An axis that an array does not have: NumPy's AxisError, so both ValueError and IndexError."""
+
+
+def fail(kind: type[NufuncError], message: str) -> NufuncError:
+    """An error of this kind that names the user's line; to be raised."""
+    return kind(message, user_location())
+
+
+# -- operands
+
+
+def is_scalar(x: Any) -> bool:
+    """A concrete Python or NumPy scalar."""
+    return isinstance(x, (*PYTHON_SCALARS, np.generic))
+
+
+def has_traced(x: Any) -> bool:
+    """Whether a traced value stands in `x`, nested lists, tuples and dicts included."""
+    if type(x) is Array:
+        return True
+    if isinstance(x, (list, tuple)):
+        return any(has_traced(item) for item in x)
+    if isinstance(x, dict):
+        return any(has_traced(item) for item in x.values())
+    return False
+
+
+def as_array(x: Any) -> Array:
+    """An operand as an Array: scalars keep their weakness, lists are stacked, raw arrays meet the trace's policy."""
+    if type(x) is Array:
+        return x
+    trace = require()
+    if is_scalar(x):
+        return trace.scalar(x)
+    if isinstance(x, (list, tuple, range)):
+        from nufunc.tracer.np_creation import array
+
+        return array(x)
+    if isinstance(x, np.ndarray):
+        if isinstance(x, (np.ma.MaskedArray, np.matrix)):
+            raise fail(UnsupportedError, f"{type(x).__name__} cannot be traced; use a plain ndarray")
+        return trace.on_ndarray(x)
+    if hasattr(x, "__array__"):
+        return trace.on_ndarray(np.asarray(x))
+    raise fail(DTypeError, f"{type(x).__name__!r} object cannot be an operand of a traced NumPy function")
+
+
+def value_of(x: Any) -> Value:
+    """The value of an operand in the current trace."""
+    return require(x).lift(x if type(x) is Array else as_array(x))
+
+
+def wrap(value: Value, *, scalar: bool | None = None, strides: Strides | None = None, weak: bool = False) -> Array:
+    """A new Array; a 0-d one is a NumPy scalar unless said otherwise, as results of NumPy functions are."""
+    is_zero_dim = not value.type.shape
+    return require().wrap(value, scalar=is_zero_dim if scalar is None else scalar, strides=strides, weak=weak)
+
+
+def builder() -> Builder:
+    """The current trace's builder, at the user's line."""
+    return require().b
+
+
+def strides_of(x: Array) -> Strides:
+    from nufunc.tracer.layout import c_strides
+
+    return c_strides(x.shape) if x.strides_ is None else x.strides_
+
+
+def static_int(x: Any, what: str) -> int:
+    """A Python int for a parameter that must be static."""
+    try:
+        return operator.index(x)
+    except TraceError:
+        raise
+    except TypeError:
+        raise fail(DTypeError, f"{what} must be an integer, not {type(x).__name__}") from None
+
+
+def normal_axis(axis: Any, ndim: int, what: str = "") -> int:
+    """An axis counted from 0; AxisError outside."""
+    index = static_int(axis, "axis")
+    if not -ndim <= index < ndim:
+        prefix = f"{what}: " if what else ""
+        raise fail(AxisError, f"{prefix}axis {index} is out of bounds for array of dimension {ndim}")
+    return index % ndim if ndim else 0
+
+
+def normal_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Axes counted from 0 and increasing, from None (all), an int or a tuple."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = [normal_axis(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))]
+    if len(set(axes)) != len(axes):
+        raise fail(ShapeError, "duplicate value in 'axis'")
+    return tuple(sorted(axes))
+
+
+def normal_shape(shape: Any) -> tuple[int, ...]:
+    """A shape from an int or a sequence of ints."""
+    if type(shape) is Array and shape.known is not None:
+        shape = shape.known
+    if isinstance(shape, np.ndarray):
+        shape = shape.tolist()
+    items = shape if isinstance(shape, (tuple, list)) else (shape,)
+    sizes = tuple(static_int(n, "a shape") for n in items)
+    if any(n < 0 for n in sizes):
+        raise fail(ShapeError, "negative dimensions are not allowed")
+    return sizes
+
+
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """NumPy's broadcasting; the error shows all shapes."""
+    first = shapes[0] if shapes else ()
+    if all(s == first for s in shapes):
+        return first
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        shown = " ".join(str(s).replace(" ", "") for s in shapes)
+        raise fail(ShapeError, f"operands could not be broadcast together with shapes {shown}") from None
+
+
+# -- promotion
+
+
+def weak_type(x: Any) -> Any:
+    """What stands for an operand in promotion: its dtype, or int, float, complex for a weak scalar."""
+    if type(x) is Array:
+        if not x.weak:
+            return x.dtype
+        return {"b": np.dtype(bool), "i": int, "u": int, "f": float, "c": complex}[x.dtype.kind]
+    if isinstance(x, np.generic):
+        return x.dtype
+    return np.dtype(bool) if isinstance(x, bool) else type(x)
+
+
+_ZEROS = {int: 0, float: 0.0, complex: 0j}
+
+
+def result_dtype(*operands: Any) -> np.dtype:
+    """numpy.result_type of Arrays, scalars and dtypes."""
+    kinds = [x if isinstance(x, np.dtype) else weak_type(x) for x in operands]
+    try:
+        dtype = np.result_type(*[_ZEROS.get(k, k) for k in kinds])
+    except TypeError as error:
+        raise fail(DTypeError, str(error)) from None
+    return checked(dtype)
+
+
+def checked(dtype: np.dtype) -> np.dtype:
+    """The dtype, if nufunc computes with it."""
+    try:
+        dtype_name(dtype)
+    except DTypeError as error:
+        raise fail(DTypeError, str(error)) from None
+    return dtype
+
+
+@functools.lru_cache(maxsize=4096)
+def _resolve(ufunc: np.ufunc, kinds: tuple[Any, ...], dtype: np.dtype | None) -> tuple[np.dtype, ...]:
+    wanted = (*kinds, *(None,) * ufunc.nout)
+    if dtype is None:
+        return ufunc.resolve_dtypes(wanted)  # type: ignore[return-value]
+    signature = (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
+    return ufunc.resolve_dtypes(wanted, signature=signature)  # type: ignore[return-value]
+
+
+def resolve_dtypes(ufunc: np.ufunc, operands: Sequence[Any], dtype: Any = None) -> tuple[np.dtype, ...]:
+    """The dtypes that NumPy's loop for these operands takes and gives."""
+    wanted = None if dtype is None else np.dtype(dtype)
+    try:
+        dtypes = _resolve(ufunc, tuple(weak_type(x) for x in operands), wanted)
+    except TypeError as error:
+        raise fail(DTypeError, f"{ufunc.__name__}: {error}") from None
+    for given in dtypes:
+        try:
+            dtype_name(given)
+        except DTypeError:
+            taken = ", ".join(str(weak_type(x)) for x in operands)
+            raise fail(
+                DTypeError, f"{ufunc.__name__} of {taken} computes in {given}, which is not supported; convert first"
+            ) from None
+    return dtypes
+
+
+def cast_scalar(x: Any, dtype: np.dtype) -> Any:
+    """A concrete scalar as a Python scalar of a dtype; an int that does not fit raises OverflowError, as in NumPy."""
+    if isinstance(x, int) and not isinstance(x, bool) and dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        if not info.min <= x <= info.max:
+            raise OverflowError(f"Python integer {x} out of bounds for {dtype}")
+        return x
+    with np.errstate(all="ignore"):
+        return np.asarray(x).astype(dtype).item()
+
+
+def operand_value(b: Builder, trace: Trace, x: Any, dtype: np.dtype, shape: tuple[int, ...]) -> Value:
+    """An operand converted and broadcast; concrete scalars become `full` of that shape."""
+    if type(x) is not Array:
+        return b.filled(cast_scalar(x, dtype), ArrayType(shape, dtype))
+    return b.broadcast_to(b.astype(trace.lift(x), dtype), shape)
+
+
+def elementwise_strides(shape: tuple[int, ...], operands: Sequence[Any]) -> Strides | None:
+    """Memory order of an elementwise result."""
+    arrays = [x for x in operands if type(x) is Array and x.shape]
+    if all(x.strides_ is None for x in arrays) and any(x.shape == shape for x in arrays):
+        if all(x.shape == shape for x in arrays):
+            return None
+    if all(x.strides_ is None for x in arrays) and all(x.ndim < 2 for x in arrays):
+        return None
+    return result_strides(shape, [broadcast_strides(x.shape, x.strides_, shape) for x in arrays])
+
+
+# -- writing results
+
+
+def store(out: Any, value: Value, name: str, casting: str = "same_kind") -> Array:
+    """Write a result into `out`, broadcast and cast by NumPy's rules for `out=`."""
+    if isinstance(out, tuple):
+        (out,) = out
+    target = out if type(out) is Array else as_array(out)
+    if broadcast_shapes(value.shape, target.shape) != target.shape:
+        raise fail(
+            ShapeError,
+            f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}",
+        )
+    if not np.can_cast(value.dtype, target.dtype, casting):  # type: ignore[arg-type]
+        raise fail(
+            DTypeError,
+            f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'",
+        )
+    b = builder()
+    require().write(target, b.broadcast_to(b.astype(value, target.dtype), target.shape))
+    return target
+
+
+def out_of(kwargs_out: Any) -> Any:
+    """The out argument, where a tuple of one is as good as its element."""
+    if isinstance(kwargs_out, tuple) and len(kwargs_out) == 1:
+        return kwargs_out[0]
+    return kwargs_out
+
+
+def finish(value: Value, out: Any, name: str, **how: Any) -> Array:
+    """A result as a new Array, or written to `out`."""
+    out = out_of(out)
+    return wrap(value, **how) if out is None else store(out, value, name)
+
+
+def concrete(argument: Any) -> bool:
+    """Whether nothing traced stands in the argument."""
+    return not has_traced(argument)
+
+
+def namespace_function(
+    function: Callable[..., Any], constants: Callable[[Any], Any] | None = None
+) -> Callable[..., Any]:
+    """A function of the namespace. Outside tracing NumPy's own is called.
+
+    With `constants` it is called for static arguments too (np.prod(x.shape)): numbers stay numbers, arrays become
+    constants of the graph. Functions whose results are buffers or views leave it out.
+    """
+    original = _original(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if current() is None:
+            if not has_traced(args) and not has_traced(kwargs):
+                return original(*args, **kwargs)
+        elif constants is not None:
+            static = _static_arguments(args, kwargs)
+            if static is not None:
+                return constants(original(*static[0], **static[1]))
+        return function(*args, **kwargs)
+
+    call.original = original  # type: ignore[attr-defined]
+    return call
+
+
+class _NotStatic(Exception):  # noqa: N818 - a signal, not an error
+    """Raised where an argument is not static."""
+
+
+def _static_arguments(args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    """The arguments with traced values that are known replaced by them; None where one is not known."""
+    if kwargs.get("out") is not None:
+        return None
+    try:
+        return [static_value(x) for x in args], {k: static_value(v) for k, v in kwargs.items()}
+    except _NotStatic:
+        return None
+
+
+def static_value(x: Any) -> Any:
+    """The concrete value of an argument."""
+    if type(x) is Array:
+        known = x.known
+        if known is None or known.size > 4096:
+            raise _NotStatic
+        return known.item() if x.weak else known[()] if x.scalar else known
+    if isinstance(x, np.ndarray):
+        raise _NotStatic
+    if isinstance(x, (list, tuple)) and type(x) in (list, tuple):
+        return type(x)([static_value(item) for item in x])
+    return x
+
+
+def _original(function: Callable[..., Any]) -> Callable[..., Any]:
+    name = function.__name__
+    return getattr(np, name, None) or getattr(np.linalg, name)
+
+
+def check_bounds(index: int, extent: int, axis: int) -> int:
+    """A static index counted from 0; BoundsError outside."""
+    if not -extent <= index < extent:
+        raise fail(BoundsError, f"index {index} is out of bounds for axis {axis} with size {extent}")
+    return index + extent if index < 0 else index

@@ -1,0 +1,386 @@
+"""Selecting, clipping, rounding, comparing, taking: functions that fit no other theme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, UnsupportedError
+from nufunc.ir.types import BOOL, INT64, is_complex, is_inexact
+from nufunc.tracer.array import Array
+from nufunc.tracer.np_core import (
+    as_array,
+    broadcast_shapes,
+    builder,
+    elementwise_strides,
+    fail,
+    finish,
+    is_scalar,
+    normal_axis,
+    operand_value,
+    out_of,
+    result_dtype,
+    value_of,
+    wrap,
+)
+from nufunc.tracer.np_ufuncs import UFUNCS
+from nufunc.tracer.trace import require
+
+
+def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
+    """numpy.where of three arguments; of one it has no static shape."""
+    if x is None and y is None:
+        return nonzero(condition)
+    if x is None or y is None:
+        raise ValueError("either both or neither of x and y should be given")
+    operands = [v if is_scalar(v) else as_array(v) for v in (x, y)]
+    kind = result_dtype(*operands)
+    test = as_array(condition)
+    shape = broadcast_shapes(test.shape, *[v.shape if type(v) is Array else () for v in operands])
+    trace = require()
+    b = trace.b
+    mask = b.broadcast_to(b.astype(trace.lift(test), BOOL), shape)
+    values = [operand_value(b, trace, v, kind, shape) for v in operands]
+    return wrap(b.select(mask, *values), scalar=False, strides=elementwise_strides(shape, [test, *operands]))
+
+
+def nonzero(a: Any) -> tuple[Array, ...]:
+    known = as_array(a).known
+    if known is None:
+        raise fail(
+            UnsupportedError,
+            "np.nonzero, np.where(mask) and x[mask] of a traced mask have no static shape; use np.where(mask, x, y)",
+        )
+    return tuple(require().constant(index) for index in np.nonzero(np.atleast_1d(known)))
+
+
+def flatnonzero(a: Any) -> Array:
+    return nonzero(as_array(a).ravel())[0]
+
+
+def argwhere(a: Any) -> Array:
+    from nufunc.tracer.np_shape import stack
+
+    return stack(nonzero(a), axis=1)
+
+
+def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None, **kwargs: Any) -> Any:
+    """numpy.clip; None leaves a side open."""
+    low, high = (a_min if min is None else min), (a_max if max is None else max)
+    if low is np._NoValue:  # type: ignore[attr-defined]
+        low = min
+    if high is np._NoValue:  # type: ignore[attr-defined]
+        high = max
+    if kwargs.pop("dtype", None) is not None or kwargs.pop("where", True) is not True:
+        raise fail(UnsupportedError, "np.clip with dtype or where")
+    x = as_array(a)
+    if x.dtype.kind in "iu":
+        low, high = _open_bound(low, x.dtype, True), _open_bound(high, x.dtype, False)
+    if low is None and high is None:
+        return UFUNCS["positive"](x, out=out)
+    if high is None:
+        return UFUNCS["maximum"](x, low, out=out)
+    if low is None:
+        return UFUNCS["minimum"](x, high, out=out)
+    kind = result_dtype(x, *[v if is_scalar(v) else as_array(v) for v in (low, high)])
+    raised = UFUNCS["maximum"](x, low, dtype=kind)
+    return UFUNCS["minimum"](raised, high, dtype=kind, out=out)
+
+
+def _open_bound(bound: Any, dtype: np.dtype, low: bool) -> Any:
+    """A Python int beyond the dtype's range on the open side does not bound at all."""
+    if isinstance(bound, int) and not isinstance(bound, bool):
+        info = np.iinfo(dtype)
+        if (low and bound < info.min) or (not low and bound > info.max):
+            return None
+    return bound
+
+
+def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
+    """numpy.round: scaled by ten to the decimals, to even at halves, as NumPy computes it."""
+    x = as_array(a)
+    if x.dtype == BOOL:
+        raise fail(DTypeError, "np.round of bool values gives float16, which is not supported; convert first")
+    if not is_inexact(x.dtype):
+        if decimals >= 0:
+            return UFUNCS["positive"](x, out=out)
+        raise fail(UnsupportedError, "np.round of integers to negative decimals")
+    if decimals == 0:
+        return UFUNCS["rint"](x, out=out)
+    scale = 10.0 ** abs(decimals)
+    first, last = ("multiply", "divide") if decimals > 0 else ("divide", "multiply")
+    return UFUNCS[last](UFUNCS["rint"](UFUNCS[first](x, scale)), scale, out=out)
+
+
+def fix(x: Any, out: Any = None) -> Any:
+    return UFUNCS["trunc"](x, out=out)
+
+
+# -- complex parts
+
+
+def real(val: Any) -> Any:
+    x = as_array(val)
+    if not is_complex(x.dtype):
+        return x
+    part = wrap(builder().real(value_of(x)), scalar=x.scalar)
+    part.readonly = "x.real of a complex array is a copy here; assign x.real = ... or x.real[...] through x itself"
+    return part
+
+
+def imag(val: Any) -> Any:
+    x = as_array(val)
+    b = builder()
+    if not is_complex(x.dtype):
+        return wrap(b.zeros(x.type), scalar=x.scalar)
+    part = wrap(b.imag(value_of(x)), scalar=x.scalar)
+    part.readonly = "x.imag of a complex array is a copy here; assign x.imag = ... through x itself"
+    return part
+
+
+def angle(z: Any, deg: bool = False) -> Any:
+    x = as_array(z)
+    result = UFUNCS["arctan2"](x.imag, x.real) if is_complex(x.dtype) else UFUNCS["arctan2"](x * 0, x)
+    return result * (180 / np.pi) if deg else result
+
+
+def iscomplexobj(x: Any) -> bool:
+    return as_array(x).dtype.kind == "c"
+
+
+def isrealobj(x: Any) -> bool:
+    return not iscomplexobj(x)
+
+
+def iscomplex(x: Any) -> Any:
+    return imag(x) != 0
+
+
+def isreal(x: Any) -> Any:
+    return imag(x) == 0
+
+
+# -- elementwise compositions
+
+
+def sinc(x: Any) -> Any:
+    scaled = as_array(x) * np.pi
+    safe = where(scaled == 0, 1.0, scaled)
+    return _as_scalar(where(scaled == 0, 1.0, UFUNCS["sin"](safe) / safe))
+
+
+def _as_scalar(x: Array) -> Array:
+    """A 0-d result as the NumPy scalar that a ufunc would give."""
+    return x if x.ndim else x[()]
+
+
+def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    source = as_array(x)
+    if not is_inexact(source.dtype):
+        return source.copy() if copy else source
+    if is_complex(source.dtype):
+        raise fail(UnsupportedError, "np.nan_to_num of complex values")
+    info = np.finfo(source.dtype)
+    result = where(UFUNCS["isnan"](source), nan, source)
+    result = where(source == np.inf, info.max if posinf is None else posinf, result)
+    result = where(source == -np.inf, info.min if neginf is None else neginf, result).astype(source.dtype)
+    if not copy and not source.scalar:
+        source[...] = result
+        return source
+    return _as_scalar(result) if source.scalar else result
+
+
+def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
+    if len(condlist) != len(choicelist):
+        raise fail(ShapeError, "list of cases must be same length as list of conditions")
+    result: Any = default
+    for condition, choice in reversed(list(zip(condlist, choicelist))):
+        result = where(condition, choice, result)
+    return result
+
+
+def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
+    x, y = as_array(a), as_array(b)
+    if not is_inexact(y.dtype):
+        y = y * 1.0
+    near = UFUNCS["absolute"](x - y) <= atol + rtol * UFUNCS["absolute"](y)
+    near = (near & UFUNCS["isfinite"](y)) | (x == y)
+    return near | (UFUNCS["isnan"](x) & UFUNCS["isnan"](y)) if equal_nan else near
+
+
+def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
+    from nufunc.tracer.np_reduce import all as all_
+
+    return all_(isclose(a, b, rtol, atol, equal_nan))
+
+
+def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
+    from nufunc.tracer.np_reduce import all as all_
+
+    x, y = as_array(a1), as_array(a2)
+    if x.shape != y.shape:
+        return False
+    same = x == y
+    if equal_nan and is_inexact(x.dtype):
+        same = same | (UFUNCS["isnan"](x) & UFUNCS["isnan"](y))
+    return all_(same)
+
+
+def array_equiv(a1: Any, a2: Any) -> Any:
+    from nufunc.tracer.np_reduce import all as all_
+
+    x, y = as_array(a1), as_array(a2)
+    try:
+        np.broadcast_shapes(x.shape, y.shape)
+    except ValueError:
+        return False
+    return all_(x == y)
+
+
+# -- taking
+
+
+def _positions(indices: Any, extent: int, axis: int, mode: str) -> Any:
+    index = as_array(indices) if not isinstance(indices, (list, tuple)) or len(indices) else require().constant(np.zeros(0, int))
+    if index.dtype.kind not in "iub":
+        raise fail(DTypeError, f"Cannot cast indices from {index.dtype!r} to int64 according to the rule 'safe'")
+    index = index.astype(INT64)
+    if mode == "wrap":
+        return index % extent
+    if mode == "clip":
+        return UFUNCS["minimum"](UFUNCS["maximum"](index, 0), extent - 1)
+    if mode != "raise":
+        raise fail(ShapeError, f"mode must be 'raise', 'wrap' or 'clip', not {mode!r}")
+    return index
+
+
+def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
+    x = as_array(a)
+    if axis is None:
+        x, axis = x.ravel(), 0
+    axis = normal_axis(axis, x.ndim)
+    index = _positions(indices, x.shape[axis], axis, mode)
+    shape = index.shape
+    if x.shape[axis] == 0 and index.size:
+        raise fail(BoundsError, "cannot do a non-empty take from an empty axes.")
+    flat = index.reshape(-1) if index.ndim != 1 else index
+    chosen = x[(slice(None),) * axis + (flat,)]
+    value = builder().reshaped(value_of(chosen), x.shape[:axis] + shape + x.shape[axis + 1 :])
+    return finish(value, out, "take")
+
+
+def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
+    x, index = as_array(arr), as_array(indices)
+    if axis is None:
+        x, axis = x.ravel(), 0
+    axis = normal_axis(axis, x.ndim)
+    return x[_along(x, index, axis)]
+
+
+def _along(x: Array, index: Array, axis: int) -> tuple[Any, ...]:
+    if index.dtype.kind not in "iu":
+        raise fail(BoundsError, "`indices` must be an integer array")
+    if index.ndim != x.ndim:
+        raise fail(ShapeError, "`indices` and `arr` must have the same number of dimensions")
+    key = []
+    for i, extent in enumerate(x.shape):
+        place = (1,) * i + (-1,) + (1,) * (x.ndim - i - 1)
+        key.append(index if i == axis else require().constant(np.arange(extent).reshape(place)))
+    return tuple(key)
+
+
+def put_along_axis(arr: Any, indices: Any, values: Any, axis: Any) -> None:
+    x, index = as_array(arr), as_array(indices)
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    x[_along(x, index, normal_axis(axis, x.ndim))] = values
+
+
+def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
+    x = as_array(a)
+    flat = x.flatten()
+    index = _positions(ind, x.size, 0, mode).reshape(-1)
+    flat[index] = v
+    x[...] = flat.reshape(x.shape)
+
+
+def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
+    target = as_array(dst)
+    source = as_array(src)
+    if not source.weak and not np.can_cast(source.dtype, target.dtype, casting):  # type: ignore[arg-type]
+        raise fail(DTypeError, f"Cannot cast array data from {source.dtype!r} to {target.dtype!r} according to the rule '{casting}'")
+    if where is True:
+        target[...] = source
+    else:
+        target[...] = globals()["where"](where, source, target)
+
+
+def putmask(a: Any, mask: Any, values: Any) -> None:
+    x = as_array(a)
+    source = as_array(values)
+    if source.shape != x.shape and source.size != 1:
+        raise fail(UnsupportedError, "np.putmask with values of another shape than the array")
+    x[...] = where(mask, source.reshape(()) if source.size == 1 else source, x)
+
+
+def extract(condition: Any, arr: Any) -> Array:
+    return as_array(arr).ravel()[nonzero(as_array(condition).ravel())[0]]
+
+
+def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -> Array:
+    x = as_array(a)
+    if axis is None:
+        x, axis = x.ravel(), 0
+    return take(x, nonzero(condition)[0], axis=axis, out=out)
+
+
+# -- order
+
+
+def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
+    x = as_array(a)
+    if is_complex(x.dtype):
+        raise fail(UnsupportedError, "np.sort of complex values")
+    if axis is None:
+        x, axis = x.ravel(), 0
+    return wrap(builder().sort(value_of(x), axis=normal_axis(axis, x.ndim)))
+
+
+def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
+    x = as_array(a)
+    if is_complex(x.dtype):
+        raise fail(UnsupportedError, "np.argsort of complex values")
+    if axis is None:
+        x, axis = x.ravel(), 0
+    return wrap(builder().argsort(value_of(x), axis=normal_axis(axis, x.ndim)))
+
+
+def isscalar(element: Any) -> bool:
+    return element.scalar if type(element) is Array else np.isscalar(element)
+
+
+def can_cast(from_: Any, to: Any, casting: str = "safe") -> bool:
+    return np.can_cast(from_.dtype if type(from_) is Array else from_, to, casting)  # type: ignore[arg-type]
+
+
+def result_type(*arrays_and_dtypes: Any) -> np.dtype:
+    return result_dtype(*[x if type(x) is Array or is_scalar(x) else np.result_type(x) for x in arrays_and_dtypes])
+
+
+def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
+    if type(a) is Array and type(b) is Array and a.root is not b.root:
+        return False
+    raise fail(UnsupportedError, "np.shares_memory of views of one traced array")
+
+
+FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    where, nonzero, flatnonzero, argwhere, clip, round, fix, real, imag, angle, iscomplexobj, isrealobj, iscomplex, isreal,
+    sinc, nan_to_num, select, isclose, allclose, array_equal, array_equiv, take, take_along_axis, put_along_axis, put,
+    copyto, putmask, extract, compress, sort, argsort, isscalar, can_cast, result_type, shares_memory,
+)  # fmt: skip
+
+ALIASES = {"around": "round", "amax": "max", "amin": "min", "row_stack": "vstack", "trapz": "trapezoid"}
+
+__all__ = ["ALIASES", "FUNCTIONS", "out_of"]

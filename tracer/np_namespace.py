@@ -1,0 +1,157 @@
+"""nf.numpy: the NumPy namespace as traced code sees it, one module object with all functions.
+
+Outside tracing every function is NumPy's own. What NumPy has and this namespace lacks is there as a function that calls
+NumPy on concrete arguments and raises UnsupportedError on traced ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.errors import UnsupportedError
+from nufunc.tracer import np_creation, np_linalg, np_misc, np_reduce, np_shape
+from nufunc.tracer.array import Array
+from nufunc.tracer.np_core import fail, has_traced, namespace_function
+from nufunc.tracer.np_ufuncs import UFUNCS, operator_call
+from nufunc.tracer.trace import current, require
+
+
+class Namespace(types.ModuleType):
+    """A module object that falls back to a NumPy module for what it does not define."""
+
+    def __init__(self, name: str, original: types.ModuleType, doc: str) -> None:
+        super().__init__(name, doc)
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = getattr(self._original, name)
+        if self._original is np and name in GRIDS:
+            return GRIDS[name]
+        if callable(value) and not isinstance(value, type):
+            value = unsupported(f"{self._original.__name__}.{name}", value)
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._original)})
+
+
+def unsupported(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """NumPy's function for concrete arguments (its arrays then become constants), an error for traced ones."""
+
+    @functools.wraps(original, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if has_traced(args) or has_traced(kwargs):
+            raise fail(UnsupportedError, f"{name} of a traced value is not supported")
+        return as_constants(original(*args, **kwargs))
+
+    call.original = original  # type: ignore[attr-defined]
+    call.unsupported = True  # type: ignore[attr-defined]
+    return call
+
+
+def as_constants(result: Any) -> Any:
+    """Concrete arrays that NumPy computed while tracing, as fresh constants of the graph."""
+    trace = current()
+    if trace is None:
+        return result
+    if type(result) is np.ndarray:
+        return trace.constant(result) if result.dtype.kind in "biufc" else result
+    if type(result) in (tuple, list):
+        return type(result)(as_constants(item) for item in result)
+    return result
+
+
+class _Grid:
+    """np.mgrid[...] and its like: NumPy's for static keys, its result a fresh constant."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getitem__(self, key: Any) -> Any:
+        if has_traced(key):
+            if self.name == "r_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
+                return np_shape.concatenate([np_shape.atleast_1d(k) for k in key])
+            if self.name == "c_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
+                return np_shape.column_stack(key)
+            raise fail(UnsupportedError, f"np.{self.name} of traced values; use np.concatenate or np.stack")
+        return as_constants(getattr(np, self.name)[key])
+
+
+GRIDS = {name: _Grid(name) for name in ("mgrid", "ogrid", "r_", "c_")}
+
+
+class _Random(types.ModuleType):
+    """numpy.random: refused while tracing, since a draw would be made once and repeated at every call."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = getattr(np.random, name)
+        if not callable(value):
+            return value
+
+        @functools.wraps(value, updated=())
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if current() is not None:
+                raise fail(
+                    UnsupportedError,
+                    f"np.random.{name} in a traced function would be drawn once and repeated at every call; draw outside "
+                    "and pass the numbers as an argument, or use nf.random with a key",
+                )
+            return value(*args, **kwargs)
+
+        return call
+
+
+def _assign_part(x: Array, part: str, value: Any) -> None:
+    """x.real = value and x.imag = value."""
+    from nufunc.tracer.np_core import value_of
+    from nufunc.tracer.np_indexing import assigned
+
+    if x.dtype.kind != "c":
+        if part == "imag":
+            raise TypeError("array does not have imaginary part to set")
+        x[...] = value
+        return
+    b = require(x).b
+    real_type = np.dtype(f"f{x.itemsize // 2}")
+    stored = assigned(value, real_type, x.shape)
+    held = value_of(x)
+    parts = (stored, b.imag(held)) if part == "real" else (b.real(held), stored)
+    require().write(x, b.complex(*parts))
+
+
+def _build() -> Namespace:
+    module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
+    for room in (np_creation, np_shape, np_reduce, np_misc, np_linalg):
+        for function in room.FUNCTIONS:
+            folds = room in (np_reduce, np_misc, np_linalg)
+            setattr(module, function.__name__, namespace_function(function, as_constants if folds else None))
+    for name, ufunc in UFUNCS.items():
+        setattr(module, name, ufunc)
+    for alias, name in np_misc.ALIASES.items():
+        if hasattr(np, alias):
+            setattr(module, alias, getattr(module, name))
+    linalg = Namespace("nufunc.numpy.linalg", np.linalg, "numpy.linalg as traced code sees it.")
+    for function in np_linalg.LINALG:
+        setattr(linalg, function.__name__, namespace_function(function, as_constants))
+    for name in ("outer", "matmul", "tensordot", "trace", "diagonal", "cross", "matrix_transpose"):
+        setattr(linalg, name, getattr(np_linalg, f"linalg_{name}", None) or getattr(module, name))
+    module.linalg = linalg  # type: ignore[attr-defined]
+    module.fft = Namespace("nufunc.numpy.fft", np.fft, "numpy.fft: not traced yet.")  # type: ignore[attr-defined]
+    module.random = _Random("nufunc.numpy.random", np.random.__doc__)  # type: ignore[attr-defined]
+    module._operator = operator_call  # type: ignore[attr-defined]
+    module._flatten = np_shape._flatten  # type: ignore[attr-defined]
+    module._assign_part = _assign_part  # type: ignore[attr-defined]
+    return module
+
+
+numpy = _build()

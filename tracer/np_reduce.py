@@ -1,0 +1,423 @@
+"""Reductions and cumulations: sum to var with axis, keepdims, dtype, initial, where; argmax; any, all; cumsum, diff."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.builder import Builder
+from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
+from nufunc.ir.graph import Value
+from nufunc.ir.types import BOOL, FLOAT64, INT64, is_complex, is_inexact
+from nufunc.tracer.array import Array, check_dtype
+from nufunc.tracer.layout import result_strides
+from nufunc.tracer.np_core import (
+    as_array,
+    broadcast_shapes,
+    builder,
+    cast_scalar,
+    fail,
+    finish,
+    has_traced,
+    is_scalar,
+    normal_axes,
+    normal_axis,
+    out_of,
+    strides_of,
+    value_of,
+    wrap,
+)
+from nufunc.tracer.trace import require
+
+_UINT64 = np.dtype(np.uint64)
+NO_VALUE = np._NoValue  # type: ignore[attr-defined]  # NumPy passes it through __array_function__ for "not given"
+
+
+def _given(x: Any) -> bool:
+    return x is not None and x is not NO_VALUE
+
+
+def accumulator(dtype: np.dtype) -> np.dtype:
+    """The dtype in which NumPy sums: small ints and bool become 64 bits wide."""
+    if dtype.kind in "bi":
+        return INT64
+    return _UINT64 if dtype.kind == "u" else dtype
+
+
+def _kept(b: Builder, value: Value, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: Any) -> Value:
+    if not keepdims or keepdims is NO_VALUE:
+        return value
+    return b.reshaped(value, tuple(1 if i in axes else n for i, n in enumerate(shape)))
+
+
+def _result_order(x: Array, axes: tuple[int, ...], keepdims: Any) -> Any:
+    """Memory order of a reduction's result (order 'K' over the axes that stay)."""
+    if x.strides_ is None:
+        return None
+    own = strides_of(x)
+    kept = [i for i in range(x.ndim) if i not in axes]
+    if keepdims and keepdims is not NO_VALUE:
+        shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+        return result_strides(shape, [own])
+    return result_strides(tuple(x.shape[i] for i in kept), [tuple(own[i] for i in kept)])
+
+
+def reduce(
+    name: str, x: Array, prim: str, axis: Any, keepdims: Any, *, dtype: np.dtype | None = None, out: Any = None,
+    initial: Any = None, where: Any = None, identity: Any = None, join: str = "",
+) -> Array:  # fmt: skip
+    """One reduction with NumPy's parameters. `identity` fills where the mask is false; `join` combines with `initial`."""
+    axes = normal_axes(axis, x.ndim)
+    b = builder()
+    trace = require()
+    value = trace.lift(x) if dtype is None else b.astype(trace.lift(x), dtype)
+    start = initial if _given(initial) else identity
+    if _given(where) and where is not True:
+        if start is None:
+            raise fail(ShapeError, f"reduction operation '{name}' does not have an identity, so to use a where mask one has to specify 'initial'")
+        mask = as_array(where)
+        shape = broadcast_shapes(x.shape, mask.shape)
+        if shape != x.shape:
+            raise fail(ShapeError, f"where of shape {mask.shape} does not fit an array of shape {x.shape}")
+        fill = _scalar_like(b, identity if identity is not None else start, value)
+        value = b.select(b.broadcast_to(b.astype(trace.lift(mask), BOOL), shape), value, fill)
+    if start is None and axes and any(x.shape[i] == 0 for i in axes):
+        raise fail(ShapeError, f"zero-size array to reduction operation {name} which has no identity")
+    if start is not None and identity is None and any(x.shape[i] == 0 for i in axes):
+        kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+        result = _scalar_like(b, start, b.filled(0, value.type.with_shape(kept)))
+    else:
+        result = b.emit(prim, (value,), {"axes": axes})[0] if axes else value
+        if _given(initial):
+            result = b.emit(join, (result, _scalar_like(b, initial, result)))[0]
+    result = _kept(b, result, x.shape, axes, keepdims)
+    return finish(result, out, name, strides=_result_order(x, axes, keepdims))
+
+
+def _scalar_like(b: Builder, scalar: Any, like: Value) -> Value:
+    if is_scalar(scalar):
+        return b.filled(cast_scalar(scalar, like.dtype), like.type)
+    return b.broadcast_to(b.astype(value_of(scalar), like.dtype), like.shape)
+
+
+def sum(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE,
+    where: Any = NO_VALUE,
+) -> Array:  # fmt: skip
+    x = as_array(a)
+    kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
+    if kind == BOOL:
+        return reduce("add", x, "reduce_or", axis, keepdims, dtype=BOOL, out=out, initial=initial, where=where, identity=False, join="bit_or")
+    return reduce("add", x, "reduce_sum", axis, keepdims, dtype=kind, out=out, initial=initial, where=where, identity=0, join="add")
+
+
+def prod(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE,
+    where: Any = NO_VALUE,
+) -> Array:  # fmt: skip
+    x = as_array(a)
+    kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
+    return reduce("multiply", x, "reduce_prod", axis, keepdims, dtype=kind, out=out, initial=initial, where=where, identity=1, join="mul")
+
+
+def _extreme(name: str, prim: str, join: str, a: Any, axis: Any, out: Any, keepdims: Any, initial: Any, where: Any) -> Array:
+    x = as_array(a)
+    if is_complex(x.dtype):
+        raise fail(UnsupportedError, f"np.{name} of complex values")
+    return reduce(name, x, prim, axis, keepdims, out=out, initial=initial, where=where, join=join)
+
+
+def max(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE, where: Any = NO_VALUE) -> Array:
+    return _extreme("maximum", "reduce_max", "maximum", a, axis, out, keepdims, initial, where)
+
+
+def min(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE, where: Any = NO_VALUE) -> Array:
+    return _extreme("minimum", "reduce_min", "minimum", a, axis, out, keepdims, initial, where)
+
+
+def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE) -> Array:
+    return reduce("logical_or", as_array(a), "reduce_or", axis, keepdims, dtype=BOOL, out=out, where=where, identity=False, join="bit_or")
+
+
+def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE) -> Array:
+    return reduce("logical_and", as_array(a), "reduce_and", axis, keepdims, dtype=BOOL, out=out, where=where, identity=True, join="bit_and")
+
+
+def count_nonzero(a: Any, axis: Any = None, *, keepdims: bool = False) -> Array:
+    x = as_array(a)
+    return sum(x != 0 if x.dtype != BOOL else x, axis=axis, keepdims=keepdims)
+
+
+def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE) -> Array:
+    x = as_array(a)
+    spread = max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims)
+    return spread if out_of(out) is None else finish(value_of(spread), out, "ptp")
+
+
+def _count(x: Array, axes: tuple[int, ...], where: Any, keepdims: Any) -> Any:
+    """How many elements enter a mean: a Python int, or with a mask a traced array."""
+    if _given(where) and where is not True:
+        from nufunc.tracer.np_shape import broadcast_to
+
+        return sum(broadcast_to(where, x.shape), axis=axes, dtype=INT64, keepdims=keepdims)
+    return int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
+
+
+def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE) -> Array:
+    x = as_array(a)
+    axes = normal_axes(axis, x.ndim)
+    kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
+    total = sum(x, axes, kind, None, keepdims, where=where)
+    count = _count(x, axes, where, keepdims)
+    result = _divided(total, count)
+    return result if out_of(out) is None else finish(value_of(result), out, "mean")
+
+
+def _divided(total: Array, count: Any) -> Array:
+    """total / count in the dtype of total, as NumPy's mean and var do."""
+    b = builder()
+    value = value_of(total)
+    if total.dtype.kind in "iub":
+        return total // count if total.dtype.kind != "b" else total
+    divisor = _scalar_like(b, count, value)
+    return require().wrap(b.div(value, divisor), scalar=total.scalar, strides=total.strides_)
+
+
+def var(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = NO_VALUE, *,
+    where: Any = NO_VALUE, mean: Any = NO_VALUE, correction: Any = NO_VALUE,
+) -> Array:  # fmt: skip
+    x = as_array(a)
+    axes = normal_axes(axis, x.ndim)
+    degrees = correction if _given(correction) else ddof
+    kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
+    center = mean if _given(mean) else _mean_of(x, axes, kind, where)
+    deviation = x.astype(kind) - center
+    squares = deviation * deviation if not is_complex(deviation.dtype) else _squared_modulus(deviation)
+    total = sum(squares, axes, None, None, keepdims, where=where)
+    count = _count(x, axes, where, keepdims)
+    if isinstance(count, int) and is_scalar(degrees):
+        divisor: Any = np.maximum(count - degrees, 0)
+    else:
+        from nufunc.tracer import np_namespace
+
+        divisor = np_namespace.numpy.maximum(count - degrees, 0)
+    result = _divided(total, divisor)
+    return result if out_of(out) is None else finish(value_of(result), out, "var")
+
+
+def _mean_of(x: Array, axes: tuple[int, ...], kind: np.dtype, where: Any) -> Array:
+    return _divided(sum(x, axes, kind, None, True, where=where), _count(x, axes, where, True))
+
+
+def _squared_modulus(z: Array) -> Array:
+    return z.real * z.real + z.imag * z.imag
+
+
+def std(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = NO_VALUE, *,
+    where: Any = NO_VALUE, mean: Any = NO_VALUE, correction: Any = NO_VALUE,
+) -> Array:  # fmt: skip
+    spread = var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction)
+    return finish(builder().sqrt(value_of(spread)), out, "std", scalar=spread.scalar, strides=spread.strides_)
+
+
+def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = NO_VALUE) -> Any:
+    from nufunc.tracer.np_core import result_dtype
+    from nufunc.tracer.np_shape import broadcast_to
+
+    x = as_array(a)
+    axes = normal_axes(axis, x.ndim)
+    if weights is None:
+        result = mean(x, axis, keepdims=keepdims)
+        scale: Any = result * 0 + _count(x, axes, None, False)
+        return (result, scale) if returned else result
+    w = as_array(weights)
+    kind = result_dtype(x.dtype, w.dtype, *(() if is_inexact(x.dtype) else (FLOAT64,)))
+    if w.shape != x.shape:
+        if axis is None:
+            raise fail(DTypeError, "Axis must be specified when shapes of a and weights differ.")
+        if w.shape != tuple(x.shape[i] for i in axes):
+            raise fail(ShapeError, "Shape of weights must be consistent with shape of a along specified axis.")
+        w = w.reshape(tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
+    total = sum(w, axes, kind, None, keepdims) if w.shape == x.shape else None
+    if total is None:
+        total = sum(broadcast_to(w, x.shape), axes, kind, None, keepdims)
+    result = sum(x.astype(kind) * w, axes, kind, None, keepdims) / total
+    return (result, total) if returned else result
+
+
+# -- arg reductions
+
+
+def _arg(prim: str, a: Any, axis: Any, out: Any, keepdims: Any) -> Array:
+    x = as_array(a)
+    if is_complex(x.dtype):
+        raise fail(UnsupportedError, f"np.{prim} of complex values")
+    b = builder()
+    value = value_of(x)
+    shape = x.shape
+    if axis is None:
+        value, index = b.reshaped(value, (x.size,)), 0
+    else:
+        index = normal_axis(axis, x.ndim)
+        if x.ndim == 0:
+            value = b.reshaped(value, (1,))
+    if value.shape[index] == 0:
+        raise fail(ShapeError, f"attempt to get {prim} of an empty sequence")
+    result = b.emit(prim, (value,), {"axis": index})[0]
+    if keepdims and keepdims is not NO_VALUE:
+        result = b.reshaped(result, (1,) * len(shape) if axis is None else tuple(1 if i == index else n for i, n in enumerate(shape)))
+    return finish(result, out, prim)
+
+
+def argmax(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = NO_VALUE) -> Array:
+    return _arg("argmax", a, axis, out, keepdims)
+
+
+def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = NO_VALUE) -> Array:
+    return _arg("argmin", a, axis, out, keepdims)
+
+
+# -- cumulations
+
+
+def _cumulate(prim: str, a: Any, axis: Any, dtype: Any, out: Any) -> Array:
+    x = as_array(a)
+    kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
+    b = builder()
+    value = b.astype(value_of(x), kind)
+    if axis is None:
+        value, index = b.reshaped(value, (x.size,)), 0
+    else:
+        if x.ndim == 0:
+            value = b.reshaped(value, (1,))
+        index = normal_axis(axis, value.ndim)
+    result = b.emit(prim, (value,), {"axis": index, "reverse": False})[0]
+    return finish(result, out, prim, scalar=False)
+
+
+def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
+    return _cumulate("cumsum", a, axis, dtype, out)
+
+
+def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
+    return _cumulate("cumprod", a, axis, dtype, out)
+
+
+def _cumulative(name: str, x: Any, axis: Any, dtype: Any, out: Any, include_initial: bool) -> Array:
+    source = as_array(x)
+    if axis is None and source.ndim > 1:
+        raise fail(ShapeError, "For arrays which have more than one dimension ``axis`` argument is required.")
+    result = _cumulate(name, source, 0 if axis is None else axis, dtype, None)
+    if include_initial:
+        from nufunc.tracer import np_namespace
+
+        index = normal_axis(0 if axis is None else axis, result.ndim)
+        first = tuple(1 if i == index else n for i, n in enumerate(result.shape))
+        start = np_namespace.numpy.full(first, 0 if name == "cumsum" else 1, result.dtype)
+        result = np_namespace.numpy.concatenate([start, result], index)
+    return result if out_of(out) is None else finish(value_of(result), out, name)
+
+
+def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False) -> Array:
+    return _cumulative("cumsum", x, axis, dtype, out, include_initial)
+
+
+def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False) -> Array:
+    return _cumulative("cumprod", x, axis, dtype, out, include_initial)
+
+
+def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = NO_VALUE, append: Any = NO_VALUE) -> Array:
+    from nufunc.tracer import np_namespace
+
+    np_ = np_namespace.numpy
+    x = as_array(a)
+    if x.ndim == 0:
+        raise fail(ShapeError, "diff requires input that is at least one dimensional")
+    if n < 0:
+        raise fail(ShapeError, f"order must be non-negative but got {n!r}")
+    if n == 0:
+        return x
+    index = normal_axis(axis, x.ndim)
+    edge = tuple(1 if i == index else m for i, m in enumerate(x.shape))
+    parts = [x]
+    if _given(prepend):
+        before = as_array(prepend)
+        parts.insert(0, before if before.ndim else np_.broadcast_to(before, edge))
+    if _given(append):
+        after = as_array(append)
+        parts.append(after if after.ndim else np_.broadcast_to(after, edge))
+    x = np_.concatenate(parts, index) if len(parts) > 1 else x
+    lead = (slice(None),) * index
+    for _ in range(n):
+        later, earlier = x[(*lead, slice(1, None))], x[(*lead, slice(None, -1))]
+        x = np_.not_equal(later, earlier) if x.dtype == BOOL else later - earlier
+    return x
+
+
+def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
+    values = as_array(y)
+    index = normal_axis(axis, values.ndim)
+    lead = (slice(None),) * index
+    if x is None:
+        width: Any = dx
+    else:
+        grid = as_array(x)
+        width = diff(grid) if grid.ndim == 1 else diff(grid, axis=axis)
+        if grid.ndim == 1:
+            width = width.reshape((1,) * index + (-1,) + (1,) * (values.ndim - index - 1))
+    heights = values[(*lead, slice(1, None))] + values[(*lead, slice(None, -1))]
+    return sum(width * heights / 2.0, axis=index)
+
+
+# -- methods of ufuncs
+
+_REDUCTIONS: dict[str, Callable[..., Array]] = {}
+
+
+def ufunc_reduce(name: str, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, initial: Any = NO_VALUE, where: Any = NO_VALUE) -> Array:
+    """ufunc.reduce for the ufuncs that are reductions here."""
+    x = as_array(array)
+    if name in ("add", "multiply"):
+        function = sum if name == "add" else prod
+        kind = BOOL if dtype is None and x.dtype == BOOL and False else dtype
+        return function(x, axis, kind, out, keepdims, initial, where)
+    if name in ("maximum", "minimum"):
+        function = max if name == "maximum" else min
+        return function(x, axis, out, keepdims, initial, where)
+    if name in ("logical_and", "logical_or"):
+        return (all if name == "logical_and" else any)(x, axis, out, keepdims, where=where)
+    if name in ("bitwise_and", "bitwise_or") and x.dtype == BOOL:
+        return (all if name == "bitwise_and" else any)(x, axis, out, keepdims, where=where)
+    if name == "subtract" and not _given(initial) and not _given(where) and x.ndim:
+        index = normal_axis(axis, x.ndim)
+        lead = (slice(None),) * index
+        result = x[(*lead, 0)] - sum(x[(*lead, slice(1, None))], index, dtype)
+        return result if out_of(out) is None else finish(value_of(result), out, name)
+    raise fail(UnsupportedError, f"np.{name}.reduce of a traced array")
+
+
+def ufunc_accumulate(name: str, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Array:
+    prim = {"add": "cumsum", "multiply": "cumprod", "maximum": "cummax", "minimum": "cummin"}.get(name)
+    if prim is None:
+        raise fail(UnsupportedError, f"np.{name}.accumulate of a traced array")
+    x = as_array(array)
+    if x.ndim == 0:
+        raise fail(DTypeError, "cannot accumulate on a scalar")
+    if prim in ("cummax", "cummin"):
+        if is_complex(x.dtype):
+            raise fail(UnsupportedError, f"np.{name}.accumulate of complex values")
+        value = builder().emit(prim, (value_of(x),), {"axis": normal_axis(axis, x.ndim), "reverse": False})[0]
+        return finish(value, out, name, scalar=False)
+    return _cumulate(prim, x, axis, dtype, out)
+
+
+FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    sum, prod, max, min, any, all, count_nonzero, ptp, mean, var, std, average, argmax, argmin, cumsum, cumprod,
+    cumulative_sum, cumulative_prod, diff, trapezoid,
+)  # fmt: skip
+
+__all__ = ["FUNCTIONS", "has_traced", "wrap"]

@@ -9,6 +9,7 @@ tests/test_vmath.py asserts on `kernel` and `Reference` of this file.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -130,7 +131,7 @@ class Reference:
     scale: np.ndarray
 
     def errors(self, got: np.ndarray) -> np.ndarray:
-        """|got - exact| in ulp of the exact value; values beyond the range and inf count as 2**emax, NaN as inf."""
+        """|got - exact| in ulp of the exact value; what is beyond the range counts as 2**emax, NaN as inf."""
         info = np.finfo(self.dtype)
         top = float(info.max) * np.minimum(self.scale, 1.0)
         end = np.ldexp(0.25, info.maxexp)
@@ -255,10 +256,8 @@ def report_ulp(names: Iterable[str]) -> None:
                 errors = reference.errors(kernel(name, dtype, 8, has_fma=has_fma)(*args))
                 worst.append((errors.max(), [float(a[errors.argmax()]) for a in args]))
             (fma, at), (plain, at2) = worst
-            print(
-                f"{name:8} {dtype:4} {vmath.ULP_BOUND[name, dtype]:5.1f}  {fma:6.3f} {plain:6.3f}  {at} {at2}",
-                flush=True,
-            )
+            bound = vmath.ULP_BOUND[name, dtype]
+            print(f"{name:8} {dtype:4} {bound:5.1f}  {fma:6.3f} {plain:6.3f}  {at} {at2}", flush=True)
 
 
 def report_speed(names: Iterable[str]) -> None:
@@ -276,7 +275,7 @@ def report_speed(names: Iterable[str]) -> None:
             arrays = [rng.uniform(low, high, n).astype(k.dtype) for _ in range(vmath.arity(name))]
             out = np.empty(n, k.dtype)
             ours = best_ns(k.bind(arrays, out), n)
-            theirs = best_ns(lambda arrays=arrays, out=out: NUMPY[name](*arrays, out=out), n)
+            theirs = best_ns(functools.partial(NUMPY[name], *arrays, out=out), n)
             print(f"{name:8} {dtype}x{width:<3} {k.compile_ms:9.1f} {ours:7.2f} {theirs:9.2f}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Owns vector mathematics: elementary functions emitted as LLVM polynomials for scalars and vectors, f32 and f64.
+"""Owns vector mathematics: elementary functions as LLVM polynomials for scalars and vectors, f32 and f64.
 
 `emit` puts a call of an internal function such as `nf.exp.v8f64` into the builder's module, defining it on
 first use; LLVM's inliner dissolves the small ones. Results are within ULP_BOUND of the exact value everywhere

@@ -1,9 +1,9 @@
-"""Owns the small language in which vector mathematics is written: one text serves scalars and vectors, f32 and f64.
+"""Owns the language of vector mathematics: one text serves scalars and vectors, f32 and f64.
 
 A :class:`V` is an LLVM value with Python operators; a :class:`Math` adds what needs more than one instruction
 (fma, Estrin polynomials, error-free sums and products, exponent scaling). Python numbers are splatted to the
-type of the other operand. Nothing here sets a fast-math flag, and every intrinsic used maps to instructions, so
-no call of libm can appear in the object code.
+type of the other operand. Nothing here sets a fast-math flag, and every intrinsic used maps to instructions,
+so no call of libm can appear in the object code.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class V:
 
 
 class Math:
-    """Emits into `builder`; with `has_fma` False no fma is emitted and products are split by Veltkamp's method."""
+    """Emits into `builder`; without `has_fma` no fma is emitted, and products are split by Veltkamp's way."""
 
     def __init__(self, builder: ir.IRBuilder, has_fma: bool) -> None:
         self.builder = builder
@@ -254,7 +254,7 @@ class Math:
         return (a >= anchor) | ((a + anchor) - anchor).eq(a)
 
     def rarely(self, mask: V, values: Sequence[V], repaired: Callable[[], Sequence[V]]) -> list[V]:
-        """`values`, or what `repaired` emits if a lane of `mask` is true: a branch, so ends in a new block."""
+        """`values`, or what `repaired` emits if a lane of `mask` is true; ends in a new block."""
         b = self.builder
         usual = b.block
         rare, join = b.append_basic_block("rare"), b.append_basic_block("join")
@@ -291,7 +291,7 @@ class Math:
         return result if isinstance(result, V) else self.like(x, result)
 
     def round_to_int(self, x: V, factor: float) -> tuple[V, V]:
-        """n = x * factor rounded to nearest, as a float and as a (signed) integer; |n| < 2**(mantissa - 1)."""
+        """n = x * factor rounded to nearest, as a float and as a signed integer; |n| < 2**(mantissa - 1)."""
         f = x.format
         shifted = self.fma(x, factor, f.magic)
         return shifted - f.magic, shifted.bits() - f.magic_bits
@@ -329,7 +329,7 @@ class Math:
         return high, a - high
 
     def two_prod(self, a: V, b: Operand) -> tuple[V, V]:
-        """a * b as (rounded, error); without fma by Veltkamp's splitting, for magnitudes far from overflow."""
+        """a * b as (rounded, error); without fma by Veltkamp's splitting, for values far from overflow."""
         p = a * b
         if self.has_fma:
             return p, self.fma(a, b, -p)

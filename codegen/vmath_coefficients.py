@@ -1,8 +1,9 @@
 """Owns the numbers of vector mathematics: polynomial coefficients and split constants.
 
-How the polynomials were made: Remez exchange in 160-bit arithmetic (mpmath) on a grid of 700 Chebyshev points,
-the leading coefficients rounded to the format one after the other and the rest fitted again, the weight chosen
-so that the error stated beside each is relative to the result of the function (for log_erfc: absolute in erf).
+How the polynomials were made: Remez exchange in 160-bit arithmetic (mpmath) on a grid of 700 Chebyshev
+points, the leading coefficients rounded to the format one after the other and the rest fitted again, the
+weight chosen so that the error stated beside each is relative to the result of the function (for log_erfc:
+absolute in erf).
 Names ending in `f32_wide` serve f32 results computed in f64.
 
 Split constants: `*_HI` keeps so few bits that its product with the integers it meets is exact.
@@ -208,6 +209,7 @@ POLY: dict[str, tuple[float, ...]] = {
         2.5314675138257436e-05,
         -2.513176052175281e-07,
     ),
+    # (atan(x) / x - 1) / x**2 and (asin(x) / x - 1) / x**2 in x**2
     "atan_f64": (  # on [1.0e-9, 0.2501], 2^-65.4
         -0.3333333333333333,
         0.1999999999999934,
@@ -255,6 +257,7 @@ POLY: dict[str, tuple[float, ...]] = {
         0.014329842,
         0.037671633,
     ),
+    # erfcx(x) * (x + 3) in (x - 3) / (x + 3)
     "erfcx_f64": (  # on [-0.7297, 0.8065], 2^-53.0
         1.0740069070883398,
         -0.8833944531698857,

@@ -29,7 +29,7 @@ def split_exp(m: Math, x: V) -> Reduced:
 
 
 def expm1_small(m: Math, x: Reduced, coefficients: str, extra: V | None = None) -> V:
-    """exp(high - low + extra) - 1 for a tiny `extra`; the leading term is `high`, which has no rounding error."""
+    """exp(high - low + extra) - 1 for a tiny `extra`; it starts from `high`, which has no rounding error."""
     tail = x.r * x.r * m.poly(x.r, POLY[coefficients])
     if extra is not None:
         tail = tail + m.fma(extra, tail + x.r, extra)

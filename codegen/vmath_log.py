@@ -37,7 +37,7 @@ def split_log_any(m: Math, x: V) -> tuple[V, V]:
 
 
 def log_sum(m: Math, k: V, f: V, c: V | None, coefficients: str) -> V:
-    """k*log(2) + log(1 + f) + c for f in [sqrt(1/2) - 1, sqrt(2) - 1]; the order of terms is fdlibm's e_log.c."""
+    """k*log(2) + log(1 + f) + c for f in [sqrt(1/2) - 1, sqrt(2) - 1]; order of terms as in fdlibm."""
     name = f.format.name
     s = f / (f + 2.0)
     z = s * s

@@ -163,7 +163,7 @@ def hypot(m: Math, x: V, y: V) -> V:
 
 
 def cbrt(m: Math, x: V) -> V:
-    """2**q * c(t): a guess through the exponent, then Halley's steps in f64 and one corrected step for f64."""
+    """2**q * c(t): a guess through the exponent, Halley's steps, for f64 one of Newton's in two doubles."""
     if x.format.name == "f32":
         return m.narrow(_cbrt(m, m.widen(x), corrected=False))
     return _cbrt(m, x, corrected=True)

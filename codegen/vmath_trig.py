@@ -40,7 +40,7 @@ def _internal(module: ir.Module, name: str, type_: ir.FunctionType) -> ir.Functi
 
 
 def _payne_hanek(module: ir.Module, has_fma: bool) -> ir.Function:
-    """f64 x > 2**19 -> (r, r_low, q): x = (4 j + q) pi/2 + r + r_low, |r| at most pi/4; NaN for inf and NaN."""
+    """f64 x > 2**19 -> (r, r_low, q): x = (4 j + q) pi/2 + r + r_low, |r| <= pi/4; NaN for inf and NaN."""
     name = "nf.payne_hanek" + ("" if has_fma else ".nofma")
     if name in module.globals:
         return module.globals[name]
@@ -65,7 +65,7 @@ def _payne_hanek(module: ir.Module, has_fma: bool) -> ir.Function:
     def wide(x: V) -> V:
         return V(m, b.zext(x.value, I128))
 
-    # significand * window modulo 2**192, less its lowest word: x * 2/pi modulo 4, with 126 bits behind the point
+    # significand * window modulo 2**192, less its lowest word: x * 2/pi modulo 4, 126 bits behind the point
     low = wide(significand) * wide(window[2])
     middle = wide(significand) * wide(window[1]) + (low >> 64)
     product = (wide(significand * window[0]) << 64) + middle
@@ -144,7 +144,7 @@ def _payne_hanek_lanes(module: ir.Module, type_: ir.VectorType, has_fma: bool) -
 
 
 def _reduce_fast(m: Math, a: V, precise: bool) -> tuple[V, V | None, V]:
-    """Cody and Waite: (r, r_low, quadrant) for 0 <= a <= FAST; without `precise` r alone, good for f32 results."""
+    """Cody and Waite: (r, r_low, quadrant) for 0 <= a <= FAST; not `precise`: r alone, for f32 results."""
     n, quadrant = m.round_to_int(a, TWO_OVER_PI)
     if not m.has_fma:
         first, *pieces, last = PIO2_SHORT

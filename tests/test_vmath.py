@@ -1,4 +1,4 @@
-"""Vector mathematics against mpmath and NumPy: errors in ulp, special values, scalars and vectors, with and without fma."""
+"""Vector mathematics against mpmath and NumPy: ulp, special values, all widths, with and without fma."""
 
 from __future__ import annotations
 

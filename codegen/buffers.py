@@ -1,0 +1,176 @@
+"""The buffer plan: where each value of a grouped graph stands during a call.
+
+Values share memory in classes: a reshape stands where its operand does, and an update whose base dies is done in place. A class
+stands in a parameter, a constant, an output, or in the arena, at an offset that no class of overlapping life has.
+Regions of control nodes have frames of their own, inside the arena of the node's life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nufunc.codegen.nest_builder import ASSEMBLY
+from nufunc.ir.graph import Graph, Node, Value
+
+ALIGNMENT = 64
+SMALL = 16  # bytes up to which a value lies on the stack, where LLVM turns it into a register
+
+
+@dataclass
+class Frame:
+    """The plan of one graph. Offsets are relative to the frame; `size` is its extent in bytes."""
+
+    root: dict[Value, Value] = field(default_factory=dict)  # the value that names a class
+    offset: dict[Value, int] = field(default_factory=dict)  # of classes in the arena
+    on_stack: set[Value] = field(default_factory=set)
+    destination: dict[Value, int] = field(default_factory=dict)  # class -> output number
+    scratch: dict[Node, int] = field(default_factory=dict)
+    frames: dict[Node, list[Frame]] = field(default_factory=dict)
+    in_place: set[Node] = field(default_factory=set)
+    life: dict[Value, tuple[int, int]] = field(default_factory=dict)
+    size: int = 0
+
+    def of(self, value: Value) -> Value:
+        while value in self.root:
+            value = self.root[value]
+        return value
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def is_view(node: Node) -> bool:
+    return node.prim == "fused" and node.attrs["kind"] == "view"
+
+
+def plan_frame(
+    graph: Graph, scratch_of: Callable[[Node, list[Frame]], int], donated: Iterable[Value] = ()
+) -> Frame:
+    """The frame of a grouped graph. `scratch_of` tells a node's scratch bytes, given its regions' frames; `donated` are
+    parameters that the graph may overwrite."""
+    frame = Frame()
+    owned = {v for n in graph.nodes for v in n.results} | set(donated)
+    last = {o: k for k, n in enumerate(graph.nodes) for o in n.operands}
+    end = len(graph.nodes)
+    last.update(dict.fromkeys(graph.outputs, end))
+    _classes(graph, frame, owned, last)
+    class_last: dict[Value, int] = {}
+    for value, k in last.items():
+        root = frame.of(value)
+        class_last[root] = max(class_last.get(root, -1), k)
+    fixed = {*graph.params, *(v for v, _ in graph.consts)}
+    for k, value in enumerate(graph.outputs):
+        root = frame.of(value)
+        if root not in fixed and root not in frame.destination:
+            frame.destination[root] = k
+    blocks: list[tuple[int, int, int, int]] = []  # offset, size, first, last
+    for k, node in enumerate(graph.nodes):
+        frame.frames[node] = [plan_frame(r, scratch_of, d) for r, d in zip(node.regions, donations(node))] if (
+            node.prim != "fused"
+        ) else []
+        need = scratch_of(node, frame.frames[node])
+        if need:
+            frame.scratch[node] = _place(blocks, need, k, k)
+        if is_view(node):
+            continue
+        for value in node.results:
+            root = frame.of(value)
+            if root is not value or root in frame.destination or root in fixed:
+                continue
+            life = (k, max(class_last.get(root, k), k))
+            if value.type.nbytes <= SMALL:
+                frame.on_stack.add(value)
+                continue
+            frame.offset[value] = _place(blocks, value.type.nbytes, *life)
+            frame.life[value] = life
+    frame.size = max((offset + size for offset, size, _, _ in blocks), default=0)
+    return frame
+
+
+def _classes(graph: Graph, frame: Frame, owned: set[Value], last: dict[Value, int]) -> None:
+    class_last: dict[Value, int] = {}
+    producers = {r: n for n in graph.nodes for r in n.results}
+    readers: dict[Value, list[Value]] = {}
+    for node in graph.nodes:  # views live as long as what is read through them
+        if is_view(node):
+            readers.setdefault(node.operands[0], []).append(node.result)
+
+    def final(value: Value) -> int:
+        if value not in class_last:
+            class_last[value] = max([last.get(value, -1), *(final(v) for v in readers.get(value, ()))])
+        return class_last[value]
+
+    for k, node in enumerate(graph.nodes):
+        if is_view(node):
+            frame.root[node.result] = node.operands[0]
+            continue
+        base = updated(node)
+        if base is None or final(base) > k or node.operands.count(base) != 1:
+            continue
+        root, through = base, producers.get(base)
+        while through is not None and is_view(through):  # another reader of what is viewed may come later
+            root = through.operands[0]
+            if final(root) > k:
+                break
+            through = producers.get(root)
+        if final(root) <= k and frame.of(root) in owned:
+            frame.root[node.result] = base
+            frame.in_place.add(node)
+
+
+def updated(node: Node) -> Value | None:
+    """The operand that an assembling fused node could overwrite: one that it reads only as the base of its update."""
+    if node.prim != "fused" or node.attrs["kind"] != "assemble":
+        return None
+    region = node.regions[0]
+    inner = next(n for n in region.nodes if n.result is region.outputs[0])
+    if inner.prim not in ASSEMBLY or inner.prim == "concat" or inner.operands[0] not in region.params:
+        return None
+    base = inner.operands[0]
+    uses = sum(n.operands.count(base) for n in region.nodes)
+    return node.operands[region.params.index(base)] if uses == 1 else None
+
+
+def donations(node: Node) -> list[Sequence[Value]]:
+    """For each region of a control node the parameters that it may overwrite: carries that it only updates."""
+    if node.prim not in ("while", "scan"):
+        return [()] * len(node.regions)
+    body = node.regions[-1]
+    found = [body.params[p] for p, o in carry_pairs(node) if _comes_from(body, body.outputs[o], body.params[p])]
+    return [()] * (len(node.regions) - 1) + [found]
+
+
+def carry_pairs(node: Node) -> list[tuple[int, int]]:
+    """(parameter, output) of each carry in the body of a loop."""
+    body = node.regions[-1]
+    first = node.attrs["num_body"] if node.prim == "while" else node.attrs["num_consts"]
+    count = len(body.outputs) if node.prim == "while" else node.attrs["num_carry"]
+    return [(first + k, k) for k in range(count)]
+
+
+def _comes_from(body: Graph, value: Value, param: Value) -> bool:
+    producers = {r: n for n in body.nodes for r in n.results}
+    if body.outputs.count(value) != 1:
+        return False
+    while value is not param:
+        node = producers.get(value)
+        base = None if node is None else node.operands[0] if is_view(node) else updated(node)
+        if base is None:
+            return False
+        value = base
+    return True
+
+
+def _place(blocks: list[tuple[int, int, int, int]], size: int, first: int, last: int) -> int:
+    """The lowest offset that no block of overlapping life covers."""
+    size = aligned(max(size, 1))
+    taken = sorted((o, s) for o, s, f, l in blocks if f <= last and first <= l)
+    offset = 0
+    for start, extent in taken:
+        if offset + size <= start:
+            break
+        offset = max(offset, start + extent)
+    blocks.append((offset, size, first, last))
+    return offset

@@ -1,0 +1,114 @@
+"""From a grouped graph to a callable: lowering to one LLVM module, machine code, and the native entry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nufunc.codegen.loops import LoopNest
+from nufunc.codegen.wrapper import ArgSpec, CallSpec, Entry, ResultSpec, declare_plan, emit_wrapper
+from nufunc.ir.errors import BoundsError, LinAlgError, Location, NufuncError
+from nufunc.ir.graph import Graph
+
+RELEASE_GIL = 20_000  # elements of arguments and results from which other threads may run meanwhile
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A grouped graph as one LLVM module. `externs` fill the plan's table: names of BLAS or LAPACK routines, and constants.
+    `sites` tells what each error code of the plan means."""
+
+    name: str
+    text: str
+    nests: tuple[LoopNest, ...]
+    workspace: int
+    externs: tuple[str | np.ndarray, ...]
+    sites: dict[int, tuple[str, Location | None]]
+    spec: CallSpec
+
+    def loops(self) -> str:
+        """The loop nests, readable."""
+        return "\n\n".join(str(n) for n in self.nests)
+
+    def error(self, code: int) -> NufuncError:
+        """The exception of an error code."""
+        kind, loc = self.sites[code]
+        if kind == "index":
+            return BoundsError("index out of bounds", loc)
+        return LinAlgError(kind, loc)
+
+
+def symbol(name: str) -> str:
+    """A name that LLVM accepts."""
+    return "nf_" + re.sub(r"\W", "_", name)
+
+
+def lower(
+    grouped: Graph, name: str, args: Sequence[ArgSpec] | None = None, results: Sequence[ResultSpec] | None = None
+) -> Lowered:
+    """Lower to LLVM text: the plan and its native wrapper."""
+    from llvmlite import ir
+
+    from nufunc.codegen.backend import target
+    from nufunc.codegen.plan import Plan
+
+    host = target()
+    args = [ArgSpec(t.shape, t.dtype) for t in grouped.param_types] if args is None else args
+    results = [ResultSpec(t.shape, t.dtype) for t in grouped.output_types] if results is None else results
+    module = ir.Module(name)
+    prefix = symbol(name)
+    function = declare_plan(module, prefix)
+    plan = Plan(grouped, function, host.vector_bits // 8, host.has_fma)
+    plan.emit()
+    work = sum(t.size for t in (*grouped.param_types, *grouped.output_types))
+    spec = CallSpec(tuple(args), tuple(results), plan.workspace, release_gil=work >= RELEASE_GIL)
+    emit_wrapper(module, function, spec, prefix)
+    return Lowered(
+        name, str(module), tuple(plan.nests), plan.workspace, tuple(plan.externs), dict(plan.sites.sites), spec
+    )
+
+
+class Compiled(Entry):
+    """An Entry that can be looked into."""
+
+    lowered: Lowered
+
+    def llvm(self) -> str:
+        """The optimised LLVM text."""
+        return self.executable.llvm()
+
+    def assembly(self) -> str:
+        return self.executable.assembly()
+
+    def loops(self) -> str:
+        return self.lowered.loops()
+
+    @property
+    def workspace(self) -> int:
+        return self.lowered.workspace
+
+
+def load(lowered: Lowered, executable: object) -> Compiled:
+    """The entry of a lowered graph whose machine code is `executable`."""
+    from nufunc.codegen import blas
+
+    addresses = [blas.address(e) if isinstance(e, str) else e.__array_interface__["data"][0] for e in lowered.externs]
+    entry = Compiled(executable, symbol(lowered.name), lowered.spec, addresses, lowered.error, keep=lowered)
+    entry.lowered, entry.executable = lowered, executable
+    return entry
+
+
+def compile_graph(
+    grouped: Graph,
+    args: Sequence[ArgSpec] | None = None,
+    results: Sequence[ResultSpec] | None = None,
+    name: str = "f",
+) -> Compiled:
+    """Compile a grouped graph. `args` and `results` say how they are passed; left out: as arrays."""
+    from nufunc.codegen.backend import compile_module
+
+    lowered = lower(grouped, name, args, results)
+    return load(lowered, compile_module(lowered.text, name))

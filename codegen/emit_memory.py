@@ -1,0 +1,126 @@
+"""Loads and stores of scalars and vectors for the CPU emitter: bools are bytes in memory, complex numbers two reals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, constant, declare, element_type, lanes_of, type_name
+
+
+def memory_type(dtype: np.dtype) -> ir.Type:
+    return I8 if dtype.kind == "b" else element_type(dtype)
+
+
+class Memory:
+    """Memory operations at a builder's position. Offsets are in elements of the dtype."""
+
+    def __init__(self, b: ir.IRBuilder) -> None:
+        self.b = b
+
+    def address(self, base: ir.Value, offset: ir.Value, dtype: np.dtype) -> ir.Value:
+        if isinstance(offset, ir.Constant) and not isinstance(offset.type, ir.VectorType) and offset.constant == 0:
+            return base
+        return self.b.gep(base, [offset], inbounds=True, source_etype=memory_type(dtype))
+
+    def _loaded(self, value: ir.Value, dtype: np.dtype) -> ir.Value:
+        """Memory to register: a byte is true where it is not zero."""
+        return self.b.icmp_unsigned("!=", value, constant(value.type, 0)) if dtype.kind == "b" else value
+
+    def _stored(self, value: ir.Value, dtype: np.dtype) -> ir.Value:
+        if dtype.kind != "b":
+            return value
+        type_ = value.type
+        return self.b.zext(value, ir.VectorType(I8, type_.count) if isinstance(type_, ir.VectorType) else I8)
+
+    def load(self, base: ir.Value, offset: ir.Value, dtype: np.dtype) -> Any:
+        type_ = memory_type(dtype)
+        if dtype.kind == "c":
+            first = self.b.mul(offset, I64(2))
+            size = dtype.itemsize // 2
+            address = self.b.gep(base, [first], inbounds=True, source_etype=type_)
+            second = self.b.gep(address, [I64(1)], inbounds=True, source_etype=type_)
+            return self.b.load(address, typ=type_, align=size), self.b.load(second, typ=type_, align=size)
+        return self._loaded(self.b.load(self.address(base, offset, dtype), typ=type_, align=dtype.itemsize), dtype)
+
+    def store(self, base: ir.Value, offset: ir.Value, dtype: np.dtype, value: Any) -> None:
+        if dtype.kind == "c":
+            type_, size = memory_type(dtype), dtype.itemsize // 2
+            address = self.b.gep(base, [self.b.mul(offset, I64(2))], inbounds=True, source_etype=type_)
+            second = self.b.gep(address, [I64(1)], inbounds=True, source_etype=type_)
+            self.b.store(value[0], address, align=size)
+            self.b.store(value[1], second, align=size)
+            return
+        self.b.store(self._stored(value, dtype), self.address(base, offset, dtype), align=dtype.itemsize)
+
+    def load_vector(
+        self, base: ir.Value, offset: ir.Value, dtype: np.dtype, lanes: int, guard: ir.Value | None, backwards: bool
+    ) -> ir.Value:
+        """Elements offset, offset + 1, ... (backwards: offset, offset - 1, ...)."""
+        if backwards:
+            offset = self.b.add(offset, I64(1 - lanes))
+            guard = None if guard is None else self._reversed(guard)
+        address = self.address(base, offset, dtype)
+        type_ = ir.VectorType(memory_type(dtype), lanes)
+        if guard is None:
+            value = self.b.load(address, typ=type_, align=dtype.itemsize)
+        else:
+            name = f"llvm.masked.load.{type_name(type_)}.p0"
+            mask = ir.VectorType(I1, lanes)
+            function = declare(self.b.module, name, type_, [POINTER, I32, mask, type_])
+            zero = constant(type_, 0)
+            value = self.b.call(function, [address, I32(dtype.itemsize), guard, zero])
+        value = self._loaded(value, dtype)
+        return self._reversed(value) if backwards else value
+
+    def store_vector(
+        self, base: ir.Value, offset: ir.Value, dtype: np.dtype, value: ir.Value, guard: ir.Value | None
+    ) -> None:
+        value = self._stored(value, dtype)
+        address = self.address(base, offset, dtype)
+        if guard is None:
+            self.b.store(value, address, align=dtype.itemsize)
+            return
+        name = f"llvm.masked.store.{type_name(value.type)}.p0"
+        function = declare(self.b.module, name, ir.VoidType(), [value.type, POINTER, I32, guard.type])
+        self.b.call(function, [value, address, I32(dtype.itemsize), guard])
+
+    def _reversed(self, value: ir.Value) -> ir.Value:
+        lanes = value.type.count
+        mask = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes - 1, -1, -1)))
+        return self.b.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+
+    def _pointers(self, base: ir.Value, offsets: ir.Value, dtype: np.dtype) -> ir.Value:
+        """A vector of addresses. llvmlite cannot type a gep over a vector of offsets, so the type is set here."""
+        made = self.b.gep(base, [offsets], source_etype=memory_type(dtype))
+        made.type = ir.VectorType(POINTER, lanes_of(offsets.type))
+        return made
+
+    def gather(self, base: ir.Value, offsets: ir.Value, dtype: np.dtype, guard: ir.Value | None) -> ir.Value:
+        pointers = self._pointers(base, offsets, dtype)
+        lanes = lanes_of(offsets.type)
+        type_, mask = ir.VectorType(memory_type(dtype), lanes), ir.VectorType(I1, lanes)
+        name = f"llvm.masked.gather.{type_name(type_)}.v{lanes}p0"
+        function = declare(self.b.module, name, type_, [pointers.type, I32, mask, type_])
+        chosen = constant(mask, 1) if guard is None else guard
+        value = self.b.call(function, [pointers, I32(dtype.itemsize), chosen, constant(type_, 0)])
+        return self._loaded(value, dtype)
+
+    def scatter(
+        self, base: ir.Value, offsets: ir.Value, dtype: np.dtype, value: ir.Value, guard: ir.Value | None
+    ) -> None:
+        value = self._stored(value, dtype)
+        pointers = self._pointers(base, offsets, dtype)
+        lanes = lanes_of(offsets.type)
+        mask = ir.VectorType(I1, lanes)
+        name = f"llvm.masked.scatter.{type_name(value.type)}.v{lanes}p0"
+        function = declare(self.b.module, name, ir.VoidType(), [value.type, pointers.type, I32, mask])
+        chosen = constant(mask, 1) if guard is None else guard
+        self.b.call(function, [value, pointers, I32(dtype.itemsize), chosen])
+
+    def any(self, mask: ir.Value) -> ir.Value:
+        """Whether any lane holds."""
+        function = declare(self.b.module, f"llvm.vector.reduce.or.{type_name(mask.type)}", I1, [mask.type])
+        return self.b.call(function, [mask])

@@ -1,0 +1,556 @@
+"""Construction of loop nests: a fused region, asked for the value of each output at symbolic indices.
+
+Layout primitives are answered by rewriting the indices, so they cost nothing; each (value, indices) pair is computed
+once. What reads outside its operand (pad, concat, update) is answered with guards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nufunc.codegen.loops import Accumulator, Affine, AxisKind, Axis, Buffer, Inst, LoopNest, Phase
+from nufunc.ir import primitive
+from nufunc.ir.errors import Location, UnsupportedError, VerifyError
+from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import BOOL, INT64
+
+Index = tuple[Affine, ...]
+CUMULATIVE = {"cumsum": "add", "cumprod": "mul", "cummax": "maximum", "cummin": "minimum"}
+REDUCTIONS = {
+    "reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum",
+    "reduce_and": "bit_and", "reduce_or": "bit_or", "argmax": "argmax", "argmin": "argmin",
+}  # fmt: skip
+ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
+
+
+class Sites:
+    """Error sites of a plan: code (from 1) -> what went wrong and where."""
+
+    def __init__(self) -> None:
+        self.sites: dict[int, tuple[str, Location | None]] = {}
+
+    def add(self, kind: str, loc: Location | None) -> int:
+        code = len(self.sites) + 1
+        self.sites[code] = (kind, loc)
+        return code
+
+
+def identity(op: str, dtype: np.dtype) -> Any:
+    """The value that changes nothing under a combination; -0.0 for float sums, so that a sum of -0.0 keeps its sign."""
+    kind = dtype.kind
+    if op == "add":
+        return False if kind == "b" else 0 if kind in "iu" else -0.0 if kind == "f" else complex(-0.0, -0.0)
+    if op in ("mul", "bit_and"):
+        return True if kind == "b" else -1 if op == "bit_and" else 1 if kind in "iu" else 1.0 if kind == "f" else 1 + 0j
+    if op == "bit_or":
+        return kind != "b" and 0
+    low = op in ("maximum", "argmax")
+    if kind == "f":
+        return -math.inf if low else math.inf
+    if kind == "b":
+        return not low
+    info = np.iinfo(dtype)
+    return int(info.min if low else info.max)
+
+
+def build_nests(region: Graph, name: str, sites: Sites) -> list[LoopNest]:
+    """The nests that compute a fused region, in order; buffers are its parameters, its constants, then its outputs."""
+    producers = {r: n for n in region.nodes for r in n.results}
+    if len(region.outputs) == 1:
+        node = producers.get(region.outputs[0])
+        if node is not None and node.prim in ASSEMBLY:
+            return [n for n in _Assembly(region, name, sites, producers).build(node) if n is not None]
+    nest = _NestBuilder(region, name, sites, producers).build()
+    return [] if nest is None else [nest]
+
+
+class _NestBuilder:
+    """Builds one nest; `at` answers what a value is at given indices."""
+
+    def __init__(self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node]) -> None:
+        self.region, self.name, self.sites, self.producers = region, name, sites, producers
+        inputs = [*region.params, *(v for v, _ in region.consts)]
+        self.input_number = {v: k for k, v in enumerate(inputs)}
+        self.buffers = [Buffer(v.hint or f"x{k}", v.dtype, v.type.size) for k, v in enumerate(inputs)]
+        self.outputs: dict[int, int] = {}
+        for k, v in enumerate(region.outputs):
+            self.outputs[k] = len(self.buffers)
+            self.buffers.append(Buffer(v.hint or f"y{k}", v.dtype, v.type.size, written=True))
+        self.memo: dict[Any, int] = {}
+        self.extents: dict[str, int] = {}
+        self.dtypes: dict[int, np.dtype] = {}
+        self.body: list[Inst] = []
+        self.next_id = 0
+        self.levels: dict[Value, int] = {}
+        self.accumulators: list[Accumulator] = []
+
+    # -- instructions
+
+    def emit(self, op: str, args: Sequence[int], dtype: np.dtype, **fields: Any) -> int:
+        attrs = fields.pop("attrs", {})
+        index, guard, buffer = fields.get("index", Affine()), fields.get("guard"), fields.get("buffer", -1)
+        key = (op, tuple(args), dtype, primitive.attr_tuple(attrs), index, guard, buffer)
+        if op not in ("store", "running") and key in self.memo:
+            return self.memo[key]
+        number = self.memo[key] = self.next_id
+        self.next_id += 1
+        self.body.append(Inst(number, op, tuple(args), dtype, attrs, buffer, index, guard))
+        self.dtypes[number] = dtype
+        return number
+
+    def const(self, value: Any, dtype: np.dtype) -> int:
+        return self.emit("const", (), dtype, attrs={"value": np.dtype(dtype).type(value).item()})
+
+    def index_value(self, index: Affine) -> int:
+        """An affine form as an i64 value."""
+        if index.const == 0 and len(index.terms) == 1 and index.terms[0][1] == 1:
+            key = index.terms[0][0]
+            if isinstance(key, int):
+                return key
+        return self.emit("index", (), INT64, index=index)
+
+    def axes(self, shape: Sequence[int], prefix: str, kinds: Sequence[AxisKind]) -> tuple[list[Axis], Index]:
+        """An axis per extent other than 1, and the indices that they are."""
+        made, index = [], []
+        for k, (extent, kind) in enumerate(zip(shape, kinds, strict=True)):
+            if extent == 1:
+                index.append(Affine())
+                continue
+            axis = Axis(f"{prefix}{k}", extent, kind)
+            self.extents[axis.name] = extent
+            made.append(axis)
+            index.append(Affine.of(axis.name))
+        return made, tuple(index)
+
+    def range_of(self, index: Affine) -> tuple[float, float]:
+        """The least and greatest value of an affine form (infinite where it holds computed values)."""
+        low = high = float(index.const)
+        for key, c in index.terms:
+            if isinstance(key, int):
+                return -math.inf, math.inf
+            span = c * (self.extents[key] - 1)
+            low, high = low + min(span, 0), high + max(span, 0)
+        return low, high
+
+    # -- the whole nest
+
+    def build(self) -> LoopNest | None:
+        full, reduced, serial, reverse = self._space()
+        reduce_nodes = [n for n in self.region.nodes if n.prim in REDUCTIONS]
+        level = {v: self.level(v) for v in self.region.outputs}
+        if 0 in [n for k, n in enumerate(full) if serial or k not in reduced]:
+            return None
+        kept = [k for k in range(len(full)) if k not in reduced]
+        outer, outer_index = self.axes([full[k] for k in kept], "i", ["parallel"] * len(kept))
+        last = max(level.values(), default=0)
+        phases = []
+        for p in range(last + 1):
+            self.body, self.accumulators = [], []
+            reducing = [n for n in reduce_nodes if self.level(n.operands[0]) == p]
+            stored = [k for k, v in enumerate(self.region.outputs) if level[v] == p]
+            whole = bool(reducing) or serial or any(self.region.outputs[k].shape == full for k in stored)
+            inner: list[Axis] = []
+            index: list[Affine] = [Affine()] * len(full)
+            for position, k in enumerate(kept):
+                index[k] = outer_index[position]
+            if whole and reduced:
+                order = sorted(reduced)
+                kind: AxisKind = "serial" if serial else "reduce" if reducing else "parallel"
+                inner, inner_index = self.axes([full[k] for k in order], f"r{p}_", [kind] * len(order))
+                for position, k in enumerate(order):
+                    i = inner_index[position]
+                    index[k] = i * -1 + (full[k] - 1) if reverse else i
+            self.full_index, self.outer_index = tuple(index), outer_index
+            for node in reducing:
+                self._reduce(node, full)
+            for k in stored:
+                value = self.region.outputs[k]
+                where = outer_index if reduced and not serial and len(value.shape) == len(kept) else self.full_index
+                self.store(k, self.at(value, where, None), self.linear(where, value.shape))
+            if inner and any(a.extent == 0 for a in inner):
+                inner, accs = [], tuple(self.accumulators)
+                self._empty(accs)
+                phases.append(Phase((), tuple(self.body)))
+            else:
+                phases.append(Phase(tuple(inner), tuple(self.body), tuple(self.accumulators)))
+        return LoopNest(self.name, tuple(self.buffers), tuple(outer), tuple(phases))
+
+    def _empty(self, accumulators: Sequence[Accumulator]) -> None:
+        """Reductions over nothing: their results are the identities."""
+        self.body = [
+            Inst(a.id, "const", (), a.dtype, {"value": np.dtype(a.dtype).type(a.init + 0).item()})
+            for a in accumulators
+        ]
+
+    def _space(self) -> tuple[tuple[int, ...], set[int], bool, bool]:
+        """The full iteration space, the axes that are reduced or serial, whether serial, and whether backwards."""
+        for node in self.region.nodes:
+            if node.prim in CUMULATIVE:
+                return node.operands[0].shape, {node.attrs["axis"]}, True, node.attrs["reverse"]
+            if node.prim in ("argmax", "argmin"):
+                return node.operands[0].shape, {node.attrs["axis"]}, False, False
+            if node.prim in REDUCTIONS:
+                return node.operands[0].shape, set(node.attrs["axes"]), False, False
+        return self.region.outputs[0].shape, set(), False, False
+
+    def level(self, value: Value) -> int:
+        """How many reductions stand one behind the other before a value."""
+        stack = [value]
+        while stack:
+            v = stack[-1]
+            node = self.producers.get(v)
+            missing = [o for o in node.operands if o not in self.levels] if node is not None else []
+            if missing:
+                stack.extend(missing)
+                continue
+            own = 0
+            if node is not None:
+                own = max((self.levels[o] for o in node.operands), default=0) + (node.prim in REDUCTIONS)
+            self.levels[v] = own
+            stack.pop()
+        return self.levels[value]
+
+    def _reduce(self, node: Node, full: tuple[int, ...]) -> None:
+        value = self.at(node.operands[0], self.full_index, None)
+        op, dtype = REDUCTIONS[node.prim], node.operands[0].dtype
+        position = None
+        if op in ("argmax", "argmin"):
+            position = self.index_value(self.full_index[node.attrs["axis"]])
+        number = self.next_id
+        self.next_id += 1
+        self.dtypes[number] = node.result.dtype
+        init = identity(op, dtype)
+        self.accumulators.append(Accumulator(number, op, value, init, dtype, position))
+        self.memo[(node.result, self.outer_index, None)] = number
+
+    def store(self, output: int, value: int, address: Affine, mode: str = "set", guard: int | None = None) -> None:
+        attrs = {"mode": mode}
+        buffer = self.outputs[output]
+        self.emit("store", (value,), self.dtypes[value], attrs=attrs, buffer=buffer, index=address, guard=guard)
+
+    # -- values at indices
+
+    def at(self, value: Value, index: Index, guard: int | None) -> int:
+        """The id of `value[index]`; computed only where `guard` holds."""
+        key = (value, index, guard)
+        if key not in self.memo:
+            self.memo[key] = self._at(value, index, guard)
+        return self.memo[key]
+
+    def _at(self, value: Value, index: Index, guard: int | None) -> int:
+        if value in self.input_number:
+            return self.load(value, self.linear(index, value.shape), guard)
+        node = self.producers[value]
+        if primitive.get(node.prim).kind == "elementwise":
+            args = [self.at(o, index, guard) for o in node.operands]
+            return self.emit(node.prim, args, value.dtype, attrs=node.attrs)
+        rule = _RULES.get(node.prim)
+        if rule is None:
+            raise VerifyError(f"{node.prim} cannot stand in a fused region here", node.loc)
+        return rule(self, node, index, guard)
+
+    def load(self, value: Value, address: Affine, guard: int | None) -> int:
+        return self.emit("load", (), value.dtype, buffer=self.input_number[value], index=address, guard=guard)
+
+    def linear(self, index: Index, shape: Sequence[int]) -> Affine:
+        """The address of an element of a C-contiguous array."""
+        address = Affine()
+        for position, extent in zip(index, shape, strict=True):
+            address = address * extent + position
+        return address
+
+    def at_address(self, value: Value, address: Affine, guard: int | None) -> int:
+        """`value.ravel()[address]`."""
+        node = self.producers.get(value)
+        if node is None:
+            return self.load(value, address, guard)
+        if node.prim == "reshape":
+            return self.at_address(node.operands[0], address, guard)
+        if primitive.get(node.prim).kind == "elementwise":
+            key = (value, "flat", address, guard)
+            if key not in self.memo:
+                args = [self.at_address(o, address, guard) for o in node.operands]
+                self.memo[key] = self.emit(node.prim, args, value.dtype, attrs=node.attrs)
+            return self.memo[key]
+        return self.at(value, self.split(address, value.shape), guard)
+
+    def split(self, address: Affine, shape: Sequence[int]) -> Index:
+        """The indices whose address in an array of `shape` is `address`."""
+        index: list[Affine] = []
+        rest = address
+        for stride in [math.prod(shape[k + 1 :]) for k in range(len(shape))]:
+            high, rest = self._divmod(rest, stride)
+            index.append(high)
+        return tuple(index)
+
+    def _divmod(self, address: Affine, by: int) -> tuple[Affine, Affine]:
+        if by == 1:
+            return address, Affine()
+        high = Affine(address.const // by, tuple((k, c // by) for k, c in address.terms if c % by == 0))
+        low = Affine(address.const % by, tuple((k, c) for k, c in address.terms if c % by))
+        least, greatest = self.range_of(low)
+        if 0 <= least and greatest < by:
+            return high, low
+        whole = self.index_value(address)
+        quotient = self.emit("index_div", (whole,), INT64, attrs={"by": by})
+        remainder = self.emit("index_mod", (whole,), INT64, attrs={"by": by})
+        return Affine.of(quotient), Affine.of(remainder)
+
+    # -- guards
+
+    def within(self, index: Affine, low: int, high: int, guard: int | None) -> tuple[bool, int | None]:
+        """The condition low <= index < high joined to a guard. False first: it never holds."""
+        least, greatest = self.range_of(index)
+        if greatest < low or least >= high:
+            return False, None
+        for holds, op, bound in ((least >= low, "ge", low), (greatest < high, "lt", high)):
+            if not holds:
+                test = self.emit(op, (self.index_value(index), self.const(bound, INT64)), BOOL)
+                guard = self.both(guard, test)
+        return True, guard
+
+    def both(self, a: int | None, b: int | None) -> int | None:
+        if a is None or b is None:
+            return b if a is None else a
+        return a if a == b else self.emit("bit_and", (a, b), BOOL)
+
+    def choose(self, test: int | None, yes: Callable[[], int], no: Callable[[], int], dtype: np.dtype) -> int:
+        return yes() if test is None else self.emit("select", (test, yes(), no()), dtype)
+
+    def clamped(self, value: int, high: int) -> int:
+        """An i64 value limited to 0 <= value <= high."""
+        low = self.emit("maximum", (value, self.const(0, INT64)), INT64)
+        return self.emit("minimum", (low, self.const(high, INT64)), INT64)
+
+    def window(self, node: Node, first: int, sizes: Sequence[int]) -> list[Affine]:
+        """The clamped starts of dynamic_slice and dynamic_update, whose operands from `first` on are the starts."""
+        shape = node.operands[0].shape
+        starts = [self.at(s, (), None) for s in node.operands[first:]]
+        return [Affine.of(self.clamped(s, n - m)) for s, n, m in zip(starts, shape, sizes, strict=True)]
+
+    def looked_up(self, node: Node, first: int, index: Index, guard: int | None) -> list[Affine]:
+        """The checked indices of gather and scatter at a point of their index arrays."""
+        found = []
+        for axis, operand in zip(node.attrs["axes"], node.operands[first:], strict=True):
+            value, extent = self.at(operand, index, guard), node.operands[0].shape[axis]
+            if node.attrs["mode"] == "clip":
+                found.append(Affine.of(self.clamped(value, extent - 1)))
+                continue
+            attrs = {"extent": extent, "site": self.sites.add("index", node.loc)}
+            found.append(Affine.of(self.emit("check", (value,), INT64, attrs=attrs, guard=guard)))
+        return found
+
+
+class _Assembly:
+    """Nests of an output that is put together from parts, each over its own space."""
+
+    def __init__(self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node]) -> None:
+        self.args = (region, name, sites, producers)
+
+    def build(self, node: Node) -> list[LoopNest | None]:
+        if node.prim == "concat":
+            return self.concat(node)
+        base = self.part(node.operands[0], lambda b, i: i, copies=True)
+        if node.prim == "update":
+            start, step = node.attrs["start"], node.attrs["step"]
+            where = lambda b, i: tuple(x * s + first for x, s, first in zip(i, step, start))
+            return [base, self.part(node.operands[1], where)]
+        if node.prim == "dynamic_update":
+            sizes = node.operands[1].shape
+            move = lambda b, i: tuple(x + s for x, s in zip(i, b.window(node, 2, sizes)))
+            return [base, self.part(node.operands[1], move)]
+        ndim = node.operands[2].ndim if len(node.operands) > 2 else 0
+        mode = "add" if node.prim == "scatter_add" else "set"
+        return [base, self.part(node.operands[1], lambda b, i: _scattered(b, node, i, ndim), serial=ndim, mode=mode)]
+
+    def concat(self, node: Node) -> list[LoopNest | None]:
+        axis, offset, nests = node.attrs["axis"], 0, []
+        for operand in node.operands:
+            shift = Affine(offset)
+            move = lambda b, i, shift=shift: tuple(x + shift if k == axis else x for k, x in enumerate(i))
+            nests.append(self.part(operand, move))
+            offset += operand.shape[axis]
+        return nests
+
+    def part(
+        self, value: Value, where: Callable[..., Index], *, copies: bool = False, serial: int = 0, mode: str = "set"
+    ) -> LoopNest | None:
+        """The nest that stores `value` into the output at the indices that `where` gives."""
+        if 0 in value.shape:
+            return None
+        b = _NestBuilder(*self.args)
+        kinds: list[AxisKind] = ["serial" if k < serial else "parallel" for k in range(value.ndim)]
+        axes, index = b.axes(value.shape, "i", kinds)
+        shape = b.region.outputs[0].shape
+        target = where(b, index)
+        b.store(0, b.at(value, index, None), b.linear(target, shape), mode=mode)
+        source = b.input_number.get(value) if copies else None
+        phase = Phase((), tuple(b.body))
+        return LoopNest(b.name, tuple(b.buffers), tuple(axes), (phase,), exact=mode == "add", copies=source)
+
+
+def _scattered(b: _NestBuilder, node: Node, index: Index, ndim: int) -> Index:
+    found = dict(zip(node.attrs["axes"], b.looked_up(node, 2, index[:ndim], None)))
+    rest = iter(index[ndim:])
+    return tuple(found[k] if k in found else next(rest) for k in range(node.operands[0].ndim))
+
+
+# -- rules of the primitives that are index maps
+
+
+def _reshape(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    return b.at_address(node.operands[0], b.linear(index, node.result.shape), guard)
+
+
+def _transpose(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    source = [Affine()] * len(index)
+    for k, axis in enumerate(node.attrs["perm"]):
+        source[axis] = index[k]
+    return b.at(node.operands[0], tuple(source), guard)
+
+
+def _broadcast(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    x = node.operands[0]
+    source = tuple(Affine() if x.shape[k] == 1 else index[dim] for k, dim in enumerate(node.attrs["dims"]))
+    return b.at(x, source, guard)
+
+
+def _slice(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    steps = zip(index, node.attrs["start"], node.attrs["step"], strict=True)
+    return b.at(node.operands[0], tuple(i * step + start for i, start, step in steps), guard)
+
+
+def _flip(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    shape, axes = node.result.shape, node.attrs["axes"]
+    return b.at(node.operands[0], tuple(i * -1 + (shape[k] - 1) if k in axes else i for k, i in enumerate(index)), guard)
+
+
+def _zero(dtype: np.dtype) -> Any:
+    return np.zeros((), dtype).item()
+
+
+def _pad(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    x, attrs = node.operands[0], node.attrs
+    test: int | None = None
+    source = []
+    for i, n, low, interior in zip(index, x.shape, attrs["low"], attrs["interior"], strict=True):
+        i = i + -low
+        step = interior + 1
+        possible, test = b.within(i, 0, (n - 1) * step + 1 if n else 0, test)
+        if not possible:
+            return b.const(_zero(x.dtype), x.dtype)
+        if step > 1:
+            position = b.index_value(i)
+            rest = b.emit("index_mod", (position,), INT64, attrs={"by": step})
+            test = b.both(test, b.emit("eq", (rest, b.const(0, INT64)), BOOL))
+            i = Affine.of(b.emit("index_div", (position,), INT64, attrs={"by": step}))
+        source.append(i)
+    inside = b.both(guard, test)
+    return b.choose(test, lambda: b.at(x, tuple(source), inside), lambda: b.const(_zero(x.dtype), x.dtype), x.dtype)
+
+
+def _concat(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    axis, dtype = node.attrs["axis"], node.result.dtype
+    chosen: int | None = None
+    end = node.result.shape[axis]
+    for x in reversed(node.operands):
+        end -= x.shape[axis]
+        shifted = index[axis] + -end
+        possible, test = b.within(shifted, 0, x.shape[axis], None)
+        if not possible:
+            continue
+        here = b.at(x, (*index[:axis], shifted, *index[axis + 1 :]), b.both(guard, test))
+        chosen = here if chosen is None or test is None else b.emit("select", (test, here, chosen), dtype)
+    if chosen is None:
+        raise VerifyError("concat of nothing is read", node.loc)
+    return chosen
+
+
+def _update(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    base, value = node.operands
+    test: int | None = None
+    source = []
+    starts, steps = node.attrs["start"], node.attrs["step"]
+    for i, n, start, step in zip(index, value.shape, starts, steps, strict=True):
+        i = i + -start
+        possible, test = b.within(i, 0, (n - 1) * step + 1 if n else 0, test)
+        if not possible:
+            return b.at(base, index, guard)
+        if step > 1:
+            position = b.index_value(i)
+            rest = b.emit("index_mod", (position,), INT64, attrs={"by": step})
+            test = b.both(test, b.emit("eq", (rest, b.const(0, INT64)), BOOL))
+            i = Affine.of(b.emit("index_div", (position,), INT64, attrs={"by": step}))
+        source.append(i)
+    inside = b.both(guard, test)
+    return b.choose(test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype)
+
+
+def _dynamic_slice(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    starts = b.window(node, 1, node.result.shape)
+    return b.at(node.operands[0], tuple(i + s for i, s in zip(index, starts)), guard)
+
+
+def _dynamic_update(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    base, value = node.operands[:2]
+    test: int | None = None
+    source = []
+    for i, s, n in zip(index, b.window(node, 2, value.shape), value.shape, strict=True):
+        i = i + s * -1
+        possible, test = b.within(i, 0, n, test)
+        if not possible:
+            return b.at(base, index, guard)
+        source.append(i)
+    inside = b.both(guard, test)
+    return b.choose(test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype)
+
+
+def _gather(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    x = node.operands[0]
+    ndim = node.operands[1].ndim if len(node.operands) > 1 else 0
+    found = dict(zip(node.attrs["axes"], b.looked_up(node, 1, index[:ndim], guard)))
+    rest = iter(index[ndim:])
+    return b.at(x, tuple(found[k] if k in found else next(rest) for k in range(x.ndim)), guard)
+
+
+def _iota(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    value, dtype = b.index_value(index[node.attrs["axis"]]), node.result.dtype
+    return value if dtype == INT64 else b.emit("convert", (value,), dtype, attrs={"dtype": dtype})
+
+
+def _full(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    return b.const(node.attrs["value"], node.result.dtype)
+
+
+def _cumulative(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    """The running value; the nest's serial axis goes through the operand in the direction of accumulation."""
+    axis = node.attrs["axis"]
+    if guard is not None or index != b.full_index:
+        raise UnsupportedError(f"{node.prim} read at other indices than its own", node.loc)
+    x = node.operands[0]
+    value = b.at(x, index, None)
+    number = b.next_id
+    b.next_id += 1
+    b.dtypes[number] = x.dtype
+    op = CUMULATIVE[node.prim]
+    b.accumulators.append(Accumulator(number, op, value, identity(op, x.dtype), x.dtype))
+    return b.emit("running", (value,), x.dtype, attrs={"accumulator": number, "axis": axis})
+
+
+def _reduced(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
+    key = (node.result, b.outer_index, None)
+    if index != b.outer_index or key not in b.memo:
+        raise VerifyError(f"{node.prim} is read in its own nest at other indices than its own", node.loc)
+    return b.memo[key]
+
+
+_RULES: dict[str, Callable[[_NestBuilder, Node, Index, "int | None"], int]] = {
+    "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "flip": _flip,
+    "pad": _pad, "concat": _concat, "update": _update, "dynamic_slice": _dynamic_slice,
+    "dynamic_update": _dynamic_update, "gather": _gather, "iota": _iota, "full": _full,
+    **dict.fromkeys(CUMULATIVE, _cumulative), **dict.fromkeys(REDUCTIONS, _reduced),
+}  # fmt: skip

@@ -1,0 +1,385 @@
+"""The plan: one LLVM function that runs a grouped graph, with its control flow, library calls and loop nests.
+
+Scratch memory of control nodes (loops' second carry buffers, then the frames of their regions) is laid out in `_scratch_of`
+and used in the same order by the emitters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from nufunc.codegen import buffers, library
+from nufunc.codegen.buffers import Frame, aligned, is_view
+from nufunc.codegen.emit_cpu import emit_nest
+from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
+from nufunc.codegen.loops import LoopNest, schedule
+from nufunc.codegen.nest_builder import Sites, build_nests
+from nufunc.ir.errors import Location
+from nufunc.ir.graph import Graph, Node, Value
+
+COPY_LIMIT = 4096  # bytes of a carry up to which it is copied back after an iteration; larger ones swap two buffers
+
+
+class Plan:
+    """Emits the plan of a graph into `function` (i32 (ptr inputs, ptr outputs, ptr workspace, ptr table))."""
+
+    def __init__(self, graph: Graph, function: ir.Function, vector_bytes: int, has_fma: bool) -> None:
+        self.graph, self.function, self.module = graph, function, function.module
+        self.vector_bytes, self.has_fma = vector_bytes, has_fma
+        self.sites = Sites()
+        self.nests: list[LoopNest] = []
+        self.externs: list[str | np.ndarray] = []
+        self.extern_slots: dict[str, int] = {}
+        self.functions: dict[str, ir.Function] = {}
+        self.view_of = {n.result: n for n in graph.walk() if is_view(n)}
+        self.frame = buffers.plan_frame(graph, self._scratch_of)
+        self.workspace = self.frame.size
+
+    # -- the function
+
+    def emit(self) -> None:
+        inputs, outputs, workspace, self.table = self.function.args
+        self.entry = self.function.append_basic_block("entry")
+        start = self.function.append_basic_block("start")
+        self.b = b = ir.IRBuilder(self.entry)
+        self.error = self.alloca(4, 4)
+        b.store(I32(0), self.error)
+        pointers = [self._item(inputs, k) for k in range(len(self.graph.params))]
+        results = [self._item(outputs, k) for k in range(len(self.graph.outputs))]
+        self.failed = self.function.append_basic_block("failed")
+        b.branch(start)
+        b.position_at_end(start)
+        self.run(self.graph, self.frame, pointers, results, workspace)
+        b.ret(I32(0))
+        b.position_at_end(self.failed)
+        b.ret(b.load(self.error, typ=I32))
+
+    def _item(self, pointer: ir.Value, index: int) -> ir.Value:
+        address = self.b.gep(pointer, [I64(index)], source_etype=POINTER)
+        return self.b.load(address, typ=POINTER, align=8)
+
+    def alloca(self, size: int, align: int = 16) -> ir.Value:
+        """Memory of the function's stack, made once at its entry."""
+        with self.b.goto_block(self.entry):
+            slot = self.b.alloca(ir.ArrayType(I8, max(size, 1)))
+        slot.align = align
+        slot.type = POINTER  # llvmlite gives memory that it defines a typed pointer
+        return slot
+
+    def extern(self, name: str) -> ir.Value:
+        """The address of a BLAS or LAPACK routine, read from the table."""
+        if name not in self.extern_slots:
+            self.extern_slots[name] = len(self.externs)
+            self.externs.append(name)
+        return self._table(self.extern_slots[name])
+
+    def _table(self, slot: int) -> ir.Value:
+        with self.b.goto_block(self.entry):
+            return self._item(self.table, slot)
+
+    def constant(self, array: np.ndarray) -> ir.Value:
+        self.externs.append(np.ascontiguousarray(array))
+        return self._table(len(self.externs) - 1)
+
+    def at(self, pointer: ir.Value, offset: int | ir.Value) -> ir.Value:
+        """A pointer moved by bytes."""
+        if isinstance(offset, int):
+            if offset == 0:
+                return pointer
+            offset = I64(offset)
+        return self.b.gep(pointer, [offset], inbounds=True, source_etype=I8)
+
+    def copy(self, target: ir.Value, source: ir.Value, size: int) -> None:
+        """memcpy; the two may be the same memory."""
+        if size and target is not source:
+            memmove = declare(self.module, "llvm.memmove.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, I1])
+            self.b.call(memmove, [target, source, I64(size), I1(0)])
+
+    def check_error(self) -> None:
+        """Leave the plan if an error site has been recorded."""
+        good = self.function.append_basic_block("good")
+        code = self.b.load(self.error, typ=I32)
+        self.b.cbranch(self.b.icmp_signed("==", code, I32(0)), good, self.failed)
+        self.b.position_at_end(good)
+
+    # -- graphs
+
+    def run(
+        self, graph: Graph, frame: Frame, params: Sequence[ir.Value], outputs: Sequence[ir.Value], arena: ir.Value
+    ) -> None:
+        """Emit a graph: its parameters stand at `params`, its results go to `outputs`, its frame is at `arena`."""
+        scope = Scope(self, graph, frame, params, outputs, arena)
+        for node in graph.nodes:
+            self.node(scope, node)
+        for k, value in enumerate(graph.outputs):
+            if frame.destination.get(frame.of(value)) != k:
+                self.copy(outputs[k], scope.pointer(value), value.type.nbytes)
+
+    def node(self, scope: Scope, node: Node) -> None:
+        if is_view(node):
+            return
+        if node.prim == "fused":
+            self.fused(scope, node)
+        elif node.prim in _CONTROL:
+            _CONTROL[node.prim](self, scope, node)
+        else:
+            library.emit(self, scope, node)
+
+    def fused(self, scope: Scope, node: Node) -> None:
+        region = node.regions[0]
+        pointers = [scope.pointer(o) for o in node.operands]
+        results = [scope.pointer(r) for r in node.results]
+        nests = build_nests(region, node.attrs["kind"], self.sites)
+        if node in scope.frame.in_place:
+            nests = [n for n in nests if n.copies is None]
+        consts = [self.constant(array) for _, array in region.consts]
+        for nest in nests:
+            self.nest(nest, [*pointers, *consts, *results])
+
+    def nest(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
+        """Call the function of a nest, emitted once for equal nests."""
+        nest = schedule(nest, self.vector_bytes)
+        key = str(nest)
+        if key not in self.functions:
+            self.nests.append(nest)
+            symbol = f"{self.function.name}.{nest.name}.{len(self.functions)}"
+            self.functions[key] = emit_nest(self.module, nest, self.has_fma, symbol)
+        self.b.call(self.functions[key], [*pointers, self.error])
+        if any(i.op == "check" for p in nest.phases for i in p.body):
+            self.check_error()
+
+    def kernel(self, region: Graph, pointers: Sequence[ir.Value], name: str) -> None:
+        """Run a pure graph as loop nests: parameters, then outputs."""
+        for nest in build_nests(region, name, self.sites):
+            self.nest(nest, pointers)
+
+    def site(self, kind: str, loc: Location | None) -> int:
+        return self.sites.add(kind, loc)
+
+    def _scratch_of(self, node: Node, frames: list[Frame]) -> int:
+        if node.prim == "fused":
+            return 0
+        if node.prim in ("cond", "map", "while", "scan"):
+            return sum(_swap_sizes(node, frames)) + max((aligned(f.size) for f in frames), default=0)
+        return library.scratch(self, node)
+
+    # -- loops
+
+    def loop(self, length: int) -> CountedLoop:
+        return CountedLoop(self, length)
+
+
+class Scope:
+    """Where the values of one graph stand while it is emitted."""
+
+    def __init__(
+        self, plan: Plan, graph: Graph, frame: Frame, params: Sequence[ir.Value], outputs: Sequence[ir.Value], arena: ir.Value
+    ) -> None:  # fmt: skip
+        self.plan, self.frame, self.arena, self.outputs = plan, frame, arena, outputs
+        self.pointers: dict[Value, ir.Value] = dict(zip(graph.params, params, strict=True))
+        self.consts = dict(graph.consts)
+
+    def pointer(self, value: Value) -> ir.Value:
+        """The address of a value. A view by strides has none of its own: readers go through `Plan.view_of`."""
+        root = self.frame.of(value)
+        if root in self.pointers:
+            return self.pointers[root]
+        plan = self.plan
+        if root in self.consts:
+            made = plan.constant(self.consts[root])
+        elif root in self.frame.destination:
+            made = self.outputs[self.frame.destination[root]]
+        elif root in self.frame.on_stack:
+            made = plan.alloca(root.type.nbytes)
+        else:  # addresses are cheap to make again where they are used
+            return plan.at(self.arena, self.frame.offset[root])
+        self.pointers[root] = made
+        return made
+
+    def scratch(self, node: Node) -> ir.Value:
+        return self.plan.at(self.arena, self.frame.scratch[node]) if node in self.frame.scratch else self.arena
+
+
+class CountedLoop:
+    """for i in 0..length, as a context: `with loop as i`. Only for length >= 1."""
+
+    def __init__(self, plan: Plan, length: int) -> None:
+        self.plan, self.length = plan, length
+
+    def __enter__(self) -> ir.Value:
+        b = self.plan.b
+        self.before = b.block
+        self.block = self.plan.function.append_basic_block("iterate")
+        b.branch(self.block)
+        b.position_at_end(self.block)
+        self.counter = b.phi(I64)
+        self.counter.add_incoming(I64(0), self.before)
+        return self.counter
+
+    def carry(self, value: ir.Value) -> Any:
+        """A phi that is `value` in the first iteration."""
+        phi = self.plan.b.phi(value.type)
+        phi.add_incoming(value, self.before)
+        return phi
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.finish([])
+
+    def finish(self, carried: Sequence[tuple[Any, ir.Value]]) -> None:
+        b = self.plan.b
+        following = b.add(self.counter, I64(1), flags=["nsw"])
+        self.counter.add_incoming(following, b.block)
+        for phi, value in carried:
+            phi.add_incoming(value, b.block)
+        after = self.plan.function.append_basic_block("after")
+        b.cbranch(b.icmp_signed("<", following, I64(self.length)), self.block, after)
+        b.position_at_end(after)
+
+
+# -- control nodes
+
+
+def _swap_sizes(node: Node, frames: list[Frame]) -> list[int]:
+    """Bytes of the second buffer of each carry of a loop; 0 where the body works in place."""
+    if node.prim not in ("while", "scan"):
+        return []
+    body, frame = node.regions[-1], frames[-1]
+    sizes = []
+    for p, o in buffers.carry_pairs(node):
+        in_place = frame.of(body.outputs[o]) is body.params[p]
+        sizes.append(0 if in_place else aligned(max(body.outputs[o].type.nbytes, 1)))
+    return sizes
+
+
+class _Carries:
+    """The carry buffers of a loop: `current` is read by the body, `following` written; small ones are copied back."""
+
+    def __init__(self, plan: Plan, scope: Scope, node: Node, initial: Sequence[Value]) -> None:
+        self.plan, self.node = plan, node
+        frames = scope.frame.frames[node]
+        sizes = _swap_sizes(node, frames)
+        self.results = [scope.pointer(r) for r in node.results[: len(sizes)]]
+        self.bytes = [r.type.nbytes for r in node.results[: len(sizes)]]
+        offset = 0
+        self.second: list[ir.Value | None] = []
+        for size, count in zip(sizes, self.bytes, strict=True):
+            on_stack = count <= buffers.SMALL
+            place = plan.alloca(count) if on_stack else plan.at(scope.scratch(node), offset)
+            self.second.append(place if size else None)
+            offset += size
+        self.arena = plan.at(scope.scratch(node), offset)
+        for target, value, count in zip(self.results, initial, self.bytes, strict=True):
+            plan.copy(target, scope.pointer(value), count)
+        self.swapped = [k for k, s in enumerate(self.second) if s is not None and self.bytes[k] > COPY_LIMIT]
+        self.current: list[ir.Value] = list(self.results)
+        self.following = [s if s is not None else r for s, r in zip(self.second, self.results, strict=True)]
+        self.phis: list[tuple[Any, Any]] = []
+
+    def enter(self, phi: Any) -> None:
+        """In the loop's head: `phi` makes a phi of a first value."""
+        for k in self.swapped:
+            pair = (phi(self.current[k]), phi(self.following[k]))
+            self.phis.append(pair)
+            self.current[k], self.following[k] = pair
+
+    def step(self) -> list[tuple[Any, ir.Value]]:
+        """After an iteration: copy small carries back; what the phis become."""
+        for k, second in enumerate(self.second):
+            if second is not None and k not in self.swapped:
+                self.plan.copy(self.current[k], second, self.bytes[k])
+        return [pair for a, b in self.phis for pair in ((a, b), (b, a))]
+
+    def leave(self, last: Sequence[ir.Value]) -> None:
+        """After the loop: swapped carries, which stand at `last`, go to the node's results."""
+        for k, pointer in zip(self.swapped, last, strict=True):
+            self.plan.copy(self.results[k], pointer, self.bytes[k])
+
+
+def _scan(plan: Plan, scope: Scope, node: Node) -> None:
+    body, frame = node.regions[0], scope.frame.frames[node][0]
+    length = node.attrs["length"]
+    consts, carries = node.attrs["num_consts"], node.attrs.get("num_carry", 0)
+    fixed = [scope.pointer(o) for o in node.operands[:consts]]
+    xs = [(scope.pointer(o), t.type.nbytes) for o, t in zip(node.operands[consts + carries :], body.params[consts + carries :])]
+    ys = [(scope.pointer(r), o.type.nbytes) for r, o in zip(node.results[carries:], body.outputs[carries:])]
+    if node.prim == "map":
+        carry, arena = None, scope.scratch(node)
+    else:
+        carry = _Carries(plan, scope, node, node.operands[consts : consts + carries])
+        arena = carry.arena
+    if length == 0:
+        return
+    loop = plan.loop(length)
+    counter = loop.__enter__()
+    if carry is not None:
+        carry.enter(loop.carry)
+    i = plan.b.sub(I64(length - 1), counter) if node.attrs.get("reverse") else counter
+    here = lambda p, size: plan.at(p, plan.b.mul(i, I64(size)))
+    current, following = (carry.current, carry.following) if carry is not None else ([], [])
+    params = [*fixed, *current, *(here(p, n) for p, n in xs)]
+    plan.run(body, frame, params, [*following, *(here(p, n) for p, n in ys)], arena)
+    if carry is None:
+        loop.finish([])
+        return
+    loop.finish(carry.step())
+    carry.leave([carry.following[k] for k in carry.swapped])
+
+
+def _while(plan: Plan, scope: Scope, node: Node) -> None:
+    (cond, body), (cond_frame, body_frame) = node.regions, scope.frame.frames[node]
+    nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
+    cond_consts = [scope.pointer(o) for o in node.operands[:nc]]
+    body_consts = [scope.pointer(o) for o in node.operands[nc : nc + nb]]
+    carry = _Carries(plan, scope, node, node.operands[nc + nb :])
+    flag = plan.alloca(1)
+    b = plan.b
+    before = b.block
+    head, inside, after = (plan.function.append_basic_block(n) for n in ("head", "inside", "after"))
+    b.branch(head)
+    b.position_at_end(head)
+
+    def phi(first: ir.Value) -> Any:
+        made = b.phi(first.type)
+        made.add_incoming(first, before)
+        return made
+
+    carry.enter(phi)
+    plan.run(cond, cond_frame, [*cond_consts, *carry.current], [flag], carry.arena)
+    b.cbranch(b.icmp_unsigned("!=", b.load(flag, typ=I8), I8(0)), inside, after)
+    b.position_at_end(inside)
+    plan.run(body, body_frame, [*body_consts, *carry.current], carry.following, carry.arena)
+    for made, value in carry.step():
+        made.add_incoming(value, b.block)
+    b.branch(head)
+    b.position_at_end(after)
+    carry.leave([carry.current[k] for k in carry.swapped])
+
+
+def _cond(plan: Plan, scope: Scope, node: Node) -> None:
+    b = plan.b
+    index, *args = (scope.pointer(o) for o in node.operands)
+    results = [scope.pointer(r) for r in node.results]
+    blocks = [plan.function.append_basic_block("branch") for _ in node.regions]
+    after = plan.function.append_basic_block("after")
+    if node.operands[0].dtype.kind == "b":
+        b.cbranch(b.icmp_unsigned("!=", b.load(index, typ=I8), I8(0)), blocks[1], blocks[0])
+    else:
+        value = b.load(index, typ=I64)
+        value = b.select(b.icmp_signed("<", value, I64(0)), I64(0), value)
+        chosen = b.switch(value, blocks[-1])
+        for k, block in enumerate(blocks[:-1]):
+            chosen.add_case(I64(k), block)
+    arena = scope.scratch(node)
+    for block, region, frame in zip(blocks, node.regions, scope.frame.frames[node], strict=True):
+        b.position_at_end(block)
+        plan.run(region, frame, args, results, arena)
+        b.branch(after)
+    b.position_at_end(after)
+
+
+_CONTROL = {"scan": _scan, "map": _scan, "while": _while, "cond": _cond}

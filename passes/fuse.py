@@ -1,0 +1,465 @@
+"""Fusion: groups the nodes of a pure graph into `fused` nodes, so that the top level holds fused, library and control nodes.
+
+Note [Groups]
+Nodes are visited in order; each computing node joins a group with its iteration space or starts one. A group has one
+space (the shape that its elementwise members have and its reductions read) and one set of reduced axes. Layout
+nodes belong to no group: they are index maps, copied into every region that reads through them, and so are
+elementwise nodes that are cheap to compute again or that only one reader reads at other indices. A value that a group
+computes is stored if something outside reads it. Merging keeps the graph of groups acyclic.
+
+Kinds of fused nodes: "loop" (elementwise), "reduce", "scan" (cumulative), "copy" (a layout that must stand in memory), "view" (a
+layout that its readers can express by strides: reshapes, and operands of dot), "assemble" (concat, update, scatter).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from nufunc.ir import primitive
+from nufunc.ir.builder import Builder
+from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.decompose import decompose
+
+CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin")
+ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
+READS = ("gather", "dynamic_slice")
+_CHEAP = frozenset(
+    "add sub mul neg abs maximum minimum fmax fmin select eq ne lt le gt ge convert bit_and bit_or bit_xor bit_not "
+    "sign floor ceil trunc rint isnan isinf isfinite signbit real imag conj complex copysign stop_gradient".split()
+)
+_CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
+_LARGEST = 96  # members of a group; beyond, registers spill and compile time grows faster than the gain
+_SMALL = 64  # elements up to which unrelated groups of one space are merged
+_STRIDED = ("reshape", "transpose", "slice", "broadcast")
+
+
+def fuse(graph: Graph, reasons: list[str] | None = None) -> Graph:
+    """The grouped graph. `reasons` collects why neighbours were not fused."""
+    return _Fusion(decompose(graph), [] if reasons is None else reasons).run()
+
+
+def reasons(graph: Graph) -> list[str]:
+    """Why neighbouring nodes of a pure graph do not share a kernel, one line per refusal."""
+    collected: list[str] = []
+    fuse(graph, collected)
+    return collected
+
+
+class _Unit:
+    """A group under construction, or a library or control node that stands alone."""
+
+    def __init__(self, order: int, kind: str) -> None:
+        self.order, self.kind = order, kind
+        self.members: list[Node] = []
+        self.space: tuple[int, ...] | None = None
+        self.axes: tuple[int, ...] | None = None
+        self.sources: dict[_Unit, list[tuple[Value, bool]]] = {}  # producer -> (value, read at the same index)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {', '.join(n.prim for n in self.members)}>"
+
+
+def is_layout(node: Node) -> bool:
+    return primitive.get(node.prim).kind in ("layout", "create") and node.prim != "concat"
+
+
+def splits_only(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether a reshape only splits axes and inserts or removes axes of one, so that indices stay affine."""
+    rest = [n for n in after if n != 1]
+    for extent in (n for n in before if n != 1):
+        product = 1
+        while product < extent and rest:
+            product *= rest.pop(0)
+        if product != extent:
+            return False
+    return not rest
+
+
+class _Fusion:
+    def __init__(self, graph: Graph, reasons: list[str]) -> None:
+        self.graph, self.reasons = graph, reasons
+        self.producers = {r: n for n in graph.nodes for r in n.results}
+        self.users: dict[Value, list[Node]] = {}
+        for node in graph.nodes:
+            for operand in dict.fromkeys(node.operands):
+                self.users.setdefault(operand, []).append(node)
+        self.outputs = set(graph.outputs)
+        self.needed: set[Value] = set()  # must stand in memory whatever happens
+        self.units: list[_Unit] = []
+        self.unit_of: dict[Node, _Unit] = {}
+        self.readers: dict[Value, list[_Unit]] = {}
+        self.cost: dict[Value, int] = {}
+        self.absorbed: set[Node] = set()
+        self._leaves: dict[Value, list[tuple[Value, bool]]] = {}
+
+    # -- what is never stored
+
+    def kind(self, node: Node) -> str:
+        return primitive.get(node.prim).kind
+
+    def alone(self, node: Node) -> bool:
+        return self.kind(node) in ("library", "control", "fused")
+
+    def is_inline(self, node: Node) -> bool:
+        """Whether readers compute it themselves."""
+        return is_layout(node) or node.prim in READS or node in self.absorbed
+
+    def is_trivial(self, value: Value) -> bool:
+        """Whether it is cheaper to compute again than to store."""
+        return self.cost.get(value, _CHEAP_COST + 1) <= _CHEAP_COST and value not in self.needed
+
+    def _classify(self) -> None:
+        for node in self.graph.nodes:
+            if self.alone(node):
+                self.needed.update(node.operands)
+            if self.kind(node) == "elementwise" and node.prim in _CHEAP:
+                self.cost[node.result] = 1 + sum(self._cost(o) for o in node.operands)
+        self.needed.update(self.graph.outputs)
+        for node in self.graph.nodes:
+            if node.prim == "reshape" and not splits_only(node.operands[0].shape, node.result.shape):
+                source = self._behind_reshapes(node.operands[0])
+                if not self._is_flat(source):
+                    self.needed.add(source)
+        for node in reversed(self.graph.nodes):
+            if self.kind(node) == "elementwise" and node.result not in self.needed and self._is_absorbed(node):
+                self.absorbed.add(node)
+
+    def _cost(self, value: Value) -> int:
+        node = self.producers.get(value)
+        if node is None or is_layout(node):
+            return 0 if node is None else sum(self._cost(o) for o in node.operands)
+        if self.kind(node) == "elementwise":
+            return self.cost.get(value, _CHEAP_COST + 1)
+        return 0 if node.prim not in READS else 1
+
+    def _behind_reshapes(self, value: Value) -> Value:
+        node = self.producers.get(value)
+        while node is not None and node.prim == "reshape":
+            value = node.operands[0]
+            node = self.producers.get(value)
+        return value
+
+    def _is_flat(self, value: Value) -> bool:
+        """Whether an element of it can be computed from its address alone: every reshape of it is then free."""
+        stack = [value]
+        while stack:
+            node = self.producers.get(stack.pop())
+            if node is None or node.prim == "full" or self.kind(node) in ("library", "control", "reduce"):
+                continue
+            if node.prim != "reshape" and self.kind(node) != "elementwise":
+                return False
+            stack.extend(node.operands)
+        return True
+
+    def _is_absorbed(self, node: Node) -> bool:
+        """One reader only, at other indices than its own, that does not repeat elements: it computes the value itself."""
+        value, size = node.result, node.result.type.size
+        moved = False
+        while True:
+            users = self.users.get(value, [])
+            if len(users) != 1 or value in self.needed or users[0].operands.count(value) != 1:
+                return False
+            user = users[0]
+            if user.prim in ASSEMBLY:
+                return True
+            if not is_layout(user) and user.prim not in READS:
+                return moved and not self.alone(user)
+            if user.prim != "pad" and user.result.type.size > size:
+                return False
+            value, moved = user.result, True
+
+    def leaves(self, value: Value) -> list[tuple[Value, bool]]:
+        """The stored values that a reader of `value` reads, each with whether at the reader's own index."""
+        node = self.producers.get(value)
+        if node is None or (not self.is_inline(node)) or value in self.needed:
+            return [(value, True)]
+        if value not in self._leaves:
+            found: dict[Value, bool] = {}
+            for operand in node.operands:
+                for leaf, _ in self.leaves(operand):
+                    found[leaf] = False
+            self._leaves[value] = list(found.items())
+        return self._leaves[value]
+
+    # -- grouping
+
+    def run(self) -> Graph:
+        self._classify()
+        for order, node in enumerate(self.graph.nodes):
+            if self.alone(node):
+                unit = self._new(order, "alone", node)
+                for operand in node.operands:
+                    self._read(unit, operand, False)
+            elif not self.is_inline(node) or node.result in self.needed:
+                self._place(order, node)
+        return self._rebuild()
+
+    def _new(self, order: int, kind: str, node: Node) -> _Unit:
+        unit = _Unit(order, kind)
+        self.units.append(unit)
+        self._add(unit, node)
+        return unit
+
+    def _add(self, unit: _Unit, node: Node) -> None:
+        unit.members.append(node)
+        self.unit_of[node] = unit
+
+    def _read(self, unit: _Unit, value: Value, same: bool) -> None:
+        readers = self.readers.setdefault(value, [])
+        if unit not in readers:
+            readers.append(unit)
+        node = self.producers.get(value)
+        if node is not None:
+            source = self.unit_of[node]
+            if source is not unit:
+                unit.sources.setdefault(source, []).append((value, same))
+
+    def _space(self, node: Node) -> tuple[str, tuple[int, ...], tuple[int, ...] | None]:
+        if node.prim in CUMULATIVE:
+            return "scan", node.operands[0].shape, (node.attrs["axis"],)
+        if self.kind(node) == "reduce":
+            axes = (node.attrs["axis"],) if "axis" in node.attrs else tuple(sorted(node.attrs["axes"]))
+            return "reduce", node.operands[0].shape, axes
+        return "loop", node.result.shape, None
+
+    def _place(self, order: int, node: Node) -> None:
+        if node.prim in ASSEMBLY or self.is_inline(node):
+            kind = "assemble" if node.prim in ASSEMBLY else "copy"
+            unit = self._new(order, kind, node)
+            for operand in node.operands:
+                for leaf, _ in self.leaves(operand):
+                    self._read(unit, leaf, False)
+            return
+        kind, space, axes = self._space(node)
+        found: dict[Value, bool] = {}
+        for operand in node.operands:
+            for leaf, same in self.leaves(operand):
+                found[leaf] = found.get(leaf, True) and same
+        sources = list(found.items())
+        unit: _Unit | None = None
+        for candidate in self._candidates(sources, space):
+            if unit is None:
+                refusal = self._refusal(candidate, node, kind, space, axes, sources)
+                if refusal:
+                    self._note(candidate, node, refusal)
+                else:
+                    unit = candidate
+            elif self._mergeable(unit, candidate):
+                if not self._refusal(candidate, node, kind, space, axes, sources):
+                    self._merge(unit, candidate)
+        if unit is None:
+            unit = self._new(order, kind, node)
+            unit.space = space
+        else:
+            self._add(unit, node)
+        if axes is not None:
+            unit.kind, unit.axes = kind, axes
+        for leaf, same in sources:
+            self._read(unit, leaf, same)
+
+    def _candidates(self, sources: list[tuple[Value, bool]], space: tuple[int, ...]) -> list[_Unit]:
+        """Groups worth joining: those that produce what is read, those that read it too, and small ones of this space."""
+        found: dict[_Unit, None] = {}
+        for leaf, _ in reversed(sources):
+            producer = self.producers.get(leaf)
+            if producer is not None and self.unit_of[producer].space is not None:
+                found[self.unit_of[producer]] = None
+        for leaf, _ in sources:
+            for unit in self.readers.get(leaf, ()):
+                if unit.space == space:
+                    found[unit] = None
+        if math.prod(space) <= _SMALL:
+            for unit in reversed(self.units):
+                if unit.space == space:
+                    found[unit] = None
+                    break
+        return list(found)
+
+    def _refusal(
+        self, unit: _Unit, node: Node, kind: str, space: tuple[int, ...], axes: tuple[int, ...] | None,
+        sources: list[tuple[Value, bool]],
+    ) -> str:  # fmt: skip
+        """Why `node` cannot join `unit`; empty if it can."""
+        if unit.space != space:
+            return f"its space is {space}, not {unit.space}"
+        if unit.kind == "scan" or (kind == "scan" and unit.axes is not None):
+            return "a cumulative operation ends a group"
+        if axes is not None and unit.axes is not None and axes != unit.axes:
+            return f"it reduces axes {axes}, not {unit.axes}"
+        if len(unit.members) >= _LARGEST:
+            return "the group is large"
+        for leaf, same in sources:
+            producer = self.producers.get(leaf)
+            if producer is None:
+                continue
+            source = self.unit_of[producer]
+            if source is unit:
+                if self.kind(producer) == "reduce":
+                    return f"it reads the result of {producer.prim}"
+                if not same and not self.is_trivial(leaf):
+                    return f"it reads {producer.prim} at other indices"
+            elif self._reaches(source, unit):
+                return "a value between them is computed elsewhere"
+        return ""
+
+    def _note(self, unit: _Unit, node: Node, why: str) -> None:
+        names = ", ".join(dict.fromkeys(n.prim for n in unit.members[:4]))
+        at = f" ({node.loc})" if node.loc is not None else ""
+        self.reasons.append(f"{node.prim}{at} is not fused with the group of {names}: {why}")
+
+    def _reaches(self, unit: _Unit, target: _Unit, skip_direct: bool = False) -> bool:
+        """Whether `unit` needs, directly or not, what `target` computes."""
+        stack = [s for s in unit.sources if not (skip_direct and s is target)]
+        seen = set(stack)
+        while stack:
+            at = stack.pop()
+            if at is target:
+                return True
+            for source in at.sources:
+                if source not in seen:
+                    seen.add(source)
+                    stack.append(source)
+        return False
+
+    def _mergeable(self, a: _Unit, b: _Unit) -> bool:
+        """Whether two groups of one space can become one."""
+        if a.space != b.space or "scan" in (a.kind, b.kind) or len(a.members) + len(b.members) > _LARGEST:
+            return False
+        if a.axes is not None and b.axes is not None and a.axes != b.axes:
+            return False
+        for reader, source in ((a, b), (b, a)):
+            if self._reaches(reader, source, skip_direct=True):
+                return False
+            for value, same in reader.sources.get(source, ()):
+                if self.kind(self.producers[value]) == "reduce" or not (same or self.is_trivial(value)):
+                    return False
+        return True
+
+    def _merge(self, into: _Unit, other: _Unit) -> None:
+        for node in other.members:
+            self._add(into, node)
+        if other.axes is not None:
+            into.kind, into.axes = other.kind, other.axes
+        into.order = min(into.order, other.order)
+        for source, values in other.sources.items():
+            if source is not into:
+                into.sources.setdefault(source, []).extend(values)
+        into.sources.pop(other, None)
+        self.units.remove(other)
+        for unit in self.units:
+            if other in unit.sources:
+                values = unit.sources.pop(other)
+                if unit is not into:
+                    unit.sources.setdefault(into, []).extend(values)
+        for readers in self.readers.values():
+            if other in readers:
+                readers.remove(other)
+                if into not in readers:
+                    readers.append(into)
+
+    # -- the grouped graph
+
+    def _rebuild(self) -> Graph:
+        position = {n: k for k, n in enumerate(self.graph.nodes)}
+        for unit in self.units:
+            unit.members.sort(key=lambda n: position[n])
+        stored = set(self.needed)
+        regions: dict[_Unit, tuple[list[Node], list[Value], list[Value]]] = {}
+        ordered = self._ordered()
+        for unit in reversed(ordered):
+            if unit.kind == "alone":
+                continue
+            outputs = [r for n in unit.members for r in n.results if r in stored]
+            if outputs:
+                nodes, params = self._region(unit, outputs, position)
+                stored.update(params)
+                regions[unit] = (nodes, params, outputs)
+        b = Builder(self.graph.name, "grouped")
+        env: dict[Value, Value] = {p: p for p in self.graph.params}
+        env.update({v: v for v, _ in self.graph.consts})
+        for unit in ordered:
+            if unit.kind == "alone":
+                self._copy_alone(b, unit.members[0], env)
+            elif unit in regions:
+                self._emit(b, unit, *regions[unit], env)
+        outputs = [env[o] for o in self.graph.outputs]
+        return self.graph.replace(nodes=b.nodes, outputs=outputs, stage="grouped")
+
+    def _ordered(self) -> list[_Unit]:
+        """Units so that producers come first, otherwise as the nodes stood."""
+        done: dict[_Unit, None] = {}
+        for root in sorted(self.units, key=lambda u: u.order):
+            stack: list[tuple[_Unit, Iterator[_Unit]]] = [(root, iter(sorted(root.sources, key=lambda u: u.order)))]
+            while stack:
+                unit, rest = stack[-1]
+                following = next((s for s in rest if s not in done), None)
+                if unit in done or following is None:
+                    done[unit] = None
+                    stack.pop()
+                else:
+                    stack.append((following, iter(sorted(following.sources, key=lambda u: u.order))))
+        return list(done)
+
+    def _region(
+        self, unit: _Unit, outputs: list[Value], position: dict[Node, int]
+    ) -> tuple[list[Node], list[Value]]:
+        """The nodes that compute `outputs` inside a group, and the stored values that they read."""
+        members = set(unit.members)
+        nodes: dict[Node, None] = {}
+        params: dict[Value, None] = {}
+        stack = [self.producers[v] for v in outputs]
+        while stack:
+            node = stack.pop()
+            if node in nodes:
+                continue
+            nodes[node] = None
+            for operand in node.operands:
+                producer = self.producers.get(operand)
+                if producer is not None and (producer in members or self._copied(producer, operand)):
+                    stack.append(producer)
+                else:
+                    params[operand] = None
+        ordered = sorted(nodes, key=lambda n: position[n])
+        used = dict.fromkeys(o for n in ordered for o in n.operands if o in params)
+        return ordered, list(used)
+
+    def _copied(self, producer: Node, value: Value) -> bool:
+        """Whether a reader in another group computes `value` again."""
+        if self.alone(producer) or self.kind(producer) == "reduce":
+            return False
+        if producer.prim == "full":
+            return True
+        if value in self.needed:
+            # a reshape of what stands in memory costs nothing; other stored values are read where they are
+            return producer.prim == "iota"
+        return self.is_inline(producer) or self.is_trivial(value)
+
+    def _copy_alone(self, b: Builder, node: Node, env: dict[Value, Value]) -> None:
+        regions = [fuse(r, self.reasons) for r in node.regions]
+        results = tuple(Value(r.type, r.hint) for r in node.results)
+        b.nodes.append(Node(node.prim, [env[o] for o in node.operands], node.attrs, regions, results, node.loc))
+        env.update(zip(node.results, results, strict=True))
+
+    def _emit(
+        self, b: Builder, unit: _Unit, nodes: list[Node], params: list[Value], outputs: list[Value],
+        env: dict[Value, Value],
+    ) -> None:  # fmt: skip
+        inner = Builder("fused", "pure")
+        local: dict[Value, Value] = {p: inner.param(p.type, p.hint) for p in params}
+        for node in nodes:
+            local.update(zip(node.results, inner.copy_node(node, [local[o] for o in node.operands]), strict=True))
+        region = inner.build([local[o] for o in outputs])
+        kind = self._view_kind(unit, nodes, params, outputs) if unit.kind == "copy" else unit.kind
+        results = tuple(Value(o.type, o.hint) for o in outputs)
+        operands = [env[p] for p in params]
+        b.nodes.append(Node("fused", operands, {"kind": kind}, (region,), results, unit.members[-1].loc))
+        env.update(zip(outputs, results, strict=True))
+
+    def _view_kind(self, unit: _Unit, nodes: list[Node], params: list[Value], outputs: list[Value]) -> str:
+        if len(params) != 1:
+            return "copy"
+        if all(n.prim == "reshape" for n in nodes):
+            return "view"
+        only_dots = all(u.prim == "dot" for u in self.users.get(outputs[0], [])) and outputs[0] not in self.outputs
+        return "view" if only_dots and all(n.prim in _STRIDED for n in nodes) else "copy"

@@ -32,9 +32,9 @@ import pytest
 
 from nufunc.ir.errors import MutationError, TraceError, UnguardedCaptureError
 from nufunc.tracer.captures import Captures, Path, compile_reader, read, same, source
-from nufunc.tracer.standins import original_type
+from nufunc.tracer.standins import as_original, original_type
 from nufunc.tracer.usercode import is_user_code, user_location
-from nufunc.tracer.view import Session, instrument, is_instrumented, session_of
+from nufunc.tracer.view import Session, active_session, instrument, is_instrumented, session_of
 
 
 class Traced:
@@ -523,10 +523,8 @@ def test_user_module_imported_inside_and_assigned(helpers):
 def test_modules_of_nufunc_are_looked_into_where_they_are_traceable():
     own, nn = types.ModuleType("nufunc.fake"), types.ModuleType("nufunc.fake.nn")
     exec("def raw(): return 1.5\nscale = 2.0", vars(own))
-    exec(
-        "__nufunc_traceable__ = True\nimport numpy as np\ndef zeros(n): return np.zeros(n) + bias\nbias = 1.0",
-        vars(nn),
-    )
+    vars(nn).update(__nufunc_traceable__=True, np=np, bias=1.0)
+    exec("def zeros(n): return np.zeros(n) + bias", vars(nn))
     own.nn = nn
 
     def f(x):
@@ -1372,6 +1370,39 @@ def test_static_function_arguments_and_rebuilt_classes():
     assert result.value == 4.0
     assert captures.read_inputs(apply)[0] is w
     assert original_type(session.class_for(Linear)) is Linear
+
+
+def test_objects_go_in_and_out_of_the_rebuilt_class():
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Params:
+        w: object
+
+        def loss(self, x):
+            return np.zeros(1) + self.w * x
+
+    class Bag(dict):
+        def total(self):
+            return np.zeros(1) + sum(self.values())
+
+    captured = Params(np.ones(1))
+
+    def f(p, bag, x):
+        inner = active_session()
+        return p.loss(x) + bag.total(), inner, Params(x), Bag(k=x), captured, Linear(x)
+
+    traced, _ = instrument(f, Hooks())
+    session = session_of(traced)
+    value, inner, *made = traced(session.adopt(Params(Traced(2.0))), session.adopt(Bag(a=1.0)), Traced(3.0))
+    assert inner is session
+    assert active_session() is None
+    assert isinstance(value, Traced)
+    assert value.value == 7.0
+    params, bag, again, linear = (as_original(obj) for obj in made)
+    assert [type(obj) for obj in (params, bag, again, linear)] == [Params, Bag, Params, Linear]
+    assert params.w.value == bag["k"].value == linear.w.value == 3.0
+    assert again.w.value is captured.w
+    assert as_original(captured) is captured
+    assert session.adopt(3) == 3
 
 
 def test_user_location_is_the_innermost_user_line():

@@ -148,7 +148,7 @@ def rebuild_class(session: Session, cls: type, path: Path) -> type:
         type.__setattr__(new, "__slots__", slots)
     session.remember(cls, new, path)
     given = dict(vars(new))
-    session.classes.append((new, given))
+    session.unseen.classes.append((new, given))
     for member in namespace.values():
         if isinstance(member, _Member):
             member.given = given
@@ -292,7 +292,7 @@ def user_standin(session: Session, obj: Any, path: Path) -> Any:
     new = (base if base in _CONTAINER_BASES else object).__new__(plain)
     attributes = object.__getattribute__(new, "__dict__")
     attributes[_STATE] = _State(session, obj, path)
-    session.instances.append((attributes, path))
+    session.unseen.instances.append((attributes, path))
     return session.remember(obj, new, path)
 
 
@@ -346,7 +346,43 @@ def _member_path(state: _State, name: str) -> Path:
 
 def _attributes(state: _State) -> Any:
     """The instance dictionary of a stand-in: as a captured dict."""
+    if not hasattr(state.original, "__dict__"):
+        raise AttributeError(f"{type(state.original).__name__!r} object has no attribute '__dict__'")
     return state.session.hand_out(vars(state.original), state.path.attr("__dict__"))
+
+
+def as_original(obj: Any) -> Any:
+    """An object of the user's own class with the attributes and items of one of the rebuilt class.
+
+    What is no object of a rebuilt class is returned as it is.
+    """
+    cls: Any = original_type(type(obj))
+    return obj if cls is type(obj) or not issubclass(type(obj), _Quiet) else _converted(obj, cls)
+
+
+def adopt(session: Session, obj: Any) -> Any:
+    """An object of the rebuilt class with the attributes and items of an argument of a user class.
+
+    What is no object of a class that can be rebuilt is returned as it is.
+    """
+    cls = type(obj)
+    return _converted(obj, session.class_for(cls)) if is_user_class(cls) and can_rebuild(cls) else obj
+
+
+def _converted(obj: Any, cls: Any) -> Any:
+    if isinstance(obj, tuple):
+        return tuple.__new__(cls, obj)
+    base: Any = _solid_base(cls)
+    new = (base if base in _CONTAINER_BASES else object).__new__(cls)
+    if isinstance(obj, dict):
+        dict.update(new, dict.items(obj))
+    elif isinstance(obj, list):
+        list.extend(new, list.__iter__(obj))
+    names = {*copyreg._slotnames(original_type(type(obj))), *getattr(obj, "__dict__", ())}  # type: ignore[attr-defined]
+    for name in names:
+        if hasattr(obj, name):
+            object.__setattr__(new, name, getattr(obj, name))
+    return new
 
 
 # -- captured instances of library classes

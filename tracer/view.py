@@ -9,7 +9,7 @@ What is looked up in which interpreter (CPython 3.11 to 3.14): LOAD_GLOBAL asks 
 through PyObject_GetItem, so `__missing__` runs, and its specialised forms require an exact dict. LOAD_NAME
 in class bodies reads the raw storage and then asks `__builtins__` through PyObject_GetItem, hence the view
 of the builtins, which looks into the globals first. IMPORT_NAME takes `__import__` from there. STORE_GLOBAL
-writes the raw storage: what was written is found when the call ends (`Session.finish`), so only an
+writes the raw storage: what was written is found when the call ends (`unseen`), so only an
 assignment that was executed is an error.
 
 User code is what `usercode.is_user_code` says. Library functions are called as they are, but one that
@@ -21,29 +21,37 @@ from __future__ import annotations
 
 import builtins
 import collections.abc
-import dis
 import enum
 import functools
 import io
 import random
 import sys
+import threading
 import types
 from collections.abc import Callable
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple, Protocol
+from types import CellType, FunctionType, MethodType, ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 
-from nufunc.ir.errors import Location, MutationError, UnguardedCaptureError
+from nufunc.ir.errors import MutationError, UnguardedCaptureError
 from nufunc.tracer import containers, standins
 from nufunc.tracer.captures import STRONG, WEAK, Captures, Path, defaults_shape, source
 from nufunc.tracer.containers import LOST, original_type
 from nufunc.tracer.library import checked
+from nufunc.tracer.unseen import Unseen, is_dunder
 from nufunc.tracer.usercode import is_own, is_user_class, is_user_code, is_user_module, user_location
 
-__all__ = ["GlobalsView", "Hooks", "Session", "instrument", "is_instrumented", "session_of", "user_location"]
-
-_MISSING = object()
+__all__ = [
+    "GlobalsView",
+    "Hooks",
+    "Session",
+    "active_session",
+    "instrument",
+    "is_instrumented",
+    "session_of",
+    "user_location",
+]
 
 
 class Hooks(Protocol):
@@ -74,8 +82,9 @@ def instrument(fn: Any, hooks: Hooks) -> tuple[Callable[..., Any], Captures]:
     standin = session.hand_out(fn, Path.root())
 
     def traced(*args: Any, **kwargs: Any) -> Any:
-        result = standin(*args, **kwargs)
-        session.finish()
+        with session:
+            result = standin(*args, **kwargs)
+        session.unseen.check()
         return result
 
     traced.__name__ = getattr(fn, "__name__", type(fn).__name__)
@@ -86,6 +95,19 @@ def instrument(fn: Any, hooks: Hooks) -> tuple[Callable[..., Any], Captures]:
 def session_of(traced: Callable[..., Any]) -> Session | None:
     """The session of a copy made by `instrument`."""
     return getattr(traced, "__nufunc_session__", None)
+
+
+class _Active(threading.local):
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+
+
+_ACTIVE = _Active()
+
+
+def active_session() -> Session | None:
+    """The session of the innermost instrumented call, or `with session:` block, of this thread."""
+    return _ACTIVE.sessions[-1] if _ACTIVE.sessions else None
 
 
 def is_instrumented(fn: Any) -> bool:
@@ -153,30 +175,17 @@ class _BuiltinsView(dict[str, Any]):
         return self.globals[name]
 
 
-class _Cell(NamedTuple):
-    cell: CellType
-    given: object
-    code: CodeType
-    name: str
-
-
 class Session:
     """One trace: the stand-ins handed out so far, by identity of the original, and the captures."""
 
     def __init__(self, hooks: Hooks) -> None:
         self.hooks = hooks
         self.captures = Captures()
-        self._memo: dict[
-            int, tuple[object, Any, Path]
-        ] = {}  # holds the original, so that its id stays its own
+        # By id, with the original, so that the id stays its own.
+        self._memo: dict[int, tuple[object, Any, Path]] = {}
         self._views: dict[int, GlobalsView] = {}
         self._modules: dict[str, Path] = {}
-        self._codes: list[tuple[GlobalsView | None, CodeType]] = []
-        self._cells: list[_Cell] = []
-        self._functions: list[tuple[FunctionType, dict[str, Any], Path]] = []
-        self._containers: list[tuple[Any, list[Any], Path]] = []
-        self.classes: list[tuple[type, dict[str, Any]]] = []
-        self.instances: list[tuple[dict[str, Any], Path]] = []  # the own dictionaries of stand-ins
+        self.unseen = Unseen()
 
     # -- handing out
 
@@ -217,6 +226,17 @@ class Session:
         listed = sys.modules.get(name) is module
         return self._modules.setdefault(name, Path.module(name) if listed else Path.constant(module))
 
+    def adopt(self, obj: Any) -> Any:
+        """An argument of a user class as an object of the rebuilt class, so that its methods are traced."""
+        return standins.adopt(self, obj)
+
+    def __enter__(self) -> Session:
+        _ACTIVE.sessions.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _ACTIVE.sessions.pop()
+
     def remember(self, obj: object, standin: Any, path: Path) -> Any:
         self._memo[id(obj)] = (obj, standin, path)
         return standin
@@ -254,6 +274,7 @@ class Session:
         view = self._views.get(id(fn.__globals__))
         if view is None:
             view = self._views[id(fn.__globals__)] = GlobalsView(self, fn, path)
+            self.unseen.namespace(view, view.given)
         elif view.path is not path:
             self.captures.guard(path, "globals", view.path)
         return view
@@ -267,7 +288,7 @@ class Session:
         new.__qualname__ = fn.__qualname__
         new.__doc__ = fn.__doc__
         self.remember(fn, new, path)  # before the cells: a closure may hold itself
-        self._codes.append((view, code))
+        self.unseen.codes.append((view, code))
         for index, (cell, old, name) in enumerate(zip(cells, fn.__closure__ or (), code.co_freevars)):
             try:
                 content = old.cell_contents
@@ -277,7 +298,7 @@ class Session:
                 cell.cell_contents = content  # the library's own state
                 continue
             cell.cell_contents = self.hand_out(content, path.child("cell", index, name))
-            self._cells.append(_Cell(cell, cell.cell_contents, code, name))
+            self.unseen.cells.append((cell, cell.cell_contents, code, name))
         if fn.__defaults__:
             names = code.co_varnames[code.co_argcount - len(fn.__defaults__) : code.co_argcount]
             new.__defaults__ = tuple(
@@ -291,7 +312,7 @@ class Session:
             }
         for name, value in vars(fn).items():
             setattr(new, name, self.hand_out(value, path.attr(name)))
-        self._functions.append((new, dict(vars(new)), path))
+        self.unseen.functions.append((new, dict(vars(new)), path))
         return new
 
     def _singledispatch(self, fn: Any, path: Path) -> Any:
@@ -347,7 +368,7 @@ class Session:
         user = standins.user_standin if is_user_class(cls) and standins.can_rebuild(cls) else None
         standin = containers.container(self, obj, path, user)
         if not isinstance(standin, tuple | types.MappingProxyType):
-            self._containers.append((standin, containers.content(standin), path))
+            self.unseen.containers.append((standin, containers.content(standin), path))
         return standin
 
     def _unguarded(self, obj: Any, path: Path) -> Any:
@@ -389,38 +410,6 @@ class Session:
         parts = self.hand_out(obj.__nufunc_parts__, path.attr("__nufunc_parts__"))
         return self.remember(obj, obj.__nufunc_rebind__(parts), path)
 
-    # -- the end of a call
-
-    def finish(self) -> None:
-        """Raise `MutationError` for what the call changed unseen: the change would be lost, or done once."""
-        for view in self._views.values():
-            raw = dict(dict.items(view))
-            for name in {**view.given, **raw}:
-                if raw.get(name, _MISSING) is not view.given.get(name, _MISSING) and not _is_dunder(name):
-                    codes = [code for owner, code in self._codes if owner is view]
-                    self._lost(f"global {name!r} is assigned", _store("_GLOBAL", name, codes))
-        for cell, given, code, name in self._cells:
-            if not _holds(cell, given):
-                self._lost(f"nonlocal {name!r} is assigned", _store("_DEREF", name, [code]))
-        for fn, attributes, path in self._functions:
-            if _differ(vars(fn), attributes):
-                self._lost(f"an attribute of the function {fn.__qualname__} ({source(path)}) is assigned")
-        for cls, members in self.classes:
-            if _differ(vars(cls), members):
-                self._lost(f"an attribute of the class {cls.__qualname__} is assigned")
-        for attributes, path in self.instances:
-            if len(attributes) != 1:
-                self._lost(f"an attribute of a captured object ({source(path)}) is assigned")
-        for container, items, path in self._containers:
-            now = containers.content(container)
-            if len(now) != len(items) or any(a is not b for a, b in zip(now, items)):
-                self._lost(
-                    f"a captured {original_type(type(container)).__name__} ({source(path)}) is changed"
-                )
-
-    def _lost(self, what: str, location: Location | None = None) -> None:
-        raise MutationError(f"{what} {LOST}", location or user_location())
-
 
 class ModuleView(ModuleType):
     """The stand-in of a module: attributes are handed out as stand-ins, on first use."""
@@ -432,7 +421,7 @@ class ModuleView(ModuleType):
     def __getattr__(self, name: str) -> Any:
         session, module, path = vars(self)["__nufunc_view__"]
         value = getattr(module, name)
-        if _is_dunder(name) or (is_own(module.__name__) and not _looked_into(module, value)):
+        if is_dunder(name) or (is_own(module.__name__) and not _looked_into(module, value)):
             return value
         standin = vars(self)[name] = session.hand_out(value, path.attr(name))
         return standin
@@ -455,43 +444,6 @@ def _looked_into(module: ModuleType, value: object) -> bool:
     if isinstance(value, type):
         return is_user_class(value)
     return isinstance(value, ModuleType) or is_user_module(module)
-
-
-# -- small helpers
-
-
-def _is_dunder(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
-
-
-def _holds(cell: CellType, given: object) -> bool:
-    try:
-        return cell.cell_contents is given
-    except ValueError:
-        return False
-
-
-def _differ(now: Any, before: dict[str, Any]) -> bool:
-    """Whether a namespace has changed, but for names such as __slotnames__ that Python itself adds."""
-    names = [name for name in now if not _is_dunder(name)]
-    return any(now[name] is not before.get(name, _MISSING) for name in names) or any(
-        name not in now for name in before
-    )
-
-
-def _store(suffix: str, name: str, codes: list[CodeType]) -> Location | None:
-    """The line of the first STORE or DELETE of a variable in code objects and those nested in them."""
-    for code in codes:
-        line = None
-        for instruction in dis.get_instructions(code):
-            start = instruction.positions.lineno if instruction.positions is not None else None
-            line = start or line
-            if instruction.opname in ("STORE" + suffix, "DELETE" + suffix) and instruction.argval == name:
-                return Location(code.co_filename, line or code.co_firstlineno, code.co_qualname)
-        found = _store(suffix, name, [const for const in code.co_consts if isinstance(const, CodeType)])
-        if found is not None:
-            return found
-    return None
 
 
 _STATIC = frozenset(

@@ -14,6 +14,7 @@ from llvmlite import ir
 
 from nufunc.codegen import vmath_exp, vmath_inverse, vmath_log, vmath_more, vmath_trig
 from nufunc.codegen.vmath_builder import F32, F64, Math, V, element_type, type_name
+from nufunc.ir.errors import ArgumentTypeError, DTypeError, UnsupportedError
 
 _FUNCTIONS: dict[str, tuple[int, Callable[..., V]]] = {
     "exp": (1, vmath_exp.exp),
@@ -71,16 +72,19 @@ def emit(name: str, builder: ir.IRBuilder, args: Sequence[ir.Value], *, has_fma:
     """Emit `name` of `args` at the builder's position.
 
     All arguments have one type (float, double, or a vector of either), which is the type of the result.
-    `has_fma` states whether the target multiplies and adds in one instruction.
+    `has_fma` states whether the target multiplies and adds in one instruction. Raises UnsupportedError for a
+    name outside `supported()`.
     """
+    if name not in _FUNCTIONS:
+        raise UnsupportedError(f"vector mathematics has no {name!r}")
     count, _ = _FUNCTIONS[name]
     type_ = args[0].type
     if len(args) != count or any(a.type != type_ for a in args):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{name} takes {count} argument(s) of one type, got ({', '.join(str(a.type) for a in args)})"
         )
     if element_type(type_) not in (F32, F64):
-        raise TypeError(f"{name} is emitted for float and double, not for {type_}")
+        raise DTypeError(f"{name} is emitted for float and double, not for {type_}")
     if name == "sqrt":
         return Math(builder, has_fma).sqrt(V(Math(builder, has_fma), args[0])).value
     return builder.call(_function(builder.module, name, type_, has_fma), list(args))

@@ -475,6 +475,19 @@ def test_imports_inside_a_function_are_swapped():
     assert holds(captures, f)
 
 
+def test_imports_by_c_code_leave_no_trace():
+    values = [1.0, 2.0]
+
+    def f(x):
+        return x * float(np.array(values).value.mean())  # ndarray.mean imports a module of NumPy
+
+    hooks = Hooks()
+    hooks.number = lambda value, path: value
+    traced, captures = instrument(f, hooks)
+    assert traced(Traced(2.0)).value == 3.0
+    assert not any(path.kind == "module" for path, _ in captures.guards)
+
+
 @pytest.fixture
 def helpers(tmp_path, monkeypatch):
     text = (

@@ -160,6 +160,11 @@ def defaults_shape(fn: Any) -> tuple[int, tuple[str, ...]]:
     return len(fn.__defaults__ or ()), tuple(fn.__kwdefaults__ or ())
 
 
+def _same_defaults(now: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
+    # A function that had no defaults was given all arguments: defaults that it gets later change nothing.
+    return all(not old or new == old for new, old in zip(now, then))
+
+
 class Guard(NamedTuple):
     """One condition on the thing at a path.
 
@@ -169,7 +174,7 @@ class Guard(NamedTuple):
     type      its type is `value`
     len       its length is `value`
     keys      its keys are `value`, in that order
-    code      it is a function of code object `value[0]` with defaults of the shape `value[1:]`
+    code      it is a function of code object `value[0]`, with defaults of the shape `value[1:]` if it had any
     absent    its module has no global named `value` (a builtin was reached)
     no attr   its instance dictionary has no `value` (a class attribute was reached)
     alias     it is the same object as the one at the path `value`
@@ -186,7 +191,7 @@ _HOLDS: dict[str, Callable[[Any, Any, object], bool]] = {
     "type": lambda v, k, fn: type(v) is k,
     "len": lambda v, k, fn: len(v) == k,
     "keys": lambda v, k, fn: same(tuple(v), k),
-    "code": lambda v, k, fn: v.__code__ is k[0] and defaults_shape(v) == k[1:],
+    "code": lambda v, k, fn: v.__code__ is k[0] and _same_defaults(defaults_shape(v), k[1:]),
     "absent": lambda v, k, fn: k not in v.__globals__,
     "no attr": lambda v, k, fn: k not in v.__dict__,
     "alias": lambda v, k, fn: v is read(fn, k),
@@ -207,7 +212,7 @@ class Captures:
 
     def __init__(self) -> None:
         self.entries: list[tuple[Path, Guard | Input]] = []
-        self._seen: set[tuple[int, str, int]] = set()
+        self._seen: set[tuple[int, str, object]] = set()
 
     @property
     def inputs(self) -> list[Input]:
@@ -224,7 +229,7 @@ class Captures:
 
     def guard(self, path: Path, kind: str, value: object = None) -> None:
         """Record a condition once."""
-        mark = (id(path), kind, id(value) if kind not in ("absent", "no attr") else hash(value))
+        mark = (id(path), kind, value if kind in ("absent", "no attr") else id(value))
         if mark not in self._seen:
             self._seen.add(mark)
             self.entries.append((path, Guard(kind, value)))
@@ -355,11 +360,12 @@ def _condition(emitter: _Emitter, value: str, guard: Guard) -> str:
         return f"same(tuple({value}), {emitter.constant(expected)})"
     if kind == "code":
         code, count, names = expected
-        positional = f"len({value}.__defaults__ or ()) == {count}" if count else f"not {value}.__defaults__"
-        keywords = (
-            f"tuple({value}.__kwdefaults__ or ()) == {names!r}" if names else f"not {value}.__kwdefaults__"
-        )
-        return f"{value}.__code__ is {emitter.constant(code)} and {positional} and {keywords}"
+        conditions = [f"{value}.__code__ is {emitter.constant(code)}"]
+        if count:
+            conditions.append(f"len({value}.__defaults__ or ()) == {count}")
+        if names:
+            conditions.append(f"tuple({value}.__kwdefaults__ or ()) == {names!r}")
+        return " and ".join(conditions)
     if kind == "absent":
         return f"{emitter.constant(expected)} not in {value}.__globals__"
     if kind == "no attr":

@@ -162,6 +162,8 @@ class GlobalsView(dict[str, Any]):
     ) -> Any:
         """`import` inside a function: the module's stand-in."""
         module = builtins.__import__(name, self.base, None, fromlist, level)
+        if isinstance(fromlist, list):  # C code that imports while this frame is the innermost
+            return module
         return self.session.hand_out(module, self.session.module_path(module))
 
 

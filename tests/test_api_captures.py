@@ -135,10 +135,7 @@ def test_default_arguments():
 
 
 def test_a_float_hyper_parameter_does_not_recompile():
-    class Schedule:
-        rate = 1.0
-
-    schedule, rate = Schedule(), 1.0
+    schedule, rate = types.SimpleNamespace(rate=1.0), 1.0
 
     def step(x):
         return x - rate * schedule.rate * RATE * x

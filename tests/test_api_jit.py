@@ -267,7 +267,7 @@ def write_slices(x, y):
 def write_through_view(m):
     m.T[0] = 7.0
     m.reshape(-1)[-1] = -1.0
-    np.fill_diagonal(m[:2, :2], 5.0)
+    m[:2, :2] -= m[1:, 1:].T
     return m @ m.T
 
 
@@ -319,8 +319,20 @@ def test_writes_to_overlapping_arguments():
 
     eager, traced = np.arange(5.0), np.arange(5.0)
     func(eager[:4], eager[1:])
-    nf.jit(func)(traced[:4], traced[1:])
-    same(traced, eager)
+    if not refused(lambda: nf.jit(func)(traced[:4], traced[1:]), traced):
+        same(traced, eager)
+
+
+def refused(call, *arrays):
+    """Whether a call was refused as a write that cannot be honoured; then it has changed nothing."""
+    before = [array.copy() for array in arrays]
+    try:
+        call()
+    except nf.MutationError:
+        for array, copy in zip(arrays, before):
+            np.testing.assert_array_equal(array, copy)
+        return True
+    return False
 
 
 def test_the_same_array_twice():
@@ -329,9 +341,9 @@ def test_the_same_array_twice():
         return y * 2
 
     eager, traced = X.copy(), X.copy()
-    expected = func(eager, eager)
-    same(nf.jit(func)(traced, traced), expected)
-    same(traced, eager)
+    func(eager, eager)
+    if not refused(lambda: same(nf.jit(func)(traced, traced), eager * 2), traced):
+        same(traced, eager)
     same(nf.jit(func)(X.copy(), X.copy()), X * 2)
 
 
@@ -344,12 +356,7 @@ def test_a_write_to_a_captured_array_is_never_lost():
         return x * 2
 
     traced = nf.jit(func)
-    try:
-        traced(X)
-        traced(Y)
-    except nf.TraceError:
-        same(log, np.zeros(4))
-    else:
+    if not refused(lambda: (traced(X), traced(Y)), log):
         same(log, X + Y)
 
 

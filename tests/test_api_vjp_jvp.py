@@ -257,10 +257,12 @@ def test_hvp():
 
     s, q = M + M.T, X @ M @ X
     hessian = 2 * np.outer(s @ X, s @ X) + 2 * q * s
-    np.testing.assert_allclose(nf.hvp(f, (X,), (DX,)), hessian @ DX, rtol=1e-10)
+    same(nf.hvp(f, (X,), (DX,)), (np.float64(q**2), (hessian @ DX,)))
     batch = RNG.standard_normal((3, 4))
-    got = nf.vmap(lambda v: nf.hvp(f, (X,), (v,)))(batch)
-    np.testing.assert_allclose(got, batch @ hessian, rtol=1e-10)
+    same(nf.vmap(lambda v: nf.hvp(f, (X,), (v,))[1])(batch), (batch @ hessian,))
+    value, (first, second) = nf.hvp(lambda x, y: (x * y * y).sum(), (X, Y), (DX, DY))
+    same(value, (X * Y * Y).sum())
+    same((first, second), (2 * Y * DY, 2 * Y * DX + 2 * X * DY))
 
 
 def test_linear_transpose():

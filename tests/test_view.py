@@ -34,7 +34,7 @@ from nufunc.ir.errors import MutationError, TraceError, UnguardedCaptureError
 from nufunc.tracer.captures import Captures, Path, compile_reader, read, same, source
 from nufunc.tracer.standins import as_original, original_type
 from nufunc.tracer.usercode import is_user_code, user_location
-from nufunc.tracer.view import Session, active_session, instrument, is_instrumented, session_of
+from nufunc.tracer.view import Session, active_session, instrument, is_instrumented, rebuilt_type, session_of
 
 
 class Traced:
@@ -1416,6 +1416,10 @@ def test_objects_go_in_and_out_of_the_rebuilt_class():
     assert again.w.value is captured.w
     assert as_original(captured) is captured
     assert session.adopt(3) == 3
+    assert rebuilt_type(Params) is Params
+    with session:
+        assert rebuilt_type(Params) is session.class_for(Params) is not Params
+        assert rebuilt_type(dict) is dict
 
 
 def test_user_location_is_the_innermost_user_line():

@@ -49,6 +49,7 @@ __all__ = [
     "active_session",
     "instrument",
     "is_instrumented",
+    "rebuilt_type",
     "session_of",
     "user_location",
 ]
@@ -108,6 +109,14 @@ _ACTIVE = _Active()
 def active_session() -> Session | None:
     """The session of the innermost instrumented call, or `with session:` block, of this thread."""
     return _ACTIVE.sessions[-1] if _ACTIVE.sessions else None
+
+
+def rebuilt_type(cls: type) -> Any:
+    """The instrumented form of a user class in the active session, for arguments; else the class itself."""
+    session = active_session()
+    if session is None or not (is_user_class(cls) and standins.can_rebuild(cls)):
+        return cls
+    return session.class_for(cls)
 
 
 def is_instrumented(fn: Any) -> bool:

@@ -121,6 +121,9 @@ class _Fusion:
                 source = self._behind_reshapes(node.operands[0])
                 if not self._is_flat(source):
                     self.needed.add(source)
+            elif node.prim in ASSEMBLY and node.prim != "concat":
+                # what is written where it is also read from is computed before, so that the update can be in place
+                self.needed.update(o for o in node.operands[1:] if self._reads(o, node.operands[0]))
         for node in reversed(self.graph.nodes):
             if self.kind(node) == "elementwise" and node.result not in self.needed and self._is_absorbed(node):
                 self.absorbed.add(node)
@@ -139,6 +142,20 @@ class _Fusion:
             value = node.operands[0]
             node = self.producers.get(value)
         return value
+
+    def _reads(self, value: Value, base: Value) -> bool:
+        """Whether `value`, computed where it is used, would read `base`."""
+        stack, seen = [value], {value}
+        while stack:
+            node = self.producers.get(stack.pop())
+            if node is None or not (self.kind(node) == "elementwise" or is_layout(node) or node.prim in READS):
+                continue
+            if base in node.operands:
+                return True
+            fresh = [o for o in node.operands if o not in seen]
+            seen.update(fresh)
+            stack.extend(fresh)
+        return False
 
     def _is_flat(self, value: Value) -> bool:
         """Whether an element of it can be computed from its address alone: every reshape of it is then free."""

@@ -46,7 +46,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 
     >>> import numpy as np, nufunc as nf
     >>> nf.vmap(lambda x: nf.while_loop(lambda v: v < 100, lambda v: v * v, x))(np.array([2., 3.]))
-    array([256.,  81.])
+    array([ 256., 6561.])
     """
     return _run(control.while_loop, cond_fun, body_fun, init)
 

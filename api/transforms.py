@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError
-from nufunc.runtime.batching import Vmap
+from nufunc.runtime.batching import Dims, Vmap
 from nufunc.runtime.differentiation import Grad, Jvp, Linearize, LinearTranspose, Vjp
 from nufunc.runtime.function import Transformed
 from nufunc.runtime.jacobian import Jacobian
@@ -34,33 +34,12 @@ def _made(transform: Transform, func: Callable[..., Any] | None) -> Any:
 
 
 def _hashable_dims(dims: Any) -> Any:
-    """A nested dims specification as something hashable: lists below the top and dicts become `Dims`."""
-    return dims if _is_hashable(dims) else _Dims(dims)
-
-
-def _is_hashable(x: Any) -> bool:
+    """A dims specification as something hashable."""
     try:
-        hash(x)
+        hash(dims)
     except TypeError:
-        return False
-    return True
-
-
-class _Dims:
-    """Dims given as nested dicts or lists; equal if they print equally, since they hold only ints, None and keys."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        self._key = repr(value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Dims) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __repr__(self) -> str:
-        return self._key
+        return Dims(dims)
+    return dims
 
 
 def vmap(
@@ -426,16 +405,27 @@ def jit(
     >>> power(np.arange(3.), 2)
     array([0., 1., 4.])
     """
-    transform = Jit(_ints(static_argnums), _strings(static_argnames), _ints(donate_argnums), target)
+    _check_target("jit", target)
+    transform = Jit(
+        _all_of("static_argnums", static_argnums, int), _all_of("static_argnames", static_argnames, str),
+        _all_of("donate_argnums", donate_argnums, int), target,
+    )  # fmt: skip
     return _made(transform, func)
 
 
-def _ints(value: Any) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
+def _check_target(name: str, target: Any) -> None:
+    if target not in (None, "cpu", "cuda"):
+        raise ArgumentError(f"{name}: target must be 'cpu', 'cuda' or None, got {target!r}", user_location())
 
 
-def _strings(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def _all_of(name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    """One item or a collection of items of a type, as a tuple."""
+    items = (value,) if isinstance(value, kind) else tuple(value) if isinstance(value, tuple | list) else (None,)
+    if not all(isinstance(item, kind) and not isinstance(item, bool) for item in items):
+        raise ArgumentTypeError(
+            f"jit: {name} must be of type {kind.__name__} or a tuple of these, got {value!r}", user_location()
+        )
+    return items
 
 
 class _Chain(Configured):
@@ -469,6 +459,7 @@ def transform(*transforms: Any, target: str | None = None) -> Any:
     array([[ 1.,  4.],
            [ 9., 16.]])
     """
+    _check_target("transform", target)
     chain: list[Transform] = [Jit(target=target)]
     for item in transforms:
         made = item if isinstance(item, Configured) else item(None) if callable(item) else None

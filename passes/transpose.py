@@ -12,6 +12,7 @@ from nufunc.ir.types import is_inexact
 from nufunc.passes import control_transpose
 from nufunc.passes.control_parts import OpenRegion, derived_name, need_pure, present
 from nufunc.passes.linearize import linearize, split_graph
+from nufunc.passes.masks import MaskedSums, follow
 
 
 def transpose(linear: Graph, num_residuals: int) -> Graph:
@@ -92,20 +93,22 @@ def backward(
             env.update(zip(node.results, b.copy_node(node, [env[o] for o in node.operands]), strict=True))
         else:
             linear.append(node)
-    totals: dict[Value, Value | None] = {}
+    totals = MaskedSums(b)
     for output, cotangent in zip(graph.outputs, cotangents, strict=True):
-        if output not in env:
-            totals[output] = b.added(totals.get(output), cotangent)
+        if output not in env and cotangent is not None:
+            totals.add(output, cotangent, None)
     for node in reversed(linear):
-        received = [totals.pop(r, None) for r in node.results]
-        if all(c is None for c in received):
+        received = [totals.take(r) for r in node.results]
+        if all(c is None for c, _ in received):
             continue
         with b.at(node.loc):
-            given = _transpose_node(b, node, received, [env.get(o) for o in node.operands])
-            for operand, cotangent in zip(node.operands, given, strict=True):
+            known = [env.get(o) for o in node.operands]
+            given = _transpose_node(b, node, [c for c, _ in received], known)
+            given, masks = follow(b, node, given, known, received[0][1] if len(received) == 1 else None)
+            for operand, cotangent, mask in zip(node.operands, given, masks, strict=True):
                 if operand not in env and cotangent is not None:
-                    totals[operand] = b.added(totals.get(operand), cotangent)
-    return [totals.get(p) for p in graph.params]
+                    totals.add(operand, cotangent, mask)
+    return [totals.take(p)[0] for p in graph.params]
 
 
 def _transpose_node(

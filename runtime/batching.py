@@ -18,6 +18,27 @@ from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
 
+class Dims:
+    """Dims given as nested dicts or lists, in a hashable form: equal if they print equally, as they hold ints, None and keys."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._key = repr(value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dims) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return self._key
+
+
+def _plain(dims: Any) -> Any:
+    return dims.value if isinstance(dims, Dims) else dims
+
+
 @dataclass(frozen=True)
 class Vmap(Transform):
     """Lanes over an axis of the arguments."""
@@ -58,16 +79,17 @@ class Vmap(Transform):
         return sub.result(wrap(values, slots))
 
     def _in_dims(self, callee: Callee, args: tuple[Any, ...], leaves: list[Any], names: list[str]) -> list[int | None]:
-        if isinstance(self.in_dims, bool) or not isinstance(self.in_dims, int | tuple):
+        spec = _plain(self.in_dims)
+        if isinstance(spec, bool) or not isinstance(spec, int | tuple):
             raise ArgumentError(
                 f"vmap: expected `in_dims` to be int or a (potentially nested) tuple matching the structure of the inputs, "
-                f"got {type(self.in_dims).__name__}",
+                f"got {type(spec).__name__}",
                 user_location(),
             )
         if not leaves:
             raise ArgumentError(f"vmap({callee.name}): got no inputs to map over", user_location())
         try:
-            dims = tree.broadcast_prefix(self.in_dims, args)
+            dims = tree.broadcast_prefix(spec, args)
         except ValueError:
             raise ArgumentError(
                 f"vmap: in_dims is not compatible with the structure of `inputs`: in_dims is {self.in_dims!r}, the inputs "
@@ -115,7 +137,7 @@ class Vmap(Transform):
         """One dim per leaf of the result, normalised; None stays."""
         structure, leaves = sub.structure, sub.leaves
         skeleton = tree.unflatten(structure, range(len(leaves)))
-        spec = self.out_dims
+        spec = _plain(self.out_dims)
         if isinstance(spec, bool) or not isinstance(spec, int | tuple | list | dict | None):
             raise ArgumentError(
                 f"vmap: `out_dims` must be an int, None or a python collection of ints, got {type(spec).__name__}",

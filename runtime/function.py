@@ -279,7 +279,7 @@ class Transformed:
             record = pipeline.Record()
         for transform in self.transforms:
             if isinstance(transform, Jit) and transform.target not in (None, "cpu"):
-                raise UnsupportedError(f"target {transform.target!r} is not supported yet; use target='cpu'", user_location())
+                raise UnsupportedError("target 'cuda' is not supported yet; use target='cpu'", user_location())
         with pipeline.recording(record):
             executable = self._traced_and_compiled(leaves, spec, signatures, anchors)
         executable.record = record
@@ -300,12 +300,15 @@ class Transformed:
             new = [param(trace, s) if isinstance(s, Input) else leaf for leaf, s in zip(leaves, signatures, strict=True)]
             if isinstance(self.func, GraphFunction):
                 call, read = None, _nothing
+                held, args, kwargs = tree.unflatten(spec, new)
             else:
                 call, captures = instrument(self.func, hooks)
                 session = session_of(call)
-                if session is not None:
-                    new = [session.hand_out_static(x) if callable(x) and not isinstance(x, Array) else x for x in new]
-            held, args, kwargs = tree.unflatten(spec, new)
+                if session is None:
+                    raise UnguardedCaptureError(f"{self._name} was made inside a traced function and is called outside of it")
+                new = [session.hand_out_static(x) if callable(x) and not isinstance(x, Array) else x for x in new]
+                with session:
+                    held, args, kwargs = tree.unflatten(spec, new)
             result = Callee(self.transforms, call if held is None else held, self.func)(*args, **kwargs)
             out_leaves, structure = tree.flatten(result)
             outputs: list[Array] = []

@@ -258,7 +258,7 @@ def test_arguments_written_in_place_are_written_back():
     assert relax(u, 2.0) == 5.0
     np.testing.assert_array_equal(u, [-1, 2, 2, 2, 0])
     relax(u[::-1], 1.0)
-    np.testing.assert_array_equal(u, [0, 3, 3, 3, -1])
+    np.testing.assert_array_equal(u, [-1, 3, 3, 3, -1])
 
 
 def test_captured_arrays_written_in_place_are_written_back():

@@ -267,7 +267,7 @@ class Array:
 
     def __iter__(self) -> Iterator[Array]:
         if not self.shape:
-            raise TypeError("iteration over a 0-d array")
+            raise TraceError("iteration over a 0-d array", user_location())
         return (self[i] for i in range(self.shape[0]))
 
     def __contains__(self, item: Any) -> Any:

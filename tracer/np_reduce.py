@@ -83,9 +83,9 @@ def reduce(
             raise fail(ShapeError, f"where of shape {mask.shape} does not fit an array of shape {x.shape}")
         fill = _scalar_like(b, identity if identity is not None else start, value)
         value = b.select(b.broadcast_to(b.astype(trace.lift(mask), BOOL), shape), value, fill)
-    if start is None and axes and any(x.shape[i] == 0 for i in axes):
+    if start is None and axes and 0 in [x.shape[i] for i in axes]:
         raise fail(ShapeError, f"zero-size array to reduction operation {name} which has no identity")
-    if start is not None and identity is None and any(x.shape[i] == 0 for i in axes):
+    if start is not None and identity is None and empty:
         kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
         result = _scalar_like(b, start, b.filled(0, value.type.with_shape(kept)))
     else:

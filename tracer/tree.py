@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import optree
 
+from nufunc.tracer.standins import as_original
+from nufunc.tracer.view import rebuilt_type
+
 NAMESPACE = "nufunc"
 _T = TypeVar("_T")
 TreeDef = optree.PyTreeSpec
@@ -37,7 +40,7 @@ def _register_dataclass(cls: type) -> None:
 
     def from_children(_: Any, children: Iterable[Any]) -> Any:
         # not through __init__, which may check or convert what a traced value cannot satisfy
-        obj = object.__new__(cls)
+        obj = object.__new__(rebuilt_type(cls))
         for name, child in zip(names, children, strict=True):
             object.__setattr__(obj, name, child)
         return obj
@@ -55,9 +58,12 @@ def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
     {'b': 20, 'a': (10, None)}
     """
     leaves, structure = optree.tree_flatten(tree, namespace=NAMESPACE)
-    new = {type(x) for x in leaves if dataclasses.is_dataclass(x) and not isinstance(x, type)}
-    if new:
-        for cls in new:
+    found = [x for x in leaves if dataclasses.is_dataclass(x) and not isinstance(x, type)]
+    if any(as_original(x) is not x for x in found):
+        # objects of a class as traced code sees it: the tree is one of the user's own class
+        return flatten(optree.tree_map(as_original, tree, namespace=NAMESPACE))
+    if found:
+        for cls in {type(x) for x in found}:
             _register_dataclass(cls)
         return flatten(tree)
     return leaves, structure

@@ -255,7 +255,7 @@ class Array:
 
     # -- indexing and iteration
 
-    def __getitem__(self, key: Any) -> Array:
+    def __getitem__(self, key: Any) -> Any:
         from nufunc.tracer import np_indexing
 
         return np_indexing.getitem(self, key)
@@ -452,7 +452,7 @@ def _install() -> None:
 
 def _operand(x: Any) -> bool:
     """Whether an operator with `x` on the other side is ours: otherwise Python tries the other operand's method."""
-    if isinstance(x, (Array, bool, int, float, complex, np.generic, list, tuple)):
+    if isinstance(x, (Array, bool, int, float, complex, np.generic, list, tuple)) or hasattr(type(x), "__nufunc_selection__"):
         return True
     return type(x) is np.ndarray or isinstance(x, np.memmap)
 

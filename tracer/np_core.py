@@ -41,7 +41,7 @@ def is_scalar(x: Any) -> bool:
 
 def has_traced(x: Any) -> bool:
     """Whether a traced value stands in `x`, nested lists, tuples and dicts included."""
-    if type(x) is Array:
+    if type(x) is Array or hasattr(type(x), "__nufunc_selection__"):
         return True
     if isinstance(x, (list, tuple)):
         return any(has_traced(item) for item in x)
@@ -294,6 +294,8 @@ def namespace_function(
         if current() is None:
             if not has_traced(args) and not has_traced(kwargs):
                 return original(*args, **kwargs)
+        elif args and hasattr(type(args[0]), "__nufunc_selection__"):
+            return args[0].__array_function__(function, (), args, kwargs)
         elif constants is not None:
             static = _static_arguments(args, kwargs)
             if static is not None:
@@ -325,7 +327,7 @@ def static_value(x: Any) -> Any:
         if known is None or known.size > 4096:
             raise _NotStatic
         return known.item() if x.weak else known[()] if x.scalar else known
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) or hasattr(type(x), "__nufunc_selection__"):
         raise _NotStatic
     if isinstance(x, (list, tuple)) and type(x) in (list, tuple):
         return type(x)([static_value(item) for item in x])

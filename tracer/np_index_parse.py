@@ -25,6 +25,7 @@ class Item:
     value: Any = None
     axis: int = -1  # the axis of x that it stands for (the first one for a mask)
     size: int = 0  # the extent that it leaves (slice, window, new)
+    copies: bool = False  # a 0-d array as an int: the result is a copy, where a NumPy scalar gives a view
 
 
 def parse(x: Array, key: Any) -> tuple[list[Item], bool]:
@@ -87,7 +88,8 @@ def _classify(part: Any) -> tuple[str, Any]:
             return "array", part
         if part.known is None:
             return "dynamic", part
-    return "int", operator.index(part)
+    operator.index(part)
+    return "int", part
 
 
 def _index_list(part: Any) -> Array:
@@ -101,10 +103,11 @@ def _index_list(part: Any) -> Array:
 def _axis_item(x: Array, kind: str, part: Any, axis: int) -> Item:
     extent = x.shape[axis]
     if kind == "int":
-        return Item("int", check_bounds(part, extent, axis), axis)
+        copies = type(part) is Array and not part.scalar
+        return Item("int", check_bounds(operator.index(part), extent, axis), axis, copies=copies)
     if kind == "slice":
         return _slice_item(part, extent, axis)
-    return Item("dynamic" if kind == "dynamic" else "array", part, axis)
+    return Item("dynamic" if kind == "dynamic" else "array", part, axis, copies=not part.scalar)
 
 
 def _traced_bound(bound: Any) -> bool:

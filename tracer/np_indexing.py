@@ -117,25 +117,28 @@ def _element(x: Array, items: list[Item]) -> Array:
 # -- reading
 
 
-def getitem(x: Array, key: Any) -> Array:
+def getitem(x: Array, key: Any) -> Any:
     """x[key]."""
     items, ellipsis = parse(x, key)
     kinds = {item.kind for item in items}
     if "mask" in kinds:
         from nufunc.tracer.np_selection import select_items
 
-        return select_items(x, items)
+        return select_items(x, items)  # a Selection
     if "array" in kinds:
         return _advanced_get(x, items)
     if kinds & {"dynamic", "window"}:
         alias = _dynamic_get(x, key, items, ellipsis)
-        alias.key = (x, key)
+        if alias.base is x:
+            alias.key = (x, key)
         return alias
     if kinds <= {"int"} and not ellipsis:
         return _element(x, items)
     if x.scalar:
         return wrap(value_of(x), scalar=False).reshape(tuple(item.size for item in items))
     alias = basic_view(x, items, fresh=True)
+    if any(item.copies for item in items):
+        return alias.copy()
     alias.key = (x, key)
     return alias
 
@@ -191,8 +194,8 @@ def _placed(positions: list[int], ndim: int) -> tuple[int, ...]:
 
 def _dynamic_get(x: Array, key: Any, items: list[Item], ellipsis: bool) -> Array:
     value = _dynamic_value(x, items)
-    if not value.shape and not ellipsis:
-        return wrap(value)
+    if (not value.shape and not ellipsis) or any(item.copies for item in items):
+        return wrap(value, scalar=not value.shape and not ellipsis)
     trace = require()
 
     def read(inner: Trace, base: Array) -> Value:

@@ -85,7 +85,7 @@ def reduce(
         value = b.select(b.broadcast_to(b.astype(trace.lift(mask), BOOL), shape), value, fill)
     if start is None and axes and 0 in [x.shape[i] for i in axes]:
         raise fail(ShapeError, f"zero-size array to reduction operation {name} which has no identity")
-    if start is not None and identity is None and empty:
+    if start is not None and identity is None and 0 in [x.shape[i] for i in axes]:
         kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
         result = _scalar_like(b, start, b.filled(0, value.type.with_shape(kept)))
     else:

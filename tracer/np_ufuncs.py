@@ -26,6 +26,7 @@ from nufunc.tracer.np_core import (
     store,
     wrap,
 )
+from nufunc.tracer.np_selection import Selection, selected_call
 from nufunc.tracer.trace import current, require
 
 Rule = Callable[..., Any]
@@ -50,6 +51,8 @@ class TracedUfunc:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if _concrete(args, kwargs):
             return _results(self.original(*args, **kwargs))
+        if any(type(x) is Selection for x in args) and not kwargs:
+            return selected_call(self, args)
         return apply(self, args, **kwargs)
 
     def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kw: Any) -> Any:
@@ -100,7 +103,7 @@ def _concrete(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
     def plain(x: Any) -> bool:
         if isinstance(x, (list, tuple)):
             return all(plain(item) for item in x)
-        return type(x) is not Array and (outside or not isinstance(x, np.ndarray))
+        return type(x) not in (Array, Selection) and (outside or not isinstance(x, np.ndarray))
 
     return all(plain(x) for x in args) and all(plain(x) for x in kwargs.values())
 
@@ -505,4 +508,6 @@ def operator_call(name: str, operands: Sequence[Any], out: Any = None) -> Any:
         return matmul(*operands, out=out)
     if name == "invert" and operands[0].weak and operands[0].dtype == BOOL:
         raise fail(DTypeError, "~ of the truth value of a Python number; use np.logical_not")
+    if out is None and any(type(x) is Selection for x in operands):
+        return selected_call(UFUNCS[name], operands)
     return apply(UFUNCS[name], operands, out=out, python=True)

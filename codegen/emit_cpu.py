@@ -6,6 +6,8 @@ A vector wider than the machine's registers is how iterations are interleaved: L
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -223,7 +225,7 @@ class _Emitter:
             if block is self.b.block:
                 self.inst(inst)
             else:
-                with self.b.goto_block(block):
+                with self.hoisting(block):
                     self.inst(inst)
         lanes = self.lanes if phase.vector or self.nest.vector else 1
         done: list[ir.Value] = []
@@ -323,6 +325,15 @@ class _Emitter:
 
     # -- instructions
 
+    @contextmanager
+    def hoisting(self, block: ir.Block) -> Iterator[None]:
+        """Emit into an outer block; llvmlite comes back to the end of the block before, behind its branch if it has one."""
+        before = self.b.block
+        with self.b.goto_block(block):
+            yield
+        if before.is_terminated:
+            self.b.position_before(before.terminator)
+
     def define(self, inst: Inst, value: Any) -> None:
         self.values[inst.id] = value
         self.dtypes[inst.id] = inst.dtype
@@ -340,7 +351,7 @@ class _Emitter:
             if block is self.b.block:
                 self.splats[key] = splat(self.b, value, lanes)
             else:
-                with self.b.goto_block(block):
+                with self.hoisting(block):
                     self.splats[key] = splat(self.b, value, lanes)
         return self.splats[key]
 
@@ -403,7 +414,7 @@ class _Emitter:
                 if block is self.b.block:
                     self.sums[tuple(done)] = self._sum(total, value, c)
                 else:
-                    with self.b.goto_block(block):
+                    with self.hoisting(block):
                         self.sums[tuple(done)] = self._sum(total, value, c)
             total = self.sums[tuple(done)]
         if total is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Location(NamedTuple):
     """A line of the user's source: file name, line number (from 1) and the function it stands in."""
@@ -64,8 +66,8 @@ class BoundsError(NufuncError, IndexError):
     """An index outside the axis that it indexes."""
 
 
-class LinAlgError(NufuncError, ValueError):
-    """A singular or otherwise unsolvable matrix (raised together with numpy.linalg.LinAlgError)."""
+class LinAlgError(NufuncError, np.linalg.LinAlgError):
+    """A singular or otherwise unsolvable matrix; also NumPy's own class, which is a ValueError."""
 
 
 class UnsupportedError(NufuncError, NotImplementedError):

@@ -275,6 +275,21 @@ def test_composed_with_vmap():
     same(nf.vmap(nf.grad(lambda w, x: (w @ x) ** 2), in_dims=(None, 0))(X, A), 2 * (A @ X)[:, None] * A)
 
 
+def test_per_sample_gradients_of_a_classifier():
+    """Lanes that gather at an index of their own, through a hidden layer and a kink."""
+    def loss(p, x, label):
+        z = np.maximum(x @ p["w"], 0.0) @ p["v"]
+        top = z.max()
+        return np.log(np.exp(z - top).sum()) + top - z[label]
+
+    p, labels = {"w": A[:, :3], "v": B[:3]}, np.array([3, 0, 0, 1])
+    hidden = np.maximum(B @ p["w"], 0.0)
+    error = np.stack([softmax(h @ p["v"]) - unit(label) for h, label in zip(hidden, labels)])
+    back = (error @ p["v"].T) * (hidden > 0)
+    expected = {"w": np.einsum("ni,nj->nij", B, back), "v": np.einsum("ni,nj->nij", hidden, error)}
+    same(nf.vmap(nf.grad(loss), in_dims=(None, 0, 0))(p, B, labels), expected)
+
+
 def test_complex_argument_of_a_real_function():
     """torch's convention: the direction of steepest ascent, twice z for |z| squared."""
     z = X + 1j * Y

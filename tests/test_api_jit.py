@@ -267,7 +267,7 @@ def write_slices(x, y):
 def write_through_view(m):
     m.T[0] = 7.0
     m.reshape(-1)[-1] = -1.0
-    m[:2, :2] -= m[1:, 1:].T
+    m[:2, :2] -= m[1:3, 1:3].T
     return m @ m.T
 
 

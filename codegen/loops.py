@@ -302,6 +302,8 @@ def _with(nest: LoopNest, **changes: Any) -> LoopNest:
 
 # -- which axis runs over the lanes of vectors
 
+_LITTLE = 16384  # points of a nest below which one register per vector is enough
+
 _DEAR = {
     "div": 4, "sqrt": 5, "exp": 12, "log": 12, "expm1": 16, "log1p": 16, "sin": 16, "cos": 16, "tan": 24, "tanh": 16,
     "pow": 40, "erf": 20, "erfc": 24, "logistic": 16, "exp2": 12, "log2": 12, "log10": 12, "sinh": 20, "cosh": 20,
@@ -330,18 +332,29 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
     best = min(outer, key=lambda t: (t[0], -t[1]), default=None)
     if best is not None and best[0] < 0.98 * inner_cost:
         axis = best[2]
-        reduces = any(p.accumulators for p in nest.phases)
-        lanes = _lanes(axis.extent, width, 4 if reduces else 2, nest.exact)
+        lanes = _lanes(axis.extent, width, _unroll(nest, nest.phases, axis.name), nest.exact)
         return _with(nest, axes=_last(nest.axes, axis), vector=axis.name if lanes > 1 else None, lanes=lanes)
     phases = []
     for phase, (_, chosen) in zip(nest.phases, inner, strict=True):
         if chosen is None:
             phases.append(phase)
             continue
-        lanes = _lanes(chosen.extent, width, 4 if phase.accumulators else 2, nest.exact)
+        lanes = _lanes(chosen.extent, width, _unroll(nest, (phase,), chosen.name), nest.exact)
         vector = chosen.name if lanes > 1 else None
         phases.append(Phase(_last(phase.axes, chosen), phase.body, phase.accumulators, vector, lanes))
     return _with(nest, phases=tuple(phases))
+
+
+def _unroll(nest: LoopNest, phases: Sequence[Phase], axis: str) -> int:
+    """How many registers wide vectors are. Short accumulations want many independent sums; long bodies, gathers
+    and little work are not worth the code."""
+    points = max(_points((*nest.axes, *p.axes)) for p in phases)
+    insts = [i for p in phases for i in p.body]
+    cost = sum(op_cost(i.op) for i in insts if i.op not in ("load", "store", "const", "index"))
+    gathers = any(abs(i.index.coefficient(axis)) > 1 or any(isinstance(k, int) for k, _ in i.index.terms) for i in insts)
+    if gathers or points < _LITTLE or cost > 60:
+        return 1
+    return 4 if any(p.accumulators for p in phases) and cost <= 8 else 2
 
 
 def _last(axes: tuple[Axis, ...], axis: Axis) -> tuple[Axis, ...]:

@@ -129,12 +129,14 @@ class _Fusion:
                 self.absorbed.add(node)
 
     def _cost(self, value: Value) -> int:
+        """Cheap operations that a reader of `value` repeats; what is dear to compute is stored, and read."""
         node = self.producers.get(value)
-        if node is None or is_layout(node):
-            return 0 if node is None else sum(self._cost(o) for o in node.operands)
-        if self.kind(node) == "elementwise":
-            return self.cost.get(value, _CHEAP_COST + 1)
-        return 0 if node.prim not in READS else 1
+        if node is None:
+            return 0
+        if is_layout(node) or node.prim in READS:
+            return int(node.prim in READS) + max((self._cost(o) for o in node.operands), default=0)
+        cost = self.cost.get(value, 0)
+        return cost if cost <= _CHEAP_COST else 0
 
     def _behind_reshapes(self, value: Value) -> Value:
         node = self.producers.get(value)
@@ -172,7 +174,7 @@ class _Fusion:
     def _is_absorbed(self, node: Node) -> bool:
         """One reader only, at other indices than its own, that does not repeat elements: it computes the value itself."""
         value, size = node.result, node.result.type.size
-        moved = False
+        moved, reshaped = False, True
         while True:
             users = self.users.get(value, [])
             if len(users) != 1 or value in self.needed or users[0].operands.count(value) != 1:
@@ -184,6 +186,10 @@ class _Fusion:
                 return moved and not self.alone(user)
             if user.prim != "pad" and user.result.type.size > size:
                 return False
+            reshaped = reshaped and user.prim == "reshape"
+            if user.result in self.needed:  # stored by a copy, unless strides or an alias can say it
+                read_by_dots = all(u.prim == "dot" for u in self.users.get(user.result, []))
+                return not reshaped and not (read_by_dots and user.result not in self.outputs)
             value, moved = user.result, True
 
     def leaves(self, value: Value) -> list[tuple[Value, bool]]:

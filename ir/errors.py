@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+import numpy as np
+
 
 class Location(NamedTuple):
     """A line of the user's source: file name, line number (from 1) and the function it stands in."""

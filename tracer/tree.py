@@ -48,6 +48,20 @@ def _register_dataclass(cls: type) -> None:
     optree.register_pytree_node(cls, to_children, from_children, namespace=NAMESPACE)
 
 
+def _known(tree: Any) -> Any:
+    """The tree with every dataclass in it registered, and objects of classes as traced code sees them as the user's own."""
+    found = [
+        x for x in optree.tree_leaves(tree, namespace=NAMESPACE) if dataclasses.is_dataclass(x) and not isinstance(x, type)
+    ]
+    if not found:
+        return tree
+    if any(as_original(x) is not x for x in found):
+        return _known(optree.tree_map(as_original, tree, namespace=NAMESPACE))
+    for cls in {type(x) for x in found}:
+        _register_dataclass(cls)
+    return _known(tree)
+
+
 def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
     """The leaves of a tree, and its structure.
 
@@ -58,14 +72,9 @@ def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
     {'b': 20, 'a': (10, None)}
     """
     leaves, structure = optree.tree_flatten(tree, namespace=NAMESPACE)
-    found = [x for x in leaves if dataclasses.is_dataclass(x) and not isinstance(x, type)]
-    if any(as_original(x) is not x for x in found):
-        # objects of a class as traced code sees it: the tree is one of the user's own class
-        return flatten(optree.tree_map(as_original, tree, namespace=NAMESPACE))
-    if found:
-        for cls in {type(x) for x in found}:
-            _register_dataclass(cls)
-        return flatten(tree)
+    for leaf in leaves:
+        if hasattr(leaf, "__dataclass_fields__") and not isinstance(leaf, type):
+            return optree.tree_flatten(_known(tree), namespace=NAMESPACE)
     return leaves, structure
 
 
@@ -97,8 +106,7 @@ def map(func: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 def paths(tree: Any) -> list[str]:
     """A readable path per leaf, such as `['w'][0]` or `.bias`."""
-    flatten(tree)
-    accessors, _, _ = optree.tree_flatten_with_accessor(tree, namespace=NAMESPACE)
+    accessors, _, _ = optree.tree_flatten_with_accessor(_known(tree), namespace=NAMESPACE)
     return [a.codify("") for a in accessors]
 
 
@@ -107,9 +115,8 @@ def broadcast_prefix(prefix: Any, tree: Any) -> list[Any]:
 
     ValueError if the structures do not fit.
     """
-    flatten(tree)
-    spec = optree.tree_structure(tree, none_is_leaf=False, namespace=NAMESPACE)
-    return _prefix(prefix, tree, spec)
+    tree = _known(tree)
+    return _prefix(prefix, tree, optree.tree_structure(tree, namespace=NAMESPACE))
 
 
 def _prefix(prefix: Any, tree: Any, spec: TreeDef) -> list[Any]:

@@ -208,6 +208,7 @@ class Optimise:
     level: int = 3
     loop_vectorize: bool = False
     slp_vectorize: bool = False
+    passes: tuple[str, ...] = ()  # llvmlite's names of module passes to run instead of Numba's pipeline
 
 
 DEFAULT_OPTIMISE = Optimise()
@@ -244,6 +245,13 @@ def _optimised(text: str, name: str, optimise: Optimise) -> Iterator[Any]:
 def _run_passes(module: Any, optimise: Optimise) -> None:
     settings = {"loop_vectorize": optimise.loop_vectorize, "slp_vectorize": optimise.slp_vectorize}
     manager, builder = _codegen()._module_pass_manager(opt=optimise.level, **settings)
+    if optimise.passes:
+        from llvmlite.binding.newpassmanagers import create_new_module_pass_manager
+
+        _dispose(manager)
+        manager = create_new_module_pass_manager()
+        for name in optimise.passes:
+            getattr(manager, f"add_{name}_pass")()
     try:
         manager.run(module, builder)
     finally:

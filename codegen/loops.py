@@ -405,6 +405,11 @@ def _inner_choice(nest: LoopNest, phase: Phase, width: int) -> tuple[float, Axis
     return best
 
 
+def points(nest: LoopNest) -> int:
+    """Executions of the innermost bodies."""
+    return sum(_points((*nest.axes, *p.axes)) for p in nest.phases)
+
+
 def _points(axes: Sequence[Axis]) -> int:
     total = 1
     for axis in axes:

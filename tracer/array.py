@@ -203,8 +203,9 @@ class Array:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         self._refuse(
-            "numpy.asarray(), or a function that converts its arguments to ndarrays,",
-            "use the functions of nf.numpy (also for a concrete array that is assigned to or indexed)",
+            "numpy.asarray(), np.float64(x), or a function that converts its arguments to ndarrays,",
+            "use the functions of nf.numpy (also for a concrete array that is assigned to or indexed), and "
+            "x.astype(dtype) to convert",
         )
 
     def item(self, *args: Any) -> Any:

@@ -26,12 +26,13 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
 
     __array_priority__ = 2000.0
     __nufunc_selection__ = True  # seen by np_core, which this module builds on
-    __slots__ = ("full", "mask")
+    __slots__ = ("full", "mask", "origin")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, full: Array, mask: Array) -> None:
+    def __init__(self, full: Array, mask: Array, origin: tuple[Array, int] | None = None) -> None:
         self.full = full
         self.mask = mask
+        self.origin = origin  # the user's mask, of which `mask` is a copy, and the version of its memory then
 
     @property
     def dtype(self) -> np.dtype:
@@ -84,10 +85,10 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(self, {"amax": "max", "amin": "min"}.get(name, name))(*args[1:], **kwargs)
 
     def astype(self, dtype: Any) -> Selection:
-        return Selection(self.full.astype(dtype), self.mask)
+        return Selection(self.full.astype(dtype), self.mask, self.origin)
 
     def copy(self) -> Selection:
-        return Selection(self.full.copy(), self.mask)
+        return Selection(self.full.copy(), self.mask, self.origin)
 
     def _reduced(self, name: str, axis: Any, kwargs: dict[str, Any]) -> Any:
         from nufunc.tracer import np_namespace
@@ -154,7 +155,7 @@ def selected_call(ufunc: Callable[..., Any], inputs: Sequence[Any]) -> Any:
     operands = []
     for x in inputs:
         if type(x) is Selection:
-            if not same_values(x.mask, mask) or x.full.ndim - mask.ndim != rest:
+            if not (x is selections[0] or _unchanged(x, selections[0]) or same_values(x.mask, mask)) or x.full.ndim - mask.ndim != rest:
                 raise fail(UnsupportedError, "an operation on selections through different traced masks")
             operands.append(x.full)
         elif is_scalar(x) or as_array(x).ndim <= rest:
@@ -163,8 +164,13 @@ def selected_call(ufunc: Callable[..., Any], inputs: Sequence[Any]) -> Any:
             selections[0]._refuse()
     results = ufunc(*operands)
     if isinstance(results, tuple):
-        return tuple(Selection(part, mask) for part in results)
-    return Selection(results, mask)
+        return tuple(Selection(part, mask, selections[0].origin) for part in results)
+    return Selection(results, mask, selections[0].origin)
+
+
+def _unchanged(a: Selection, b: Selection) -> bool:
+    """Whether two selections were read by one mask that was not written in between."""
+    return a.origin is not None and b.origin is not None and a.origin[0] is b.origin[0] and a.origin[1] == b.origin[1]
 
 
 # -- reading
@@ -178,12 +184,12 @@ def select_items(x: Array, items: list[Item]) -> Any:
             UnsupportedError,
             "x[mask] with a traced mask has no static shape: use np.where(mask, x, y), or reduce with where=mask",
         )
-    mask = items[0].value
+    given: Array = items[0].value
     y = basic_view(x, items)
+    mask, origin = given.copy(), (given, given.root.version)
     if not mask.size:
-        return Selection(y.copy(), mask.copy())
-    mask = mask.copy()
-    return Selection(_with_fill(y, mask, _first(y, mask, guarded=False)), mask)
+        return Selection(y.copy(), mask, origin)
+    return Selection(_with_fill(y, mask, _first(y, mask, guarded=False)), mask, origin)
 
 
 def _first(full: Array, mask: Array, guarded: bool) -> Value:
@@ -232,7 +238,8 @@ def assign_items(x: Array, items: list[Item], value: Any) -> None:
 def _aligned(value: Any, y: Array, mask: Array, place: int) -> Any:
     """The value in the axes of y: the axis of selected elements stretched to those of the mask."""
     if type(value) is Selection:
-        if place or not same_values(value.mask, mask) or value.full.shape != y.shape:
+        own = value.origin is not None and value.origin[0] is mask and value.origin[1] == mask.root.version
+        if place or value.full.shape != y.shape or not (own or same_values(value.mask, mask)):
             raise fail(UnsupportedError, "storing a selection through another mask than the one that it was read by")
         return value.full
     if is_scalar(value):

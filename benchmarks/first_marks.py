@@ -197,7 +197,9 @@ def serve(library: str) -> None:
 
 def environment(cache: str) -> dict[str, str]:
     caches = {"NUFUNC_CACHE_DIR": cache, "NUMBA_CACHE_DIR": cache}
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, THREADS), **caches, "JAX_PLATFORMS": "cpu"}
+    settings = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, THREADS), **caches, "JAX_PLATFORMS": "cpu"}
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)  # imports are measured with their bytecode on disk
+    return settings
 
 
 class Worker:
@@ -296,8 +298,10 @@ def table(libraries: list[str], rows: dict[str, dict[str, float]]) -> list[str]:
     return lines
 
 
-REMARK = """NumPy arrays in and out. Absolute times move with the machine: compare the ratios. Made by
-`python benchmarks/first_marks.py`."""
+REMARK = (
+    "NumPy arrays in and out. Absolute times move with the machine: compare the ratios. "
+    "Made by `python benchmarks/first_marks.py`."
+)
 
 
 def report(libraries: list[str], cases: dict, imports: dict[str, float]) -> str:

@@ -1,4 +1,6 @@
-"""Samples of NumPy calls: each a function of a namespace and arrays, run by NumPy and traced, with equal results."""
+"""Samples of NumPy calls: each a function of a namespace and arrays, run by NumPy and traced, with equal
+results.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +67,13 @@ def _elementwise() -> Iterator[Sample]:
             yield from _one(name, x, rtol=1e-5 if x.dtype == np.float32 else 1e-12)
     for name in "sin cos exp log sqrt square negative conjugate reciprocal tanh".split():
         yield from _one(name, C)
-    for name in "cbrt fabs deg2rad rad2deg radians degrees rint floor ceil trunc isnan isinf isfinite signbit".split():
+    for name in (
+        "cbrt fabs deg2rad rad2deg radians degrees rint floor ceil trunc isnan isinf isfinite signbit".split()
+    ):
         yield from _one(name, F)
-    for name in "rint floor ceil trunc isnan isinf isfinite sqrt exp sign absolute negative signbit fabs".split():
+    for (
+        name
+    ) in "rint floor ceil trunc isnan isinf isfinite sqrt exp sign absolute negative signbit fabs".split():
         yield from _one(name, SPECIAL)
     for name in "log log2 log10 log1p sqrt cbrt reciprocal".split():
         for x in (POS, J, POS.astype(np.float32)):
@@ -75,7 +81,9 @@ def _elementwise() -> Iterator[Sample]:
     for name in "arcsin arccos arctanh".split():
         yield from _one(name, UNIT)
     yield from _one("arccosh", POS + 1)
-    for name in "sin sqrt exp absolute sign negative positive square floor ceil rint isnan logical_not".split():
+    for (
+        name
+    ) in "sin sqrt exp absolute sign negative positive square floor ceil rint isnan logical_not".split():
         yield from _one(name, I)
     for name in "absolute negative square invert sign positive".split():
         yield from _one(name, I8)
@@ -88,7 +96,17 @@ def _elementwise() -> Iterator[Sample]:
         yield from _one(name, POS, 2.0)
         yield from _one(name, POS[:, :1], V)
     for name in "add subtract multiply divide floor_divide remainder maximum minimum".split():
-        for x, y in ((I, J), (I8, J.astype(np.int8)), (U8, U8), (I, POS), (F32, POS), (F32, I32), (I8, U8), (F32, 2.0), (I8, 3)):
+        for x, y in (
+            (I, J),
+            (I8, J.astype(np.int8)),
+            (U8, U8),
+            (I, POS),
+            (F32, POS),
+            (F32, I32),
+            (I8, U8),
+            (F32, 2.0),
+            (I8, 3),
+        ):
             yield from _one(name, x, y, rtol=1e-6)
     for name in "floor_divide remainder fmod divmod".split():
         yield from _one(name, F, G)
@@ -97,7 +115,17 @@ def _elementwise() -> Iterator[Sample]:
     for name in "add subtract multiply divide".split():
         yield from _one(name, C, F)
     for name in "equal not_equal less less_equal greater greater_equal".split():
-        for x, y in ((F, G), (I, 1), (I, J), (U64, I), (I8, 300), (I8, -300), (C, C.T.copy().T), (SPECIAL, SPECIAL[::-1].copy()), (B, True)):
+        for x, y in (
+            (F, G),
+            (I, 1),
+            (I, J),
+            (U64, I),
+            (I8, 300),
+            (I8, -300),
+            (C, C.T.copy().T),
+            (SPECIAL, SPECIAL[::-1].copy()),
+            (B, True),
+        ):
             yield from _one(name, x, y)
     for name in "logical_and logical_or logical_xor".split():
         yield from _one(name, B, F)
@@ -158,7 +186,8 @@ def _elementwise() -> Iterator[Sample]:
 
 def _reductions() -> Iterator[Sample]:
     axes: tuple[dict[str, Any], ...] = (
-        {}, {"axis": 0}, {"axis": -1}, {"axis": (0, 2)}, {"axis": (-1, 1), "keepdims": True}, {"keepdims": True}, {"axis": ()},
+        {}, {"axis": 0}, {"axis": -1}, {"axis": (0, 2)}, {"axis": (-1, 1), "keepdims": True},
+        {"keepdims": True}, {"axis": ()},
     )  # fmt: skip
     for name in "sum prod mean var std max min any all ptp".split():
         for kw in axes:
@@ -184,14 +213,20 @@ def _reductions() -> Iterator[Sample]:
     yield from _one("max", F, initial=0.1)
     yield from _one("min", I, initial=-9)
     for name in "sum prod mean any all var std".split():
-        yield Sample(f"{name}(where=)", lambda np, x, m, name=name: getattr(np, name)(x, axis=1, where=m), (F, B | (np.arange(4) == 1)))
+        yield Sample(
+            f"{name}(where=)",
+            lambda np, x, m, name=name: getattr(np, name)(x, axis=1, where=m),
+            (F, B | (np.arange(4) == 1)),
+        )
     yield Sample("max(where=, initial=)", lambda np, x, m: np.max(x, axis=0, where=m, initial=-1.0), (F, B))
     for ddof in (1, 2):
         yield from _one("var", F, axis=0, ddof=ddof)
         yield from _one("std", F, ddof=ddof)
     yield from _one("average", F, axis=1)
     yield Sample("average(weights)", lambda np, x, w: np.average(x, axis=1, weights=w), (F, POS[0]))
-    yield Sample("average(weights, returned)", lambda np, x, w: np.average(x, weights=w, returned=True), (F, POS))
+    yield Sample(
+        "average(weights, returned)", lambda np, x, w: np.average(x, weights=w, returned=True), (F, POS)
+    )
     yield from _one("count_nonzero", I, axis=0)
     yield from _one("count_nonzero", I, axis=1, keepdims=True)
     for name in "argmax argmin".split():
@@ -214,8 +249,12 @@ def _reductions() -> Iterator[Sample]:
     yield Sample("trapezoid(x)", lambda np, y, x: np.trapezoid(y, x), (F, np.sort(V)))
     for name in "add multiply maximum minimum".split():
         yield Sample(f"{name}.reduce", lambda np, x, name=name: getattr(np, name).reduce(x), (F,))
-        yield Sample(f"{name}.reduce(axis)", lambda np, x, name=name: getattr(np, name).reduce(x, axis=(0, 1)), (F,))
-        yield Sample(f"{name}.accumulate", lambda np, x, name=name: getattr(np, name).accumulate(x, axis=1), (F,))
+        yield Sample(
+            f"{name}.reduce(axis)", lambda np, x, name=name: getattr(np, name).reduce(x, axis=(0, 1)), (F,)
+        )
+        yield Sample(
+            f"{name}.accumulate", lambda np, x, name=name: getattr(np, name).accumulate(x, axis=1), (F,)
+        )
         yield Sample(f"{name}.outer", lambda np, x, y, name=name: getattr(np, name).outer(x, y), (V, F))
     yield Sample("logical_and.reduce", lambda np, x: np.logical_and.reduce(x, axis=1), (B,))
     yield Sample("sum(list)", lambda np, x, y: np.sum([x, y, 1.0]), (ZERO_D, ZERO_D))
@@ -256,9 +295,13 @@ def _shapes() -> Iterator[Sample]:
     for k in (0, 1, 2, 3, -1):
         yield from _one("rot90", F, k)
     for axis in (0, 1, -1, None):
-        yield Sample(f"concatenate(axis={axis})", lambda np, x, y, axis=axis: np.concatenate([x, y], axis=axis), (F, G))
+        yield Sample(
+            f"concatenate(axis={axis})", lambda np, x, y, axis=axis: np.concatenate([x, y], axis=axis), (F, G)
+        )
         if axis is not None:
-            yield Sample(f"stack(axis={axis})", lambda np, x, y, axis=axis: np.stack((x, y), axis=axis), (F, G))
+            yield Sample(
+                f"stack(axis={axis})", lambda np, x, y, axis=axis: np.stack((x, y), axis=axis), (F, G)
+            )
     yield Sample("concatenate(dtypes)", lambda np, x, y: np.concatenate([x, y]), (F32, I))
     for name in "vstack hstack dstack column_stack".split():
         yield Sample(name, lambda np, x, y, name=name: getattr(np, name)([x, y]), (F, G))
@@ -267,7 +310,11 @@ def _shapes() -> Iterator[Sample]:
     yield Sample("append", lambda np, x, y: (np.append(x, y), np.append(x, y, axis=0)), (F, G))
     yield Sample("block", lambda np, x, y: np.block([[x, y], [y, x]]), (F, G))
     yield Sample("split", lambda np, x: tuple(np.split(x, 2, axis=1)) + tuple(np.split(x, [1, 2])), (F,))
-    yield Sample("array_split", lambda np, x: tuple(np.array_split(x, 3, axis=1)) + tuple(np.array_split(x, [1, 5])), (F,))
+    yield Sample(
+        "array_split",
+        lambda np, x: tuple(np.array_split(x, 3, axis=1)) + tuple(np.array_split(x, [1, 5])),
+        (F,),
+    )
     yield Sample("h/v/dsplit", lambda np, x: (*np.vsplit(x, 2), *np.hsplit(x, 3), *np.dsplit(x, 2)), (CUBE,))
     yield Sample("unstack", lambda np, x: np.unstack(x, axis=1), (F,))
     yield from _one("tile", V, 3)
@@ -281,8 +328,22 @@ def _shapes() -> Iterator[Sample]:
     yield Sample("roll(traced)", lambda np, x, n: np.roll(x, n), (V, np.array(3)))
     yield from _one("resize", F, (2, 7))
     yield from _one("copy", F)
-    yield Sample("astype", lambda np, x: tuple(x.astype(d) for d in (np.int64, np.float32, np.int8, bool, np.complex128, float, "i4")), (F * 3,))
-    yield Sample("attributes", lambda np, x: (np.array(x.shape), np.array([x.ndim, x.size, x.nbytes, x.itemsize, len(x)]), np.array(x.strides)), (CUBE.transpose(1, 0, 2),))
+    yield Sample(
+        "astype",
+        lambda np, x: tuple(
+            x.astype(d) for d in (np.int64, np.float32, np.int8, bool, np.complex128, float, "i4")
+        ),
+        (F * 3,),
+    )
+    yield Sample(
+        "attributes",
+        lambda np, x: (
+            np.array(x.shape),
+            np.array([x.ndim, x.size, x.nbytes, x.itemsize, len(x)]),
+            np.array(x.strides),
+        ),
+        (CUBE.transpose(1, 0, 2),),
+    )
     yield Sample("T, mT", lambda np, x: (x.T, x.mT, x.swapaxes(0, 1).T), (CUBE,))
     yield Sample("iteration", lambda np, x: np.array([row.sum() for row in x]), (F,))
     yield Sample("unpacking", lambda np, x: (lambda a, b, c: a * b + c)(*x), (F,))
@@ -296,8 +357,20 @@ def _creation() -> Iterator[Sample]:
     yield Sample("array ints", lambda np, x: np.array([x[0], 2]), (I[0],))
     yield Sample("array promotes", lambda np, x: np.array([x[0], 2.5]), (I8[0],))
     yield Sample("array(ndmin)", lambda np, x: np.array(x, ndmin=3), (V,))
-    yield Sample("asarray", lambda np, x: (np.asarray(x), np.asarray(x, dtype=np.float32), np.asarray([1, 2.0])), (V,))
-    yield Sample("zeros ones full", lambda np, x: (np.zeros(3) + x[0], np.ones((2, 2), int), np.full((2,), x[0]), np.full(3, 7), np.zeros(())), (V,))
+    yield Sample(
+        "asarray", lambda np, x: (np.asarray(x), np.asarray(x, dtype=np.float32), np.asarray([1, 2.0])), (V,)
+    )
+    yield Sample(
+        "zeros ones full",
+        lambda np, x: (
+            np.zeros(3) + x[0],
+            np.ones((2, 2), int),
+            np.full((2,), x[0]),
+            np.full(3, 7),
+            np.zeros(()),
+        ),
+        (V,),
+    )
     for name in "zeros_like ones_like".split():
         yield from _one(name, F)
         yield from _one(name, I8)
@@ -305,10 +378,42 @@ def _creation() -> Iterator[Sample]:
         yield from _one(name, F, shape=(2, 2))
     yield from _one("full_like", F, 3)
     yield from _one("full_like", I, 3.7)
-    yield Sample("arange", lambda np, x: (np.arange(4) * x, np.arange(1, 9, 2), np.arange(0.0, 1.0, 0.25), np.arange(5, 0, -2), np.arange(3, dtype=np.float32)), (V,))
-    yield Sample("linspace static", lambda np, x: (np.linspace(0, 1, 4) + x, np.linspace(0, 1, 5, endpoint=False), np.linspace(2, 3, 1)), (V,))
-    yield Sample("linspace traced", lambda np, x: (np.linspace(x[0], x[1], 5), np.linspace(x, 2.0, 3), np.linspace(x, 1.0, 3, endpoint=False, axis=-1)), (V,))
-    yield Sample("eye identity tri", lambda np, x: (np.eye(4) * x, np.eye(3, 4, 1), np.eye(3, k=-1, dtype=int), np.identity(2), np.tri(3, 4, 1)), (V,))
+    yield Sample(
+        "arange",
+        lambda np, x: (
+            np.arange(4) * x,
+            np.arange(1, 9, 2),
+            np.arange(0.0, 1.0, 0.25),
+            np.arange(5, 0, -2),
+            np.arange(3, dtype=np.float32),
+        ),
+        (V,),
+    )
+    yield Sample(
+        "linspace static",
+        lambda np, x: (np.linspace(0, 1, 4) + x, np.linspace(0, 1, 5, endpoint=False), np.linspace(2, 3, 1)),
+        (V,),
+    )
+    yield Sample(
+        "linspace traced",
+        lambda np, x: (
+            np.linspace(x[0], x[1], 5),
+            np.linspace(x, 2.0, 3),
+            np.linspace(x, 1.0, 3, endpoint=False, axis=-1),
+        ),
+        (V,),
+    )
+    yield Sample(
+        "eye identity tri",
+        lambda np, x: (
+            np.eye(4) * x,
+            np.eye(3, 4, 1),
+            np.eye(3, k=-1, dtype=int),
+            np.identity(2),
+            np.tri(3, 4, 1),
+        ),
+        (V,),
+    )
     for name in "tril triu".split():
         for k in (-1, 0, 2):
             yield from _one(name, F, k)
@@ -325,7 +430,11 @@ def _creation() -> Iterator[Sample]:
     yield from _one("trace", I8)
     yield from _one("diagflat", F)
     yield Sample("meshgrid", lambda np, x, y: tuple(np.meshgrid(x, y)), (V, F[:, 0]))
-    yield Sample("meshgrid(ij, sparse)", lambda np, x, y: tuple(np.meshgrid(x, y, indexing="ij", sparse=True)), (V, F[:, 0]))
+    yield Sample(
+        "meshgrid(ij, sparse)",
+        lambda np, x, y: tuple(np.meshgrid(x, y, indexing="ij", sparse=True)),
+        (V, F[:, 0]),
+    )
     yield from _one("vander", V)
     yield from _one("vander", V, 3, increasing=True)
     yield Sample("buffer", _buffer, (V,))
@@ -345,7 +454,17 @@ def _buffer(np: Any, x: Any) -> Any:
 
 def _linear_algebra() -> Iterator[Sample]:
     m, n = F, G.T.copy()
-    for x, y in ((m, n), (V, W), (m, V), (V, n), (CUBE, n), (n, CUBE), (CUBE, CUBE.swapaxes(1, 2).copy()), (V, n[None]), (BATCH, SPD[0])):
+    for x, y in (
+        (m, n),
+        (V, W),
+        (m, V),
+        (V, n),
+        (CUBE, n),
+        (n, CUBE),
+        (CUBE, CUBE.swapaxes(1, 2).copy()),
+        (V, n[None]),
+        (BATCH, SPD[0]),
+    ):
         if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
             continue
         yield from _one("matmul", x, y)
@@ -375,12 +494,16 @@ def _linear_algebra() -> Iterator[Sample]:
     yield from _one("tensordot", CUBE, F, ((1, 2), (0, 1)))
     equations = {
         "ij,kj->ik": (F, G), "ij,ij": (F, G), "ij,ij->i": (F, G), "ij->ji": (F,), "ij->": (F,), "ii": (SPD,),
-        "ii->i": (SPD,), "i,j": (V, W), "bij,ij->b": (CUBE, F), "bij,bkj->bik": (CUBE, CUBE), "...ij,kj->...ik": (CUBE, F),
-        "b...,b...->...": (CUBE, CUBE), "ij,jk,kl->il": (SPD, SPD, F), "i,i,i->i": (V, W, V), "ij,j": (F, V), "ba": (F,),
+        "ii->i": (SPD,), "i,j": (V, W), "bij,ij->b": (CUBE, F), "bij,bkj->bik": (CUBE, CUBE),
+        "...ij,kj->...ik": (CUBE, F),
+        "b...,b...->...": (CUBE, CUBE), "ij,jk,kl->il": (SPD, SPD, F), "i,i,i->i": (V, W, V), "ij,j": (F, V),
+        "ba": (F,),
         "ij,kl->": (F, G), "bii->b": (BATCH,), "i...->...": (F,),
     }  # fmt: skip
     for equation, operands in equations.items():
-        yield Sample(f"einsum({equation})", lambda np, *xs, equation=equation: np.einsum(equation, *xs), operands)
+        yield Sample(
+            f"einsum({equation})", lambda np, *xs, equation=equation: np.einsum(equation, *xs), operands
+        )
     yield Sample("einsum(lists)", lambda np, x, y: np.einsum(x, [0, 1], y, [2, 1], [0, 2]), (F, G))
     yield Sample("einsum(ints)", lambda np, x, y: np.einsum("ij,ij->j", x, y), (I, J))
     yield Sample("einsum(units)", lambda np, x, y: np.einsum("ij,ij->ij", x, y), (F[:1], G))
@@ -415,7 +538,8 @@ def _linear_algebra() -> Iterator[Sample]:
 def _indexing() -> Iterator[Sample]:
     keys: dict[str, Any] = {
         "1": 1, "-1": -1, "1, 2": (1, 2), "1:": slice(1, None), "::-1": slice(None, None, -1), "::2, 1": (slice(None, None, 2), 1),
-        "..., 0": (Ellipsis, 0), "None": None, ":, None, 1:3": (slice(None), None, slice(1, 3)), "...": Ellipsis, "()": (),
+        "..., 0": (Ellipsis, 0), "None": None, ":, None, 1:3": (slice(None), None, slice(1, 3)),
+        "...": Ellipsis, "()": (),
         "5:1": slice(5, 1), "-2::-1, ::3": (slice(-2, None, -1), slice(None, None, 3)), "0, ...": (0, Ellipsis),
         "1, 2, ...": (1, 2, Ellipsis), "10:": slice(10, None), "3:0:-2": (slice(None), slice(3, 0, -2)),
     }  # fmt: skip
@@ -441,10 +565,15 @@ def _indexing() -> Iterator[Sample]:
     }  # fmt: skip
     for shown, key in cube.items():
         yield Sample(f"cube[{shown}]", lambda np, x, key=key: x[key], (CUBE,))
-        yield Sample(f"cube[{shown}] = y", lambda np, x, key=key: _set(x, key, np.arange(x[key].size).reshape(x[key].shape)), (CUBE,))
+        yield Sample(
+            f"cube[{shown}] = y",
+            lambda np, x, key=key: _set(x, key, np.arange(x[key].size).reshape(x[key].shape)),
+            (CUBE,),
+        )
     i, k = np.array(2), np.array(-1)
     traced: dict[str, Callable[..., Any]] = {
-        "i": lambda i, k: i, "i, 1": lambda i, k: (i, 1), "1, i": lambda i, k: (1, i), ":, i": lambda i, k: (slice(None), i),
+        "i": lambda i, k: i, "i, 1": lambda i, k: (i, 1), "1, i": lambda i, k: (1, i), ":, i": lambda i,
+        k: (slice(None), i),
         "i, k": lambda i, k: (i, k), "i, ...": lambda i, k: (i, Ellipsis), "i - 1": lambda i, k: i - 1, "i, 1:3": lambda i, k: (i, slice(1, 3)),
         "i - 1 : i + 1": lambda i, k: slice(i - 1, i + 1), "1, i - 1 : i + 1": lambda i, k: (1, slice(i - 1, i + 1)),
         "k, i - 2 : i": lambda i, k: (k, slice(i - 2, i)), "i, [0, 2]": lambda i, k: (i, [0, 2]),
@@ -452,21 +581,45 @@ def _indexing() -> Iterator[Sample]:
     }  # fmt: skip
     for shown, make in traced.items():
         yield Sample(f"x[{shown}] traced", lambda np, x, i, k, make=make: x[make(i[()], k[()])], (F, i, k))
-        yield Sample(f"x[{shown}] = y traced", lambda np, x, i, k, make=make: _set(x, make(i[()], k[()]), 2.5), (F, i, k))
-        yield Sample(f"x[{shown}] += y traced", lambda np, x, i, k, make=make: _augment(x, make(i[()], k[()])), (F, i, k))
+        yield Sample(
+            f"x[{shown}] = y traced",
+            lambda np, x, i, k, make=make: _set(x, make(i[()], k[()]), 2.5),
+            (F, i, k),
+        )
+        yield Sample(
+            f"x[{shown}] += y traced",
+            lambda np, x, i, k, make=make: _augment(x, make(i[()], k[()])),
+            (F, i, k),
+        )
     yield Sample("row = x[i]; row[1:] *= 2", lambda np, x, i: _row(np, x, i[()]), (F, i))
     yield Sample("row = x[0-d array] is a copy", _row, (F, i))
     yield Sample("x[i], x[j] = x[j], x[i]", _swap_rows, (F, i, k))
-    yield Sample("x[index array traced]", lambda np, x, j: (x[j], x[:, j], x[j, j]), (F, np.array([0, -1, 2])))
-    yield Sample("x[index array traced] = y", lambda np, x, j, v: _set(x, (slice(None), j), v), (F, np.array([0, -1, 2]), F[:, :3]))
+    yield Sample(
+        "x[index array traced]", lambda np, x, j: (x[j], x[:, j], x[j, j]), (F, np.array([0, -1, 2]))
+    )
+    yield Sample(
+        "x[index array traced] = y",
+        lambda np, x, j, v: _set(x, (slice(None), j), v),
+        (F, np.array([0, -1, 2]), F[:, :3]),
+    )
     yield Sample("x[mask traced] = y", lambda np, x: _set(x, x > 0, 0.0), (F,))
     yield Sample("x[rows traced] = y", lambda np, x, m: _set(x, m, np.arange(4.0)), (F, B[:, 0]))
     yield Sample("x[:, columns traced] = y", lambda np, x, m: _set(x, (slice(None), m), x[:, :1]), (F, B[0]))
     yield Sample("x[mask] += y traced", lambda np, x: _augment(x, x > 0), (F,))
     yield Sample("x[mask] = f(x[mask])", _masked_update, (F,))
-    yield Sample("x[mask].sum()", lambda np, x: (x[x > 0].sum(), x[x > 0].mean(), np.exp(x[x < 0]).max()), (F,))
-    yield Sample("x[static mask]", lambda np, x: (x[np.array([True, False, True])], x[:, np.array([False, True, True, False])]), (F,))
-    yield Sample("x[static mask] = y", lambda np, x: _set(x, np.array([True, False, True]), np.arange(8.0).reshape(2, 4)), (F,))
+    yield Sample(
+        "x[mask].sum()", lambda np, x: (x[x > 0].sum(), x[x > 0].mean(), np.exp(x[x < 0]).max()), (F,)
+    )
+    yield Sample(
+        "x[static mask]",
+        lambda np, x: (x[np.array([True, False, True])], x[:, np.array([False, True, True, False])]),
+        (F,),
+    )
+    yield Sample(
+        "x[static mask] = y",
+        lambda np, x: _set(x, np.array([True, False, True]), np.arange(8.0).reshape(2, 4)),
+        (F,),
+    )
     for axis in (0, 1, -1, None):
         yield from _one("take", F, [0, 2, -1], axis=axis)
     yield from _one("take", F, [[0, 1], [2, 2]], axis=0)
@@ -641,19 +794,67 @@ def _sort(np: Any, x: Any) -> Any:
 
 
 def _operators() -> Iterator[Sample]:
-    yield Sample("arithmetic", lambda np, x, y: (x + y, x - 1, 2 * x, 1 / y, x // y, x % y, -x, +x, abs(x), x**2, 2.0**x), (F, G))
-    yield Sample("logic", lambda np, x, y: (x < y, x >= 0, (x > 0) & (y > 0), ~(x > 0), (x > 0) | True, x == y, x != y), (F, G))
-    yield Sample("ints", lambda np, x, y: (x & y, x | 1, x ^ y, x << 2, x >> 1, ~x, x**2, x / y, 7 // y, 7 % y, x * 1.5), (I, J))
-    yield Sample("weak scalars", lambda np, x: (x + 1, x * 2.0, x / 2, 2 - x, x**2, x > 0.1, np.where(x > 0, x, 0)), (F32,))
+    yield Sample(
+        "arithmetic",
+        lambda np, x, y: (x + y, x - 1, 2 * x, 1 / y, x // y, x % y, -x, +x, abs(x), x**2, 2.0**x),
+        (F, G),
+    )
+    yield Sample(
+        "logic",
+        lambda np, x, y: (x < y, x >= 0, (x > 0) & (y > 0), ~(x > 0), (x > 0) | True, x == y, x != y),
+        (F, G),
+    )
+    yield Sample(
+        "ints",
+        lambda np, x, y: (x & y, x | 1, x ^ y, x << 2, x >> 1, ~x, x**2, x / y, 7 // y, 7 % y, x * 1.5),
+        (I, J),
+    )
+    yield Sample(
+        "weak scalars",
+        lambda np, x: (x + 1, x * 2.0, x / 2, 2 - x, x**2, x > 0.1, np.where(x > 0, x, 0)),
+        (F32,),
+    )
     yield Sample("weak into small ints", lambda np, x: (x + 1, x * 2, x - 3, x // 2, x * 2.0), (I8,))
-    yield Sample("strong scalars", lambda np, x: (x + np.float64(1), x * np.float32(2), x + np.int64(3)), (F32,))
-    yield Sample("scalars", lambda np, x: (x[0, 0] + 1, x.sum() * 2, x[0, 0] ** 2, x[0, 0] > 0, abs(x[1, 1])), (F32,))
+    yield Sample(
+        "strong scalars", lambda np, x: (x + np.float64(1), x * np.float32(2), x + np.int64(3)), (F32,)
+    )
+    yield Sample(
+        "scalars", lambda np, x: (x[0, 0] + 1, x.sum() * 2, x[0, 0] ** 2, x[0, 0] > 0, abs(x[1, 1])), (F32,)
+    )
     yield Sample("0-d", lambda np, x: (x + 1, np.sin(x), x.reshape(()), x[()], x.sum()), (ZERO_D,))
     yield Sample("divmod", lambda np, x, y: divmod(x, y), (I, J))
-    yield Sample("complex", lambda np, z: (z * 1j, abs(z), z.real, z.imag, z.conj(), z**2, z / 2, z == z), (C,))
+    yield Sample(
+        "complex", lambda np, z: (z * 1j, abs(z), z.real, z.imag, z.conj(), z**2, z / 2, z == z), (C,)
+    )
     yield Sample("lists", lambda np, x: (x + [1, 2, 3, 4], [1, 2, 3, 4] * x), (V,))
-    yield Sample("methods", lambda np, x: (x.sum(), x.mean(0), x.max(axis=1), x.argmax(), x.cumsum(), x.std(), x.clip(0, 1), x.round(1), x.dot(x.T), x.prod(), x.any(), x.all(1), x.ptp() if hasattr(x, "ptpx") else x.min(), x.repeat(2), x.take([0]), x.trace(), x.diagonal(), x.squeeze(), x.var(ddof=1)), (F,))
-    yield Sample("strided order", lambda np, x: ((x.T + 1).ravel(order="C"), np.exp(x.T).copy(), (x.T * x.T).T), (F,))
+    yield Sample(
+        "methods",
+        lambda np, x: (
+            x.sum(),
+            x.mean(0),
+            x.max(axis=1),
+            x.argmax(),
+            x.cumsum(),
+            x.std(),
+            x.clip(0, 1),
+            x.round(1),
+            x.dot(x.T),
+            x.prod(),
+            x.any(),
+            x.all(1),
+            x.ptp() if hasattr(x, "ptpx") else x.min(),
+            x.repeat(2),
+            x.take([0]),
+            x.trace(),
+            x.diagonal(),
+            x.squeeze(),
+            x.var(ddof=1),
+        ),
+        (F,),
+    )
+    yield Sample(
+        "strided order", lambda np, x: ((x.T + 1).ravel(order="C"), np.exp(x.T).copy(), (x.T * x.T).T), (F,)
+    )
 
 
 def samples() -> list[Sample]:
@@ -664,7 +865,9 @@ def samples() -> list[Sample]:
     unique = []
     for sample in found:
         count = seen[sample.name] = seen.get(sample.name, 0) + 1
-        unique.append(sample if count == 1 else Sample(f"{sample.name} #{count}", sample.call, sample.args, sample.rtol))
+        unique.append(
+            sample if count == 1 else Sample(f"{sample.name} #{count}", sample.call, sample.args, sample.rtol)
+        )
     return unique
 
 

@@ -1,4 +1,6 @@
-"""Every sample of NumPy: traced and interpreted, also after functionalize, it gives NumPy's values, shapes and dtypes."""
+"""Every sample of NumPy: traced and interpreted, also after functionalize, it gives NumPy's values, shapes
+and dtypes.
+"""
 
 from __future__ import annotations
 

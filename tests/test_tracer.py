@@ -1,4 +1,6 @@
-"""Traces: how values enter a graph, captures of enclosing traces, static values, stand-ins for Python's functions."""
+"""Traces: how values enter a graph, captures of enclosing traces, static values, stand-ins for Python's
+functions.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def test_values_of_enclosing_traces_become_parameters_once() -> None:
                 z = inner.param(ArrayType((3,), F64))
                 result = z + x + y + x
             graph = inner.finish([result])
-            assert [a is b for a, b in zip([p for p, _ in inner.captured.values()], (x, y), strict=True)] == [True, True]
+            assert [a is b for a, b in zip([p for p, _ in inner.captured.values()], (x, y), strict=True)] == [
+                True,
+                True,
+            ]
             assert len(graph.params) == 3
             assert len(middle.captured) == 2
     values = interpret.run(graph, [np.ones(3), np.full(3, 2.0), np.full(3, 5.0)])
@@ -149,10 +154,15 @@ def test_reshape_is_a_view_where_numpy_has_one(shape: tuple[int, ...]) -> None:
                 continue
             reshaped = view.reshape(target)
             is_view = np.shares_memory(reshaped, base)
-            found = reshape_strides(view.shape, None if strides == c_strides(view.shape) else strides, reshaped.shape)
+            found = reshape_strides(
+                view.shape, None if strides == c_strides(view.shape) else strides, reshaped.shape
+            )
             assert (found is not False) == is_view
             if isinstance(found, tuple):
-                assert all(n == 1 or s * view.itemsize == t for n, s, t in zip(reshaped.shape, found, reshaped.strides))
+                assert all(
+                    n == 1 or s * view.itemsize == t
+                    for n, s, t in zip(reshaped.shape, found, reshaped.strides)
+                )
 
 
 def test_results_lie_in_memory_as_numpys_do() -> None:
@@ -229,7 +239,10 @@ def test_isinstance_of_traced_values() -> None:
 
 
 SPECIAL: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
-    *[(name, (X,), {}) for name in "erf erfc gammaln digamma psi expit entr ndtr log_expit log1p expm1".split()],
+    *[
+        (name, (X,), {})
+        for name in "erf erfc gammaln digamma psi expit entr ndtr log_expit log1p expm1".split()
+    ],
     ("logit", (np.array([0.1, 0.5, 0.9]),), {}),
     ("xlogy", (np.array([0.0, 1.0, 2.0]), np.array([0.0, 0.5, 3.0])), {}),
     ("xlog1py", (np.array([0.0, 1.0, 2.0]), np.array([-1.0, 0.5, 3.0])), {}),

@@ -11,6 +11,7 @@ import numpy as np
 from nufunc.ir.errors import DTypeError, Location, TraceError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import ArrayType
+from nufunc.tracer.array_operators import Operators, namespace
 from nufunc.tracer.frames import user_location
 
 if TYPE_CHECKING:
@@ -27,32 +28,32 @@ class Root:
 
 
 class DynamicView:
-    """How an array aliases its base through a traced index: it is read again, or written through, at each use."""
+    """How an array aliases its base through a traced index: it is read again, or written through, at each
+    use.
+    """
 
     __slots__ = ("read", "store")
 
-    def __init__(self, read: Callable[[Trace, Any], Value], store: Callable[[Trace, Any, Value], None]) -> None:
+    def __init__(
+        self, read: Callable[[Trace, Any], Value], store: Callable[[Trace, Any, Value], None]
+    ) -> None:
         self.read = read
         self.store = store
 
 
-def _namespace() -> Any:
-    from nufunc.tracer import np_namespace
-
-    return np_namespace.numpy
-
-
-class Array:
+class Array(Operators):
     """A traced array.
 
     `weak`: a Python scalar in NEP 50's sense. `scalar`: a NumPy scalar (immutable) rather than a 0-d array.
     `strides`: element strides as NumPy would have them, None for C order. `base` and `via` say how it aliases
-    another Array. `affine` says how an int scalar came from another one by static ints. `known` holds the values where they are static and nothing has been written.
+    another Array. `affine` says how an int scalar came from another one by static ints. `known` holds the
+    values where they are static and nothing has been written.
     """
 
     __array_priority__ = 1000.0
     __slots__ = (
-        "_constant", "affine", "base", "dynamic", "key", "location", "owner", "readonly", "root", "scalar", "strides_", "value", "via",
+        "_constant", "affine", "base", "dynamic", "key", "location", "owner", "readonly", "root", "scalar",
+        "strides_", "value", "via",
         "weak",
     )  # fmt: skip
 
@@ -96,7 +97,9 @@ class Array:
 
     @shape.setter
     def shape(self, shape: Any) -> None:
-        raise UnsupportedError("assigning to .shape of a traced array: use x = x.reshape(...)", user_location())
+        raise UnsupportedError(
+            "assigning to .shape of a traced array: use x = x.reshape(...)", user_location()
+        )
 
     @property
     def dtype(self) -> np.dtype:
@@ -147,7 +150,10 @@ class Array:
 
     def _refuse(self, what: str, instead: str) -> NoReturn:
         where = f" (the value was made at {self.location})" if self.location else ""
-        raise TraceError(f"{what} needs a concrete value, but {self.type} is traced{where}: {instead}. Used at:", user_location())
+        raise TraceError(
+            f"{what} needs a concrete value, but {self.type} is traced{where}: {instead}. Used at:",
+            user_location(),
+        )
 
     def _item(self) -> Any:
         known = self.known
@@ -162,7 +168,8 @@ class Array:
         if value is None:
             self._refuse(
                 "bool(), and so if, while, and, or, not, assert",
-                "use np.where(condition, x, y) to choose between values, nf.cond to branch, nf.while_loop to loop, "
+                "use np.where(condition, x, y) to choose between values, nf.cond to branch, nf.while_loop "
+                "to loop, "
                 "& | ~ for logic, or pass the value as a static argument",
             )
         return bool(value)
@@ -170,7 +177,9 @@ class Array:
     def __int__(self) -> int:
         value = self._item()
         if value is None:
-            self._refuse("int()", "use x.astype(np.int64), or pass the value as a static argument (a Python int)")
+            self._refuse(
+                "int()", "use x.astype(np.int64), or pass the value as a static argument (a Python int)"
+            )
         return int(value)
 
     def __float__(self) -> float:
@@ -178,7 +187,8 @@ class Array:
         if value is None:
             self._refuse(
                 "float()",
-                "leave the value an array (x.astype(np.float64)), use nf.numpy instead of math, or store into an array "
+                "leave the value an array (x.astype(np.float64)), use nf.numpy instead of math, or store "
+                "into an array "
                 "made by nf.numpy",
             )
         return float(value)
@@ -196,7 +206,8 @@ class Array:
                 raise TypeError("only integer scalar arrays can be converted to a scalar index")
             self._refuse(
                 "an index, a shape, or range()",
-                "use nf.fori_loop(lower, upper, body, init) instead of range(n), index traced arrays with it, or pass "
+                "use nf.fori_loop(lower, upper, body, init) instead of range(n), index traced arrays with "
+                "it, or pass "
                 "the value as a static argument (a Python int)",
             )
         return int(value)
@@ -228,7 +239,7 @@ class Array:
     def tobytes(self, order: str = "C") -> NoReturn:
         self._refuse("x.tobytes()", "return the array and convert it outside")
 
-    __hash__ = None  # type: ignore[assignment]  # unhashable, as an ndarray is
+    __hash__ = None  # type: ignore[assignment]
 
     def __copy__(self) -> Array:
         return self.copy()
@@ -252,7 +263,7 @@ class Array:
         return dispatch.array_function(func, args, kwargs)
 
     def __array_namespace__(self, api_version: str | None = None) -> Any:
-        return _namespace()
+        return namespace()
 
     # -- indexing and iteration
 
@@ -272,7 +283,7 @@ class Array:
         return (self[i] for i in range(self.shape[0]))
 
     def __contains__(self, item: Any) -> Any:
-        return bool(_namespace().any(self == item))
+        return bool(namespace().any(self == item))
 
     @property
     def flat(self) -> Any:
@@ -292,23 +303,23 @@ class Array:
 
     @property
     def mT(self) -> Array:
-        return _namespace().matrix_transpose(self)
+        return namespace().matrix_transpose(self)
 
     @property
     def real(self) -> Array:
-        return _namespace().real(self)
+        return namespace().real(self)
 
     @real.setter
     def real(self, value: Any) -> None:
-        _namespace()._assign_part(self, "real", value)
+        namespace()._assign_part(self, "real", value)
 
     @property
     def imag(self) -> Array:
-        return _namespace().imag(self)
+        return namespace().imag(self)
 
     @imag.setter
     def imag(self, value: Any) -> None:
-        _namespace()._assign_part(self, "imag", value)
+        namespace()._assign_part(self, "imag", value)
 
     @property
     def flags(self) -> Any:
@@ -317,50 +328,54 @@ class Array:
     def view(self, dtype: Any = None, type: Any = None) -> Array:
         """x.view() and a view of the same dtype; other dtypes reinterpret bytes, which is not supported."""
         if type not in (None, np.ndarray) or (dtype is not None and np.dtype(dtype) != self.dtype):
-            raise UnsupportedError("x.view(dtype) of a traced array; use x.astype(dtype) to convert", user_location())
+            raise UnsupportedError(
+                "x.view(dtype) of a traced array; use x.astype(dtype) to convert", user_location()
+            )
         return self[...]
 
     # -- methods: the function of the same name
 
     def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
-        return _namespace().reshape(self, shape[0] if len(shape) == 1 else shape, order=order, copy=copy)
+        return namespace().reshape(self, shape[0] if len(shape) == 1 else shape, order=order, copy=copy)
 
     def transpose(self, *axes: Any) -> Array:
         if not axes or axes == (None,):
-            return _namespace().transpose(self)
-        return _namespace().transpose(self, axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes)
+            return namespace().transpose(self)
+        return namespace().transpose(
+            self, axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
+        )
 
     def copy(self, order: str = "C") -> Array:
-        return _namespace().copy(self, order=order)
+        return namespace().copy(self, order=order)
 
     def flatten(self, order: str = "C") -> Array:
-        return _namespace()._flatten(self, order)
+        return namespace()._flatten(self, order)
 
     def fill(self, value: Any) -> None:
         self[...] = value
 
     def round(self, decimals: int = 0, out: Any = None) -> Array:
-        return _namespace().round(self, decimals, out=out)
+        return namespace().round(self, decimals, out=out)
 
     def conj(self) -> Array:
-        return _namespace().conjugate(self)
+        return namespace().conjugate(self)
 
     conjugate = conj
 
     def sort(self, axis: int = -1, kind: Any = None, order: Any = None) -> None:
-        self[...] = _namespace().sort(self, axis=axis)
+        self[...] = namespace().sort(self, axis=axis)
 
     def dot(self, b: Any, out: Any = None) -> Array:
-        return _namespace().dot(self, b, out=out)
+        return namespace().dot(self, b, out=out)
 
     def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> Array:
-        return _namespace().searchsorted(self, v, side=side, sorter=sorter)
+        return namespace().searchsorted(self, v, side=side, sorter=sorter)
 
     def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Array:
-        return _namespace().compress(condition, self, axis=axis, out=out)
+        return namespace().compress(condition, self, axis=axis, out=out)
 
     def put(self, indices: Any, values: Any, mode: str = "raise") -> None:
-        _namespace().put(self, indices, values, mode=mode)
+        namespace().put(self, indices, values, mode=mode)
 
     def resize(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise UnsupportedError("x.resize() in place; use np.resize(x, shape)", user_location())
@@ -375,90 +390,14 @@ class Array:
         self._refuse("x.is_integer()", "use np.floor(x) == x")
 
     def __divmod__(self, other: Any) -> Any:
-        return _namespace().divmod(self, other)
+        return namespace().divmod(self, other)
 
     def __rdivmod__(self, other: Any) -> Any:
-        return _namespace().divmod(other, self)
+        return namespace().divmod(other, self)
 
     def __round__(self, ndigits: int | None = None) -> Array:
-        rounded = _namespace().round(self, ndigits or 0)
+        rounded = namespace().round(self, ndigits or 0)
         return rounded.astype(np.int64) if ndigits is None else rounded
-
-
-_UNARY = {"__neg__": "negative", "__pos__": "positive", "__abs__": "absolute", "__invert__": "invert"}
-_COMPARISONS = {
-    "__eq__": "equal", "__ne__": "not_equal", "__lt__": "less", "__le__": "less_equal", "__gt__": "greater",
-    "__ge__": "greater_equal",
-}  # fmt: skip
-_BINARY = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
-    "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
-    "lshift": "left_shift", "rshift": "right_shift", "matmul": "matmul",
-}  # fmt: skip
-# Methods that are the function of the same name with the array first.
-_FUNCTIONS = (
-    "sum prod mean std var min max argmin argmax any all cumsum cumprod ptp ravel swapaxes squeeze astype clip take "
-    "repeat trace diagonal nonzero argsort choose argpartition"
-).split()
-
-
-def _install() -> None:
-    """Operators and methods that only forward, from the tables above."""
-
-    def unary(name: str) -> Callable[[Array], Any]:
-        return lambda self: _namespace()._operator(name, (self,))
-
-    def binary(name: str) -> Callable[[Array, Any], Any]:
-        def method(self: Array, other: Any) -> Any:
-            return _namespace()._operator(name, (self, other)) if _operand(other) else NotImplemented
-
-        return method
-
-    def reflected(name: str) -> Callable[[Array, Any], Any]:
-        def method(self: Array, other: Any) -> Any:
-            return _namespace()._operator(name, (other, self)) if _operand(other) else NotImplemented
-
-        return method
-
-    def in_place(name: str) -> Callable[[Array, Any], Any]:
-        def method(self: Array, other: Any) -> Any:
-            if not _operand(other):
-                return NotImplemented
-            return _namespace()._operator(name, (self, other), out=None if self.scalar else self)
-
-        return method
-
-    def forward(name: str) -> Callable[..., Any]:
-        def method(self: Array, *args: Any, **kwargs: Any) -> Any:
-            return getattr(_namespace(), name)(self, *args, **kwargs)
-
-        return method
-
-    methods: dict[str, Callable[..., Any]] = {}
-    for method, name in _UNARY.items():
-        methods[method] = unary(name)
-    for method, name in _COMPARISONS.items():
-        methods[method] = binary(name)
-    for method, name in _BINARY.items():
-        methods[f"__{method}__"] = binary(name)
-        methods[f"__r{method}__"] = reflected(name)
-        methods[f"__i{method}__"] = in_place(name)
-    for name in _FUNCTIONS:
-        methods[name] = forward(name)
-    for name, function in methods.items():
-        function.__name__ = name
-        function.__qualname__ = f"Array.{name}"
-        setattr(Array, name, function)
-
-
-def _operand(x: Any) -> bool:
-    """Whether an operator with `x` on the other side is ours: otherwise Python tries the other operand's method."""
-    if isinstance(x, (Array, bool, int, float, complex, np.generic, list, tuple)) or hasattr(type(x), "__nufunc_selection__"):
-        return True
-    return type(x) is np.ndarray or isinstance(x, np.memmap)
-
-
-_install()
 
 
 def check_dtype(dtype: Any) -> np.dtype:

@@ -1,4 +1,6 @@
-"""What stands in for what: the tables behind NumPy's two protocols and the swap of NumPy's objects for traced ones."""
+"""What stands in for what: the tables behind NumPy's two protocols and the swap of NumPy's objects for
+traced ones.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +64,19 @@ def _swaps() -> dict[int, tuple[Any, Any]]:
     pairs.extend(BUILTINS.items())
     pairs.extend((getattr(np, name), grid) for name, grid in GRIDS.items())
     pairs.extend((value, getattr(math, name)) for name, value in vars(_math).items() if callable(value))
-    for original, module in ((np, numpy), (np.linalg, numpy.linalg), (np.fft, numpy.fft), (np.random, numpy.random)):
-        for name in dir(original):
-            value = getattr(original, name)
-            if not name.startswith("_") and callable(value) and not isinstance(value, type) and name not in GRIDS:
+    for original, module in (
+        (np, numpy),
+        (np.linalg, numpy.linalg),
+        (np.fft, numpy.fft),
+        (np.random, numpy.random),
+    ):
+        for name, value in vars(original).items():  # dir and getattr would load numpy.f2py and numpy.testing
+            if (
+                not name.startswith("_")
+                and callable(value)
+                and not isinstance(value, type)
+                and name not in GRIDS
+            ):
                 pairs.append((value, getattr(module, name)))
     return {id(obj): (obj, stand_in) for obj, stand_in in pairs}
 

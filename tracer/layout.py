@@ -1,7 +1,7 @@
 """Strides as NumPy would have them: whether a reshape is a view, and the memory order of results.
 
-Strides count elements, not bytes; None stands for C order. Arrays that only say how memory lies (as_strided over one
-byte) let NumPy's own iterator decide the order of results; their memory is never read.
+Strides count elements, not bytes; None stands for C order. Arrays that only say how memory lies (as_strided
+over one byte) let NumPy's own iterator decide the order of results; their memory is never read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def broadcast_strides(shape: Sequence[int], strides: Strides | None, target: Seq
 
 
 def result_strides(shape: Sequence[int], operands: Sequence[Strides]) -> Strides | None:
-    """The order in which NumPy lays out a result of this shape computed from operands of these strides (order 'K')."""
+    """The order in which NumPy lays out a result of this shape computed from operands of these strides
+    (order 'K').
+    """
     if 0 in shape or len(shape) < 2 or not operands:
         return None
     cell = np.zeros(1, np.int8)
@@ -50,7 +52,9 @@ def result_strides(shape: Sequence[int], operands: Sequence[Strides]) -> Strides
     return canonical(shape, iterator.operands[-1].strides)
 
 
-def reshape_strides(shape: Sequence[int], strides: Strides | None, target: Sequence[int]) -> Strides | None | bool:
+def reshape_strides(
+    shape: Sequence[int], strides: Strides | None, target: Sequence[int]
+) -> Strides | bool | None:
     """Strides of the array seen in another shape, or False where NumPy has to copy."""
     if strides is None or 0 in shape:
         return None

@@ -37,7 +37,9 @@ def _extreme(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
             options = {} if default is _MISSING or len(args) != 1 else {"default": default}
             return original(items, key=key, **options)
         if key is not None:
-            raise fail(UnsupportedError, f"{name}() with a key that is traced; use np.arg{name} and index with it")
+            raise fail(
+                UnsupportedError, f"{name}() with a key that is traced; use np.arg{name} and index with it"
+            )
         best = items[0]
         for item in items[1:]:
             test = UFUNCS[compare](item, best)
@@ -73,7 +75,8 @@ def _quantifier(original: Callable[..., Any], reduce: Callable[..., Any], join: 
             if iterable.ndim > 1:
                 return original(iterable)
             return reduce(iterable)
-        # Python stops at the first item that decides; one that is traced does not, so that the rest are combined
+        # Python stops at the first item that decides; one that is traced does not, so that the rest are
+        # combined
         answer: Any = original is builtins.all
         for item in iterable:
             if type(item) is Array and item.known is None:
@@ -82,7 +85,7 @@ def _quantifier(original: Callable[..., Any], reduce: Callable[..., Any], join: 
                 test = item.reshape(()) != 0
                 answer = test if type(answer) is bool else UFUNCS[join](answer, test)
             elif bool(item) is not (original is builtins.all):
-                return not (original is builtins.all)
+                return original is not builtins.all
         return answer
 
     return call
@@ -189,9 +192,12 @@ _MATH: dict[str, Callable[..., Any]] = {
     **{
         name: _float_function(prim)
         for name, prim in {
-            "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "sinh": "sinh",
-            "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "exp": "exp",
-            "exp2": "exp2", "expm1": "expm1", "log1p": "log1p", "log2": "log2", "log10": "log10", "sqrt": "sqrt",
+            "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan",
+            "sinh": "sinh",
+            "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
+            "exp": "exp",
+            "exp2": "exp2", "expm1": "expm1", "log1p": "log1p", "log2": "log2", "log10": "log10",
+            "sqrt": "sqrt",
             "cbrt": "cbrt", "fabs": "abs", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "atan2": "atan2",
             "copysign": "copysign", "fmod": "fmod", "pow": "pow", "nextafter": "nextafter",
         }.items()
@@ -200,7 +206,8 @@ _MATH: dict[str, Callable[..., Any]] = {
     **{
         name: _ufunc_function(ufunc)
         for name, ufunc in {
-            "degrees": "degrees", "radians": "radians", "isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite",
+            "degrees": "degrees", "radians": "radians", "isnan": "isnan", "isinf": "isinf",
+            "isfinite": "isfinite",
             "modf": "modf",
         }.items()
     },

@@ -1,4 +1,6 @@
-"""What every function of the traced NumPy namespace needs: operands, promotion, broadcasting, axes, calling a ufunc."""
+"""What every function of the traced NumPy namespace needs: operands, promotion, broadcasting, axes, calling
+a ufunc.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def has_traced(x: Any) -> bool:
 
 
 def as_array(x: Any) -> Array:
-    """An operand as an Array: scalars keep their weakness, lists are stacked, raw arrays meet the trace's policy."""
+    """An operand as an Array: scalars keep their weakness, lists are stacked, raw arrays meet the trace's
+    policy.
+    """
     if type(x) is Array:
         return x
     trace = require()
@@ -75,7 +79,9 @@ def value_of(x: Any) -> Value:
     return require(x).lift(x if type(x) is Array else as_array(x))
 
 
-def wrap(value: Value, *, scalar: bool | None = None, strides: Strides | None = None, weak: bool = False) -> Array:
+def wrap(
+    value: Value, *, scalar: bool | None = None, strides: Strides | None = None, weak: bool = False
+) -> Array:
     """A new Array; a 0-d one is a NumPy scalar unless said otherwise, as results of NumPy functions are."""
     is_zero_dim = not value.type.shape
     return require().wrap(value, scalar=is_zero_dim if scalar is None else scalar, strides=strides, weak=weak)
@@ -204,13 +210,16 @@ def resolve_dtypes(ufunc: np.ufunc, operands: Sequence[Any], dtype: Any = None) 
         except DTypeError:
             taken = ", ".join(str(weak_type(x)) for x in operands)
             raise fail(
-                DTypeError, f"{ufunc.__name__} of {taken} computes in {given}, which is not supported; convert first"
+                DTypeError,
+                f"{ufunc.__name__} of {taken} computes in {given}, which is not supported; convert first",
             ) from None
     return dtypes
 
 
 def cast_scalar(x: Any, dtype: np.dtype) -> Any:
-    """A concrete scalar as a Python scalar of a dtype; an int that does not fit raises OverflowError, as in NumPy."""
+    """A concrete scalar as a Python scalar of a dtype; an int that does not fit raises OverflowError, as in
+    NumPy.
+    """
     if isinstance(x, int) and not isinstance(x, bool) and dtype.kind in "iu":
         info = np.iinfo(dtype)
         if not info.min <= x <= info.max:
@@ -249,12 +258,14 @@ def store(out: Any, value: Value, name: str, casting: str = "same_kind") -> Arra
     if broadcast_shapes(value.shape, target.shape) != target.shape:
         raise fail(
             ShapeError,
-            f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}",
+            f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape "
+            f"{value.shape}",
         )
     if not np.can_cast(value.dtype, target.dtype, casting):  # type: ignore[arg-type]
         raise fail(
             DTypeError,
-            f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'",
+            f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule "
+            f"'{casting}'",
         )
     b = builder()
     require().write(target, b.broadcast_to(b.astype(value, target.dtype), target.shape))
@@ -284,8 +295,8 @@ def namespace_function(
 ) -> Callable[..., Any]:
     """A function of the namespace. Outside tracing NumPy's own is called.
 
-    With `constants` it is called for static arguments too (np.prod(x.shape)): numbers stay numbers, arrays become
-    constants of the graph. Functions whose results are buffers or views leave it out.
+    With `constants` it is called for static arguments too (np.prod(x.shape)): numbers stay numbers, arrays
+    become constants of the graph. Functions whose results are buffers or views leave it out.
     """
     original = _original(function)
 
@@ -306,7 +317,7 @@ def namespace_function(
     return call
 
 
-class _NotStatic(Exception):  # noqa: N818 - a signal, not an error
+class _NotStatic(Exception):
     """Raised where an argument is not static."""
 
 

@@ -1,4 +1,6 @@
-"""Creation: arrays from shapes, ranges, and nested lists that may hold traced values. All are fresh and writable."""
+"""Creation: arrays from shapes, ranges, and nested lists that may hold traced values. All are fresh and
+writable.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ from nufunc.tracer.trace import require
 
 
 def array(
-    object: Any, dtype: Any = None, *, copy: Any = True, order: str = "K", subok: bool = False, ndmin: int = 0,
+    object: Any, dtype: Any = None, *, copy: Any = True, order: str = "K", subok: bool = False,
+    ndmin: int = 0,
     ndmax: int = 0, like: Any = None,
 ) -> Array:  # fmt: skip
     """numpy.array: a fresh array; nested lists may hold traced values."""
@@ -46,13 +49,19 @@ def array(
     return result
 
 
-def asarray(a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None) -> Array:
-    """numpy.asarray: the array itself where it has the dtype; a concrete array becomes a constant of the graph."""
+def asarray(
+    a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None
+) -> Array:
+    """numpy.asarray: the array itself where it has the dtype; a concrete array becomes a constant of the
+    graph.
+    """
     wanted = None if dtype is None else check_dtype(dtype)
     return _from_object(a, wanted, fresh=bool(copy))
 
 
-def asanyarray(a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None) -> Array:
+def asanyarray(
+    a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None
+) -> Array:
     return asarray(a, dtype, copy=copy)
 
 
@@ -112,7 +121,10 @@ def _stacked(items: Sequence[Any], dtype: np.dtype | None) -> Array:
     arrays = [part if type(part) is Array else require().constant(np.asarray(part)) for part in parts]
     shapes = {x.shape for x in arrays}
     if len(shapes) > 1:
-        raise fail(ShapeError, f"setting an array element with a sequence: the parts have the shapes {sorted(shapes)}")
+        raise fail(
+            ShapeError,
+            f"setting an array element with a sequence: the parts have the shapes {sorted(shapes)}",
+        )
     common = result_dtype(*[x.dtype for x in arrays]) if dtype is None else dtype
     b = builder()
     rows = [b.reshape(b.astype(value_of(x), common), shape=(1, *x.shape)) for x in arrays]
@@ -139,7 +151,9 @@ def converted(x: Array, dtype: np.dtype, scalar: bool | None = None) -> Array:
     known = x.known
     with np.errstate(all="ignore"):
         constant = None if known is None or (known.dtype.kind == "c" != dtype.kind) else _cast(known, dtype)
-    return require().wrap(value, strides=strides, scalar=x.scalar if scalar is None else scalar, constant=constant)
+    return require().wrap(
+        value, strides=strides, scalar=x.scalar if scalar is None else scalar, constant=constant
+    )
 
 
 def _cast(known: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -151,17 +165,22 @@ def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
     return copied(as_array(a), order)
 
 
-def astype(x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Array:
+def astype(
+    x: Any, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True
+) -> Array:
     """x.astype(dtype)."""
     source, target = as_array(x), check_dtype(dtype)
     if not np.can_cast(source.dtype, target, casting):  # type: ignore[arg-type]
         raise fail(
-            DTypeError, f"Cannot cast array data from {source.dtype!r} to {target!r} according to the rule '{casting}'"
+            DTypeError,
+            f"Cannot cast array data from {source.dtype!r} to {target!r} according to the rule '{casting}'",
         )
     if not copy and source.dtype == target:
         return source
     if source.dtype.kind == "c" and target.kind in "iuf":
-        raise fail(DTypeError, f"casting {source.dtype} to {target} drops the imaginary part; take x.real first")
+        raise fail(
+            DTypeError, f"casting {source.dtype} to {target} drops the imaginary part; take x.real first"
+        )
     return converted(source, target)
 
 
@@ -188,7 +207,9 @@ def empty(shape: Any, dtype: Any = float, order: str = "C", *, device: Any = Non
     return _filled(0, shape, dtype)
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
+def full(
+    shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None
+) -> Array:
     if is_scalar(fill_value):
         kind = check_dtype(np.asarray(fill_value).dtype if dtype is None else dtype)
         return _filled(cast_scalar(fill_value, kind), shape, kind)
@@ -207,22 +228,39 @@ def _like(a: Any, fill: Any, dtype: Any, order: str, shape: Any) -> Array:
     return result
 
 
-def zeros_like(a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Array:
+def zeros_like(
+    a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+) -> Array:
     return _like(a, 0, dtype, order, shape)
 
 
-def ones_like(a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Array:
+def ones_like(
+    a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+) -> Array:
     return _like(a, 1, dtype, order, shape)
 
 
 def empty_like(
-    prototype: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+    prototype: Any,
+    dtype: Any = None,
+    order: str = "K",
+    subok: bool = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
 ) -> Array:
     return _like(prototype, 0, dtype, order, shape)
 
 
 def full_like(
-    a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+    a: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: str = "K",
+    subok: bool = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
 ) -> Array:
     return _like(a, fill_value, dtype, order, shape)
 
@@ -237,7 +275,8 @@ def _static_bound(x: Any, what: str) -> Any:
         return x.known.reshape(()).dtype.type(x.known.item())
     raise fail(
         TraceError,
-        f"np.arange with a traced {what} has no static length; use np.arange of a static length and scale it, or pass "
+        f"np.arange with a traced {what} has no static length; use np.arange of a static length and scale "
+        "it, or pass "
         "the value as a static argument",
     )
 
@@ -287,7 +326,16 @@ def linspace(
     return (result, width) if retstep else result
 
 
-def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
+def eye(
+    N: int,
+    M: int | None = None,
+    k: int = 0,
+    dtype: Any = float,
+    order: str = "C",
+    *,
+    device: Any = None,
+    like: Any = None,
+) -> Array:
     rows, columns = normal_shape((N, N if M is None else M))
     b = builder()
     return wrap(b.astype(_diagonal_mask((rows, columns), static_int(k, "k"), "eq"), check_dtype(dtype)))
@@ -365,7 +413,9 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
     return tuple(g.copy() for g in grids) if copy else tuple(grids)
 
 
-def fromfunction(function: Callable[..., Any], shape: Any, *, dtype: Any = float, like: Any = None, **kwargs: Any) -> Any:
+def fromfunction(
+    function: Callable[..., Any], shape: Any, *, dtype: Any = float, like: Any = None, **kwargs: Any
+) -> Any:
     from nufunc.tracer import np_namespace
 
     return function(*np_namespace.numpy.indices(shape, dtype=dtype), **kwargs)
@@ -377,7 +427,10 @@ def indices(dimensions: Any, dtype: Any = int, sparse: bool = False) -> Any:
     b = builder()
     if sparse:
         return tuple(
-            wrap(b.iota(shape=tuple(n if i == j else 1 for j, n in enumerate(shape)), dtype=kind, axis=i), scalar=False)
+            wrap(
+                b.iota(shape=tuple(n if i == j else 1 for j, n in enumerate(shape)), dtype=kind, axis=i),
+                scalar=False,
+            )
             for i in range(len(shape))
         )
     return require().constant(np.indices(shape, kind))

@@ -1,4 +1,6 @@
-"""einsum and tensordot: equations read here, contracted pairwise with the primitive `dot`, smallest result first."""
+"""einsum and tensordot: equations read here, contracted pairwise with the primitive `dot`, smallest result
+first.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ Labels = tuple[str, ...]
 Term = tuple[Value, Labels]
 
 
-def einsum(*operands: Any, out: Any = None, dtype: Any = None, order: str = "K", casting: str = "safe", optimize: Any = False) -> Array:
+def einsum(
+    *operands: Any,
+    out: Any = None,
+    dtype: Any = None,
+    order: str = "K",
+    casting: str = "safe",
+    optimize: Any = False,
+) -> Array:
     """numpy.einsum of any equation, in either of its two notations."""
     if isinstance(operands[0], str):
         equation, arrays = operands[0], [as_array(x) for x in operands[1:]]
@@ -34,7 +43,11 @@ def einsum(*operands: Any, out: Any = None, dtype: Any = None, order: str = "K",
     value, labels = _contract_all(terms, set(output))
     missing = [label for label in output if label not in labels]
     if missing:
-        raise fail(ShapeError, f"einstein sum subscripts string included output subscript {missing[0]!r} which never appeared in an input")
+        raise fail(
+            ShapeError,
+            f"einstein sum subscripts string included output subscript {missing[0]!r} which never appeared "
+            "in an input",
+        )
     value = b.transposed(value, [labels.index(label) for label in output])
     return finish(value, out, "einsum")
 
@@ -55,12 +68,17 @@ def _interleaved(operands: tuple[Any, ...]) -> tuple[str, list[Array]]:
 
 
 def parse_equation(equation: str, ndims: list[int]) -> tuple[list[Labels], Labels]:
-    """Labels of each operand and of the result; the axes of an ellipsis are labelled from the right: '.0', '.1', ..."""
+    """Labels of each operand and of the result; the axes of an ellipsis are labelled from the right: '.0',
+    '.1', ...
+    """
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
     subscripts = left.split(",")
     if len(subscripts) != len(ndims):
-        raise fail(ShapeError, f"einsum equation {equation!r} has {len(subscripts)} operands, but {len(ndims)} were given")
+        raise fail(
+            ShapeError,
+            f"einsum equation {equation!r} has {len(subscripts)} operands, but {len(ndims)} were given",
+        )
     inputs = [_labels(part, ndim, equation) for part, ndim in zip(subscripts, ndims)]
     seen = [label for labels in inputs for label in labels]
     dots = sorted({label for label in seen if label[0] == "."}, key=lambda label: -int(label[1:]))
@@ -71,10 +89,14 @@ def parse_equation(equation: str, ndims: list[int]) -> tuple[list[Labels], Label
         if wrong:
             raise fail(
                 ShapeError,
-                f"einstein sum subscripts string included output subscript {wrong[0]!r} which never appeared in an input",
+                f"einstein sum subscripts string included output subscript {wrong[0]!r} which never "
+                "appeared in an input",
             )
         if dots and not ellipsis:
-            raise fail(ShapeError, "output had too few broadcast dimensions: the equation lacks an ellipsis in the output")
+            raise fail(
+                ShapeError,
+                "output had too few broadcast dimensions: the equation lacks an ellipsis in the output",
+            )
         if len(set(output)) != len(output):
             raise fail(ShapeError, "einstein sum subscripts string includes output subscript multiple times")
     else:
@@ -86,12 +108,15 @@ def _labels(part: str, ndim: int, equation: str) -> Labels:
     before, ellipsis, after = part.partition("...")
     named = before + after
     if not all(c in string.ascii_letters for c in named):
-        raise fail(ShapeError, f"invalid subscript in einsum equation {equation!r}: subscripts must be letters")
+        raise fail(
+            ShapeError, f"invalid subscript in einsum equation {equation!r}: subscripts must be letters"
+        )
     rest = ndim - len(named)
     if rest < 0 or (rest and not ellipsis):
         raise fail(
             ShapeError,
-            f"einstein sum subscripts {part!r} do not fit an operand of {ndim} dimensions in equation {equation!r}",
+            f"einstein sum subscripts {part!r} do not fit an operand of {ndim} dimensions in equation "
+            f"{equation!r}",
         )
     return (*before, *(f".{i}" for i in reversed(range(rest))), *after)
 
@@ -106,7 +131,10 @@ def _diagonal_labels(value: Value, labels: Labels) -> Term:
         j = names.index(label, i + 1)
         n = value.shape[i]
         if value.shape[j] != n:
-            raise fail(ShapeError, f"dimensions in operand for collapsing index {label!r} don't match ({n} != {value.shape[j]})")
+            raise fail(
+                ShapeError,
+                f"dimensions in operand for collapsing index {label!r} don't match ({n} != {value.shape[j]})",
+            )
         rest = [k for k in range(value.ndim) if k not in (i, j)]
         value = b.transposed(value, (*rest, i, j))
         lead = value.shape[:-2]
@@ -122,7 +150,10 @@ def _extents(terms: list[Term]) -> dict[str, int]:
         for label, n in zip(labels, value.shape):
             known = extents.get(label, 1)
             if n != 1 and known not in (1, n):
-                raise fail(ShapeError, f"operands could not be broadcast together: label {label!r} has extents {known} and {n}")
+                raise fail(
+                    ShapeError,
+                    f"operands could not be broadcast together: label {label!r} has extents {known} and {n}",
+                )
             extents[label] = n if known == 1 else known
     return extents
 
@@ -140,7 +171,9 @@ def _contract_all(terms: list[Term], output: set[str]) -> Term:
         if len(terms) == 2:
             i, j = 0, 1
         else:
-            i, j = min(itertools.combinations(range(len(terms)), 2), key=lambda pair: _cost(terms, *pair, output))
+            i, j = min(
+                itertools.combinations(range(len(terms)), 2), key=lambda pair: _cost(terms, *pair, output)
+            )
         y, x = terms.pop(j), terms.pop(i)
         needed = output.union(*[labels for _, labels in terms])
         terms.insert(i, contract_pair(x, y, needed))
@@ -180,7 +213,10 @@ def contract_pair(x: Term, y: Term, needed: set[str]) -> Term:
     if not contract:
         shape = tuple(dict(zip(x[1] + y[1], x[0].shape + y[0].shape))[label] for label in labels)
         return b.mul(*[_spread(term, labels, shape) for term in (x, y)]), labels
-    pairs = [tuple(tuple(term[1].index(label) for label in chosen) for term in (x, y)) for chosen in (contract, batch)]
+    pairs = [
+        tuple(tuple(term[1].index(label) for label in chosen) for term in (x, y))
+        for chosen in (contract, batch)
+    ]
     return dot_values(x[0], y[0], pairs[0], pairs[1]), labels
 
 
@@ -210,11 +246,16 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Array:
         pairs: tuple[Any, Any] = (range(x.ndim - count, x.ndim), range(count))
     else:
         first, second = axes
-        pairs = (first if isinstance(first, (list, tuple)) else (first,), second if isinstance(second, (list, tuple)) else (second,))
+        pairs = (
+            first if isinstance(first, (list, tuple)) else (first,),
+            second if isinstance(second, (list, tuple)) else (second,),
+        )
     left = tuple(normal_axis(i, x.ndim) for i in pairs[0])
     right = tuple(normal_axis(i, y.ndim) for i in pairs[1])
     if len(left) != len(right) or any(x.shape[i] != y.shape[j] for i, j in zip(left, right)):
-        raise fail(ShapeError, f"shape-mismatch for sum: shapes {x.shape} and {y.shape} over axes {left} and {right}")
+        raise fail(
+            ShapeError, f"shape-mismatch for sum: shapes {x.shape} and {y.shape} over axes {left} and {right}"
+        )
     labels = [f"x{i}" for i in range(x.ndim)], [f"y{j}" for j in range(y.ndim)]
     for i, j in zip(left, right):
         labels[1][j] = labels[0][i]

@@ -19,7 +19,9 @@ Kind = Literal["new", "int", "slice", "dynamic", "window", "array", "mask"]
 
 @dataclass
 class Item:
-    """One part of a key. slice: (start, stop, step, flip); window: (start, size, step); others: the index itself."""
+    """One part of a key. slice: (start, stop, step, flip); window: (start, size, step); others: the index
+    itself.
+    """
 
     kind: Kind
     value: Any = None
@@ -74,13 +76,16 @@ def _classify(part: Any) -> tuple[str, Any]:
     if isinstance(part, (float, complex, np.inexact, str)):
         raise fail(
             BoundsError,
-            "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean arrays are "
+            "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean "
+            "arrays are "
             "valid indices",
         )
     if type(part) is Array:
         if part.dtype.kind == "b":
             if not part.ndim:
-                raise fail(UnsupportedError, "indexing a traced array with a single traced bool; use np.where")
+                raise fail(
+                    UnsupportedError, "indexing a traced array with a single traced bool; use np.where"
+                )
             return "mask", part
         if part.dtype.kind not in "iu":
             raise fail(BoundsError, "arrays used as indices must be of integer (or boolean) type")
@@ -132,7 +137,9 @@ def _slice_item(part: slice, extent: int, axis: int) -> Item:
 
 
 def _window_item(part: slice, extent: int, axis: int) -> Item:
-    """x[i : i + n]: a traced start and a static size, known where both ends are the same value plus static ints."""
+    """x[i : i + n]: a traced start and a static size, known where both ends are the same value plus static
+    ints.
+    """
     ends = [_affine(bound) for bound in (part.start, part.stop)]
     step = 1 if part.step is None else operator.index(part.step)
     if step > 0 and ends[0] is not None and ends[1] is not None:
@@ -160,7 +167,8 @@ def _mask_items(x: Array, mask: Array, axis: int) -> list[Item]:
         wrong = next(i for i, (m, n) in enumerate(zip(mask.shape, extents)) if m != n)
         raise fail(
             BoundsError,
-            f"boolean index did not match indexed array along axis {axis + wrong}; size of axis is {extents[wrong]} but "
+            f"boolean index did not match indexed array along axis {axis + wrong}; size of axis is "
+            f"{extents[wrong]} but "
             f"size of corresponding boolean axis is {mask.shape[wrong]}",
         )
     known = mask.known
@@ -171,7 +179,9 @@ def _mask_items(x: Array, mask: Array, axis: int) -> list[Item]:
 
 
 def in_bounds(index: Array, extent: int, axis: int) -> tuple[Value, bool]:
-    """An index as i64 counted from 0, and whether it is known to be inside; BoundsError where known to be outside."""
+    """An index as i64 counted from 0, and whether it is known to be inside; BoundsError where known to be
+    outside.
+    """
     known = index.known
     trace = require()
     if known is not None:

@@ -144,7 +144,9 @@ def getitem(x: Array, key: Any) -> Any:
 
 
 def _dynamic_value(x: Array, items: list[Item]) -> Value:
-    """The elements at traced scalar indices and windows: one gather, with the windows' axes put back in place."""
+    """The elements at traced scalar indices and windows: one gather, with the windows' axes put back in
+    place.
+    """
     y = basic_view(x, items)
     axes, indices, positions, inside = _dynamic_indices(y, items)
     b = require().b
@@ -224,8 +226,12 @@ def _dynamic_strides(x: Array, items: list[Item]) -> Strides:
     return tuple(strides)
 
 
-def _advanced_indices(y: Array, items: list[Item]) -> tuple[tuple[int, ...], list[Value], int, bool, tuple[int, ...]]:
-    """Axes of y, index values of one shape, where their axes go in the result, whether all are inside, that shape."""
+def _advanced_indices(
+    y: Array, items: list[Item]
+) -> tuple[tuple[int, ...], list[Value], int, bool, tuple[int, ...]]:
+    """Axes of y, index values of one shape, where their axes go in the result, whether all are inside, that
+    shape.
+    """
     axes, parts = [], []
     axis = 0
     all_inside = True
@@ -235,7 +241,9 @@ def _advanced_indices(y: Array, items: list[Item]) -> tuple[tuple[int, ...], lis
         if item.kind == "int":
             continue
         if item.kind == "window":
-            raise fail(UnsupportedError, "a slice with traced bounds beside an index array; index in two steps")
+            raise fail(
+                UnsupportedError, "a slice with traced bounds beside an index array; index in two steps"
+            )
         if item.kind in ("dynamic", "array"):
             value, inside = in_bounds(item.value, y.shape[axis], item.axis)
             parts.append(value)
@@ -273,7 +281,9 @@ def _leading_axes_at(b: Builder, value: Value, count: int, place: int) -> Array:
 
 
 def assigned(value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> Value:
-    """What is stored by x[...] = value: cast without asking, broadcast, leading axes of extent one dropped."""
+    """What is stored by x[...] = value: cast without asking, broadcast, leading axes of extent one
+    dropped.
+    """
     b = require().b
     if is_scalar(value):
         if isinstance(value, (complex, np.complexfloating)) and dtype.kind != "c":
@@ -298,7 +308,13 @@ def setitem(x: Array, key: Any, value: Any) -> None:
     """x[key] = value."""
     if x.scalar:
         raise TypeError(f"'numpy.{x.dtype}' object does not support item assignment")
-    if type(value) is Array and value.key is not None and value.key[0] is x and value.key[1] is key and value.root is x.root:
+    if (
+        type(value) is Array
+        and value.key is not None
+        and value.key[0] is x
+        and value.key[1] is key
+        and value.root is x.root
+    ):
         return  # the second half of x[key] += y: the view has been written already
     trace = require(x)
     items, _ = parse(x, key)
@@ -327,7 +343,9 @@ def scatter(
     y: Array, axes: tuple[int, ...], indices: list[Value], positions: list[int], lead: tuple[int, ...], inside: bool,
     value: Any, prim: str,
 ) -> Value:  # fmt: skip
-    """The whole of y with `value` stored or added at indices; `positions` are the places of the index axes."""
+    """The whole of y with `value` stored or added at indices; `positions` are the places of the index
+    axes.
+    """
     rest = [n for a, n in enumerate(y.shape) if a not in axes]
     order = _placed(positions, len(lead) + len(rest))
     gathered = (*lead, *rest)
@@ -349,8 +367,14 @@ def ufunc_at(ufunc: Any, a: Any, indices: Any, operand: Any) -> None:
         return
     if name not in ("add", "subtract") or "mask" in kinds:
         raise fail(UnsupportedError, f"np.{name}.at of a traced array with index arrays")
-    if not np.can_cast(as_array(operand).dtype if not is_scalar(operand) else np.min_scalar_type(operand), x.dtype, "same_kind"):
-        raise fail(DTypeError, f"np.{name}.at cannot cast its operand to {x.dtype} with casting rule 'same_kind'")
+    if not np.can_cast(
+        as_array(operand).dtype if not is_scalar(operand) else np.min_scalar_type(operand),
+        x.dtype,
+        "same_kind",
+    ):
+        raise fail(
+            DTypeError, f"np.{name}.at cannot cast its operand to {x.dtype} with casting rule 'same_kind'"
+        )
     value = operand if name == "add" else -as_array(operand)
     y = basic_view(x, items)
     if "array" in kinds:

@@ -37,23 +37,27 @@ class MatrixError(LinAlgError, np.linalg.LinAlgError):
 # -- products
 
 
-def matmul(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None, casting: str = "same_kind", **kwargs: Any) -> Array:
+def matmul(
+    x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None, casting: str = "same_kind", **kwargs: Any
+) -> Array:
     x, y = as_array(x1), as_array(x2)
     if not x.ndim or not y.ndim:
-        raise fail(ShapeError, "matmul: Input operand does not have enough dimensions (0-d), a scalar operand needs *")
+        raise fail(
+            ShapeError,
+            "matmul: Input operand does not have enough dimensions (0-d), a scalar operand needs *",
+        )
     rows = x.shape[-1]
     columns = y.shape[0] if y.ndim == 1 else y.shape[-2]
     if rows != columns:
         raise fail(
             ShapeError,
-            f"matmul: shapes {_shown(x.shape)} and {_shown(y.shape)} do not fit: {rows} columns against {columns} rows",
+            f"matmul: shapes {_shown(x.shape)} and {_shown(y.shape)} do not fit: {rows} columns against "
+            f"{columns} rows",
         )
     kind = result_dtype(x, y) if dtype is None else check_dtype(dtype)
     b = builder()
     left, right = b.astype(value_of(x), kind), b.astype(value_of(y), kind)
-    if x.ndim <= 2 and y.ndim <= 2:
-        value = dot_values(left, right, ((x.ndim - 1,), (0,)))
-    elif y.ndim <= 2:
+    if (x.ndim <= 2 and y.ndim <= 2) or y.ndim <= 2:
         value = dot_values(left, right, ((x.ndim - 1,), (0,)))
     else:
         value = _batched_product(left, right)
@@ -103,7 +107,9 @@ def dot(a: Any, b: Any, out: Any = None) -> Array:
 def vdot(a: Any, b: Any, /) -> Array:
     x, y = as_array(a).ravel(), as_array(b).ravel()
     if x.shape != y.shape:
-        raise fail(ShapeError, f"cannot reshape array of size {x.size} into shape {y.shape}: vdot needs equal sizes")
+        raise fail(
+            ShapeError, f"cannot reshape array of size {x.size} into shape {y.shape}: vdot needs equal sizes"
+        )
     return dot(x.conj() if is_complex(x.dtype) else x, y)
 
 
@@ -130,7 +136,8 @@ def inner(a: Any, b: Any, /) -> Array:
     if x.shape[-1] != y.shape[-1]:
         raise fail(
             ShapeError,
-            f"shapes {_shown(x.shape)} and {_shown(y.shape)} not aligned: {x.shape[-1]} (dim {x.ndim - 1}) != "
+            f"shapes {_shown(x.shape)} and {_shown(y.shape)} not aligned: {x.shape[-1]} (dim {x.ndim - 1}) "
+            "!= "
             f"{y.shape[-1]} (dim {y.ndim - 1})",
         )
     result = tensordot(x, y, (x.ndim - 1, y.ndim - 1))
@@ -151,7 +158,9 @@ def kron(a: Any, b: Any) -> Array:
     return result if ndim else result[()]
 
 
-def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Array:
+def cross(
+    a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
+) -> Array:
     from nufunc.tracer.np_shape import moveaxis, stack
 
     if axis is not None:
@@ -207,7 +216,9 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     return result
 
 
-def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Array:
+def trace(
+    a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None
+) -> Array:
     from nufunc.tracer.np_reduce import sum as sum_
 
     return sum_(diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype, out=out)
@@ -236,7 +247,10 @@ def solve(a: Any, b: Any) -> Array:
     n = x.shape[-1]
     extent = y.shape[0] if vector else y.shape[-2]
     if extent != n:
-        raise fail(ShapeError, f"solve: a matrix of shape {x.shape} does not fit a right-hand side of shape {y.shape}")
+        raise fail(
+            ShapeError,
+            f"solve: a matrix of shape {x.shape} does not fit a right-hand side of shape {y.shape}",
+        )
     bld = builder()
     left, right = bld.astype(value_of(x), kind), bld.astype(value_of(y), kind)
     if vector:
@@ -405,7 +419,10 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array
 def linalg_outer(x1: Any, x2: Any, /) -> Array:
     x, y = as_array(x1), as_array(x2)
     if x.ndim != 1 or y.ndim != 1:
-        raise fail(ShapeError, f"Input arrays must be one-dimensional, but they are x1.ndim={x.ndim} and x2.ndim={y.ndim}.")
+        raise fail(
+            ShapeError,
+            f"Input arrays must be one-dimensional, but they are x1.ndim={x.ndim} and x2.ndim={y.ndim}.",
+        )
     return outer(x, y)
 
 

@@ -51,7 +51,8 @@ def nonzero(a: Any) -> tuple[Array, ...]:
     if known is None:
         raise fail(
             UnsupportedError,
-            "np.nonzero, np.where(mask) and x[mask] of a traced mask have no static shape; use np.where(mask, x, y)",
+            "np.nonzero, np.where(mask) and x[mask] of a traced mask have no static shape; use "
+            "np.where(mask, x, y)",
         )
     return tuple(require().constant(index) for index in np.nonzero(np.atleast_1d(known)))
 
@@ -66,7 +67,16 @@ def argwhere(a: Any) -> Array:
     return stack(nonzero(a), axis=1)
 
 
-def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None, **kwargs: Any) -> Any:
+def clip(
+    a: Any,
+    a_min: Any = None,
+    a_max: Any = None,
+    out: Any = None,
+    *,
+    min: Any = None,
+    max: Any = None,
+    **kwargs: Any,
+) -> Any:
     """numpy.clip; None leaves a side open."""
     low, high = (a_min if min is None else min), (a_max if max is None else max)
     if low is np._NoValue:  # type: ignore[attr-defined]
@@ -126,7 +136,9 @@ def real(val: Any) -> Any:
     if not is_complex(x.dtype):
         return x
     part = wrap(builder().real(value_of(x)), scalar=x.scalar)
-    part.readonly = "x.real of a complex array is a copy here; assign x.real = ... or x.real[...] through x itself"
+    part.readonly = (
+        "x.real of a complex array is a copy here; assign x.real = ... or x.real[...] through x itself"
+    )
     return part
 
 
@@ -243,9 +255,15 @@ def array_equiv(a1: Any, a2: Any) -> Any:
 
 
 def _positions(indices: Any, extent: int, axis: int, mode: str) -> Any:
-    index = as_array(indices) if not isinstance(indices, (list, tuple)) or len(indices) else require().constant(np.zeros(0, int))
+    index = (
+        as_array(indices)
+        if not isinstance(indices, (list, tuple)) or len(indices)
+        else require().constant(np.zeros(0, int))
+    )
     if index.dtype.kind not in "iub":
-        raise fail(DTypeError, f"Cannot cast indices from {index.dtype!r} to int64 according to the rule 'safe'")
+        raise fail(
+            DTypeError, f"Cannot cast indices from {index.dtype!r} to int64 according to the rule 'safe'"
+        )
     index = index.astype(INT64)
     if mode == "wrap":
         return index % extent
@@ -310,7 +328,11 @@ def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) ->
     target = as_array(dst)
     source = as_array(src)
     if not source.weak and not np.can_cast(source.dtype, target.dtype, casting):  # type: ignore[arg-type]
-        raise fail(DTypeError, f"Cannot cast array data from {source.dtype!r} to {target.dtype!r} according to the rule '{casting}'")
+        raise fail(
+            DTypeError,
+            f"Cannot cast array data from {source.dtype!r} to {target.dtype!r} according to the rule "
+            f"'{casting}'",
+        )
     if where is True:
         target[...] = source
     else:
@@ -366,7 +388,9 @@ def can_cast(from_: Any, to: Any, casting: str = "safe") -> bool:
 
 
 def result_type(*arrays_and_dtypes: Any) -> np.dtype:
-    return result_dtype(*[x if type(x) is Array or is_scalar(x) else np.result_type(x) for x in arrays_and_dtypes])
+    return result_dtype(
+        *[x if type(x) is Array or is_scalar(x) else np.result_type(x) for x in arrays_and_dtypes]
+    )
 
 
 def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:

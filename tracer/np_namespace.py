@@ -1,7 +1,7 @@
 """nf.numpy: the NumPy namespace as traced code sees it, one module object with all functions.
 
-Outside tracing every function is NumPy's own. What NumPy has and this namespace lacks is there as a function that calls
-NumPy on concrete arguments and raises UnsupportedError on traced ones.
+Outside tracing every function is NumPy's own. What NumPy has and this namespace lacks is there as a function
+that calls NumPy on concrete arguments and raises UnsupportedError on traced ones.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Namespace(types.ModuleType):
 
 
 def unsupported(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """NumPy's function for concrete arguments (its arrays then become constants), an error for traced ones."""
+    """NumPy's function for concrete arguments (its arrays then become constants), an error for traced
+    ones.
+    """
 
     @functools.wraps(original, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -77,9 +79,17 @@ class _Grid:
 
     def __getitem__(self, key: Any) -> Any:
         if has_traced(key):
-            if self.name == "r_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
+            if (
+                self.name == "r_"
+                and isinstance(key, tuple)
+                and not any(isinstance(k, (slice, str)) for k in key)
+            ):
                 return np_shape.concatenate([np_shape.atleast_1d(k) for k in key])
-            if self.name == "c_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
+            if (
+                self.name == "c_"
+                and isinstance(key, tuple)
+                and not any(isinstance(k, (slice, str)) for k in key)
+            ):
                 return np_shape.column_stack(key)
             raise fail(UnsupportedError, f"np.{self.name} of traced values; use np.concatenate or np.stack")
         return as_constants(getattr(np, self.name)[key])
@@ -103,7 +113,8 @@ class _Random(types.ModuleType):
             if current() is not None:
                 raise fail(
                     UnsupportedError,
-                    f"np.random.{name} in a traced function would be drawn once and repeated at every call; draw outside "
+                    f"np.random.{name} in a traced function would be drawn once and repeated at every call; "
+                    "draw outside "
                     "and pass the numbers as an argument, or use nf.random with a key",
                 )
             return value(*args, **kwargs)

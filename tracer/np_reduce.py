@@ -1,4 +1,6 @@
-"""Reductions and cumulations: sum to var with axis, keepdims, dtype, initial, where; argmax; any, all; cumsum, diff."""
+"""Reductions and cumulations: sum to var with axis, keepdims, dtype, initial, where; argmax; any, all;
+cumsum, diff.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ from nufunc.tracer.np_core import (
 from nufunc.tracer.trace import require
 
 _UINT64 = np.dtype(np.uint64)
-NO_VALUE = np._NoValue  # type: ignore[attr-defined]  # NumPy passes it through __array_function__ for "not given"
+# NumPy passes it through __array_function__ for "not given"
+NO_VALUE = np._NoValue  # type: ignore[attr-defined]
 
 
 def _given(x: Any) -> bool:
@@ -68,7 +71,9 @@ def reduce(
     name: str, x: Array, prim: str, axis: Any, keepdims: Any, *, dtype: np.dtype | None = None, out: Any = None,
     initial: Any = None, where: Any = None, identity: Any = None, join: str = "",
 ) -> Array:  # fmt: skip
-    """One reduction with NumPy's parameters. `identity` fills where the mask is false; `join` combines with `initial`."""
+    """One reduction with NumPy's parameters. `identity` fills where the mask is false; `join` combines with
+    `initial`.
+    """
     axes = normal_axes(axis, x.ndim)
     b = builder()
     trace = require()
@@ -76,7 +81,11 @@ def reduce(
     start = initial if _given(initial) else identity
     if _given(where) and where is not True:
         if start is None:
-            raise fail(ShapeError, f"reduction operation '{name}' does not have an identity, so to use a where mask one has to specify 'initial'")
+            raise fail(
+                ShapeError,
+                f"reduction operation '{name}' does not have an identity, so to use a where mask one has to "
+                "specify 'initial'",
+            )
         mask = as_array(where)
         shape = broadcast_shapes(x.shape, mask.shape)
         if shape != x.shape:
@@ -109,8 +118,32 @@ def sum(
     x = as_array(a)
     kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
     if kind == BOOL:
-        return reduce("add", x, "reduce_or", axis, keepdims, dtype=BOOL, out=out, initial=initial, where=where, identity=False, join="bit_or")
-    return reduce("add", x, "reduce_sum", axis, keepdims, dtype=kind, out=out, initial=initial, where=where, identity=0, join="add")
+        return reduce(
+            "add",
+            x,
+            "reduce_or",
+            axis,
+            keepdims,
+            dtype=BOOL,
+            out=out,
+            initial=initial,
+            where=where,
+            identity=False,
+            join="bit_or",
+        )
+    return reduce(
+        "add",
+        x,
+        "reduce_sum",
+        axis,
+        keepdims,
+        dtype=kind,
+        out=out,
+        initial=initial,
+        where=where,
+        identity=0,
+        join="add",
+    )
 
 
 def prod(
@@ -119,30 +152,84 @@ def prod(
 ) -> Array:  # fmt: skip
     x = as_array(a)
     kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
-    return reduce("multiply", x, "reduce_prod", axis, keepdims, dtype=kind, out=out, initial=initial, where=where, identity=1, join="mul")
+    return reduce(
+        "multiply",
+        x,
+        "reduce_prod",
+        axis,
+        keepdims,
+        dtype=kind,
+        out=out,
+        initial=initial,
+        where=where,
+        identity=1,
+        join="mul",
+    )
 
 
-def _extreme(name: str, prim: str, join: str, a: Any, axis: Any, out: Any, keepdims: Any, initial: Any, where: Any) -> Array:
+def _extreme(
+    name: str, prim: str, join: str, a: Any, axis: Any, out: Any, keepdims: Any, initial: Any, where: Any
+) -> Array:
     x = as_array(a)
     if is_complex(x.dtype):
         raise fail(UnsupportedError, f"np.{name} of complex values")
     return reduce(name, x, prim, axis, keepdims, out=out, initial=initial, where=where, join=join)
 
 
-def max(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE, where: Any = NO_VALUE) -> Array:
+def max(
+    a: Any,
+    axis: Any = None,
+    out: Any = None,
+    keepdims: Any = NO_VALUE,
+    initial: Any = NO_VALUE,
+    where: Any = NO_VALUE,
+) -> Array:
     return _extreme("maximum", "reduce_max", "maximum", a, axis, out, keepdims, initial, where)
 
 
-def min(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE, where: Any = NO_VALUE) -> Array:
+def min(
+    a: Any,
+    axis: Any = None,
+    out: Any = None,
+    keepdims: Any = NO_VALUE,
+    initial: Any = NO_VALUE,
+    where: Any = NO_VALUE,
+) -> Array:
     return _extreme("minimum", "reduce_min", "minimum", a, axis, out, keepdims, initial, where)
 
 
-def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE) -> Array:
-    return reduce("logical_or", as_array(a), "reduce_or", axis, keepdims, dtype=BOOL, out=out, where=where, identity=False, join="bit_or")
+def any(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE
+) -> Array:
+    return reduce(
+        "logical_or",
+        as_array(a),
+        "reduce_or",
+        axis,
+        keepdims,
+        dtype=BOOL,
+        out=out,
+        where=where,
+        identity=False,
+        join="bit_or",
+    )
 
 
-def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE) -> Array:
-    return reduce("logical_and", as_array(a), "reduce_and", axis, keepdims, dtype=BOOL, out=out, where=where, identity=True, join="bit_and")
+def all(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE
+) -> Array:
+    return reduce(
+        "logical_and",
+        as_array(a),
+        "reduce_and",
+        axis,
+        keepdims,
+        dtype=BOOL,
+        out=out,
+        where=where,
+        identity=True,
+        join="bit_and",
+    )
 
 
 def count_nonzero(a: Any, axis: Any = None, *, keepdims: bool = False) -> Array:
@@ -165,7 +252,15 @@ def _count(x: Array, axes: tuple[int, ...], where: Any, keepdims: Any) -> Any:
     return int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
 
 
-def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = NO_VALUE, *, where: Any = NO_VALUE) -> Array:
+def mean(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = NO_VALUE,
+    *,
+    where: Any = NO_VALUE,
+) -> Array:
     x = as_array(a)
     axes = normal_axes(axis, x.ndim)
     kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
@@ -224,7 +319,9 @@ def std(
     return finish(builder().sqrt(value_of(spread)), out, "std", scalar=spread.scalar, strides=spread.strides_)
 
 
-def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = NO_VALUE) -> Any:
+def average(
+    a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = NO_VALUE
+) -> Any:
     from nufunc.tracer.np_core import result_dtype
     from nufunc.tracer.np_shape import broadcast_to
 
@@ -240,7 +337,9 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         if axis is None:
             raise fail(DTypeError, "Axis must be specified when shapes of a and weights differ.")
         if w.shape != tuple(x.shape[i] for i in axes):
-            raise fail(ShapeError, "Shape of weights must be consistent with shape of a along specified axis.")
+            raise fail(
+                ShapeError, "Shape of weights must be consistent with shape of a along specified axis."
+            )
         w = w.reshape(tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
     total = sum(w, axes, kind, None, keepdims) if w.shape == x.shape else None
     if total is None:
@@ -269,7 +368,10 @@ def _arg(prim: str, a: Any, axis: Any, out: Any, keepdims: Any) -> Array:
         raise fail(ShapeError, f"attempt to get {prim} of an empty sequence")
     result = b.emit(prim, (value,), {"axis": index})[0]
     if keepdims and keepdims is not NO_VALUE:
-        result = b.reshaped(result, (1,) * len(shape) if axis is None else tuple(1 if i == index else n for i, n in enumerate(shape)))
+        result = b.reshaped(
+            result,
+            (1,) * len(shape) if axis is None else tuple(1 if i == index else n for i, n in enumerate(shape)),
+        )
     return finish(result, out, prim)
 
 
@@ -322,11 +424,15 @@ def _cumulative(name: str, x: Any, axis: Any, dtype: Any, out: Any, include_init
     return result if out_of(out) is None else finish(value_of(result), out, name)
 
 
-def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False) -> Array:
+def cumulative_sum(
+    x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
+) -> Array:
     return _cumulative("cumsum", x, axis, dtype, out, include_initial)
 
 
-def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False) -> Array:
+def cumulative_prod(
+    x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
+) -> Array:
     return _cumulative("cumprod", x, axis, dtype, out, include_initial)
 
 
@@ -378,7 +484,16 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
 _REDUCTIONS: dict[str, Callable[..., Array]] = {}
 
 
-def ufunc_reduce(name: str, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, initial: Any = NO_VALUE, where: Any = NO_VALUE) -> Array:
+def ufunc_reduce(
+    name: str,
+    array: Any,
+    axis: Any = 0,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: bool = False,
+    initial: Any = NO_VALUE,
+    where: Any = NO_VALUE,
+) -> Array:
     """ufunc.reduce for the ufuncs that are reductions here."""
     x = as_array(array)
     if name in ("add", "multiply"):

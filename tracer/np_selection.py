@@ -1,8 +1,9 @@
 """x[mask] with a traced mask: a selection without a static length, and assignment through it.
 
-A selection can be computed with elementwise, reduced, and stored back through the same mask; everything else needs its
-length and is refused. Elements that the mask leaves out hold the first selected one, so that what is computed with
-them (and differentiated) is what is computed anyway: no NaN comes from where the user did not look.
+A selection can be computed with elementwise, reduced, and stored back through the same mask; everything else
+needs its length and is refused. Elements that the mask leaves out hold the first selected one, so that what
+is computed with them (and differentiated) is what is computed anyway: no NaN comes from where the user did
+not look.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise fail(
             UnsupportedError,
-            "x[mask] with a traced mask has no static shape: it can be computed with elementwise, reduced, and stored back "
+            "x[mask] with a traced mask has no static shape: it can be computed with elementwise, reduced, "
+            "and stored back "
             "through the same mask; for everything else use np.where(mask, x, y)",
         )
 
@@ -61,7 +63,9 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
     shape = property(_refuse)
 
     def __bool__(self) -> bool:
-        raise fail(TraceError, "the truth value of x[mask] is traced; use .any() or .all() with nf.cond or np.where")
+        raise fail(
+            TraceError, "the truth value of x[mask] is traced; use .any() or .all() with nf.cond or np.where"
+        )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from nufunc.tracer import dispatch
@@ -74,7 +78,10 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
         if out is None:
             return result
         if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise fail(DTypeError, f"Cannot cast ufunc '{ufunc.__name__}' output from {result.dtype!r} to {self.dtype!r}")
+            raise fail(
+                DTypeError,
+                f"Cannot cast ufunc '{ufunc.__name__}' output from {result.dtype!r} to {self.dtype!r}",
+            )
         self.full = result.full.astype(self.dtype)
         return self
 
@@ -132,7 +139,9 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
         return self._extreme("min", axis, kwargs)
 
     def _extreme(self, name: str, axis: Any, kwargs: dict[str, Any]) -> Any:
-        """Over the elements with the rest replaced by the first selected one; without any, an IndexError at run time."""
+        """Over the elements with the rest replaced by the first selected one; without any, an IndexError at
+        run time.
+        """
         if kwargs or axis not in (None, 0, -self.ndim):
             self._refuse()
         filled = _with_fill(self.full, self.mask, _first(self.full, self.mask, guarded=True))
@@ -155,7 +164,10 @@ def selected_call(ufunc: Callable[..., Any], inputs: Sequence[Any]) -> Any:
     operands = []
     for x in inputs:
         if type(x) is Selection:
-            if not (x is selections[0] or _unchanged(x, selections[0]) or same_values(x.mask, mask)) or x.full.ndim - mask.ndim != rest:
+            if (
+                not (x is selections[0] or _unchanged(x, selections[0]) or same_values(x.mask, mask))
+                or x.full.ndim - mask.ndim != rest
+            ):
                 raise fail(UnsupportedError, "an operation on selections through different traced masks")
             operands.append(x.full)
         elif is_scalar(x) or as_array(x).ndim <= rest:
@@ -170,7 +182,12 @@ def selected_call(ufunc: Callable[..., Any], inputs: Sequence[Any]) -> Any:
 
 def _unchanged(a: Selection, b: Selection) -> bool:
     """Whether two selections were read by one mask that was not written in between."""
-    return a.origin is not None and b.origin is not None and a.origin[0] is b.origin[0] and a.origin[1] == b.origin[1]
+    return (
+        a.origin is not None
+        and b.origin is not None
+        and a.origin[0] is b.origin[0]
+        and a.origin[1] == b.origin[1]
+    )
 
 
 # -- reading
@@ -182,7 +199,8 @@ def select_items(x: Array, items: list[Item]) -> Any:
     if place or any(item.kind not in ("mask", "slice") for item in items):
         raise fail(
             UnsupportedError,
-            "x[mask] with a traced mask has no static shape: use np.where(mask, x, y), or reduce with where=mask",
+            "x[mask] with a traced mask has no static shape: use np.where(mask, x, y), or reduce with "
+            "where=mask",
         )
     given: Array = items[0].value
     y = basic_view(x, items)
@@ -193,7 +211,9 @@ def select_items(x: Array, items: list[Item]) -> Any:
 
 
 def _first(full: Array, mask: Array, guarded: bool) -> Value:
-    """The first selected element (or row); where there is none: ones, or if `guarded` an error when the program runs."""
+    """The first selected element (or row); where there is none: ones, or if `guarded` an error when the
+    program runs.
+    """
     b = require().b
     flat_mask = b.reshaped(value_of(mask), (mask.size,))
     position = b.argmax(flat_mask, axis=0)
@@ -208,7 +228,9 @@ def _first(full: Array, mask: Array, guarded: bool) -> Value:
 
 def _with_fill(full: Array, mask: Array, fill: Value) -> Array:
     b = require().b
-    return wrap(b.select(_spread(mask, full.shape, 0), value_of(full), b.broadcast_to(fill, full.shape)), scalar=False)
+    return wrap(
+        b.select(_spread(mask, full.shape, 0), value_of(full), b.broadcast_to(fill, full.shape)), scalar=False
+    )
 
 
 def _spread(mask: Array, shape: tuple[int, ...], place: int) -> Value:
@@ -223,7 +245,9 @@ def _spread(mask: Array, shape: tuple[int, ...], place: int) -> Value:
 
 
 def assign_items(x: Array, items: list[Item], value: Any) -> None:
-    """x[..., mask, ...] = value: a selection through the same mask, or what does not vary along the selected elements."""
+    """x[..., mask, ...] = value: a selection through the same mask, or what does not vary along the selected
+    elements.
+    """
     masks = [item for item in items if item.kind == "mask"]
     if len(masks) > 1 or any(item.kind not in ("mask", "slice", "new") for item in items):
         raise fail(UnsupportedError, "a traced mask beside other indices; use np.where(mask, new, x)")
@@ -240,7 +264,9 @@ def _aligned(value: Any, y: Array, mask: Array, place: int) -> Any:
     if type(value) is Selection:
         own = value.origin is not None and value.origin[0] is mask and value.origin[1] == mask.root.version
         if place or value.full.shape != y.shape or not (own or same_values(value.mask, mask)):
-            raise fail(UnsupportedError, "storing a selection through another mask than the one that it was read by")
+            raise fail(
+                UnsupportedError, "storing a selection through another mask than the one that it was read by"
+            )
         return value.full
     if is_scalar(value):
         return value
@@ -253,7 +279,8 @@ def _aligned(value: Any, y: Array, mask: Array, place: int) -> Any:
     if shape[split - 1] != 1:
         raise fail(
             UnsupportedError,
-            "x[mask] = values with one value per selected element needs a static mask; use np.where(mask, values, x)",
+            "x[mask] = values with one value per selected element needs a static mask; use np.where(mask, "
+            "values, x)",
         )
     return operand.reshape((*shape[: split - 1], *(1,) * mask.ndim, *shape[split:]))
 
@@ -262,7 +289,9 @@ def _aligned(value: Any, y: Array, mask: Array, place: int) -> Any:
 
 
 def same_values(a: Array, b: Array) -> bool:
-    """Whether two arrays of this trace were computed alike, from the same values, with no write in between."""
+    """Whether two arrays of this trace were computed alike, from the same values, with no write in
+    between.
+    """
     if a is b:
         return True
     trace = require()
@@ -276,7 +305,9 @@ def same_values(a: Array, b: Array) -> bool:
     return not any(node.prim == "write" or node.regions for node in nodes[min(touched) : max(touched) + 1])
 
 
-def _alike(x: Value, y: Value, nodes: list[Node], defined: dict[Value, int], depth: int, touched: list[int]) -> bool:
+def _alike(
+    x: Value, y: Value, nodes: list[Node], defined: dict[Value, int], depth: int, touched: list[int]
+) -> bool:
     if x is y:
         return True
     if depth == 0 or x not in defined or y not in defined:
@@ -288,10 +319,14 @@ def _alike(x: Value, y: Value, nodes: list[Node], defined: dict[Value, int], dep
     if two.prim == "convert" and two.operands[0].dtype == y.dtype:
         touched.append(defined[y])
         return _alike(x, two.operands[0], nodes, defined, depth - 1, touched)
-    if one.prim != two.prim or dict(one.attrs) != dict(two.attrs) or one.regions or len(one.operands) != len(two.operands):
+    if (
+        one.prim != two.prim
+        or dict(one.attrs) != dict(two.attrs)
+        or one.regions
+        or len(one.operands) != len(two.operands)
+    ):
         return False
     if len(one.results) != 1 or len(two.results) != 1:
         return False
     touched.extend((defined[x], defined[y]))
     return all(_alike(p, q, nodes, defined, depth - 1, touched) for p, q in zip(one.operands, two.operands))
-

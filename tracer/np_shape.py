@@ -49,7 +49,9 @@ def _target_shape(x: Array, shape: Any) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: bool | None = None) -> Array:
+def reshape(
+    a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: bool | None = None
+) -> Array:
     """numpy.reshape: a view where NumPy's is one, else a copy."""
     x = as_array(a)
     target = _target_shape(x, newshape if shape is None else shape)
@@ -115,7 +117,10 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Array:
 def moveaxis(a: Any, source: Any, destination: Any) -> Array:
     x = as_array(a)
     sources = [normal_axis(s, x.ndim) for s in (source if isinstance(source, (tuple, list)) else (source,))]
-    targets = [normal_axis(d, x.ndim) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))]
+    targets = [
+        normal_axis(d, x.ndim)
+        for d in (destination if isinstance(destination, (tuple, list)) else (destination,))
+    ]
     if len(sources) != len(targets):
         raise fail(ShapeError, "`source` and `destination` arguments must have the same number of elements")
     perm = [i for i in range(x.ndim) if i not in sources]
@@ -129,7 +134,9 @@ def rollaxis(a: Any, axis: int, start: int = 0) -> Array:
     i = normal_axis(axis, x.ndim)
     target = start + x.ndim if start < 0 else start
     if not 0 <= target <= x.ndim:
-        raise fail(ShapeError, f"'start' arg requires {-x.ndim} <= start < {x.ndim + 1}, but {start} was passed in")
+        raise fail(
+            ShapeError, f"'start' arg requires {-x.ndim} <= start < {x.ndim + 1}, but {start} was passed in"
+        )
     perm = [p for p in range(x.ndim) if p != i]
     perm.insert(target - (i < target), i)
     return transpose(x, perm)
@@ -258,31 +265,41 @@ def concatenate(
         if x.ndim != parts[0].ndim:
             raise fail(
                 ShapeError,
-                "all the input array dimensions except for the concatenation axis must match exactly, but the array at "
-                f"index 0 has {parts[0].ndim} dimension(s) and the array at index {i} has {x.ndim} dimension(s)",
+                "all the input array dimensions except for the concatenation axis must match exactly, but "
+                "the array at "
+                f"index 0 has {parts[0].ndim} dimension(s) and the array at index {i} has {x.ndim} "
+                "dimension(s)",
             )
         for d, (n, m) in enumerate(zip(parts[0].shape, x.shape)):
             if d != index and n != m:
                 raise fail(
                     ShapeError,
-                    "all the input array dimensions except for the concatenation axis must match exactly, but along "
-                    f"dimension {d}, the array at index 0 has size {n} and the array at index {i} has size {m}",
+                    "all the input array dimensions except for the concatenation axis must match exactly, "
+                    "but along "
+                    f"dimension {d}, the array at index 0 has size {n} and the array at index {i} has size "
+                    f"{m}",
                 )
     kind = result_dtype(*[x.dtype for x in parts]) if dtype is None else check_dtype(dtype)
     b = builder()
     values = [b.astype(value_of(x), kind) for x in parts]
-    return finish(b.concat(*values, axis=index) if len(values) > 1 else values[0], out, "concatenate", scalar=False)
+    return finish(
+        b.concat(*values, axis=index) if len(values) > 1 else values[0], out, "concatenate", scalar=False
+    )
 
 
 def _sequence(arrays: Any) -> list[Any]:
     return list(arrays)
 
 
-def concat(arrays: Any, /, axis: int | None = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Array:
+def concat(
+    arrays: Any, /, axis: int | None = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
+) -> Array:
     return concatenate(arrays, axis, out, dtype=dtype)
 
 
-def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Array:
+def stack(
+    arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
+) -> Array:
     parts = [as_array(x) for x in _sequence(arrays)]
     if not parts:
         raise fail(ShapeError, "need at least one array to stack")
@@ -354,7 +371,10 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array
         ends = list(itertools.accumulate([each + 1] * extra + [each] * (count - extra)))[:-1]
     else:
         given = indices_or_sections
-        ends = [static_int(i, "a place to split") for i in (given if isinstance(given, (list, tuple)) else list(given))]
+        ends = [
+            static_int(i, "a place to split")
+            for i in (given if isinstance(given, (list, tuple)) else list(given))
+        ]
     bounds = [None, *ends, None]
     lead = (slice(None),) * index
     return [x[(*lead, slice(start, stop))] for start, stop in zip(bounds, bounds[1:])]
@@ -362,7 +382,10 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array
 
 def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array]:
     x = as_array(ary)
-    if isinstance(indices_or_sections, (int, np.integer)) and x.shape[normal_axis(axis, x.ndim)] % indices_or_sections:
+    if (
+        isinstance(indices_or_sections, (int, np.integer))
+        and x.shape[normal_axis(axis, x.ndim)] % indices_or_sections
+    ):
         raise fail(ShapeError, "array split does not result in an equal division")
     return array_split(x, indices_or_sections, axis)
 
@@ -414,7 +437,8 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Array:
         counts = counts * x.shape[index]
     if len(counts) != x.shape[index]:
         raise fail(
-            ShapeError, f"operands could not be broadcast together with shape ({x.shape[index]},) ({len(counts)},)"
+            ShapeError,
+            f"operands could not be broadcast together with shape ({x.shape[index]},) ({len(counts)},)",
         )
     from nufunc.tracer.np_misc import take
     from nufunc.tracer.trace import require
@@ -426,7 +450,9 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Array:
 def _static_counts(repeats: Any) -> list[int]:
     if type(repeats) is Array:
         if repeats.known is None:
-            raise fail(UnsupportedError, "np.repeat with traced counts, since the result's length is not static")
+            raise fail(
+                UnsupportedError, "np.repeat with traced counts, since the result's length is not static"
+            )
         repeats = repeats.known
     values = np.atleast_1d(repeats).tolist()
     if any(n < 0 for n in values):
@@ -451,9 +477,8 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Array:
 def _rolled(x: Array, amount: Any, axis: int) -> Array:
     extent = x.shape[axis]
     if type(amount) is Array and amount.known is None:
-        from nufunc.tracer.np_misc import take
-
         from nufunc.tracer import np_namespace
+        from nufunc.tracer.np_misc import take
 
         return take(x, (np_namespace.numpy.arange(extent) - amount) % max(extent, 1), axis=axis)
     step = static_int(amount, "shift") % extent if extent else 0
@@ -485,7 +510,11 @@ def size(a: Any, axis: Any = None) -> int:
     if concrete(a):
         return np.size(a, axis)
     x = as_array(a)
-    return x.size if axis is None else int(np.prod([x.shape[i] for i in normal_axes(axis, x.ndim)], dtype=np.int64))
+    return (
+        x.size
+        if axis is None
+        else int(np.prod([x.shape[i] for i in normal_axes(axis, x.ndim)], dtype=np.int64))
+    )
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (

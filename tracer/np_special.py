@@ -12,7 +12,16 @@ from typing import Any
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.types import FLOAT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import as_array, builder, elementwise_strides, fail, finish, has_traced, result_dtype, value_of
+from nufunc.tracer.np_core import (
+    as_array,
+    builder,
+    elementwise_strides,
+    fail,
+    finish,
+    has_traced,
+    result_dtype,
+    value_of,
+)
 from nufunc.tracer.np_misc import where
 from nufunc.tracer.np_reduce import max as max_
 from nufunc.tracer.np_reduce import sum as sum_
@@ -29,7 +38,12 @@ def _float(x: Any) -> Array:
 def _elementwise(prim: str) -> Callable[..., Any]:
     def call(x: Any, out: Any = None) -> Any:
         array = _float(x)
-        return finish(builder().emit(prim, (value_of(array),))[0], out, prim, strides=elementwise_strides(array.shape, [array]))
+        return finish(
+            builder().emit(prim, (value_of(array),))[0],
+            out,
+            prim,
+            strides=elementwise_strides(array.shape, [array]),
+        )
 
     return call
 
@@ -87,7 +101,9 @@ def _shift(a: Array, axis: Any) -> Array:
     return where(UFUNCS["isfinite"](peak), peak, 0.0).astype(a.dtype)
 
 
-def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
+def logsumexp(
+    a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False
+) -> Any:
     if return_sign:
         raise fail(UnsupportedError, "scipy.special.logsumexp with return_sign")
     x = _float(a)
@@ -134,7 +150,8 @@ def betaln(a: Any, b: Any) -> Any:
 SPECIAL: dict[str, Callable[..., Any]] = {
     "erf": _elementwise("erf"), "erfc": _elementwise("erfc"), "gammaln": _elementwise("lgamma"),
     "loggamma": _elementwise("lgamma"), "digamma": _elementwise("digamma"), "psi": _elementwise("digamma"),
-    "expit": _elementwise("logistic"), "logit": logit, "log_expit": log_expit, "softplus": softplus, "ndtr": ndtr,
+    "expit": _elementwise("logistic"), "logit": logit, "log_expit": log_expit, "softplus": softplus,
+    "ndtr": ndtr,
     "xlogy": xlogy, "xlog1py": xlog1py, "entr": entr, "rel_entr": rel_entr, "betaln": betaln,
     "logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax,
     "log1p": UFUNCS["log1p"], "expm1": UFUNCS["expm1"], "exp2": UFUNCS["exp2"], "cbrt": UFUNCS["cbrt"],

@@ -55,12 +55,16 @@ class TracedUfunc:
             return selected_call(self, args)
         return apply(self, args, **kwargs)
 
-    def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kw: Any) -> Any:
+    def reduce(
+        self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kw: Any
+    ) -> Any:
         from nufunc.tracer import np_reduce
 
         if _concrete((array,), {}):
             return self.original.reduce(array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw)
-        return np_reduce.ufunc_reduce(self.__name__, array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw)
+        return np_reduce.ufunc_reduce(
+            self.__name__, array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw
+        )
 
     def accumulate(self, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
         from nufunc.tracer import np_reduce
@@ -120,7 +124,9 @@ def apply(
     subok: bool = True,
     python: bool = False,
 ) -> Any:
-    """Call a ufunc on operands of which some are traced. `python`: a Python operator, where weak stays weak."""
+    """Call a ufunc on operands of which some are traced. `python`: a Python operator, where weak stays
+    weak.
+    """
     nin = spec.nin
     if len(inputs) > nin:
         out, inputs = tuple(inputs[nin:]), inputs[:nin]
@@ -182,7 +188,9 @@ def _known_result(spec: TracedUfunc, operands: Sequence[Any], shape: tuple[int, 
 
 
 def _affine(name: str, operands: Sequence[Any], dtype: np.dtype) -> tuple[Array, int, int] | None:
-    """origin * scale + offset of an int scalar computed from another one and static ints, for slices x[i : i + n]."""
+    """origin * scale + offset of an int scalar computed from another one and static ints, for slices x[i : i
+    + n].
+    """
     if dtype.kind not in "iu" or name not in ("add", "subtract", "multiply") or len(operands) != 2:
         return None
     x, y = operands
@@ -213,7 +221,9 @@ def _python_bool(x: Any, spec: TracedUfunc) -> Any:
 
 
 def _masked(b: Builder, value: Value, where: Any, target: Any) -> Value:
-    """The result where the mask holds, else what stood in `out`; without `out` the rest is undefined (zero here)."""
+    """The result where the mask holds, else what stood in `out`; without `out` the rest is undefined (zero
+    here).
+    """
     mask = as_array(where)
     if mask.dtype != BOOL:
         raise fail(DTypeError, f"where must be a bool array, not {mask.dtype}")
@@ -236,7 +246,9 @@ _MIRRORED = {
 
 
 def _comparison(spec: TracedUfunc, operands: Sequence[Any]) -> Callable[..., Value] | None:
-    """Comparisons that no common integer dtype can hold: with a Python int out of range, and int64 with uint64."""
+    """Comparisons that no common integer dtype can hold: with a Python int out of range, and int64 with
+    uint64.
+    """
     x, y = operands
     if type(x) is not Array:
         if type(y) is not Array or isinstance(x, (np.generic, bool)) or not isinstance(x, int):
@@ -246,7 +258,12 @@ def _comparison(spec: TracedUfunc, operands: Sequence[Any]) -> Callable[..., Val
         if isinstance(y, (np.generic, bool)) or not isinstance(y, int):
             return None
         return _out_of_range(spec.__name__, x, y)
-    if x.weak or y.weak or {x.dtype.kind, y.dtype.kind} != {"i", "u"} or np.result_type(x.dtype, y.dtype).kind != "f":
+    if (
+        x.weak
+        or y.weak
+        or {x.dtype.kind, y.dtype.kind} != {"i", "u"}
+        or np.result_type(x.dtype, y.dtype).kind != "f"
+    ):
         return None
     return _signed_unsigned(spec.__name__, x, y)
 
@@ -283,10 +300,21 @@ def _signed_unsigned(name: str, x: Array, y: Array) -> Callable[..., Value]:
 
 
 def _static_power(
-    spec: TracedUfunc, b: Builder, trace: Any, operands: Sequence[Any], dtypes: Sequence[np.dtype], shape: tuple[int, ...]
+    spec: TracedUfunc,
+    b: Builder,
+    trace: Any,
+    operands: Sequence[Any],
+    dtypes: Sequence[np.dtype],
+    shape: tuple[int, ...],
 ) -> Value | None:
-    """x ** n for a static whole n: exact for ints, products for small n, and no logarithm in the derivative."""
-    if spec.__name__ != "power" or not is_scalar(operands[1]) or isinstance(operands[1], (complex, np.complexfloating)):
+    """x ** n for a static whole n: exact for ints, products for small n, and no logarithm in the
+    derivative.
+    """
+    if (
+        spec.__name__ != "power"
+        or not is_scalar(operands[1])
+        or isinstance(operands[1], (complex, np.complexfloating))
+    ):
         return None
     base, exponent = operands[0], operands[1]
     integral = dtypes[2].kind in "iu"
@@ -421,9 +449,12 @@ _PRIMITIVES = {
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "floor_divide": "floor_div",
     "remainder": "mod", "fmod": "fmod", "power": "pow", "float_power": "pow", "arctan2": "atan2",
     "copysign": "copysign", "nextafter": "nextafter", "hypot": "hypot", "bitwise_and": "bit_and",
-    "bitwise_or": "bit_or", "bitwise_xor": "bit_xor", "left_shift": "shift_left", "right_shift": "shift_right",
-    "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge",
-    "sqrt": "sqrt", "cbrt": "cbrt", "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log", "log2": "log2",
+    "bitwise_or": "bit_or", "bitwise_xor": "bit_xor", "left_shift": "shift_left",
+    "right_shift": "shift_right",
+    "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt",
+    "greater_equal": "ge",
+    "sqrt": "sqrt", "cbrt": "cbrt", "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log",
+    "log2": "log2",
     "log10": "log10", "log1p": "log1p", "sin": "sin", "cos": "cos", "tan": "tan", "arcsin": "asin",
     "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "arcsinh": "asinh",
     "arccosh": "acosh", "arctanh": "atanh", "invert": "bit_not",
@@ -443,7 +474,9 @@ def rules() -> dict[str, Rule]:
         table[name] = _real_only(name, name)
     for name in ("floor", "ceil", "trunc", "rint"):
         table[name] = _rounding(name)
-    table["rint"] = lambda b, x: _complex_parts(b, x, "rint") if is_complex(x.dtype) else _rounding("rint")(b, x)
+    table["rint"] = lambda b, x: (
+        _complex_parts(b, x, "rint") if is_complex(x.dtype) else _rounding("rint")(b, x)
+    )
     table.update(
         logical_and=_logical("bit_and"),
         logical_or=_logical("bit_or"),
@@ -484,8 +517,7 @@ def build() -> dict[str, TracedUfunc]:
     table = rules()
     made: dict[np.ufunc, TracedUfunc] = {}
     named: dict[str, TracedUfunc] = {}
-    for name in dir(np):
-        original = getattr(np, name)
+    for name, original in vars(np).items():  # dir and getattr would load numpy.f2py and numpy.testing
         if not isinstance(original, np.ufunc) or original.signature is not None:
             continue
         rule = table.get(original.__name__)

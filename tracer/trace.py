@@ -41,7 +41,8 @@ def require(what: Any = None) -> Trace:
 def _escaped(array: Any) -> EscapedTracerError:
     made = f" It was made at {array.location}." if isinstance(array, Array) and array.location else ""
     return EscapedTracerError(
-        "a traced value is used after, or outside, the call that traced it: return it from the function instead "
+        "a traced value is used after, or outside, the call that traced it: return it from the function "
+        "instead "
         f"of keeping it in an outer variable or attribute.{made} It is used at:",
         user_location(),
     )
@@ -50,8 +51,10 @@ def _escaped(array: Any) -> EscapedTracerError:
 def refuse_ndarray(array: np.ndarray) -> Array:
     """The default policy for a raw array that reaches an operation: never a silent snapshot."""
     raise UnguardedCaptureError(
-        f"an array of shape {array.shape} and dtype {array.dtype} reached traced code in a way that cannot be looked "
-        "up again at the next call; pass it as an argument, or make it a constant with nf.numpy.asarray(array)",
+        f"an array of shape {array.shape} and dtype {array.dtype} reached traced code in a way that cannot "
+        "be looked "
+        "up again at the next call; pass it as an argument, or make it a constant with "
+        "nf.numpy.asarray(array)",
         user_location(),
     )
 
@@ -59,8 +62,9 @@ def refuse_ndarray(array: np.ndarray) -> Array:
 class Trace:
     """A graph of stage *traced* under construction; `with trace:` makes it the one that operations append to.
 
-    `captured` lists the Arrays of enclosing traces that were used, with the parameters that stand for them here, in
-    the order of their first use. `on_ndarray` decides what becomes of a raw ndarray that meets an operation.
+    `captured` lists the Arrays of enclosing traces that were used, with the parameters that stand for them
+    here, in the order of their first use. `on_ndarray` decides what becomes of a raw ndarray that meets an
+    operation.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class Trace:
         inherited = self.parent.on_ndarray if self.parent is not None else refuse_ndarray
         self.on_ndarray = on_ndarray if on_ndarray is not None else inherited
         self.captured: dict[int, tuple[Array, Value]] = {}
-        self._seen: dict[int, tuple[Array, int, Value]] = {}  # Arrays of outer traces and dynamic views, by identity
+        self._seen: dict[
+            int, tuple[Array, int, Value]
+        ] = {}  # Arrays of outer traces and dynamic views, by identity
         self._wrapped: set[int] = set()  # values that an Array stands for: a second one would be an alias
 
     # -- the stack
@@ -130,7 +136,9 @@ class Trace:
         scalar: bool = False,
         constant: np.ndarray | None = None,
     ) -> Array:
-        """A new Array for a value; a value that another Array stands for is copied first, so that no two alias."""
+        """A new Array for a value; a value that another Array stands for is copied first, so that no two
+        alias.
+        """
         if id(value) in self._wrapped:
             value = self.b.emit("convert", (value,), {"dtype": value.dtype})[0]
         self._wrapped.add(id(value))
@@ -211,7 +219,9 @@ class Trace:
             self._seen[id(x)] = (x, x.root.version, value)
 
     def write(self, x: Array, value: Value) -> None:
-        """Store into the memory of `x`; types are equal. Writes to x[i] with a traced i go through to x's base."""
+        """Store into the memory of `x`; types are equal. Writes to x[i] with a traced i go through to x's
+        base.
+        """
         if x.readonly:
             raise TraceError(f"assignment destination is read-only: {x.readonly}", user_location())
         if x.dynamic:

@@ -7,19 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from nufunc.ir import primitive
-from nufunc.ir.errors import NufuncError
+from nufunc.ir.errors import ArgumentTypeError, NufuncError
 from nufunc.ir.graph import Graph, Value
+from nufunc.ir.types import type_of
 
 
 def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs of `graph` for these arguments.
 
-    Views of a traced graph are NumPy views and its writes happen in place, also in the arguments. Other results never
-    share memory with their operands.
+    Views of a traced graph are NumPy views and its writes happen in place, also in the arguments. Other results
+    never share memory with their operands or with each other.
     """
     env: dict[Value, np.ndarray] = {}
-    for param, argument in zip(graph.params, arguments, strict=True):
+    for k, (param, argument) in enumerate(zip(graph.params, arguments, strict=True)):
         env[param] = np.asarray(argument)
+        if type_of(env[param]) != param.type:
+            raise ArgumentTypeError(
+                f"argument {k} of @{graph.name} is {type_of(env[param])}, not {param.type}"
+            )
     env.update((value, array.copy() if graph.stage == "traced" else array) for value, array in graph.consts)
     last_use = {o: i for i, node in enumerate(graph.nodes) for o in node.operands}
     keep = set(graph.outputs)
@@ -33,10 +38,12 @@ def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
             if error.location is None and node.loc is not None:
                 raise type(error)(str(error), node.loc) from error
             raise
-        for value, array in zip(node.results, results, strict=True):
-            array = np.asarray(array)
-            if record.kind not in ("view", "write") and any(np.may_share_memory(array, o) for o in operands):
+        others = list(operands)
+        for value, result in zip(node.results, results, strict=True):
+            array = np.asarray(result)
+            if record.kind != "view" and any(np.may_share_memory(array, o) for o in others):
                 array = array.copy()
+            others.append(array)
             env[value] = array
         for o in node.operands:
             if last_use[o] == i and o not in keep:

@@ -2,12 +2,13 @@
 
 Every value of the traced graph is a base or a view of one: a chain of view primitives applied to a base. A base has a
 current pure value. A write folds the inverse of its chain into a new current value; a view that is read after a
-write replays its chain on the current value. What is written to a parameter becomes an extra output, listed in `updates`.
+write replays its chain on the current value. What is written to a parameter becomes an extra output, listed in
+`updates`. A region that writes to what it captures gains results, or carries, that are written after its node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from nufunc.ir import primitive
@@ -18,8 +19,9 @@ from nufunc.ir.graph import Graph, Node, Value
 
 @dataclass(eq=False)
 class _Base:
-    """One piece of memory: its current pure value and how often it has been written."""
+    """One piece of memory: the value that made it, its current pure value and how often it has been written."""
 
+    root: Value
     current: Value
     version: int = 0
 
@@ -39,42 +41,37 @@ class _State:
     env: dict[Value, _Alias] = field(default_factory=dict)
 
     def define(self, value: Value, pure: Value) -> None:
-        self.env[value] = _Alias(_Base(pure))
+        self.env[value] = _Alias(_Base(value, pure))
 
     def view(self, node: Node) -> None:
         source = self.env[node.operands[0]]
-        self.env[node.result] = _Alias(source.base, (*source.chain, node))
+        same = node.prim == "view_reshape" and node.result.shape == node.operands[0].shape
+        self.env[node.result] = source if same else _Alias(source.base, (*source.chain, node))
 
     def read(self, value: Value) -> Value:
-        alias = self.env[value]
-        if not alias.chain:
-            return alias.base.current
-        if alias.replay is None or alias.replay[0] != alias.base.version:
-            alias.replay = (alias.base.version, self.replays(alias)[-1])
-        return alias.replay[1]
+        return self.replays(self.env[value])[-1]
 
     def replays(self, alias: _Alias) -> list[Value]:
         """The base's current value and what each view of the chain makes of it."""
         values = [alias.base.current]
         for view in alias.chain:
-            parent = self.env[view.result]
-            if parent.replay is not None and parent.replay[0] == parent.base.version:
-                values.append(parent.replay[1])
-                continue
-            with self.b.at(view.loc):
-                (value,) = self.b.emit(primitive.get(view.prim).views, (values[-1],), view.attrs)
-            parent.replay = (parent.base.version, value)
-            values.append(value)
+            part = self.env[view.result]
+            if part.replay is None or part.replay[0] != part.base.version:
+                with self.b.at(view.loc):
+                    (value,) = self.b.emit(primitive.get(view.prim).views, (values[-1],), view.attrs)
+                part.replay = (part.base.version, value)
+            values.append(part.replay[1])
         return values
 
     def write(self, target: Value, value: Value) -> None:
         """Make `value` what `target`, and every alias of it, holds from now on."""
         alias = self.env[target]
         sources = self.replays(alias)
+        alias.base.version += 1
         for view, source in zip(reversed(alias.chain), reversed(sources[:-1]), strict=True):
+            self.env[view.result].replay = (alias.base.version, value)
             value = _unview(self.b, view, source, value)
         alias.base.current = value
-        alias.base.version += 1
 
 
 def _unview(b: Builder, view: Node, source: Value, value: Value) -> Value:
@@ -117,6 +114,9 @@ def functionalize(graph: Graph) -> Graph:
 
 
 def _functionalize(graph: Graph) -> tuple[Graph, list[int]]:
+    """The pure graph, and which parameters it writes to."""
+    if graph.stage != "traced":
+        return graph, []
     state = _State(Builder(graph.name))
     for param in graph.params:
         state.define(param, state.b.param(param.type, param.hint))
@@ -151,73 +151,165 @@ def _step(state: _State, node: Node) -> None:
                 state.define(value, pure)
 
 
+# -- control nodes: what their regions write to captured operands is written after them
+
+
 def _control(state: _State, node: Node) -> Sequence[Value]:
-    """Emit a control node with pure regions; what they write to captured operands is written after it."""
-    regions, written = zip(*(_functionalize(r) for r in node.regions), strict=True)
-    operands = [state.read(o) for o in node.operands]
+    """Emit a control node with pure regions."""
     match node.prim:
         case "cond":
-            targets = sorted({k for w in written for k in w})
-            branches = [_with_outputs(r, w, targets) for r, w in zip(regions, written, strict=True)]
-            _check_aliases(state, node, [k + 1 for k in targets])
-            results = state.b.emit("cond", operands, node.attrs, branches)
-            _write_back(state, [node.operands[k + 1] for k in targets], results[len(node.results) :])
-            return results[: len(node.results)]
+            return _cond(state, node)
         case "while":
-            return _while(state, node, operands, regions, written)
+            return _while(state, node)
         case "scan":
-            return _scan(state, node, operands, regions[0], written[0])
+            return _loop(state, node, node.attrs["num_consts"], node.attrs["num_carry"])
         case _:
-            if written[0]:
-                raise MutationError("the lanes of a map cannot write to an array of the enclosing function", node.loc)
-            return state.b.emit(node.prim, operands, node.attrs, regions)
+            return _loop(state, node, node.attrs["num_consts"], 0)
 
 
-def _while(
-    state: _State, node: Node, operands: list[Value], regions: Sequence[Graph], written: Sequence[list[int]]
-) -> Sequence[Value]:
-    cond, body = regions
-    nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
-    if any(k < nc for k in written[0]):
-        raise MutationError("the condition of a while loop cannot write to an array", node.loc)
-    targets = [k for k in written[1] if k < nb]
-    _check_aliases(state, node, [nc + k for k in targets])
-    body = _moved(_with_outputs(body, written[1], targets), targets, nb, len(body.params))
-    cond = cond.replace(
-        params=(*cond.params, *(Value(p.type, p.hint) for p in body.params[len(body.params) - len(targets) :])),
-        outputs=cond.outputs[:1], updates=(),
-    )  # fmt: skip
-    stay = [k for k in range(nb) if k not in targets]
-    consts = [operands[nc + k] for k in stay]
-    carry = [*operands[nc + nb :], *(operands[nc + k] for k in targets)]
-    attrs = {"num_cond": nc, "num_body": len(stay)}
-    results = state.b.emit("while", [*operands[:nc], *consts, *carry], attrs, (cond, body))
-    _write_back(state, [node.operands[nc + k] for k in targets], results[len(node.results) :])
+def _cond(state: _State, node: Node) -> Sequence[Value]:
+    operands, _, pure = _unaliased(state, node.operands[1:], node.regions)
+    targets = _targets(pure, len(operands))
+    branches = [_with_outputs(region, written, targets) for region, written in pure]
+    results = state.b.emit(
+        "cond", [state.read(o) for o in (node.operands[0], *operands)], node.attrs, branches
+    )
+    _write_back(state, [operands[k] for k in targets], results[len(node.results) :])
     return results[: len(node.results)]
 
 
-def _scan(state: _State, node: Node, operands: list[Value], body: Graph, written: list[int]) -> Sequence[Value]:
-    ncon, ncar = node.attrs["num_consts"], node.attrs["num_carry"]
-    if any(k >= ncon + ncar for k in written):
-        raise UnsupportedError("writing into the items that a scan runs over; copy the item first", node.loc)
+def _while(state: _State, node: Node) -> Sequence[Value]:
+    test, body = node.regions
+    nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
+    tested, init = node.operands[:nc], [state.read(o) for o in node.operands[nc + nb :]]
+    bases = {state.env[o].base for o in tested}
+    operands, _, ((body, written),) = _unaliased(state, node.operands[nc : nc + nb], (body,), bases)
+    nb = len(operands)
+    targets = [k for k in written if k < nb]
+    extended = _moved(_with_outputs(body, written, targets), targets, nb, len(body.params))
+    pure_test, tested = _test(state, test, tested, [operands[k] for k in targets], node)
+    consts = [state.read(o) for k, o in enumerate(operands) if k not in targets]
+    carry = [*init, *(state.read(operands[k]) for k in targets)]
+    attrs = {"num_cond": len(tested), "num_body": len(consts)}
+    arguments = [*(state.read(o) for o in tested), *consts, *carry]
+    results = state.b.emit("while", arguments, attrs, (pure_test, extended))
+    _write_back(state, [operands[k] for k in targets], results[len(node.results) :])
+    return results[: len(node.results)]
+
+
+def _test(
+    state: _State, test: Graph, operands: Sequence[Value], targets: Sequence[Value], node: Node
+) -> tuple[Graph, list[Value]]:
+    """The condition of a while, pure, with a parameter more per target of the body's writes.
+
+    Operands that alias a target are read from its parameter, and left out of the operands.
+    """
+    carried = {state.env[t].base: Value(t.type, t.hint) for t in targets}
+    params, kept, prefix = [], [], []
+    for operand, param in zip(operands, test.params, strict=False):
+        alias = state.env[operand]
+        if alias.base in carried:
+            prefix += _views(alias, carried[alias.base], param)
+        else:
+            params.append(param)
+            kept.append(operand)
+    params += [*test.params[len(operands) :], *carried.values()]
+    pure, written = _functionalize(test.replace(params=tuple(params), nodes=(*prefix, *test.nodes)))
+    if written:
+        raise MutationError("the condition of a while loop cannot write to an array", node.loc)
+    return pure, kept
+
+
+def _loop(state: _State, node: Node, num_consts: int, num_carry: int) -> Sequence[Value]:
+    """scan and map: written constants become carries, written items further stacked results."""
+    init = [state.read(o) for o in node.operands[num_consts : num_consts + num_carry]]
+    items = node.operands[num_consts + num_carry :]
+    consts, _, ((body, written),) = _unaliased(state, node.operands[:num_consts], node.regions)
+    ncon = len(consts)
     targets = [k for k in written if k < ncon]
-    _check_aliases(state, node, targets)
-    extended = _with_outputs(body, written, targets)
-    # results: carry, then the written constants (carries from now on), then the stacked ones
-    num = len(body.outputs) - len(body.updates)
-    outs = extended.outputs
-    outs = (*outs[:ncar], *outs[num:], *outs[ncar:num])
-    extended = _moved(extended.replace(outputs=outs), targets, ncon, ncon + ncar)
-    stay = [k for k in range(ncon) if k not in targets]
-    arguments = [*(operands[k] for k in stay), *operands[ncon : ncon + ncar]]
-    arguments += [*(operands[k] for k in targets), *operands[ncon + ncar :]]
-    attrs = {**node.attrs, "num_consts": len(stay), "num_carry": ncar + len(targets)}
-    results = state.b.emit("scan", arguments, attrs, (extended,))
-    _write_back(state, [node.operands[k] for k in targets], results[ncar : ncar + len(targets)])
-    return [*results[:ncar], *results[ncar + len(targets) :]]
+    stacked = [k for k in written if k >= ncon + num_carry]
+    if targets and node.prim == "map":
+        raise MutationError("the lanes of a map cannot write to an array of the enclosing function", node.loc)
+    written_items = [items[k - ncon - num_carry] for k in stacked]
+    _check_items(state, node, [*consts, *items], [*(consts[k] for k in targets), *written_items])
+    body = _with_outputs(body, written, [*targets, *stacked])
+    num, outs = len(node.results), body.outputs
+    ends = num + len(targets)
+    outs = (*outs[:num_carry], *outs[num:ends], *outs[num_carry:num], *outs[ends:])
+    body = _moved(body.replace(outputs=outs), targets, ncon, ncon + num_carry)
+    stay = [state.read(o) for k, o in enumerate(consts) if k not in targets]
+    carry = [*init, *(state.read(consts[k]) for k in targets)]
+    attrs = {**node.attrs, "num_consts": len(stay)}
+    if node.prim == "scan":
+        attrs["num_carry"] = len(carry)
+    results = state.b.emit(node.prim, [*stay, *carry, *(state.read(o) for o in items)], attrs, (body,))
+    first, last = len(carry), len(results) - len(stacked)
+    _write_back(state, [consts[k] for k in targets], results[num_carry:first])
+    _write_back(state, written_items, results[last:])
+    return [*results[:num_carry], *results[first:last]]
 
 
-def _with_outputs(region: Graph, written: list[int], targets: Sequence[int]) -> Graph:
+def _check_items(state: _State, node: Node, operands: Sequence[Value], written: Sequence[Value]) -> None:
+    """What a loop runs over must not change under another name while it runs."""
+    bases = [state.env[o].base for o in operands]
+    for target in written:
+        if sum(base is state.env[target].base for base in bases) > 1:
+            raise UnsupportedError(
+                f"the body of this {node.prim} writes to an array that the loop runs over; "
+                "run over a copy of it, or index it in the body",
+                node.loc,
+            )
+
+
+def _unaliased(
+    state: _State, operands: Sequence[Value], regions: Sequence[Graph], shared: Collection[_Base] = ()
+) -> tuple[Sequence[Value], Sequence[Graph], list[tuple[Graph, list[int]]]]:
+    """Operands, regions and the pure regions with what they write, such that no written operand has an alias.
+
+    `operands` are those of the regions' first parameters. Aliases of one written piece of memory become one
+    operand, the whole of it, of which the regions take the views; so does an operand in `shared`.
+    """
+    while True:
+        pure = [_functionalize(region) for region in regions]
+        bases = [state.env[o].base for o in operands]
+        for k in _targets(pure, len(operands)):
+            base = bases[k]
+            group = [j for j, other in enumerate(bases) if other is base]
+            if len(group) > 1 or (base in shared and state.env[operands[k]].chain):
+                regions = [_on_base(state, region, operands, group) for region in regions]
+                operands = [base.root, *(o for j, o in enumerate(operands) if j not in group)]
+                break
+        else:
+            return operands, regions, pure
+
+
+def _on_base(state: _State, region: Graph, operands: Sequence[Value], group: Sequence[int]) -> Graph:
+    """The region with the parameters of a group of aliases replaced by one, the base, in front."""
+    root = state.env[operands[group[0]]].base.root
+    base = Value(root.type, root.hint)
+    views = [n for j in group for n in _views(state.env[operands[j]], base, region.params[j])]
+    params = (base, *(p for j, p in enumerate(region.params) if j not in group))
+    return region.replace(params=params, nodes=(*views, *region.nodes))
+
+
+def _views(alias: _Alias, source: Value, target: Value) -> list[Node]:
+    """Nodes that take the views of `alias` from `source`, the last of them defining `target`."""
+    if not alias.chain:
+        return [Node("view_reshape", (source,), {"shape": source.shape}, (), (target,))]
+    nodes = []
+    for view in alias.chain:
+        result = target if view is alias.chain[-1] else Value(view.result.type)
+        nodes.append(Node(view.prim, (source,), view.attrs, (), (result,), view.loc))
+        source = result
+    return nodes
+
+
+def _targets(pure: Sequence[tuple[Graph, list[int]]], count: int) -> list[int]:
+    """Which of the first `count` parameters any of the regions writes to."""
+    return sorted({k for _, written in pure for k in written if k < count})
+
+
+def _with_outputs(region: Graph, written: Sequence[int], targets: Sequence[int]) -> Graph:
     """The region without updates, giving the values that the `targets` among its parameters have at its end."""
     num = len(region.outputs) - len(written)
     finals = dict(zip(written, region.outputs[num:], strict=True))
@@ -226,22 +318,10 @@ def _with_outputs(region: Graph, written: list[int], targets: Sequence[int]) -> 
 
 
 def _moved(region: Graph, targets: Sequence[int], num_consts: int, end: int) -> Graph:
-    """The region with those of its first `num_consts` parameters that are in `targets` moved to position `end`."""
+    """The region with those of its first `num_consts` parameters that are in `targets` at position `end`."""
     p = region.params
     stay = [p[k] for k in range(num_consts) if k not in targets]
     return region.replace(params=(*stay, *p[num_consts:end], *(p[k] for k in targets), *p[end:]))
-
-
-def _check_aliases(state: _State, node: Node, targets: Sequence[int]) -> None:
-    """A written operand must not reach the region under a second name: its writes would not be seen there."""
-    bases = [state.env[o].base for o in node.operands]
-    for k in targets:
-        if any(bases[k] is other for j, other in enumerate(bases) if j != k):
-            raise UnsupportedError(
-                f"the body of this {node.prim} writes to an array that it also uses through another view; "
-                "use one of them in the body, and take views of it there",
-                node.loc,
-            )
 
 
 def _write_back(state: _State, targets: Sequence[Value], values: Sequence[Value]) -> None:

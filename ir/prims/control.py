@@ -15,10 +15,35 @@ from nufunc.ir.primitive import Primitive, register
 from nufunc.ir.types import BOOL, INT64, ArrayType
 
 
+def _check_form(
+    prim: str, count: int, types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]
+) -> None:
+    """So many regions, and counts of operands and items that can be."""
+    if len(regions) != count:
+        raise VerifyError(f"{prim} has {len(regions)} regions, not {count}")
+    counts = {
+        key: attrs[key]
+        for key in ("length", "num_cond", "num_body", "num_consts", "num_carry")
+        if key in attrs
+    }
+    if any(n < 0 for n in counts.values()) or sum(n for key, n in counts.items() if key != "length") > len(
+        types
+    ):
+        raise VerifyError(f"{prim} with {len(types)} operands cannot have {counts}")
+
+
 def _check_args(what: str, region: Graph, types: Sequence[ArrayType]) -> None:
     if tuple(types) != region.param_types:
-        got, want = ", ".join(map(str, types)), ", ".join(map(str, region.param_types))
-        raise VerifyError(f"{what} takes ({want}), but is given ({got})")
+        raise VerifyError(f"{what} takes {_shown(region.param_types)}, but is given {_shown(types)}")
+
+
+def _shown(types: Sequence[ArrayType]) -> str:
+    return f"({', '.join(map(str, types))})"
+
+
+def _own(arrays: Sequence[np.ndarray], region: Graph) -> list[np.ndarray]:
+    """Arrays to hand to a body as its carry: copies, where the body may write to them."""
+    return [a.copy() for a in arrays] if region.stage == "traced" else list(arrays)
 
 
 def _unstacked(types: Sequence[ArrayType], length: int, what: str) -> list[ArrayType]:
@@ -29,6 +54,8 @@ def _unstacked(types: Sequence[ArrayType], length: int, what: str) -> list[Array
 
 
 def _cond_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]) -> tuple[ArrayType, ...]:
+    if not types:
+        raise VerifyError("cond takes an index and the branches' arguments")
     if types[0] not in (ArrayType((), BOOL), ArrayType((), INT64)):
         raise VerifyError(f"cond takes a b1[] or i64[] index, not {types[0]}")
     if not regions or (types[0].dtype == BOOL and len(regions) != 2):
@@ -36,13 +63,14 @@ def _cond_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Grap
     for region in regions:
         _check_args("a branch of cond", region, types[1:])
         if region.output_types != regions[0].output_types:
-            raise VerifyError(
-                f"branches of cond differ in their results: {regions[0].output_types} and {region.output_types}"
-            )
+            first, other = _shown(regions[0].output_types), _shown(region.output_types)
+            raise VerifyError(f"branches of cond differ in their results: {first} and {other}")
     return regions[0].output_types
 
 
-def _cond_evaluate(args: Sequence[np.ndarray], attrs: Attrs, regions: Sequence[Graph]) -> Sequence[np.ndarray]:
+def _cond_evaluate(
+    args: Sequence[np.ndarray], attrs: Attrs, regions: Sequence[Graph]
+) -> Sequence[np.ndarray]:
     from nufunc.ir.interpret import run
 
     index = min(max(int(args[0]), 0), len(regions) - 1)
@@ -50,56 +78,67 @@ def _cond_evaluate(args: Sequence[np.ndarray], attrs: Attrs, regions: Sequence[G
 
 
 def _while_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]) -> tuple[ArrayType, ...]:
+    _check_form("while", 2, types, attrs, regions)
     cond, body = regions
     nc, nb = attrs["num_cond"], attrs["num_body"]
     carry = tuple(types[nc + nb :])
     _check_args("the condition of while", cond, [*types[:nc], *carry])
     _check_args("the body of while", body, [*types[nc : nc + nb], *carry])
     if cond.output_types != (ArrayType((), BOOL),):
-        raise VerifyError(f"the condition of while gives {cond.output_types}, not b1[]")
+        raise VerifyError(f"the condition of while gives {_shown(cond.output_types)}, not (b1[])")
     if body.output_types != carry:
-        raise VerifyError(f"the body of while changes the carry's types from {carry} to {body.output_types}")
+        raise VerifyError(
+            f"the body of while changes the carry's types from {_shown(carry)} to {_shown(body.output_types)}"
+        )
     return carry
 
 
-def _while_evaluate(args: Sequence[np.ndarray], attrs: Attrs, regions: Sequence[Graph]) -> Sequence[np.ndarray]:
+def _while_evaluate(
+    args: Sequence[np.ndarray], attrs: Attrs, regions: Sequence[Graph]
+) -> Sequence[np.ndarray]:
     from nufunc.ir.interpret import run
 
     cond, body = regions
     nc, nb = attrs["num_cond"], attrs["num_body"]
-    cond_consts, body_consts, carry = args[:nc], args[nc : nc + nb], list(args[nc + nb :])
+    cond_consts, body_consts, carry = args[:nc], args[nc : nc + nb], _own(args[nc + nb :], body)
     while run(cond, [*cond_consts, *carry])[0]:
-        carry = run(body, [*body_consts, *carry])
+        carry = _own(run(body, [*body_consts, *carry]), body)
     return carry
 
 
 def _scan_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]) -> tuple[ArrayType, ...]:
+    _check_form("scan", 1, types, attrs, regions)
     (body,) = regions
     length, ncon, ncar = attrs["length"], attrs["num_consts"], attrs["num_carry"]
     carry = tuple(types[ncon : ncon + ncar])
     xs = _unstacked(types[ncon + ncar :], length, "scan")
     _check_args("the body of scan", body, [*types[:ncon], *carry, *xs])
     if body.output_types[:ncar] != carry:
-        raise VerifyError(f"the body of scan changes the carry's types from {carry} to {body.output_types[:ncar]}")
+        raise VerifyError(
+            f"the body of scan changes the carry's types from {_shown(carry)} to {_shown(body.output_types[:ncar])}"
+        )
     return (*carry, *(t.batched(length) for t in body.output_types[ncar:]))
 
 
-def _scan_evaluate(args: Sequence[np.ndarray], attrs: Attrs, regions: Sequence[Graph]) -> Sequence[np.ndarray]:
+def _scan_evaluate(
+    args: Sequence[np.ndarray], attrs: Attrs, regions: Sequence[Graph]
+) -> Sequence[np.ndarray]:
     from nufunc.ir.interpret import run
 
     (body,) = regions
     length, ncon, ncar = attrs["length"], attrs["num_consts"], attrs["num_carry"]
-    consts, carry, xs = args[:ncon], list(args[ncon : ncon + ncar]), args[ncon + ncar :]
+    consts, carry, xs = args[:ncon], _own(args[ncon : ncon + ncar], body), args[ncon + ncar :]
     ys = [np.empty((length, *t.shape), t.dtype) for t in body.output_types[ncar:]]
     for i in range(length - 1, -1, -1) if attrs["reverse"] else range(length):
         out = run(body, [*consts, *carry, *(x[i] for x in xs)])
-        carry = out[:ncar]
+        carry = _own(out[:ncar], body)
         for stack, y in zip(ys, out[ncar:], strict=True):
             stack[i] = y
     return [*carry, *ys]
 
 
 def _map_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]) -> tuple[ArrayType, ...]:
+    _check_form("map", 1, types, attrs, regions)
     (body,) = regions
     length, ncon = attrs["length"], attrs["num_consts"]
     _check_args("the body of map", body, [*types[:ncon], *_unstacked(types[ncon:], length, "map")])

@@ -220,7 +220,7 @@ class _Emitter:
             if inst.op == "running":
                 number = inst.attrs["accumulator"]
                 ran.add(number)
-                value = self.pair(self.operand(inst.args[0]))
+                value = self.pair(self.operand(inst.args[0], self.lanes))
                 self.running[number] = self.combine(accs[number], self.running[number], value)
                 self.define(inst, self.unpaired(self.running[number]))
                 continue

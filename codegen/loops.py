@@ -165,12 +165,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class Buffer:
-    """One array that a nest reads or writes, as a flat sequence."""
+    """One array that a nest reads or writes, as a flat sequence. A `scratch` one holds a row between two phases: whoever
+    runs the nest provides the memory, whose contents nobody reads afterwards."""
 
     name: str
     dtype: np.dtype
     size: int
     written: bool = False
+    scratch: bool = False
 
 
 @dataclass(frozen=True)
@@ -327,6 +329,8 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
     item = item or max([i.dtype.itemsize for i in insts if i.op in ("load", "store")] or [8])
     width = max(1, vector_bytes // item)
     outer = [(_outer_cost(nest, a, width), k, a) for k, a in enumerate(nest.axes) if a.kind == "parallel"]
+    if any(b.scratch for b in nest.buffers):  # it holds one row, not one per lane
+        outer = []
     inner = [(_inner_choice(nest, p, width)) for p in nest.phases]
     inner_cost = sum(cost for cost, _ in inner)
     best = min(outer, key=lambda t: (t[0], -t[1]), default=None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.loops import Accumulator, Affine, AxisKind, Axis, Buffer, Inst, LoopNest, Phase
+from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, Inst, LoopNest, Phase, op_cost
 from nufunc.ir import primitive
 from nufunc.ir.errors import Location, UnsupportedError, VerifyError
 from nufunc.ir.graph import Graph, Node, Value
@@ -24,6 +24,7 @@ REDUCTIONS = {
     "reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum",
     "reduce_and": "bit_and", "reduce_or": "bit_or", "argmax": "argmax", "argmin": "argmin",
 }  # fmt: skip
+_KEPT_COST, _KEPT_ROW = 4, 16  # from which cost, and length of rows, a value is kept from phase to phase
 ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
 
 
@@ -87,6 +88,8 @@ class _NestBuilder:
         self.next_id = 0
         self.levels: dict[Value, int] = {}
         self.accumulators: list[Accumulator] = []
+        self.done: list[tuple[Index, Affine]] = []  # of each phase built: its full index, and its position in the row
+        self.rows: dict[Value, int] = {}  # values kept between phases -> scratch buffer
 
     # -- instructions
 
@@ -147,7 +150,7 @@ class _NestBuilder:
         kept = [k for k in range(len(full)) if k not in reduced]
         outer, outer_index = self.axes([full[k] for k in kept], "i", ["parallel"] * len(kept))
         last = max(level.values(), default=0)
-        phases = []
+        self.phases: list[tuple[list[Axis], list[Inst], list[Accumulator]]] = []
         for p in range(last + 1):
             self.body, self.accumulators = [], []
             reducing = [n for n in reduce_nodes if self.level(n.operands[0]) == p]
@@ -165,6 +168,9 @@ class _NestBuilder:
                     i = inner_index[position]
                     index[k] = i * -1 + (full[k] - 1) if reverse else i
             self.full_index, self.outer_index = tuple(index), outer_index
+            row = [k for k in range(len(full)) if k in reduced]
+            self.row_address = self.linear([index[k] for k in row], [full[k] for k in row])
+            self.row_size = math.prod(full[k] for k in row)
             for node in reducing:
                 self._reduce(node, full)
             for k in stored:
@@ -172,16 +178,16 @@ class _NestBuilder:
                 where = outer_index if reduced and not serial and len(value.shape) == len(kept) else self.full_index
                 self.store(k, self.at(value, where, None), self.linear(where, value.shape))
             if inner and any(a.extent == 0 for a in inner):
-                inner, accs = [], tuple(self.accumulators)
-                self._empty(accs)
-                phases.append(Phase((), tuple(self.body)))
-            else:
-                phases.append(Phase(tuple(inner), tuple(self.body), tuple(self.accumulators)))
-        return LoopNest(self.name, tuple(self.buffers), tuple(outer), tuple(phases))
+                self._empty(self.accumulators)
+                inner, self.accumulators = [], []
+            self.phases.append((inner, self.body, self.accumulators))
+            self.done.append((self.full_index, self.row_address))
+        phases = tuple(Phase(tuple(axes), tuple(body), tuple(accs)) for axes, body, accs in self.phases)
+        return LoopNest(self.name, tuple(self.buffers), tuple(outer), phases)
 
     def _empty(self, accumulators: Sequence[Accumulator]) -> None:
         """Reductions over nothing: their results are the identities."""
-        self.body = [
+        self.body[:] = [
             Inst(a.id, "const", (), a.dtype, {"value": np.dtype(a.dtype).type(a.init + 0).item()})
             for a in accumulators
         ]
@@ -238,8 +244,35 @@ class _NestBuilder:
         """The id of `value[index]`; computed only where `guard` holds."""
         key = (value, index, guard)
         if key not in self.memo:
-            self.memo[key] = self._at(value, index, guard)
+            kept = self._kept(value) if self.done and guard is None and index == self.full_index else None
+            self.memo[key] = self._at(value, index, guard) if kept is None else kept
         return self.memo[key]
+
+    def _kept(self, value: Value) -> int | None:
+        """A dear value that an earlier phase has computed at this point: read back from the output where it was stored,
+        or from a row of scratch memory; None where it is to be computed."""
+        node = self.producers.get(value)
+        if node is None or op_cost(node.prim) < _KEPT_COST or self.row_size < _KEPT_ROW:
+            return None
+        earlier = next((p for p, (index, _) in enumerate(self.done) if (value, index, None) in self.memo), None)
+        if earlier is None or not self.phases[earlier][0]:
+            return None
+        if value in self.region.outputs:
+            buffer, address = self.outputs[self.region.outputs.index(value)], self.linear(self.full_index, value.shape)
+        else:
+            address = self.row_address
+            if value not in self.rows:
+                self.rows[value] = len(self.buffers)
+                self.buffers.append(Buffer(f"row{len(self.rows)}", value.dtype, self.row_size, True, True))
+                index, place = self.done[earlier]
+                self._store_in(earlier, self.memo[(value, index, None)], self.rows[value], place)
+            buffer = self.rows[value]
+        return self.emit("load", (), value.dtype, buffer=buffer, index=address)
+
+    def _store_in(self, phase: int, value: int, buffer: int, address: Affine) -> None:
+        body = self.phases[phase][1]
+        body.append(Inst(self.next_id, "store", (value,), self.dtypes[value], {"mode": "set"}, buffer, address))
+        self.next_id += 1
 
     def _at(self, value: Value, index: Index, guard: int | None) -> int:
         if value in self.input_number:

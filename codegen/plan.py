@@ -143,12 +143,13 @@ class Plan:
     def nest(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
         """Call the function of a nest, emitted once for equal nests."""
         nest = schedule(nest, self.vector_bytes)
+        rows = [self.alloca(b.size * b.dtype.itemsize, 64) for b in nest.buffers if b.scratch]
         key = str(nest)
         if key not in self.functions:
             self.nests.append(nest)
             symbol = f"{self.function.name}.{nest.name}.{len(self.functions)}"
             self.functions[key] = emit_nest(self.module, nest, self.has_fma, symbol)
-        self.b.call(self.functions[key], [*pointers, self.error])
+        self.b.call(self.functions[key], [*pointers, *rows, self.error])
         if any(i.op == "check" for p in nest.phases for i in p.body):
             self.check_error()
 

@@ -7,6 +7,10 @@ nodes belong to no group: they are index maps, copied into every region that rea
 elementwise nodes that are cheap to compute again or that only one reader reads at other indices. A value that a group
 computes is stored if something outside reads it. Merging keeps the graph of groups acyclic.
 
+Row programs: where a group reduces the last axes and these are short, its results may be used again in the group, by
+elementwise nodes of the rows' shape and, broadcast along the rows, by nodes of the full space (softmax, layer norm). The
+group then goes through each row several times, while it is in the cache.
+
 Kinds of fused nodes: "loop" (elementwise), "reduce", "scan" (cumulative), "copy" (a layout that must stand in memory), "view" (a
 layout that its readers can express by strides: reshapes, and operands of dot), "assemble" (concat, update, scatter).
 """
@@ -31,6 +35,7 @@ _CHEAP = frozenset(
 _CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
 _LARGEST = 96  # members of a group; beyond, registers spill and compile time grows faster than the gain
 _SMALL = 64  # elements up to which unrelated groups of one space are merged
+_ROW = 4096  # elements of a row up to which what follows its reductions stays with them
 _STRIDED = ("reshape", "transpose", "slice", "broadcast")
 
 
@@ -76,6 +81,18 @@ def splits_only(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     return not rest
 
 
+def _read_through(node: Node, index: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """The operand's index in terms of the result's, for broadcasts and reshapes; None is an index of an axis of one, and
+    stands also for all that a reshape does beyond moving such axes."""
+    x = node.operands[0]
+    if node.prim == "broadcast":
+        return tuple(None if x.shape[k] == 1 else index[dim] for k, dim in enumerate(node.attrs["dims"]))
+    moved = [k for n, k in zip(node.result.shape, index) if n != 1]
+    if [n for n in x.shape if n != 1] != [n for n in node.result.shape if n != 1]:
+        return (None,) * x.ndim
+    return tuple(None if n == 1 else moved.pop(0) for n in x.shape)
+
+
 class _Fusion:
     def __init__(self, graph: Graph, reasons: list[str]) -> None:
         self.graph, self.reasons = graph, reasons
@@ -91,6 +108,7 @@ class _Fusion:
         self.readers: dict[Value, list[_Unit]] = {}
         self.cost: dict[Value, int] = {}
         self.absorbed: set[Node] = set()
+        self.of_rows: set[Node] = set()  # reductions, and what groups compute of their results alone
         self._leaves: dict[Value, list[tuple[Value, bool]]] = {}
 
     # -- what is never stored
@@ -278,6 +296,8 @@ class _Fusion:
             self._add(unit, node)
         if axes is not None:
             unit.kind, unit.axes = kind, axes
+        if axes is not None or unit.space != space:
+            self.of_rows.add(node)
         for leaf, same in sources:
             self._read(unit, leaf, same)
 
@@ -304,7 +324,8 @@ class _Fusion:
         sources: list[tuple[Value, bool]],
     ) -> str:  # fmt: skip
         """Why `node` cannot join `unit`; empty if it can."""
-        if unit.space != space:
+        after_rows = unit.space != space
+        if after_rows and not (axes is None and self._is_of_rows(unit, node, space)):
             return f"its space is {space}, not {unit.space}"
         if unit.kind == "scan" or (kind == "scan" and unit.axes is not None):
             return "a cumulative operation ends a group"
@@ -318,13 +339,52 @@ class _Fusion:
                 continue
             source = self.unit_of[producer]
             if source is unit:
-                if self.kind(producer) == "reduce":
-                    return f"it reads the result of {producer.prim}"
+                if producer in self.of_rows and not after_rows:
+                    if not self._along_rows(unit, node, leaf):
+                        return f"it reads the result of {producer.prim}"
+                    continue
+                if after_rows and not (producer in self.of_rows and same):
+                    return f"it reads {producer.prim} of the whole space"
                 if not same and not self.is_trivial(leaf):
                     return f"it reads {producer.prim} at other indices"
             elif self._reaches(source, unit):
                 return "a value between them is computed elsewhere"
         return ""
+
+    def _short_rows(self, unit: _Unit) -> bool:
+        """Whether a group reduces its last axes, and rows are short enough to go through again."""
+        if unit.kind != "reduce" or unit.space is None or unit.axes is None:
+            return False
+        rank, count = len(unit.space), len(unit.axes)
+        if unit.axes != tuple(range(rank - count, rank)):
+            return False
+        return math.prod(unit.space[rank - count :]) <= _ROW
+
+    def _is_of_rows(self, unit: _Unit, node: Node, space: tuple[int, ...]) -> bool:
+        """Whether a node has the shape of a group's reductions and reads one."""
+        if not self._short_rows(unit) or space != unit.space[: len(unit.space) - len(unit.axes)]:
+            return False
+        return any(self.producers.get(leaf) in self.of_rows for o in node.operands for leaf, _ in self.leaves(o))
+
+    def _along_rows(self, unit: _Unit, node: Node, leaf: Value) -> bool:
+        """Whether `node` reads a value of the rows of its group only broadcast along the rows."""
+        if not self._short_rows(unit):
+            return False
+        kept = tuple(range(len(unit.space) - len(unit.axes)))
+        for operand in node.operands:
+            if any(found is leaf for found, _ in self.leaves(operand)):
+                index: tuple[int | None, ...] = tuple(range(operand.ndim))
+                value = operand
+                while value is not leaf:
+                    inner = self.producers[value]
+                    if inner.prim not in ("broadcast", "reshape"):
+                        return False
+                    index = _read_through(inner, index)
+                    value = inner.operands[0]
+                wanted = tuple(None if unit.space[k] == 1 else k for k in kept)
+                if tuple(None if leaf.shape[p] == 1 else k for p, k in enumerate(index)) != wanted:
+                    return False
+        return True
 
     def _note(self, unit: _Unit, node: Node, why: str) -> None:
         names = ", ".join(dict.fromkeys(n.prim for n in unit.members[:4]))
@@ -355,7 +415,7 @@ class _Fusion:
             if self._reaches(reader, source, skip_direct=True):
                 return False
             for value, same in reader.sources.get(source, ()):
-                if self.kind(self.producers[value]) == "reduce" or not (same or self.is_trivial(value)):
+                if self.producers[value] in self.of_rows or not (same or self.is_trivial(value)):
                     return False
         return True
 

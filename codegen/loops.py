@@ -234,7 +234,7 @@ def levels(nest: LoopNest, phase: Phase, known: dict[int, int]) -> dict[int, int
                 level = max(level, position[key])
         for arg in inst.uses():
             level = max(level, known[arg])
-        if inst.op == "store" and phase.axes and inst.attrs.get("mode") == "add":
+        if inst.op == "store" and inst.attrs.get("mode") == "add":
             level = innermost
         known[inst.id] = level
     for acc in phase.accumulators:

@@ -1,1 +1,1 @@
-"""Graph to graph: functionalize, jvp, linearize, transpose, vmap, simplify, fuse; none changes its argument."""
+"""Graph to graph: functionalize, jvp, linearize, transpose, vmap, simplify, fuse; none changes its input."""

@@ -7,8 +7,8 @@ nodes belong to no group: they are index maps, copied into every region that rea
 elementwise nodes that are cheap to compute again or that only one reader reads at other indices. A value that a group
 computes is stored if something outside reads it. Merging keeps the graph of groups acyclic.
 
-Row programs: where a group reduces the last axes and these are short, its results may be used again in the group, by
-elementwise nodes of the rows' shape and, broadcast along the rows, by nodes of the full space (softmax, layer norm). The
+Row programs: elementwise nodes of the results of a group's reductions join it. Where a group reduces the last axes and these
+are short, so do nodes of the full space that read such values broadcast along the rows (softmax, layer norm); the
 group then goes through each row several times, while it is in the cache.
 
 Kinds of fused nodes: "loop" (elementwise), "reduce", "scan" (cumulative), "copy" (a layout that must stand in memory), "view" (a
@@ -362,7 +362,9 @@ class _Fusion:
 
     def _is_of_rows(self, unit: _Unit, node: Node, space: tuple[int, ...]) -> bool:
         """Whether a node has the shape of a group's reductions and reads one."""
-        if not self._short_rows(unit) or space != unit.space[: len(unit.space) - len(unit.axes)]:
+        if unit.kind != "reduce" or unit.space is None or unit.axes is None:
+            return False
+        if space != tuple(n for k, n in enumerate(unit.space) if k not in unit.axes):
             return False
         return any(self.producers.get(leaf) in self.of_rows for o in node.operands for leaf, _ in self.leaves(o))
 

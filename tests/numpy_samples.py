@@ -537,10 +537,12 @@ def _linear_algebra() -> Iterator[Sample]:
 
 def _indexing() -> Iterator[Sample]:
     keys: dict[str, Any] = {
-        "1": 1, "-1": -1, "1, 2": (1, 2), "1:": slice(1, None), "::-1": slice(None, None, -1), "::2, 1": (slice(None, None, 2), 1),
+        "1": 1, "-1": -1, "1, 2": (1, 2), "1:": slice(1, None), "::-1": slice(None, None, -1),
+        "::2, 1": (slice(None, None, 2), 1),
         "..., 0": (Ellipsis, 0), "None": None, ":, None, 1:3": (slice(None), None, slice(1, 3)),
         "...": Ellipsis, "()": (),
-        "5:1": slice(5, 1), "-2::-1, ::3": (slice(-2, None, -1), slice(None, None, 3)), "0, ...": (0, Ellipsis),
+        "5:1": slice(5, 1), "-2::-1, ::3": (slice(-2, None, -1), slice(None, None, 3)), "0, ...": (0,
+        Ellipsis),
         "1, 2, ...": (1, 2, Ellipsis), "10:": slice(10, None), "3:0:-2": (slice(None), slice(3, 0, -2)),
     }  # fmt: skip
     for shown, key in keys.items():
@@ -550,7 +552,8 @@ def _indexing() -> Iterator[Sample]:
     fancy: dict[str, Callable[[Any], Any]] = {
         "[0, 2, 0]": lambda np: [0, 2, 0], "[[0, 1], [2, -1]]": lambda np: np.array([[0, 1], [2, -1]]),
         "[0, 1], [1, -1]": lambda np: ([0, 1], [1, -1]), ":, [1, 3]": lambda np: (slice(None), [1, 3]),
-        "1, [0, 2]": lambda np: (1, [0, 2]), "[0, 2], 1": lambda np: ([0, 2], 1), "[[0], [2]], [1, 3]": lambda np: ([[0], [2]], [1, 3]),
+        "1, [0, 2]": lambda np: (1, [0, 2]), "[0, 2], 1": lambda np: ([0, 2], 1),
+        "[[0], [2]], [1, 3]": lambda np: ([[0], [2]], [1, 3]),
         "[0, 2], 1:": lambda np: ([0, 2], slice(1, None)), "None, [0, 1]": lambda np: (None, [0, 1]),
         "[]": lambda np: [], "..., [1, 2]": lambda np: (Ellipsis, [1, 2]),
     }  # fmt: skip
@@ -558,10 +561,14 @@ def _indexing() -> Iterator[Sample]:
         yield Sample(f"x[{shown}]", lambda np, x, make=make: x[make(np)], (F,))
         yield Sample(f"x[{shown}] = y", lambda np, x, make=make: _set(x, make(np), 2.5), (F,))
     cube: dict[str, Any] = {
-        "[0, 1], :, [1, 2]": ([0, 1], slice(None), [1, 2]), ":, [0, 2], [1, 2]": (slice(None), [0, 2], [1, 2]),
-        "0, :, [1, 2]": (0, slice(None), [1, 2]), "0, [1, 2]": (0, [1, 2]), ":, 1, [1, 2]": (slice(None), 1, [1, 2]),
-        "[0, 1], None, [1, 2]": ([0, 1], None, [1, 2]), ":, :, [[0, 1], [2, 3]]": (slice(None), slice(None), [[0, 1], [2, 3]]),
-        "[0, 1], ..., 2": ([0, 1], Ellipsis, 2), "1:, [0, 2], ::2": (slice(1, None), [0, 2], slice(None, None, 2)),
+        "[0, 1], :, [1, 2]": ([0, 1], slice(None), [1, 2]), ":, [0, 2], [1, 2]": (slice(None), [0, 2], [1,
+        2]),
+        "0, :, [1, 2]": (0, slice(None), [1, 2]), "0, [1, 2]": (0, [1, 2]), ":, 1, [1, 2]": (slice(None), 1,
+        [1, 2]),
+        "[0, 1], None, [1, 2]": ([0, 1], None, [1, 2]), ":, :, [[0, 1], [2, 3]]": (slice(None), slice(None),
+        [[0, 1], [2, 3]]),
+        "[0, 1], ..., 2": ([0, 1], Ellipsis, 2), "1:, [0, 2], ::2": (slice(1, None), [0, 2], slice(None,
+        None, 2)),
     }  # fmt: skip
     for shown, key in cube.items():
         yield Sample(f"cube[{shown}]", lambda np, x, key=key: x[key], (CUBE,))
@@ -574,8 +581,10 @@ def _indexing() -> Iterator[Sample]:
     traced: dict[str, Callable[..., Any]] = {
         "i": lambda i, k: i, "i, 1": lambda i, k: (i, 1), "1, i": lambda i, k: (1, i), ":, i": lambda i,
         k: (slice(None), i),
-        "i, k": lambda i, k: (i, k), "i, ...": lambda i, k: (i, Ellipsis), "i - 1": lambda i, k: i - 1, "i, 1:3": lambda i, k: (i, slice(1, 3)),
-        "i - 1 : i + 1": lambda i, k: slice(i - 1, i + 1), "1, i - 1 : i + 1": lambda i, k: (1, slice(i - 1, i + 1)),
+        "i, k": lambda i, k: (i, k), "i, ...": lambda i, k: (i, Ellipsis), "i - 1": lambda i, k: i - 1,
+        "i, 1:3": lambda i, k: (i, slice(1, 3)),
+        "i - 1 : i + 1": lambda i, k: slice(i - 1, i + 1), "1, i - 1 : i + 1": lambda i, k: (1, slice(i - 1,
+        i + 1)),
         "k, i - 2 : i": lambda i, k: (k, slice(i - 2, i)), "i, [0, 2]": lambda i, k: (i, [0, 2]),
         "i - 2 : i, k + 1 : k + 4": lambda i, k: (slice(i - 2, i), slice(k + 1, k + 4)),
     }  # fmt: skip

@@ -292,9 +292,12 @@ def test_unsupported_functions_of_static_values_become_constants() -> None:
 def test_numpys_protocols_reach_the_traced_functions() -> None:
     def through_numpy(_: Any, x: Any) -> Any:
         return (
-            np.sin(x), np.add.reduce(x), np.add.outer(x[0], x[0]), np.sum(x, axis=0), np.concatenate([x, x]), np.linalg.norm(x),
-            np.where(x > 0, x, 0.0), np.einsum("ij,kj->ik", x, x), np.amax(x), np.float64(2) * x, np.mean(x, keepdims=True),
-            np.cumsum(x, axis=1), np.maximum.accumulate(x, axis=1), np.zeros_like(x), np.reshape(x, -1), np.clip(x, 0, 1),
+            np.sin(x), np.add.reduce(x), np.add.outer(x[0], x[0]), np.sum(x, axis=0), np.concatenate([x, x]),
+            np.linalg.norm(x),
+            np.where(x > 0, x, 0.0), np.einsum("ij,kj->ik", x, x), np.amax(x), np.float64(2) * x, np.mean(x,
+            keepdims=True),
+            np.cumsum(x, axis=1), np.maximum.accumulate(x, axis=1), np.zeros_like(x), np.reshape(x, -1),
+            np.clip(x, 0, 1),
         )  # fmt: skip
 
     for a, w in zip(run(through_numpy, X), expected(through_numpy, X), strict=True):

@@ -79,7 +79,7 @@ class Array(Operators):
         self.via = via
         self.root: Root = Root() if base is None else base.root
         self.dynamic: bool = isinstance(via, DynamicView) or (base is not None and base.dynamic)
-        self.readonly = readonly or ("" if base is None else base.readonly)
+        self.readonly: str = readonly or ("" if base is None else base.readonly)
         self._constant = constant
         self.key: Any = None  # for the view x[key]: the key, so that x[key] += y stores once
         self.affine: tuple[Array, int, int] | None = None  # for an int scalar: origin * scale + offset
@@ -239,7 +239,7 @@ class Array(Operators):
     def tobytes(self, order: str = "C") -> NoReturn:
         self._refuse("x.tobytes()", "return the array and convert it outside")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __copy__(self) -> Array:
         return self.copy()

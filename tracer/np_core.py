@@ -160,13 +160,14 @@ def weak_type(x: Any) -> Any:
     if type(x) is Array:
         if not x.weak:
             return x.dtype
-        return {"b": np.dtype(bool), "i": int, "u": int, "f": float, "c": complex}[x.dtype.kind]
+        return _WEAK[x.dtype.kind]
     if isinstance(x, np.generic):
         return x.dtype
     return np.dtype(bool) if isinstance(x, bool) else type(x)
 
 
-_ZEROS = {int: 0, float: 0.0, complex: 0j}
+_WEAK: dict[str, Any] = {"b": np.dtype(bool), "i": int, "u": int, "f": float, "c": complex}
+_ZEROS: dict[Any, Any] = {int: 0, float: 0.0, complex: 0j}
 
 
 def result_dtype(*operands: Any) -> np.dtype:
@@ -192,9 +193,9 @@ def checked(dtype: np.dtype) -> np.dtype:
 def _resolve(ufunc: np.ufunc, kinds: tuple[Any, ...], dtype: np.dtype | None) -> tuple[np.dtype, ...]:
     wanted = (*kinds, *(None,) * ufunc.nout)
     if dtype is None:
-        return ufunc.resolve_dtypes(wanted)  # type: ignore[return-value]
+        return ufunc.resolve_dtypes(wanted)
     signature = (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
-    return ufunc.resolve_dtypes(wanted, signature=signature)  # type: ignore[return-value]
+    return ufunc.resolve_dtypes(wanted, signature=signature)
 
 
 def resolve_dtypes(ufunc: np.ufunc, operands: Sequence[Any], dtype: Any = None) -> tuple[np.dtype, ...]:
@@ -239,10 +240,8 @@ def operand_value(b: Builder, trace: Trace, x: Any, dtype: np.dtype, shape: tupl
 def elementwise_strides(shape: tuple[int, ...], operands: Sequence[Any]) -> Strides | None:
     """Memory order of an elementwise result."""
     arrays = [x for x in operands if type(x) is Array and x.shape]
-    if all(x.strides_ is None for x in arrays) and any(x.shape == shape for x in arrays):
-        if all(x.shape == shape for x in arrays):
-            return None
-    if all(x.strides_ is None for x in arrays) and all(x.ndim < 2 for x in arrays):
+    plain = all(x.strides_ is None for x in arrays)
+    if plain and (all(x.shape == shape for x in arrays) or all(x.ndim < 2 for x in arrays)):
         return None
     return result_strides(shape, [broadcast_strides(x.shape, x.strides_, shape) for x in arrays])
 

@@ -35,10 +35,16 @@ from nufunc.tracer.trace import require
 
 
 def array(
-    object: Any, dtype: Any = None, *, copy: Any = True, order: str = "K", subok: bool = False,
+    object: Any,
+    dtype: Any = None,
+    *,
+    copy: Any = True,
+    order: str = "K",
+    subok: bool = False,
     ndmin: int = 0,
-    ndmax: int = 0, like: Any = None,
-) -> Array:  # fmt: skip
+    ndmax: int = 0,
+    like: Any = None,
+) -> Array:
     """numpy.array: a fresh array; nested lists may hold traced values."""
     wanted = None if dtype is None else check_dtype(dtype)
     result = _from_object(object, wanted, fresh=copy is not False and copy is not None)
@@ -295,9 +301,16 @@ def arange(*args: Any, dtype: Any = None, device: Any = None, like: Any = None, 
 
 
 def linspace(
-    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0,
-    *, device: Any = None,
-) -> Any:  # fmt: skip
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    retstep: bool = False,
+    dtype: Any = None,
+    axis: int = 0,
+    *,
+    device: Any = None,
+) -> Any:
     """numpy.linspace; the ends may be traced."""
     from nufunc.tracer import np_namespace
 
@@ -449,8 +462,10 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    array, asarray, asanyarray, ascontiguousarray, asarray_chkfinite, copy, astype, zeros, ones, empty, full, zeros_like,
-    ones_like, empty_like, full_like, arange, linspace, eye, identity, tri, tril, triu, diag, diagflat, meshgrid,
+    array, asarray, asanyarray, ascontiguousarray, asarray_chkfinite, copy, astype, zeros, ones, empty, full,
+    zeros_like,
+    ones_like, empty_like, full_like, arange, linspace, eye, identity, tri, tril, triu, diag, diagflat,
+    meshgrid,
     fromfunction, indices, vander,
 )  # fmt: skip
 

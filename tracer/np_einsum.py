@@ -172,7 +172,7 @@ def _contract_all(terms: list[Term], output: set[str]) -> Term:
             i, j = 0, 1
         else:
             i, j = min(
-                itertools.combinations(range(len(terms)), 2), key=lambda pair: _cost(terms, *pair, output)
+                itertools.combinations(range(len(terms)), 2), key=lambda pair: _cost(terms, pair, output)
             )
         y, x = terms.pop(j), terms.pop(i)
         needed = output.union(*[labels for _, labels in terms])
@@ -180,9 +180,10 @@ def _contract_all(terms: list[Term], output: set[str]) -> Term:
     return _summed(terms[0], output)
 
 
-def _cost(terms: list[Term], i: int, j: int, output: set[str]) -> tuple[int, int]:
+def _cost(terms: list[Term], pair: tuple[int, int], output: set[str]) -> tuple[int, int]:
     """The size of the result less the sizes of the operands, then the work."""
-    needed = output.union(*[labels for k, (_, labels) in enumerate(terms) if k not in (i, j)])
+    i, j = pair
+    needed = output.union(*[labels for k, (_, labels) in enumerate(terms) if k not in pair])
     extents = {label: n for value, labels in (terms[i], terms[j]) for label, n in zip(labels, value.shape)}
     result = math.prod(n for label, n in extents.items() if label in needed)
     operands = math.prod(terms[i][0].shape) + math.prod(terms[j][0].shape)

@@ -142,8 +142,9 @@ def _window_item(part: slice, extent: int, axis: int) -> Item:
     """
     ends = [_affine(bound) for bound in (part.start, part.stop)]
     step = 1 if part.step is None else operator.index(part.step)
-    if step > 0 and ends[0] is not None and ends[1] is not None:
-        (origin, scale, low), (other, other_scale, high) = ends
+    first, last = ends
+    if step > 0 and first is not None and last is not None:
+        (origin, scale, low), (other, other_scale, high) = first, last
         if origin is other and scale == other_scale:
             size = len(range(low, high, step))
             return Item("window", (part.start, size, step), axis, size)

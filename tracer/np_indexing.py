@@ -340,9 +340,15 @@ def setitem(x: Array, key: Any, value: Any) -> None:
 
 
 def scatter(
-    y: Array, axes: tuple[int, ...], indices: list[Value], positions: list[int], lead: tuple[int, ...], inside: bool,
-    value: Any, prim: str,
-) -> Value:  # fmt: skip
+    y: Array,
+    axes: tuple[int, ...],
+    indices: list[Value],
+    positions: list[int],
+    lead: tuple[int, ...],
+    inside: bool,
+    value: Any,
+    prim: str,
+) -> Value:
     """The whole of y with `value` stored or added at indices; `positions` are the places of the index
     axes.
     """

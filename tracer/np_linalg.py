@@ -161,7 +161,8 @@ def kron(a: Any, b: Any) -> Array:
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Array:
-    from nufunc.tracer.np_shape import moveaxis, stack
+    from nufunc.tracer.np_join import stack
+    from nufunc.tracer.np_shape import moveaxis
 
     if axis is not None:
         axisa = axisb = axisc = axis

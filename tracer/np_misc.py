@@ -62,7 +62,7 @@ def flatnonzero(a: Any) -> Array:
 
 
 def argwhere(a: Any) -> Array:
-    from nufunc.tracer.np_shape import stack
+    from nufunc.tracer.np_join import stack
 
     return stack(nonzero(a), axis=1)
 
@@ -79,9 +79,9 @@ def clip(
 ) -> Any:
     """numpy.clip; None leaves a side open."""
     low, high = (a_min if min is None else min), (a_max if max is None else max)
-    if low is np._NoValue:  # type: ignore[attr-defined]
+    if low is np._NoValue:
         low = min
-    if high is np._NoValue:  # type: ignore[attr-defined]
+    if high is np._NoValue:
         high = max
     if kwargs.pop("dtype", None) is not None or kwargs.pop("where", True) is not True:
         raise fail(UnsupportedError, "np.clip with dtype or where")
@@ -400,8 +400,10 @@ def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    where, nonzero, flatnonzero, argwhere, clip, round, fix, real, imag, angle, iscomplexobj, isrealobj, iscomplex, isreal,
-    sinc, nan_to_num, select, isclose, allclose, array_equal, array_equiv, take, take_along_axis, put_along_axis, put,
+    where, nonzero, flatnonzero, argwhere, clip, round, fix, real, imag, angle, iscomplexobj, isrealobj,
+    iscomplex, isreal,
+    sinc, nan_to_num, select, isclose, allclose, array_equal, array_equiv, take, take_along_axis,
+    put_along_axis, put,
     copyto, putmask, extract, compress, sort, argsort, isscalar, can_cast, result_type, shares_memory,
 )  # fmt: skip
 

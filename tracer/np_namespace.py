@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.tracer import np_creation, np_linalg, np_misc, np_reduce, np_shape
+from nufunc.tracer import np_creation, np_cumulate, np_join, np_linalg, np_misc, np_reduce, np_shape
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import fail, has_traced, namespace_function
 from nufunc.tracer.np_ufuncs import UFUNCS, operator_call
@@ -84,13 +84,13 @@ class _Grid:
                 and isinstance(key, tuple)
                 and not any(isinstance(k, (slice, str)) for k in key)
             ):
-                return np_shape.concatenate([np_shape.atleast_1d(k) for k in key])
+                return np_join.concatenate([np_shape.atleast_1d(k) for k in key])
             if (
                 self.name == "c_"
                 and isinstance(key, tuple)
                 and not any(isinstance(k, (slice, str)) for k in key)
             ):
-                return np_shape.column_stack(key)
+                return np_join.column_stack(key)
             raise fail(UnsupportedError, f"np.{self.name} of traced values; use np.concatenate or np.stack")
         return as_constants(getattr(np, self.name)[key])
 
@@ -142,9 +142,9 @@ def _assign_part(x: Array, part: str, value: Any) -> None:
 
 def _build() -> Namespace:
     module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
-    for room in (np_creation, np_shape, np_reduce, np_misc, np_linalg):
+    for room in (np_creation, np_shape, np_join, np_reduce, np_cumulate, np_misc, np_linalg):
         for function in room.FUNCTIONS:
-            folds = room in (np_reduce, np_misc, np_linalg)
+            folds = room in (np_reduce, np_cumulate, np_misc, np_linalg)
             setattr(module, function.__name__, namespace_function(function, as_constants if folds else None))
     for name, ufunc in UFUNCS.items():
         setattr(module, name, ufunc)

@@ -1,6 +1,4 @@
-"""Reductions and cumulations: sum to var with axis, keepdims, dtype, initial, where; argmax; any, all;
-cumsum, diff.
-"""
+"""Reductions: sum to var with axis, keepdims, dtype, initial and where; argmax; any and all."""
 
 from __future__ import annotations
 
@@ -22,23 +20,21 @@ from nufunc.tracer.np_core import (
     cast_scalar,
     fail,
     finish,
-    has_traced,
     is_scalar,
     normal_axes,
     normal_axis,
     out_of,
     strides_of,
     value_of,
-    wrap,
 )
 from nufunc.tracer.trace import require
 
 _UINT64 = np.dtype(np.uint64)
 # NumPy passes it through __array_function__ for "not given"
-NO_VALUE = np._NoValue  # type: ignore[attr-defined]
+NO_VALUE = np._NoValue
 
 
-def _given(x: Any) -> bool:
+def given(x: Any) -> bool:
     return x is not None and x is not NO_VALUE
 
 
@@ -68,9 +64,19 @@ def _result_order(x: Array, axes: tuple[int, ...], keepdims: Any) -> Any:
 
 
 def reduce(
-    name: str, x: Array, prim: str, axis: Any, keepdims: Any, *, dtype: np.dtype | None = None, out: Any = None,
-    initial: Any = None, where: Any = None, identity: Any = None, join: str = "",
-) -> Array:  # fmt: skip
+    name: str,
+    x: Array,
+    prim: str,
+    axis: Any,
+    keepdims: Any,
+    *,
+    dtype: np.dtype | None = None,
+    out: Any = None,
+    initial: Any = None,
+    where: Any = None,
+    identity: Any = None,
+    join: str = "",
+) -> Array:
     """One reduction with NumPy's parameters. `identity` fills where the mask is false; `join` combines with
     `initial`.
     """
@@ -78,8 +84,8 @@ def reduce(
     b = builder()
     trace = require()
     value = trace.lift(x) if dtype is None else b.astype(trace.lift(x), dtype)
-    start = initial if _given(initial) else identity
-    if _given(where) and where is not True:
+    start = initial if given(initial) else identity
+    if given(where) and where is not True:
         if start is None:
             raise fail(
                 ShapeError,
@@ -99,7 +105,7 @@ def reduce(
         result = _scalar_like(b, start, b.filled(0, value.type.with_shape(kept)))
     else:
         result = b.emit(prim, (value,), {"axes": axes})[0] if axes else value
-        if _given(initial):
+        if given(initial):
             result = b.emit(join, (result, _scalar_like(b, initial, result)))[0]
     result = _kept(b, result, x.shape, axes, keepdims)
     return finish(result, out, name, strides=_result_order(x, axes, keepdims))
@@ -112,9 +118,14 @@ def _scalar_like(b: Builder, scalar: Any, like: Value) -> Value:
 
 
 def sum(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE,
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = NO_VALUE,
+    initial: Any = NO_VALUE,
     where: Any = NO_VALUE,
-) -> Array:  # fmt: skip
+) -> Array:
     x = as_array(a)
     kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
     if kind == BOOL:
@@ -147,9 +158,14 @@ def sum(
 
 
 def prod(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = NO_VALUE, initial: Any = NO_VALUE,
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = NO_VALUE,
+    initial: Any = NO_VALUE,
     where: Any = NO_VALUE,
-) -> Array:  # fmt: skip
+) -> Array:
     x = as_array(a)
     kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
     return reduce(
@@ -245,7 +261,7 @@ def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE) -> 
 
 def _count(x: Array, axes: tuple[int, ...], where: Any, keepdims: Any) -> Any:
     """How many elements enter a mean: a Python int, or with a mask a traced array."""
-    if _given(where) and where is not True:
+    if given(where) and where is not True:
         from nufunc.tracer.np_shape import broadcast_to
 
         return sum(broadcast_to(where, x.shape), axis=axes, dtype=INT64, keepdims=keepdims)
@@ -281,14 +297,22 @@ def _divided(total: Array, count: Any) -> Array:
 
 
 def var(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = NO_VALUE, *,
-    where: Any = NO_VALUE, mean: Any = NO_VALUE, correction: Any = NO_VALUE,
-) -> Array:  # fmt: skip
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = NO_VALUE,
+    *,
+    where: Any = NO_VALUE,
+    mean: Any = NO_VALUE,
+    correction: Any = NO_VALUE,
+) -> Array:
     x = as_array(a)
     axes = normal_axes(axis, x.ndim)
-    degrees = correction if _given(correction) else ddof
+    degrees = correction if given(correction) else ddof
     kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
-    center = mean if _given(mean) else _mean_of(x, axes, kind, where)
+    center = mean if given(mean) else _mean_of(x, axes, kind, where)
     deviation = x.astype(kind) - center
     squares = deviation * deviation if not is_complex(deviation.dtype) else _squared_modulus(deviation)
     total = sum(squares, axes, None, None, keepdims, where=where)
@@ -312,9 +336,17 @@ def _squared_modulus(z: Array) -> Array:
 
 
 def std(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = NO_VALUE, *,
-    where: Any = NO_VALUE, mean: Any = NO_VALUE, correction: Any = NO_VALUE,
-) -> Array:  # fmt: skip
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = NO_VALUE,
+    *,
+    where: Any = NO_VALUE,
+    mean: Any = NO_VALUE,
+    correction: Any = NO_VALUE,
+) -> Array:
     spread = var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction)
     return finish(builder().sqrt(value_of(spread)), out, "std", scalar=spread.scalar, strides=spread.strides_)
 
@@ -383,156 +415,6 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = NO_VALU
     return _arg("argmin", a, axis, out, keepdims)
 
 
-# -- cumulations
-
-
-def _cumulate(prim: str, a: Any, axis: Any, dtype: Any, out: Any) -> Array:
-    x = as_array(a)
-    kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
-    b = builder()
-    value = b.astype(value_of(x), kind)
-    if axis is None:
-        value, index = b.reshaped(value, (x.size,)), 0
-    else:
-        if x.ndim == 0:
-            value = b.reshaped(value, (1,))
-        index = normal_axis(axis, value.ndim)
-    result = b.emit(prim, (value,), {"axis": index, "reverse": False})[0]
-    return finish(result, out, prim, scalar=False)
-
-
-def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
-    return _cumulate("cumsum", a, axis, dtype, out)
-
-
-def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
-    return _cumulate("cumprod", a, axis, dtype, out)
-
-
-def _cumulative(name: str, x: Any, axis: Any, dtype: Any, out: Any, include_initial: bool) -> Array:
-    source = as_array(x)
-    if axis is None and source.ndim > 1:
-        raise fail(ShapeError, "For arrays which have more than one dimension ``axis`` argument is required.")
-    result = _cumulate(name, source, 0 if axis is None else axis, dtype, None)
-    if include_initial:
-        from nufunc.tracer import np_namespace
-
-        index = normal_axis(0 if axis is None else axis, result.ndim)
-        first = tuple(1 if i == index else n for i, n in enumerate(result.shape))
-        start = np_namespace.numpy.full(first, 0 if name == "cumsum" else 1, result.dtype)
-        result = np_namespace.numpy.concatenate([start, result], index)
-    return result if out_of(out) is None else finish(value_of(result), out, name)
-
-
-def cumulative_sum(
-    x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
-) -> Array:
-    return _cumulative("cumsum", x, axis, dtype, out, include_initial)
-
-
-def cumulative_prod(
-    x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
-) -> Array:
-    return _cumulative("cumprod", x, axis, dtype, out, include_initial)
-
-
-def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = NO_VALUE, append: Any = NO_VALUE) -> Array:
-    from nufunc.tracer import np_namespace
-
-    np_ = np_namespace.numpy
-    x = as_array(a)
-    if x.ndim == 0:
-        raise fail(ShapeError, "diff requires input that is at least one dimensional")
-    if n < 0:
-        raise fail(ShapeError, f"order must be non-negative but got {n!r}")
-    if n == 0:
-        return x
-    index = normal_axis(axis, x.ndim)
-    edge = tuple(1 if i == index else m for i, m in enumerate(x.shape))
-    parts = [x]
-    if _given(prepend):
-        before = as_array(prepend)
-        parts.insert(0, before if before.ndim else np_.broadcast_to(before, edge))
-    if _given(append):
-        after = as_array(append)
-        parts.append(after if after.ndim else np_.broadcast_to(after, edge))
-    x = np_.concatenate(parts, index) if len(parts) > 1 else x
-    lead = (slice(None),) * index
-    for _ in range(n):
-        later, earlier = x[(*lead, slice(1, None))], x[(*lead, slice(None, -1))]
-        x = np_.not_equal(later, earlier) if x.dtype == BOOL else later - earlier
-    return x
-
-
-def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
-    values = as_array(y)
-    index = normal_axis(axis, values.ndim)
-    lead = (slice(None),) * index
-    if x is None:
-        width: Any = dx
-    else:
-        grid = as_array(x)
-        width = diff(grid) if grid.ndim == 1 else diff(grid, axis=axis)
-        if grid.ndim == 1:
-            width = width.reshape((1,) * index + (-1,) + (1,) * (values.ndim - index - 1))
-    heights = values[(*lead, slice(1, None))] + values[(*lead, slice(None, -1))]
-    return sum(width * heights / 2.0, axis=index)
-
-
-# -- methods of ufuncs
-
-_REDUCTIONS: dict[str, Callable[..., Array]] = {}
-
-
-def ufunc_reduce(
-    name: str,
-    array: Any,
-    axis: Any = 0,
-    dtype: Any = None,
-    out: Any = None,
-    keepdims: bool = False,
-    initial: Any = NO_VALUE,
-    where: Any = NO_VALUE,
-) -> Array:
-    """ufunc.reduce for the ufuncs that are reductions here."""
-    x = as_array(array)
-    if name in ("add", "multiply"):
-        function = sum if name == "add" else prod
-        kind = BOOL if dtype is None and x.dtype == BOOL and False else dtype
-        return function(x, axis, kind, out, keepdims, initial, where)
-    if name in ("maximum", "minimum"):
-        function = max if name == "maximum" else min
-        return function(x, axis, out, keepdims, initial, where)
-    if name in ("logical_and", "logical_or"):
-        return (all if name == "logical_and" else any)(x, axis, out, keepdims, where=where)
-    if name in ("bitwise_and", "bitwise_or") and x.dtype == BOOL:
-        return (all if name == "bitwise_and" else any)(x, axis, out, keepdims, where=where)
-    if name == "subtract" and not _given(initial) and not _given(where) and x.ndim:
-        index = normal_axis(axis, x.ndim)
-        lead = (slice(None),) * index
-        result = x[(*lead, 0)] - sum(x[(*lead, slice(1, None))], index, dtype)
-        return result if out_of(out) is None else finish(value_of(result), out, name)
-    raise fail(UnsupportedError, f"np.{name}.reduce of a traced array")
-
-
-def ufunc_accumulate(name: str, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Array:
-    prim = {"add": "cumsum", "multiply": "cumprod", "maximum": "cummax", "minimum": "cummin"}.get(name)
-    if prim is None:
-        raise fail(UnsupportedError, f"np.{name}.accumulate of a traced array")
-    x = as_array(array)
-    if x.ndim == 0:
-        raise fail(DTypeError, "cannot accumulate on a scalar")
-    if prim in ("cummax", "cummin"):
-        if is_complex(x.dtype):
-            raise fail(UnsupportedError, f"np.{name}.accumulate of complex values")
-        value = builder().emit(prim, (value_of(x),), {"axis": normal_axis(axis, x.ndim), "reverse": False})[0]
-        return finish(value, out, name, scalar=False)
-    return _cumulate(prim, x, axis, dtype, out)
-
-
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    sum, prod, max, min, any, all, count_nonzero, ptp, mean, var, std, average, argmax, argmin, cumsum, cumprod,
-    cumulative_sum, cumulative_prod, diff, trapezoid,
+    sum, prod, max, min, any, all, count_nonzero, ptp, mean, var, std, average, argmax, argmin,
 )  # fmt: skip
-
-__all__ = ["FUNCTIONS", "has_traced", "wrap"]

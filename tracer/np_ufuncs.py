@@ -58,20 +58,20 @@ class TracedUfunc:
     def reduce(
         self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kw: Any
     ) -> Any:
-        from nufunc.tracer import np_reduce
+        from nufunc.tracer import np_cumulate
 
         if _concrete((array,), {}):
             return self.original.reduce(array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw)
-        return np_reduce.ufunc_reduce(
+        return np_cumulate.ufunc_reduce(
             self.__name__, array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw
         )
 
     def accumulate(self, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
-        from nufunc.tracer import np_reduce
+        from nufunc.tracer import np_cumulate
 
         if _concrete((array,), {}):
             return self.original.accumulate(array, axis=axis, dtype=dtype, out=out)
-        return np_reduce.ufunc_accumulate(self.__name__, array, axis=axis, dtype=dtype, out=out)
+        return np_cumulate.ufunc_accumulate(self.__name__, array, axis=axis, dtype=dtype, out=out)
 
     def outer(self, A: Any, B: Any, /, **kwargs: Any) -> Any:
         if _concrete((A, B), kwargs):
@@ -537,7 +537,7 @@ def operator_call(name: str, operands: Sequence[Any], out: Any = None) -> Any:
     if name == "matmul":
         from nufunc.tracer.np_linalg import matmul
 
-        return matmul(*operands, out=out)
+        return matmul(operands[0], operands[1], out=out)
     if name == "invert" and operands[0].weak and operands[0].dtype == BOOL:
         raise fail(DTypeError, "~ of the truth value of a Python number; use np.logical_not")
     if out is None and any(type(x) is Selection for x in operands):

@@ -76,7 +76,7 @@ class Trace:
         self.builder = Builder(name, stage="traced")
         self.parent = parent if parent is not None else current()
         inherited = self.parent.on_ndarray if self.parent is not None else refuse_ndarray
-        self.on_ndarray = on_ndarray if on_ndarray is not None else inherited
+        self.on_ndarray: Callable[[np.ndarray], Array] = on_ndarray if on_ndarray is not None else inherited
         self.captured: dict[int, tuple[Array, Value]] = {}
         self._seen: dict[
             int, tuple[Array, int, Value]

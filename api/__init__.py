@@ -19,7 +19,7 @@ from nufunc.ir.errors import (
     UnguardedCaptureError,
     UnsupportedError,
 )
-from nufunc.runtime.function import cache_info, clear_cache
+from nufunc.runtime.cache import cache_info, clear_cache
 from nufunc.transforms import (
     functionalize,
     grad,

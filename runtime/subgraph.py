@@ -80,21 +80,28 @@ def trace_sub(call: Callable[[list[Array]], Any], templates: Sequence[Any], name
             else trace.param(t[0], scalar=t[1])
             for t in templates
         ]
-        result = call(params)
-        found, structure = tree.flatten(result)
-        outputs: list[Array] = []
-        leaves: list[Any] = []
-        for leaf in found:
-            if isinstance(leaf, Array | np.ndarray) or (numbers and is_number(leaf)):
-                array = as_array(leaf)
-                leaves.append(Slot(len(outputs), array.scalar, array.weak))
-                outputs.append(array)
-            else:
-                leaves.append(leaf)
+        leaves, structure, outputs = collect(call(params), numbers)
         traced = trace.finish(outputs)
     captured = tuple(array for array, _ in trace.captured.values())
-    graph = pipeline.pure(traced)
-    return Sub(graph, len(params), captured, tuple(leaves), structure)
+    return Sub(pipeline.pure(traced), len(params), captured, leaves, structure)
+
+
+def collect(result: Any, numbers: bool) -> tuple[tuple[Any, ...], tree.TreeDef, list[Array]]:
+    """(leaves with a Slot for each array, structure, arrays) of what a traced function returned.
+
+    `numbers`: Python and NumPy scalars become arrays as well; else they stay as they are.
+    """
+    found, structure = tree.flatten(result)
+    outputs: list[Array] = []
+    leaves: list[Any] = []
+    for leaf in found:
+        if isinstance(leaf, Array | np.ndarray) or (numbers and is_number(leaf)):
+            array = as_array(leaf)
+            leaves.append(Slot(len(outputs), array.scalar, array.weak))
+            outputs.append(array)
+        else:
+            leaves.append(leaf)
+    return tuple(leaves), structure, outputs
 
 
 def refuse_updates(sub: Sub, names: Sequence[str], transform: str) -> None:

@@ -1,8 +1,9 @@
 """The buffer plan: where each value of a grouped graph stands during a call.
 
-Values share memory in classes: a reshape stands where its operand does, and an update whose base dies is done in place. A class
-stands in a parameter, a constant, an output, or in the arena, at an offset that no class of overlapping life has.
-Regions of control nodes have frames of their own, inside the arena of the node's life.
+Values share memory in classes: a reshape stands where its operand does, and an update whose base dies is
+done in place. A class stands in a parameter, a constant, an output, or in the arena, at an offset that no
+class of overlapping life has. Regions of control nodes have frames of their own, inside the arena of the
+node's life.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from nufunc.codegen.nest_builder import ASSEMBLY
+from nufunc.codegen.nest_rules import ASSEMBLY
 from nufunc.ir.graph import Graph, Node, Value
 
 ALIGNMENT = 64
@@ -48,8 +49,8 @@ def is_view(node: Node) -> bool:
 def plan_frame(
     graph: Graph, scratch_of: Callable[[Node, list[Frame]], int], donated: Iterable[Value] = ()
 ) -> Frame:
-    """The frame of a grouped graph. `scratch_of` tells a node's scratch bytes, given its regions' frames; `donated` are
-    parameters that the graph may overwrite."""
+    """The frame of a grouped graph. `scratch_of` tells a node's scratch bytes, given its regions' frames;
+    `donated` are parameters that the graph may overwrite."""
     frame = Frame()
     owned = {v for n in graph.nodes for v in n.results} | set(donated)
     last = {o: k for k, n in enumerate(graph.nodes) for o in n.operands}
@@ -67,9 +68,11 @@ def plan_frame(
             frame.destination[root] = k
     blocks: list[tuple[int, int, int, int]] = []  # offset, size, first, last
     for k, node in enumerate(graph.nodes):
-        frame.frames[node] = [plan_frame(r, scratch_of, d) for r, d in zip(node.regions, donations(node))] if (
-            node.prim != "fused"
-        ) else []
+        frame.frames[node] = (
+            [plan_frame(r, scratch_of, d) for r, d in zip(node.regions, donations(node))]
+            if (node.prim != "fused")
+            else []
+        )
         need = scratch_of(node, frame.frames[node])
         if need:
             frame.scratch[node] = _place(blocks, need, k, k)
@@ -121,7 +124,8 @@ def _classes(graph: Graph, frame: Frame, owned: set[Value], last: dict[Value, in
 
 
 def updated(node: Node) -> Value | None:
-    """The operand that an assembling fused node could overwrite: one that it reads only as the base of its update."""
+    """The operand that an assembling fused node could overwrite: one that it reads only as the base of its
+    update."""
     if node.prim != "fused" or node.attrs["kind"] != "assemble":
         return None
     region = node.regions[0]
@@ -134,11 +138,14 @@ def updated(node: Node) -> Value | None:
 
 
 def donations(node: Node) -> list[Sequence[Value]]:
-    """For each region of a control node the parameters that it may overwrite: carries that it only updates."""
+    """For each region of a control node the parameters that it may overwrite: carries that it only
+    updates."""
     if node.prim not in ("while", "scan"):
         return [()] * len(node.regions)
     body = node.regions[-1]
-    found = [body.params[p] for p, o in carry_pairs(node) if _comes_from(body, body.outputs[o], body.params[p])]
+    found = [
+        body.params[p] for p, o in carry_pairs(node) if _comes_from(body, body.outputs[o], body.params[p])
+    ]
     return [()] * (len(node.regions) - 1) + [found]
 
 

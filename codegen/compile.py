@@ -17,9 +17,9 @@ from nufunc.ir.graph import Graph
 if TYPE_CHECKING:
     from llvmlite import ir
 
-# Kernels are emitted with their loops, vectors and invariant code in place: what is left is to dissolve small functions and
-# stack slots and to clean up. LLVM's -O3 pipeline takes five to twenty times as long and gives no faster code (measured on
-# elementwise chains, sums, softmax, an MLP's gradient).
+# Kernels are emitted with their loops, vectors and invariant code in place: what is left is to dissolve
+# small functions and stack slots and to clean up. LLVM's -O3 pipeline takes five to twenty times as long and
+# gives no faster code (measured on elementwise chains, sums, softmax, an MLP's gradient).
 PASSES = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
 INLINE_CALLS = 6  # call sites up to which a function of vmath is dissolved
 RELEASE_GIL = 20_000  # elements of arguments and results from which other threads may run meanwhile
@@ -27,8 +27,8 @@ RELEASE_GIL = 20_000  # elements of arguments and results from which other threa
 
 @dataclass(frozen=True)
 class Lowered:
-    """A grouped graph as one LLVM module. `externs` fill the plan's table: names of BLAS or LAPACK routines, and constants.
-    `sites` tells what each error code of the plan means."""
+    """A grouped graph as one LLVM module. `externs` fill the plan's table: names of BLAS or LAPACK routines,
+    and constants. `sites` tells what each error code of the plan means."""
 
     name: str
     text: str
@@ -56,7 +56,10 @@ def symbol(name: str) -> str:
 
 
 def lower(
-    grouped: Graph, name: str, args: Sequence[ArgSpec] | None = None, results: Sequence[ResultSpec] | None = None
+    grouped: Graph,
+    name: str,
+    args: Sequence[ArgSpec] | None = None,
+    results: Sequence[ResultSpec] | None = None,
 ) -> Lowered:
     """Lower to LLVM text: the plan and its native wrapper."""
     from llvmlite import ir
@@ -77,7 +80,13 @@ def lower(
     emit_wrapper(module, function, spec, prefix)
     _mark_inline(module)
     return Lowered(
-        name, str(module), tuple(plan.nests), plan.workspace, tuple(plan.externs), dict(plan.sites.sites), spec
+        name,
+        str(module),
+        tuple(plan.nests),
+        plan.workspace,
+        tuple(plan.externs),
+        dict(plan.sites.sites),
+        spec,
     )
 
 
@@ -121,7 +130,9 @@ def load(lowered: Lowered, executable: object) -> Compiled:
     """The entry of a lowered graph whose machine code is `executable`."""
     from nufunc.codegen import blas
 
-    addresses = [blas.address(e) if isinstance(e, str) else e.__array_interface__["data"][0] for e in lowered.externs]
+    addresses = [
+        blas.address(e) if isinstance(e, str) else e.__array_interface__["data"][0] for e in lowered.externs
+    ]
     entry = Compiled(executable, symbol(lowered.name), lowered.spec, addresses, lowered.error, keep=lowered)
     entry.lowered, entry.executable = lowered, executable
     return entry

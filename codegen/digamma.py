@@ -1,4 +1,5 @@
-"""digamma as code: reflection, recurrence up to 6, then the asymptotic series; about 1e-14 relative away from its zeros."""
+"""digamma as code: reflection, recurrence up to 6, then the asymptotic series; about 1e-14 relative away
+from its zeros."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def _define(module: ir.Module, has_fma: bool) -> None:
     low = b.fcmp_ordered("<=", x, F64(0.0))
     floor = scalars.float_floor(x, None)
     pole = b.and_(low, b.fcmp_ordered("==", x, floor))
-    fraction = b.fsub(x, scalars.float_rint(x, None))  # tan(pi x) of the part beyond integers keeps its digits
+    fraction = b.fsub(
+        x, scalars.float_rint(x, None)
+    )  # tan(pi x) of the part beyond integers keeps its digits
     tangent = call("tan", b.fmul(fraction, F64(math.pi)))
     reflected = b.fdiv(F64(-math.pi), tangent)
     first = b.select(low, b.fsub(F64(1.0), x), x)

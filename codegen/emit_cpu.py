@@ -1,7 +1,8 @@
-"""The CPU emitter: one internal LLVM function per loop nest, with explicit vectors as the nest's schedule says.
+"""The CPU emitter: one internal LLVM function per loop nest, with explicit vectors as the nest's schedule
+says.
 
-An instruction goes into the block of the loop level that it depends on, so invariant loads and arithmetic run once.
-A vector wider than the machine's registers is how iterations are interleaved: LLVM splits it.
+An instruction goes into the block of the loop level that it depends on, so invariant loads and arithmetic
+run once. A vector wider than the machine's registers is how iterations are interleaved: LLVM splits it.
 """
 
 from __future__ import annotations
@@ -15,19 +16,31 @@ from llvmlite import ir
 
 from nufunc.codegen import loops
 from nufunc.codegen.emit_memory import Memory
-from nufunc.codegen.llvm import I32, I64, POINTER, constant, intrinsic, lane_numbers, lanes_of, register_type, splat
+from nufunc.codegen.llvm import (
+    I32,
+    I64,
+    POINTER,
+    constant,
+    lane_numbers,
+    lanes_of,
+    register_type,
+    splat,
+)
 from nufunc.codegen.loops import Accumulator, Affine, Axis, Inst, LoopNest, Phase
 from nufunc.codegen.scalars import Scalars
-from nufunc.ir.types import BOOL
 
-# A float sum of more blocks than this is summed in blocks of _BLOCK, whose sums are added: errors stay near NumPy's.
+# A float sum of more blocks than this is summed in blocks of _BLOCK, whose sums are added: errors stay near
+# NumPy's.
 _LONG, _BLOCK = 256, 64
-INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
+INLINE_POINTS = (
+    64  # points up to which a nest becomes part of the plan, so that small values stay in registers
+)
 _FAR = 2**63 - 1  # the index of "none yet" in argmax
 
 
 def emit_nest(module: ir.Module, nest: LoopNest, has_fma: bool, symbol: str) -> ir.Function:
-    """Emit `void symbol(ptr buffer..., ptr error)` for a scheduled nest; `error` points to an i32 that error sites go to."""
+    """Emit `void symbol(ptr buffer..., ptr error)` for a scheduled nest; `error` points to an i32 that error
+    sites go to."""
     type_ = ir.FunctionType(ir.VoidType(), [POINTER] * (len(nest.buffers) + 1))
     function = ir.Function(module, type_, symbol)
     function.linkage = "internal"
@@ -143,9 +156,7 @@ class _Emitter:
         for loop in reversed(opened):
             self.blocks.pop()
             if loop is not None:
-                phis = loop.phis
                 self.end(loop, state)
-                state = [v for v in state] if phis else state
             self.blocks[-1] = self.b.block
         assert len(self.blocks) == depth
         self.finish(phase, state)
@@ -173,9 +184,9 @@ class _Emitter:
             return self.body(phase, None, state)
         lanes = phase.lanes if axis.name == phase.vector else 1
         blocks = -(-axis.extent // lanes)
-        if blocks > _LONG and any(a.op == "add" and a.dtype.kind in "fc" for a in phase.accumulators):
-            if not any(i.op == "running" for i in phase.body):
-                return self.blocked(phase, axis, lanes, state)
+        sums = any(a.op == "add" and a.dtype.kind in "fc" for a in phase.accumulators)
+        if blocks > _LONG and sums and not any(i.op == "running" for i in phase.body):
+            return self.blocked(phase, axis, lanes, state)
         loop = self.open(axis, lanes)
         state = self.carry(loop, state)
         nominal = loop.counter if loop is not None else I64(0)
@@ -330,7 +341,8 @@ class _Emitter:
 
     @contextmanager
     def hoisting(self, block: ir.Block) -> Iterator[None]:
-        """Emit into an outer block; llvmlite comes back to the end of the block before, behind its branch if it has one."""
+        """Emit into an outer block; llvmlite comes back to the end of the block before, behind its branch if
+        it has one."""
         before = self.b.block
         with self.b.goto_block(block):
             yield
@@ -403,7 +415,8 @@ class _Emitter:
     # -- addresses
 
     def offset(self, index: Affine, skip: set[int]) -> ir.Value:
-        """The scalar part of an affine form: all terms but those of the values in `skip`, summed from the outer level in."""
+        """The scalar part of an affine form: all terms but those of the values in `skip`, summed from the
+        outer level in."""
         terms = [(k, c) for k, c in index.terms if k not in skip]
         terms.sort(key=lambda t: self.axis_level[t[0]] if isinstance(t[0], str) else self.level[t[0]])
         total: ir.Value | None = None

@@ -1,4 +1,5 @@
-"""Loads and stores of scalars and vectors for the CPU emitter: bools are bytes in memory, complex numbers two reals."""
+"""Loads and stores of scalars and vectors for the CPU emitter: bools are bytes in memory, complex numbers
+two reals."""
 
 from __future__ import annotations
 
@@ -7,7 +8,18 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, constant, declare, element_type, lanes_of, type_name
+from nufunc.codegen.llvm import (
+    I1,
+    I8,
+    I32,
+    I64,
+    POINTER,
+    constant,
+    declare,
+    element_type,
+    lanes_of,
+    type_name,
+)
 
 
 def memory_type(dtype: np.dtype) -> ir.Type:
@@ -21,7 +33,11 @@ class Memory:
         self.b = b
 
     def address(self, base: ir.Value, offset: ir.Value, dtype: np.dtype) -> ir.Value:
-        if isinstance(offset, ir.Constant) and not isinstance(offset.type, ir.VectorType) and offset.constant == 0:
+        if (
+            isinstance(offset, ir.Constant)
+            and not isinstance(offset.type, ir.VectorType)
+            and offset.constant == 0
+        ):
             return base
         return self.b.gep(base, [offset], inbounds=True, source_etype=memory_type(dtype))
 
@@ -43,7 +59,9 @@ class Memory:
             address = self.b.gep(base, [first], inbounds=True, source_etype=type_)
             second = self.b.gep(address, [I64(1)], inbounds=True, source_etype=type_)
             return self.b.load(address, typ=type_, align=size), self.b.load(second, typ=type_, align=size)
-        return self._loaded(self.b.load(self.address(base, offset, dtype), typ=type_, align=dtype.itemsize), dtype)
+        return self._loaded(
+            self.b.load(self.address(base, offset, dtype), typ=type_, align=dtype.itemsize), dtype
+        )
 
     def store(self, base: ir.Value, offset: ir.Value, dtype: np.dtype, value: Any) -> None:
         if dtype.kind == "c":
@@ -56,7 +74,13 @@ class Memory:
         self.b.store(self._stored(value, dtype), self.address(base, offset, dtype), align=dtype.itemsize)
 
     def load_vector(
-        self, base: ir.Value, offset: ir.Value, dtype: np.dtype, lanes: int, guard: ir.Value | None, backwards: bool
+        self,
+        base: ir.Value,
+        offset: ir.Value,
+        dtype: np.dtype,
+        lanes: int,
+        guard: ir.Value | None,
+        backwards: bool,
     ) -> ir.Value:
         """Elements offset, offset + 1, ... (backwards: offset, offset - 1, ...)."""
         if backwards:
@@ -93,7 +117,8 @@ class Memory:
         return self.b.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
     def _pointers(self, base: ir.Value, offsets: ir.Value, dtype: np.dtype) -> ir.Value:
-        """A vector of addresses. llvmlite cannot type a gep over a vector of offsets, so the type is set here."""
+        """A vector of addresses. llvmlite cannot type a gep over a vector of offsets, so the type is set
+        here."""
         made = self.b.gep(base, [offsets], source_etype=memory_type(dtype))
         made.type = ir.VectorType(POINTER, lanes_of(offsets.type))
         return made

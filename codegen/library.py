@@ -14,7 +14,7 @@ from nufunc.codegen.buffers import aligned
 from nufunc.codegen.llvm import F32, F64, I8, I32, I64, POINTER
 from nufunc.codegen.strided import Strided, materialised, resolve, row_major
 from nufunc.ir.errors import UnsupportedError
-from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.graph import Node, Value
 
 if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
@@ -30,7 +30,11 @@ def letter(dtype: np.dtype) -> str:
 def scratch(plan: Plan, node: Node) -> int:
     """Bytes of scratch memory that a library node needs."""
     if node.prim == "dot":
-        return sum(aligned(o.type.nbytes) for o, m in zip(node.operands, _matrices(plan, node)) if m.packed is not None)
+        return sum(
+            aligned(o.type.nbytes)
+            for o, m in zip(node.operands, _matrices(plan, node))
+            if m.packed is not None
+        )
     from nufunc.codegen import linalg, sorting
 
     return sorting.scratch(node) if node.prim in ("sort", "argsort") else linalg.scratch(node)
@@ -88,7 +92,8 @@ def _opaque(value: Any) -> Any:
 
 
 class _Callee:
-    """A function pointer with its type, as llvmlite's call wants it (its own pointers know no type any more)."""
+    """A function pointer with its type, as llvmlite's call wants it (its own pointers know no type any
+    more)."""
 
     def __init__(self, pointer: ir.Value, type_: ir.FunctionType) -> None:
         self.pointer, self.function_type, self.type = pointer, type_, type_.as_pointer()
@@ -102,7 +107,8 @@ class _Callee:
 
 @dataclass(frozen=True)
 class _Matrix:
-    """An operand as rows (free axes) by columns (contracted), with strides in elements; packed: must be copied first."""
+    """An operand as rows (free axes) by columns (contracted), with strides in elements; packed: must be
+    copied first."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -112,7 +118,8 @@ class _Matrix:
 
 
 def _groups(node: Node) -> list[tuple[list[int], list[int], list[int]]]:
-    """Batch, free and contracted axes of both operands, the contracted in an order that the first one has in memory."""
+    """Batch, free and contracted axes of both operands, the contracted in an order that the first one has in
+    memory."""
     contract, batch = node.attrs["contract"], node.attrs["batch"]
     order = sorted(range(len(contract[0])), key=lambda k: contract[0][k])
     made = []
@@ -123,7 +130,9 @@ def _groups(node: Node) -> list[tuple[list[int], list[int], list[int]]]:
 
 
 def _matrices(plan: Plan, node: Node) -> list[_Matrix]:
-    return [_matrix(resolve(o, plan.view_of), o, g) for o, g in zip(node.operands, _groups(node), strict=True)]
+    return [
+        _matrix(resolve(o, plan.view_of), o, g) for o, g in zip(node.operands, _groups(node), strict=True)
+    ]
 
 
 def _matrix(source: Strided | None, value: Value, groups: tuple[list[int], list[int], list[int]]) -> _Matrix:
@@ -138,7 +147,8 @@ def _matrix(source: Strided | None, value: Value, groups: tuple[list[int], list[
 
 
 def _fits(rows: tuple[int, int], columns: tuple[int, int]) -> bool:
-    """Whether BLAS can read a matrix of (extent, stride) rows and columns: one unit stride, the other no overlap."""
+    """Whether BLAS can read a matrix of (extent, stride) rows and columns: one unit stride, the other no
+    overlap."""
     for (n, s), (m, t) in ((rows, columns), (columns, rows)):
         if (t == 1 or m == 1) and (s >= max(m, 1) or n == 1):
             return True
@@ -170,7 +180,10 @@ def _dot(plan: Plan, scope: Scope, node: Node) -> None:
         i = loop.__enter__()
         loops.append(loop)
         strides = [matrices[0].batch[k], matrices[1].batch[k], steps[k]]
-        moved = [plan.at(p, plan.b.mul(i, I64(s * size))) for p, s in zip((*pointers, result), strides, strict=True)]
+        moved = [
+            plan.at(p, plan.b.mul(i, I64(s * size)))
+            for p, s in zip((*pointers, result), strides, strict=True)
+        ]
         pointers, result = moved[:2], moved[2]
     _gemm(plan, dtype, matrices, pointers, result)
     for loop in reversed(loops):
@@ -178,7 +191,8 @@ def _dot(plan: Plan, scope: Scope, node: Node) -> None:
 
 
 def _orient(matrix: _Matrix) -> tuple[str, int]:
-    """How BLAS reads the transposed matrix (columns by rows) in column-major storage: flag and leading dimension."""
+    """How BLAS reads the transposed matrix (columns by rows) in column-major storage: flag and leading
+    dimension."""
     (n, s), (k, t) = matrix.rows, matrix.columns
     if (t == 1 or k == 1) and (s >= max(k, 1) or n == 1):
         return "N", max(s if n > 1 else 1, k, 1)
@@ -205,5 +219,14 @@ def _gemm(
         return
     (flag_x, lead_x), (flag_y, lead_y) = _orient(x), _orient(y)
     args = [caller.value(v) for v in (flip[flag_y], flag_x, n, m, k)]
-    args += [one, pointers[1], caller.value(lead_y), pointers[0], caller.value(lead_x), zero, result, caller.value(n)]
+    args += [
+        one,
+        pointers[1],
+        caller.value(lead_y),
+        pointers[0],
+        caller.value(lead_x),
+        zero,
+        result,
+        caller.value(n),
+    ]
     caller.call(letter(dtype) + "gemm", args)

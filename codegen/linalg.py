@@ -1,4 +1,5 @@
-"""LAPACK nodes of a plan. A row-major matrix is LAPACK's transpose of it, which every call here takes into account."""
+"""LAPACK nodes of a plan. A row-major matrix is LAPACK's transpose of it, which every call here takes into
+account."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import numpy as np
 from llvmlite import ir
 
 from nufunc.codegen.buffers import aligned
+from nufunc.codegen.emit_memory import Memory
 from nufunc.codegen.library import Caller, letter
 from nufunc.codegen.llvm import I32, I64, constant, register_type
-from nufunc.codegen.emit_memory import Memory
 from nufunc.codegen.scalars import Scalars
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node
@@ -73,7 +74,8 @@ def _require(plan: Plan, info: ir.Value, node: Node, kind: str) -> None:
 
 
 def _cholesky(plan: Plan, scope: Scope, node: Node) -> None:
-    """potrf of the upper triangle by columns, which is the lower one by rows; then zeros above the diagonal."""
+    """potrf of the upper triangle by columns, which is the lower one by rows; then zeros above the
+    diagonal."""
     x, dtype = node.operands[0], node.result.dtype
     count, n, size = _sizes(node)
     work = scope.scratch(node)
@@ -82,7 +84,9 @@ def _cholesky(plan: Plan, scope: Scope, node: Node) -> None:
 
     def one(i: ir.Value) -> None:
         order = caller.value(n)
-        caller.call(letter(dtype) + "potrf", [caller.value("U"), order, _part(plan, work, i, size), order, info])
+        caller.call(
+            letter(dtype) + "potrf", [caller.value("U"), order, _part(plan, work, i, size), order, info]
+        )
         _require(plan, info, node, NOT_POSITIVE)
 
     _each(plan, count, one)
@@ -102,7 +106,9 @@ def _swapped(type_: ArrayType) -> Graph:
     return b.build([b.transpose(x, perm=(*range(type_.ndim - 2), type_.ndim - 1, type_.ndim - 2))])
 
 
-def _factor(plan: Plan, scope: Scope, node: Node, caller: Caller, info: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _factor(
+    plan: Plan, scope: Scope, node: Node, caller: Caller, info: ir.Value
+) -> tuple[ir.Value, ir.Value]:
     """Copies of the matrices for getrf, and memory for the pivots of one."""
     x = node.operands[0]
     work = scope.scratch(node)
@@ -110,7 +116,9 @@ def _factor(plan: Plan, scope: Scope, node: Node, caller: Caller, info: ir.Value
     return work, plan.at(work, aligned(x.type.nbytes))
 
 
-def _getrf(caller: Caller, dtype: np.dtype, n: int, matrix: ir.Value, pivots: ir.Value, info: ir.Value) -> None:
+def _getrf(
+    caller: Caller, dtype: np.dtype, n: int, matrix: ir.Value, pivots: ir.Value, info: ir.Value
+) -> None:
     order = caller.value(n)
     caller.call(letter(dtype) + "getrf", [order, order, matrix, order, pivots, info])
 
@@ -150,14 +158,18 @@ def _triangular_solve(plan: Plan, scope: Scope, node: Node) -> None:
     dtype, columns, caller = node.result.dtype, rhs.shape[-1], Caller(plan)
     result = scope.pointer(node.result)
     plan.copy(result, scope.pointer(rhs), rhs.type.nbytes)
-    flags = [
-        "R", "U" if node.attrs["lower"] else "L", "T" if node.attrs["trans"] else "N", "U" if node.attrs["unit"] else "N"
-    ]  # fmt: skip
+    lower, trans, unit = (node.attrs[k] for k in ("lower", "trans", "unit"))
+    flags = ["R", "U" if lower else "L", "T" if trans else "N", "U" if unit else "N"]
     matrices = scope.pointer(a)
 
     def one(i: ir.Value) -> None:
         side = _part(plan, result, i, n * columns * dtype.itemsize)
-        args = [*(caller.value(f) for f in flags), caller.value(columns), caller.value(n), caller.value(1, dtype)]
+        args = [
+            *(caller.value(f) for f in flags),
+            caller.value(columns),
+            caller.value(n),
+            caller.value(1, dtype),
+        ]
         args += [_part(plan, matrices, i, size), caller.value(n), side, caller.value(columns)]
         caller.call(letter(dtype) + "trsm", args)
 
@@ -165,7 +177,8 @@ def _triangular_solve(plan: Plan, scope: Scope, node: Node) -> None:
 
 
 def _determinant(plan: Plan, scope: Scope, node: Node) -> None:
-    """det as the product of the pivots; slogdet as the product of their signs and the sum of their logarithms."""
+    """det as the product of the pivots; slogdet as the product of their signs and the sum of their
+    logarithms."""
     dtype = node.operands[0].dtype
     count, n, size = _sizes(node)
     caller, info = Caller(plan), _info(plan)
@@ -187,7 +200,8 @@ def _determinant(plan: Plan, scope: Scope, node: Node) -> None:
 
 
 def _pivots(
-    plan: Plan, scalars: Scalars, memory: Memory, dtype: np.dtype, n: int, matrix: ir.Value, pivots: ir.Value, logs: bool
+    plan: Plan, scalars: Scalars, memory: Memory, dtype: np.dtype, n: int, matrix: ir.Value, pivots: ir.Value,
+    logs: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     b, real = plan.b, real_dtype(dtype)
     type_ = register_type(dtype)

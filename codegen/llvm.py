@@ -1,4 +1,5 @@
-"""Small helpers over llvmlite: types of dtypes, splatted constants, intrinsics, and calls of libm lane by lane."""
+"""Small helpers over llvmlite: types of dtypes, splatted constants, intrinsics, and calls of libm lane by
+lane."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ POINTER = ir.PointerType()
 
 
 class Splat(ir.Constant):  # type: ignore[misc]
-    """A vector constant of equal lanes, printed as LLVM's `splat (double 1.0)`, which parses much faster than a list."""
+    """A vector constant of equal lanes, printed as LLVM's `splat (double 1.0)`, which parses much faster
+    than a list."""
 
     def __init__(self, type_: ir.VectorType, element: ir.Constant) -> None:
         self.type = type_

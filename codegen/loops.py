@@ -1,44 +1,47 @@
 """Loop nests: what a fused region becomes before any target is chosen, as plain data that prints readably.
 
 Note [LoopNest]
-A nest has outer axes and, inside them, phases that run one after the other for each point of the outer axes. A phase has
-axes of its own, a body of scalar instructions in SSA form and accumulators. An elementwise kernel is one phase without axes; a
-sum over rows is a phase that accumulates along its axis and a second one, without axes, that stores; a softmax over
-rows is three phases. All accesses are flat: a buffer is C-contiguous and an address is an affine form in axes
-and in i64 values (of loads, of index arithmetic), in elements.
+A nest has outer axes and, inside them, phases that run one after the other for each point of the outer axes.
+A phase has axes of its own, a body of scalar instructions in SSA form and accumulators. An elementwise
+kernel is one phase without axes; a sum over rows is a phase that accumulates along its axis and a second
+one, without axes, that stores; a softmax over rows is three phases. All accesses are flat: a buffer is
+C-contiguous and an address is an affine form in axes and in i64 values (of loads, of index arithmetic), in
+elements.
 
-Instructions stand in the body in an order in which they can run at the innermost level. An emitter places each at the level of
-the loop that it depends on (`levels`); instructions that depend on outer axes alone run once per point of these. The ids of
-instructions, accumulators included, are unique in the nest; a phase may use ids of outer level and accumulators of
-the phases before it, and nothing else of them.
+Instructions stand in the body in an order in which they can run at the innermost level. An emitter places
+each at the level of the loop that it depends on (`levels`); instructions that depend on outer axes alone run
+once per point of these. The ids of instructions, accumulators included, are unique in the nest; a phase may
+use ids of outer level and accumulators of the phases before it, and nothing else of them.
 
 Instructions, by `op`:
-    load   buffer[index] -> dtype; where `guard` (an id of a b1) is false the value is arbitrary and nothing is read
-    store  buffer[index] = args[0] (mode "set"), or += (mode "add"), where `guard` holds
+    load   buffer[index] -> dtype; where `guard` (an id of a b1) is false the value is arbitrary and nothing
+    is read store  buffer[index] = args[0] (mode "set"), or += (mode "add"), where `guard` holds
     index  the i64 value of the affine form `index`
     const  the scalar attrs["value"] of dtype
-    check  the index args[0] must be in 0 <= i < attrs["extent"]: otherwise error site `attrs["site"]` is recorded;
+    check  the index args[0] must be in 0 <= i < attrs["extent"]: otherwise error site `attrs["site"]` is
+    recorded;
            the result is the index, or 0 where it is outside
     running    the updated value of accumulator attrs["accumulator"] (cumulative sums)
     index_div, index_mod   of a non-negative i64 by the positive constant attrs["by"]
     any other name is an elementwise primitive on args with its attrs
 
-A nest's `vector` names the outer axis whose points are computed `lanes` at a time; a phase's `vector` an axis of its own. The last
-block of a parallel axis overlaps the one before (it starts at extent - lanes), that of a reduced one masks the lanes
-already seen; so no remainder loop is needed. A nest with `exact` writes what it reads: its lanes divide the extent.
+A nest's `vector` names the outer axis whose points are computed `lanes` at a time; a phase's `vector` an
+axis of its own. The last block of a parallel axis overlaps the one before (it starts at extent - lanes),
+that of a reduced one masks the lanes already seen; so no remainder loop is needed. A nest with `exact`
+writes what it reads: its lanes divide the extent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import numpy as np
 
 from nufunc.ir.types import dtype_name
 
-Key = Union[str, int]  # an axis by name or an instruction by id
+Key = str | int  # an axis by name or an instruction by id
 AxisKind = Literal["parallel", "reduce", "serial"]
 
 
@@ -128,7 +131,8 @@ class Inst:
         if self.op == "load":
             return f"%{self.id} = b{self.buffer}[{self.index}]{guard}"
         if self.op == "store":
-            return f"b{self.buffer}[{self.index}] {'+' if self.attrs.get('mode') == 'add' else ''}= {args}{guard}"
+            sign = "+=" if self.attrs.get("mode") == "add" else "="
+            return f"b{self.buffer}[{self.index}] {sign} {args}{guard}"
         if self.op == "index":
             return f"%{self.id} = {self.index}"
         if self.op == "const":
@@ -139,9 +143,11 @@ class Inst:
 
 @dataclass(frozen=True)
 class Accumulator:
-    """`op` combines (an elementwise primitive, or "argmax", "argmin") from `init` on the values `value` of a phase.
+    """`op` combines (an elementwise primitive, or "argmax", "argmin") from `init` on the values `value` of a
+    phase.
 
-    `id` is the result after the phase. For argmax and argmin `index` is the id of the i64 position and the result is it.
+    `id` is the result after the phase. For argmax and argmin `index` is the id of the i64 position and the
+    result is it.
     """
 
     id: int
@@ -165,8 +171,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class Buffer:
-    """One array that a nest reads or writes, as a flat sequence. A `scratch` one holds a row between two phases: whoever
-    runs the nest provides the memory, whose contents nobody reads afterwards."""
+    """One array that a nest reads or writes, as a flat sequence. A `scratch` one holds a row between two
+    phases: whoever runs the nest provides the memory, whose contents nobody reads afterwards."""
 
     name: str
     dtype: np.dtype
@@ -177,7 +183,8 @@ class Buffer:
 
 @dataclass(frozen=True)
 class LoopNest:
-    """See Note [LoopNest]. `copies` is the number of the buffer that the nest only copies to the output, or None."""
+    """See Note [LoopNest]. `copies` is the number of the buffer that the nest only copies to the output, or
+    None."""
 
     name: str
     buffers: tuple[Buffer, ...]
@@ -194,7 +201,9 @@ class LoopNest:
             yield from phase.axes
 
     def __str__(self) -> str:
-        buffers = ", ".join(f"b{k} {b.name}: {dtype_name(b.dtype)}[{b.size}]" for k, b in enumerate(self.buffers))
+        buffers = ", ".join(
+            f"b{k} {b.name}: {dtype_name(b.dtype)}[{b.size}]" for k, b in enumerate(self.buffers)
+        )
         lines = [f"nest {self.name}({buffers})"]
         pad = ""
         for axis in self.axes:
@@ -202,8 +211,7 @@ class LoopNest:
             lines.append(pad + _loop_line(axis, self.vector, self.lanes))
         for phase in self.phases:
             inner = pad + "  "
-            for acc in phase.accumulators:
-                lines.append(f"{inner}%{acc.id} = {acc.init!r}")
+            lines.extend(f"{inner}%{acc.id} = {acc.init!r}" for acc in phase.accumulators)
             for axis in phase.axes:
                 lines.append(inner + _loop_line(axis, phase.vector, phase.lanes))
                 inner += "  "
@@ -220,9 +228,9 @@ def _loop_line(axis: Axis, vector: str | None, lanes: int) -> str:
 
 
 def levels(nest: LoopNest, phase: Phase, known: dict[int, int]) -> dict[int, int]:
-    """For each instruction of a phase the number of loops that enclose it: 0 is before all, len(nest.axes) the
-    phase's start, len(nest.axes) + len(phase.axes) its innermost level. `known` holds the levels of the phases before
-    and is extended. Stores and running values have the level of their address and operands."""
+    """For each instruction of a phase the number of loops that enclose it: 0 is before all, len(nest.axes)
+    the phase's start, len(nest.axes) + len(phase.axes) its innermost level. `known` holds the levels of the
+    phases before and is extended. Stores and running values have the level of their address and operands."""
     position = {axis.name: k + 1 for k, axis in enumerate((*nest.axes, *phase.axes))}
     innermost = len(nest.axes) + len(phase.axes)
     for inst in phase.body:
@@ -243,7 +251,8 @@ def levels(nest: LoopNest, phase: Phase, known: dict[int, int]) -> dict[int, int
 
 
 def varying(nest: LoopNest, phase: Phase, vector: str | None, known: set[int]) -> set[int]:
-    """Ids of a phase whose value differs from lane to lane of axis `vector`; `known` holds those of earlier phases."""
+    """Ids of a phase whose value differs from lane to lane of axis `vector`; `known` holds those of earlier
+    phases."""
     for inst in phase.body:
         own = any(k == vector for k, _ in inst.index.terms) or inst.op == "running"
         if own or any(a in known for a in inst.uses()):
@@ -286,7 +295,9 @@ def _joined(outer: Axis, inner: Axis) -> tuple[Axis, str]:
 def _in_step(outer: Axis, inner: Axis, insts: Sequence[Inst]) -> bool:
     if outer.kind != inner.kind:
         return False
-    return all(a.coefficient(outer.name) == a.coefficient(inner.name) * inner.extent for a in _accesses(insts))
+    return all(
+        a.coefficient(outer.name) == a.coefficient(inner.name) * inner.extent for a in _accesses(insts)
+    )
 
 
 def _renamed(phase: Phase, outer: str, inner: str, name: str) -> Phase:
@@ -307,10 +318,10 @@ def _with(nest: LoopNest, **changes: Any) -> LoopNest:
 _LITTLE = 16384  # points of a nest below which one register per vector is enough
 
 _DEAR = {
-    "div": 4, "sqrt": 5, "exp": 12, "log": 12, "expm1": 16, "log1p": 16, "sin": 16, "cos": 16, "tan": 24, "tanh": 16,
-    "pow": 40, "erf": 20, "erfc": 24, "logistic": 16, "exp2": 12, "log2": 12, "log10": 12, "sinh": 20, "cosh": 20,
-    "asin": 20, "acos": 20, "atan": 16, "atan2": 24, "asinh": 24, "acosh": 24, "atanh": 20, "cbrt": 20, "hypot": 8,
-    "lgamma": 40, "digamma": 40,
+    "div": 4, "sqrt": 5, "exp": 12, "log": 12, "expm1": 16, "log1p": 16, "sin": 16, "cos": 16,
+    "tan": 24, "tanh": 16, "pow": 40, "erf": 20, "erfc": 24, "logistic": 16, "exp2": 12, "log2": 12,
+    "log10": 12, "sinh": 20, "cosh": 20, "asin": 20, "acos": 20, "atan": 16, "atan2": 24,
+    "asinh": 24, "acosh": 24, "atanh": 20, "cbrt": 20, "hypot": 8, "lgamma": 40, "digamma": 40,
 }  # fmt: skip
 
 
@@ -350,12 +361,14 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
 
 
 def _unroll(nest: LoopNest, phases: Sequence[Phase], axis: str) -> int:
-    """How many registers wide vectors are. Short accumulations want many independent sums; long bodies, gathers
-    and little work are not worth the code."""
+    """How many registers wide vectors are. Short accumulations want many independent sums; long bodies,
+    gathers and little work are not worth the code."""
     points = max(_points((*nest.axes, *p.axes)) for p in phases)
     insts = [i for p in phases for i in p.body]
     cost = sum(op_cost(i.op) for i in insts if i.op not in ("load", "store", "const", "index"))
-    gathers = any(abs(i.index.coefficient(axis)) > 1 or any(isinstance(k, int) for k, _ in i.index.terms) for i in insts)
+    gathers = any(
+        abs(i.index.coefficient(axis)) > 1 or any(isinstance(k, int) for k, _ in i.index.terms) for i in insts
+    )
     if gathers or points < _LITTLE or cost > 60:
         return 1
     return 4 if any(p.accumulators for p in phases) and cost <= 8 else 2
@@ -366,7 +379,8 @@ def _last(axes: tuple[Axis, ...], axis: Axis) -> tuple[Axis, ...]:
 
 
 def _lanes(extent: int, width: int, unroll: int, exact: bool) -> int:
-    """Lanes of a power of two with the least work, the most of equals; beyond the register's width they interleave."""
+    """Lanes of a power of two with the least work, the most of equals; beyond the register's width they
+    interleave."""
     best, work = 1, extent * width
     lanes = 2
     while lanes <= min(width * unroll, extent):

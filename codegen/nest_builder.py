@@ -1,7 +1,7 @@
 """Construction of loop nests: a fused region, asked for the value of each output at symbolic indices.
 
-Layout primitives are answered by rewriting the indices, so they cost nothing; each (value, indices) pair is computed
-once. What reads outside its operand (pad, concat, update) is answered with guards.
+Layout primitives are answered by rewriting the indices, so they cost nothing; each (value, indices) pair is
+computed once. What reads outside its operand (pad, concat, update) is answered with guards.
 """
 
 from __future__ import annotations
@@ -13,19 +13,14 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, Inst, LoopNest, Phase, op_cost
+from nufunc.codegen.nest_rules import ASSEMBLY, CUMULATIVE, REDUCTIONS, RULES, identity
 from nufunc.ir import primitive
-from nufunc.ir.errors import Location, UnsupportedError, VerifyError
+from nufunc.ir.errors import Location, VerifyError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64
 
 Index = tuple[Affine, ...]
-CUMULATIVE = {"cumsum": "add", "cumprod": "mul", "cummax": "maximum", "cummin": "minimum"}
-REDUCTIONS = {
-    "reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum",
-    "reduce_and": "bit_and", "reduce_or": "bit_or", "argmax": "argmax", "argmin": "argmin",
-}  # fmt: skip
 _KEPT_COST, _KEPT_ROW = 4, 16  # from which cost, and length of rows, a value is kept from phase to phase
-ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
 
 
 class Sites:
@@ -40,36 +35,19 @@ class Sites:
         return code
 
 
-def identity(op: str, dtype: np.dtype) -> Any:
-    """The value that changes nothing under a combination; -0.0 for float sums, so that a sum of -0.0 keeps its sign."""
-    kind = dtype.kind
-    if op == "add":
-        return False if kind == "b" else 0 if kind in "iu" else -0.0 if kind == "f" else complex(-0.0, -0.0)
-    if op in ("mul", "bit_and"):
-        return True if kind == "b" else -1 if op == "bit_and" else 1 if kind in "iu" else 1.0 if kind == "f" else 1 + 0j
-    if op == "bit_or":
-        return kind != "b" and 0
-    low = op in ("maximum", "argmax")
-    if kind == "f":
-        return -math.inf if low else math.inf
-    if kind == "b":
-        return not low
-    info = np.iinfo(dtype)
-    return int(info.min if low else info.max)
-
-
 def build_nests(region: Graph, name: str, sites: Sites) -> list[LoopNest]:
-    """The nests that compute a fused region, in order; buffers are its parameters, its constants, then its outputs."""
+    """The nests that compute a fused region, in order; buffers are its parameters, its constants, then its
+    outputs."""
     producers = {r: n for n in region.nodes for r in n.results}
     if len(region.outputs) == 1:
         node = producers.get(region.outputs[0])
         if node is not None and node.prim in ASSEMBLY:
             return [n for n in _Assembly(region, name, sites, producers).build(node) if n is not None]
-    nest = _NestBuilder(region, name, sites, producers).build()
+    nest = NestBuilder(region, name, sites, producers).build()
     return [] if nest is None else [nest]
 
 
-class _NestBuilder:
+class NestBuilder:
     """Builds one nest; `at` answers what a value is at given indices."""
 
     def __init__(self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node]) -> None:
@@ -88,7 +66,9 @@ class _NestBuilder:
         self.next_id = 0
         self.levels: dict[Value, int] = {}
         self.accumulators: list[Accumulator] = []
-        self.done: list[tuple[Index, Affine]] = []  # of each phase built: its full index, and its position in the row
+        self.done: list[
+            tuple[Index, Affine]
+        ] = []  # of each phase built: its full index, and its position in the row
         self.rows: dict[Value, int] = {}  # values kept between phases -> scratch buffer
 
     # -- instructions
@@ -175,7 +155,11 @@ class _NestBuilder:
                 self._reduce(node, full)
             for k in stored:
                 value = self.region.outputs[k]
-                where = outer_index if reduced and not serial and len(value.shape) == len(kept) else self.full_index
+                where = (
+                    outer_index
+                    if reduced and not serial and len(value.shape) == len(kept)
+                    else self.full_index
+                )
                 self.store(k, self.at(value, where, None), self.linear(where, value.shape))
             if inner and any(a.extent == 0 for a in inner):
                 self._empty(self.accumulators)
@@ -193,7 +177,8 @@ class _NestBuilder:
         ]
 
     def _space(self) -> tuple[tuple[int, ...], set[int], bool, bool]:
-        """The full iteration space, the axes that are reduced or serial, whether serial, and whether backwards."""
+        """The full iteration space, the axes that are reduced or serial, whether serial, and whether
+        backwards."""
         for node in self.region.nodes:
             if node.prim in CUMULATIVE:
                 return node.operands[0].shape, {node.attrs["axis"]}, True, node.attrs["reverse"]
@@ -233,10 +218,14 @@ class _NestBuilder:
         self.accumulators.append(Accumulator(number, op, value, init, dtype, position))
         self.memo[(node.result, self.outer_index, None)] = number
 
-    def store(self, output: int, value: int, address: Affine, mode: str = "set", guard: int | None = None) -> None:
+    def store(
+        self, output: int, value: int, address: Affine, mode: str = "set", guard: int | None = None
+    ) -> None:
         attrs = {"mode": mode}
         buffer = self.outputs[output]
-        self.emit("store", (value,), self.dtypes[value], attrs=attrs, buffer=buffer, index=address, guard=guard)
+        self.emit(
+            "store", (value,), self.dtypes[value], attrs=attrs, buffer=buffer, index=address, guard=guard
+        )
 
     # -- values at indices
 
@@ -249,16 +238,21 @@ class _NestBuilder:
         return self.memo[key]
 
     def _kept(self, value: Value) -> int | None:
-        """A dear value that an earlier phase has computed at this point: read back from the output where it was stored,
-        or from a row of scratch memory; None where it is to be computed."""
+        """A dear value that an earlier phase has computed at this point: read back from the output where it
+        was stored, or from a row of scratch memory; None where it is to be computed."""
         node = self.producers.get(value)
         if node is None or op_cost(node.prim) < _KEPT_COST or self.row_size < _KEPT_ROW:
             return None
-        earlier = next((p for p, (index, _) in enumerate(self.done) if (value, index, None) in self.memo), None)
+        earlier = next(
+            (p for p, (index, _) in enumerate(self.done) if (value, index, None) in self.memo), None
+        )
         if earlier is None or not self.phases[earlier][0]:
             return None
         if value in self.region.outputs:
-            buffer, address = self.outputs[self.region.outputs.index(value)], self.linear(self.full_index, value.shape)
+            buffer, address = (
+                self.outputs[self.region.outputs.index(value)],
+                self.linear(self.full_index, value.shape),
+            )
         else:
             address = self.row_address
             if value not in self.rows:
@@ -271,7 +265,9 @@ class _NestBuilder:
 
     def _store_in(self, phase: int, value: int, buffer: int, address: Affine) -> None:
         body = self.phases[phase][1]
-        body.append(Inst(self.next_id, "store", (value,), self.dtypes[value], {"mode": "set"}, buffer, address))
+        body.append(
+            Inst(self.next_id, "store", (value,), self.dtypes[value], {"mode": "set"}, buffer, address)
+        )
         self.next_id += 1
 
     def _at(self, value: Value, index: Index, guard: int | None) -> int:
@@ -281,7 +277,7 @@ class _NestBuilder:
         if primitive.get(node.prim).kind == "elementwise":
             args = [self.at(o, index, guard) for o in node.operands]
             return self.emit(node.prim, args, value.dtype, attrs=node.attrs)
-        rule = _RULES.get(node.prim)
+        rule = RULES.get(node.prim)
         if rule is None:
             raise VerifyError(f"{node.prim} cannot stand in a fused region here", node.loc)
         return rule(self, node, index, guard)
@@ -326,7 +322,7 @@ class _NestBuilder:
         high = Affine(address.const // by, tuple((k, c // by) for k, c in address.terms if c % by == 0))
         low = Affine(address.const % by, tuple((k, c) for k, c in address.terms if c % by))
         least, greatest = self.range_of(low)
-        if 0 <= least and greatest < by:
+        if least >= 0 and greatest < by:
             return high, low
         whole = self.index_value(address)
         quotient = self.emit("index_div", (whole,), INT64, attrs={"by": by})
@@ -360,7 +356,8 @@ class _NestBuilder:
         return self.emit("minimum", (low, self.const(high, INT64)), INT64)
 
     def window(self, node: Node, first: int, sizes: Sequence[int]) -> list[Affine]:
-        """The clamped starts of dynamic_slice and dynamic_update, whose operands from `first` on are the starts."""
+        """The clamped starts of dynamic_slice and dynamic_update, whose operands from `first` on are the
+        starts."""
         shape = node.operands[0].shape
         starts = [self.at(s, (), None) for s in node.operands[first:]]
         return [Affine.of(self.clamped(s, n - m)) for s, n, m in zip(starts, shape, sizes, strict=True)]
@@ -398,7 +395,10 @@ class _Assembly:
             return [base, self.part(node.operands[1], move)]
         ndim = node.operands[2].ndim if len(node.operands) > 2 else 0
         mode = "add" if node.prim == "scatter_add" else "set"
-        return [base, self.part(node.operands[1], lambda b, i: _scattered(b, node, i, ndim), serial=ndim, mode=mode)]
+        return [
+            base,
+            self.part(node.operands[1], lambda b, i: _scattered(b, node, i, ndim), serial=ndim, mode=mode),
+        ]
 
     def concat(self, node: Node) -> list[LoopNest | None]:
         axis, offset, nests = node.attrs["axis"], 0, []
@@ -410,12 +410,18 @@ class _Assembly:
         return nests
 
     def part(
-        self, value: Value, where: Callable[..., Index], *, copies: bool = False, serial: int = 0, mode: str = "set"
+        self,
+        value: Value,
+        where: Callable[..., Index],
+        *,
+        copies: bool = False,
+        serial: int = 0,
+        mode: str = "set",
     ) -> LoopNest | None:
         """The nest that stores `value` into the output at the indices that `where` gives."""
         if 0 in value.shape:
             return None
-        b = _NestBuilder(*self.args)
+        b = NestBuilder(*self.args)
         kinds: list[AxisKind] = ["serial" if k < serial else "parallel" for k in range(value.ndim)]
         axes, index = b.axes(value.shape, "i", kinds)
         shape = b.region.outputs[0].shape
@@ -426,164 +432,7 @@ class _Assembly:
         return LoopNest(b.name, tuple(b.buffers), tuple(axes), (phase,), exact=mode == "add", copies=source)
 
 
-def _scattered(b: _NestBuilder, node: Node, index: Index, ndim: int) -> Index:
+def _scattered(b: NestBuilder, node: Node, index: Index, ndim: int) -> Index:
     found = dict(zip(node.attrs["axes"], b.looked_up(node, 2, index[:ndim], None)))
     rest = iter(index[ndim:])
     return tuple(found[k] if k in found else next(rest) for k in range(node.operands[0].ndim))
-
-
-# -- rules of the primitives that are index maps
-
-
-def _reshape(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    return b.at_address(node.operands[0], b.linear(index, node.result.shape), guard)
-
-
-def _transpose(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    source = [Affine()] * len(index)
-    for k, axis in enumerate(node.attrs["perm"]):
-        source[axis] = index[k]
-    return b.at(node.operands[0], tuple(source), guard)
-
-
-def _broadcast(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    x = node.operands[0]
-    source = tuple(Affine() if x.shape[k] == 1 else index[dim] for k, dim in enumerate(node.attrs["dims"]))
-    return b.at(x, source, guard)
-
-
-def _slice(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    steps = zip(index, node.attrs["start"], node.attrs["step"], strict=True)
-    return b.at(node.operands[0], tuple(i * step + start for i, start, step in steps), guard)
-
-
-def _flip(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    shape, axes = node.result.shape, node.attrs["axes"]
-    return b.at(node.operands[0], tuple(i * -1 + (shape[k] - 1) if k in axes else i for k, i in enumerate(index)), guard)
-
-
-def _zero(dtype: np.dtype) -> Any:
-    return np.zeros((), dtype).item()
-
-
-def _pad(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    x, attrs = node.operands[0], node.attrs
-    test: int | None = None
-    source = []
-    for i, n, low, interior in zip(index, x.shape, attrs["low"], attrs["interior"], strict=True):
-        i = i + -low
-        step = interior + 1
-        possible, test = b.within(i, 0, (n - 1) * step + 1 if n else 0, test)
-        if not possible:
-            return b.const(_zero(x.dtype), x.dtype)
-        if step > 1:
-            position = b.index_value(i)
-            rest = b.emit("index_mod", (position,), INT64, attrs={"by": step})
-            test = b.both(test, b.emit("eq", (rest, b.const(0, INT64)), BOOL))
-            i = Affine.of(b.emit("index_div", (position,), INT64, attrs={"by": step}))
-        source.append(i)
-    inside = b.both(guard, test)
-    return b.choose(test, lambda: b.at(x, tuple(source), inside), lambda: b.const(_zero(x.dtype), x.dtype), x.dtype)
-
-
-def _concat(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    axis, dtype = node.attrs["axis"], node.result.dtype
-    chosen: int | None = None
-    end = node.result.shape[axis]
-    for x in reversed(node.operands):
-        end -= x.shape[axis]
-        shifted = index[axis] + -end
-        possible, test = b.within(shifted, 0, x.shape[axis], None)
-        if not possible:
-            continue
-        here = b.at(x, (*index[:axis], shifted, *index[axis + 1 :]), b.both(guard, test))
-        chosen = here if chosen is None or test is None else b.emit("select", (test, here, chosen), dtype)
-    if chosen is None:
-        raise VerifyError("concat of nothing is read", node.loc)
-    return chosen
-
-
-def _update(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    base, value = node.operands
-    test: int | None = None
-    source = []
-    starts, steps = node.attrs["start"], node.attrs["step"]
-    for i, n, start, step in zip(index, value.shape, starts, steps, strict=True):
-        i = i + -start
-        possible, test = b.within(i, 0, (n - 1) * step + 1 if n else 0, test)
-        if not possible:
-            return b.at(base, index, guard)
-        if step > 1:
-            position = b.index_value(i)
-            rest = b.emit("index_mod", (position,), INT64, attrs={"by": step})
-            test = b.both(test, b.emit("eq", (rest, b.const(0, INT64)), BOOL))
-            i = Affine.of(b.emit("index_div", (position,), INT64, attrs={"by": step}))
-        source.append(i)
-    inside = b.both(guard, test)
-    return b.choose(test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype)
-
-
-def _dynamic_slice(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    starts = b.window(node, 1, node.result.shape)
-    return b.at(node.operands[0], tuple(i + s for i, s in zip(index, starts)), guard)
-
-
-def _dynamic_update(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    base, value = node.operands[:2]
-    test: int | None = None
-    source = []
-    for i, s, n in zip(index, b.window(node, 2, value.shape), value.shape, strict=True):
-        i = i + s * -1
-        possible, test = b.within(i, 0, n, test)
-        if not possible:
-            return b.at(base, index, guard)
-        source.append(i)
-    inside = b.both(guard, test)
-    return b.choose(test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype)
-
-
-def _gather(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    x = node.operands[0]
-    ndim = node.operands[1].ndim if len(node.operands) > 1 else 0
-    found = dict(zip(node.attrs["axes"], b.looked_up(node, 1, index[:ndim], guard)))
-    rest = iter(index[ndim:])
-    return b.at(x, tuple(found[k] if k in found else next(rest) for k in range(x.ndim)), guard)
-
-
-def _iota(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    value, dtype = b.index_value(index[node.attrs["axis"]]), node.result.dtype
-    return value if dtype == INT64 else b.emit("convert", (value,), dtype, attrs={"dtype": dtype})
-
-
-def _full(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    return b.const(node.attrs["value"], node.result.dtype)
-
-
-def _cumulative(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    """The running value; the nest's serial axis goes through the operand in the direction of accumulation."""
-    axis = node.attrs["axis"]
-    if guard is not None or index != b.full_index:
-        raise UnsupportedError(f"{node.prim} read at other indices than its own", node.loc)
-    x = node.operands[0]
-    value = b.at(x, index, None)
-    number = b.next_id
-    b.next_id += 1
-    b.dtypes[number] = x.dtype
-    op = CUMULATIVE[node.prim]
-    b.accumulators.append(Accumulator(number, op, value, identity(op, x.dtype), x.dtype))
-    return b.emit("running", (value,), x.dtype, attrs={"accumulator": number, "axis": axis})
-
-
-def _reduced(b: _NestBuilder, node: Node, index: Index, guard: int | None) -> int:
-    key = (node.result, b.outer_index, None)
-    if index != b.outer_index or key not in b.memo:
-        raise VerifyError(f"{node.prim} is read in its own nest at other indices than its own", node.loc)
-    return b.memo[key]
-
-
-_RULES: dict[str, Callable[[_NestBuilder, Node, Index, "int | None"], int]] = {
-    "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "flip": _flip,
-    "pad": _pad, "concat": _concat, "update": _update, "dynamic_slice": _dynamic_slice,
-    "dynamic_update": _dynamic_update, "gather": _gather, "iota": _iota, "full": _full,
-    **dict.fromkeys(CUMULATIVE, _cumulative), **dict.fromkeys(REDUCTIONS, _reduced),
-}  # fmt: skip

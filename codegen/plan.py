@@ -1,7 +1,7 @@
 """The plan: one LLVM function that runs a grouped graph, with its control flow, library calls and loop nests.
 
-Scratch memory of control nodes (loops' second carry buffers, then the frames of their regions) is laid out in `_scratch_of`
-and used in the same order by the emitters.
+Scratch memory of control nodes (loops' second carry buffers, then the frames of their regions) is laid out
+in `_scratch_of` and used in the same order by the emitters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from nufunc.codegen.nest_builder import Sites, build_nests
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
 
-COPY_LIMIT = 4096  # bytes of a carry up to which it is copied back after an iteration; larger ones swap two buffers
+COPY_LIMIT = (
+    4096  # bytes of a carry up to which it is copied back after an iteration; larger ones swap two buffers
+)
 
 
 class Plan:
@@ -96,7 +98,9 @@ class Plan:
     def copy(self, target: ir.Value, source: ir.Value, size: int) -> None:
         """memcpy; the two may be the same memory."""
         if size and target is not source:
-            memmove = declare(self.module, "llvm.memmove.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, I1])
+            memmove = declare(
+                self.module, "llvm.memmove.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, I1]
+            )
             self.b.call(memmove, [target, source, I64(size), I1(0)])
 
     def check_error(self) -> None:
@@ -109,9 +113,15 @@ class Plan:
     # -- graphs
 
     def run(
-        self, graph: Graph, frame: Frame, params: Sequence[ir.Value], outputs: Sequence[ir.Value], arena: ir.Value
+        self,
+        graph: Graph,
+        frame: Frame,
+        params: Sequence[ir.Value],
+        outputs: Sequence[ir.Value],
+        arena: ir.Value,
     ) -> None:
-        """Emit a graph: its parameters stand at `params`, its results go to `outputs`, its frame is at `arena`."""
+        """Emit a graph: its parameters stand at `params`, its results go to `outputs`, its frame is at
+        `arena`."""
         scope = Scope(self, graph, frame, params, outputs, arena)
         for node in graph.nodes:
             self.node(scope, node)
@@ -178,14 +188,16 @@ class Scope:
     """Where the values of one graph stand while it is emitted."""
 
     def __init__(
-        self, plan: Plan, graph: Graph, frame: Frame, params: Sequence[ir.Value], outputs: Sequence[ir.Value], arena: ir.Value
+        self, plan: Plan, graph: Graph, frame: Frame, params: Sequence[ir.Value], outputs: Sequence[ir.Value],
+        arena: ir.Value,
     ) -> None:  # fmt: skip
         self.plan, self.frame, self.arena, self.outputs = plan, frame, arena, outputs
         self.pointers: dict[Value, ir.Value] = dict(zip(graph.params, params, strict=True))
         self.consts = dict(graph.consts)
 
     def pointer(self, value: Value) -> ir.Value:
-        """The address of a value. A view by strides has none of its own: readers go through `Plan.view_of`."""
+        """The address of a value. A view by strides has none of its own: readers go through
+        `Plan.view_of`."""
         root = self.frame.of(value)
         if root in self.pointers:
             return self.pointers[root]
@@ -202,7 +214,9 @@ class Scope:
         return made
 
     def scratch(self, node: Node) -> ir.Value:
-        return self.plan.at(self.arena, self.frame.scratch[node]) if node in self.frame.scratch else self.arena
+        return (
+            self.plan.at(self.arena, self.frame.scratch[node]) if node in self.frame.scratch else self.arena
+        )
 
 
 class CountedLoop:
@@ -258,7 +272,8 @@ def _swap_sizes(node: Node, frames: list[Frame]) -> list[int]:
 
 
 class _Carries:
-    """The carry buffers of a loop: `current` is read by the body, `following` written; small ones are copied back."""
+    """The carry buffers of a loop: `current` is read by the body, `following` written; small ones are copied
+    back."""
 
     def __init__(self, plan: Plan, scope: Scope, node: Node, initial: Sequence[Value]) -> None:
         self.plan, self.node = plan, node
@@ -306,7 +321,10 @@ def _scan(plan: Plan, scope: Scope, node: Node) -> None:
     length = node.attrs["length"]
     consts, carries = node.attrs["num_consts"], node.attrs.get("num_carry", 0)
     fixed = [scope.pointer(o) for o in node.operands[:consts]]
-    xs = [(scope.pointer(o), t.type.nbytes) for o, t in zip(node.operands[consts + carries :], body.params[consts + carries :])]
+    xs = [
+        (scope.pointer(o), t.type.nbytes)
+        for o, t in zip(node.operands[consts + carries :], body.params[consts + carries :])
+    ]
     ys = [(scope.pointer(r), o.type.nbytes) for r, o in zip(node.results[carries:], body.outputs[carries:])]
     if node.prim == "map":
         carry, arena = None, scope.scratch(node)

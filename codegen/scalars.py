@@ -1,7 +1,7 @@
 """Scalar recipes: each elementwise primitive on real registers (scalars or vectors), as LLVM instructions.
 
-NumPy's arithmetic throughout: integer division, remainders, shifts and conversions are guarded and never undefined, no
-fast-math flag is set. Complex numbers stand in `scalars_complex`.
+NumPy's arithmetic throughout: integer division, remainders, shifts and conversions are guarded and never
+undefined, no fast-math flag is set. Complex numbers stand in `scalars_complex`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from llvmlite import ir
 
 from nufunc.codegen import vmath
 from nufunc.codegen.llvm import (
-    F32, F64, I1, I32, I64, constant, declare, element_type, intrinsic, lanes_of, libm, like, per_lane, scalar_of,
+    F64,
+    I1,
+    constant,
+    element_type,
+    intrinsic,
+    libm,
+    like,
+    per_lane,
+    scalar_of,
 )  # fmt: skip
 from nufunc.ir.errors import UnsupportedError
 
 LIBM = frozenset(
-    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh cbrt erf erfc "
-    "pow atan2 hypot nextafter lgamma".split()
+    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh cbrt "
+    "erf erfc pow atan2 hypot nextafter lgamma".split()
 )
 _ROUND = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -33,7 +41,12 @@ class Scalars:
         self.b, self.has_fma = b, has_fma
 
     def emit(
-        self, op: str, args: Sequence[Any], dtypes: Sequence[np.dtype], dtype: np.dtype, attrs: Mapping[str, Any]
+        self,
+        op: str,
+        args: Sequence[Any],
+        dtypes: Sequence[np.dtype],
+        dtype: np.dtype,
+        attrs: Mapping[str, Any],
     ) -> Any:
         """`op` of `args` of `dtypes`; `dtype` is the result's. Complex values are pairs of registers."""
         if dtype.kind == "c" or any(d.kind == "c" for d in dtypes):
@@ -49,7 +62,9 @@ class Scalars:
         if op in _COMPARE:
             return self.compare(_COMPARE[op], args[0], args[1], dtypes[0])
         kind = dtypes[0].kind
-        rule = getattr(self, f"{'float' if kind == 'f' else 'int'}_{op}", None) or getattr(self, f"any_{op}", None)
+        rule = getattr(self, f"{'float' if kind == 'f' else 'int'}_{op}", None) or getattr(
+            self, f"any_{op}", None
+        )
         if rule is not None:
             return rule(*args, dtypes[0])
         if kind == "f":
@@ -128,7 +143,9 @@ class Scalars:
 
     # -- integer division, NumPy's: by zero gives 0, MIN by -1 wraps
 
-    def _divided(self, x: ir.Value, y: ir.Value, d: np.dtype) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+    def _divided(
+        self, x: ir.Value, y: ir.Value, d: np.dtype
+    ) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
         """Quotient and remainder towards zero, the divisor used, and whether the given one was zero."""
         b = self.b
         zero = b.icmp_unsigned("==", y, self.c(y, 0))
@@ -353,7 +370,8 @@ class Scalars:
         return b.sext(x, type_) if source.kind == "i" else b.zext(x, type_)
 
     def float_to_int(self, x: ir.Value, target: np.dtype) -> ir.Value:
-        """Truncate. Out of range and NaN: the least integer of the 32 or 64 bits that x86 converts through."""
+        """Truncate. Out of range and NaN: the least integer of the 32 or 64 bits that x86 converts
+        through."""
         b = self.b
         if target == np.dtype(np.uint64):
             middle = self.c(x, 2.0**63)
@@ -399,7 +417,11 @@ def _emit_int_pow(module: ir.Module, symbol: str, type_: ir.IntType) -> None:
     odd = b.icmp_unsigned("!=", b.and_(y, type_(1)), type_(0))
     next_power = b.select(odd, b.mul(power, x), power)
     next_x, next_y = b.mul(x, x), b.lshr(y, type_(1))
-    for phi, first, later in ((power, type_(1), next_power), (x, function.args[0], next_x), (y, function.args[1], next_y)):
+    for phi, first, later in (
+        (power, type_(1), next_power),
+        (x, function.args[0], next_x),
+        (y, function.args[1], next_y),
+    ):
         phi.add_incoming(first, start)
         phi.add_incoming(later, loop)
     b.cbranch(b.icmp_unsigned("!=", next_y, type_(0)), loop, done)

@@ -1,4 +1,5 @@
-"""Scalar recipes for complex numbers, as pairs of real registers. Elementary functions are the C library's."""
+"""Scalar recipes for complex numbers, as pairs of real registers. Elementary functions are the C
+library's."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 Pair = tuple[Any, Any]
 _LIBM = {
-    "exp": "cexp", "log": "clog", "sqrt": "csqrt", "sin": "csin", "cos": "ccos", "tan": "ctan", "asin": "casin",
-    "acos": "cacos", "atan": "catan", "sinh": "csinh", "cosh": "ccosh", "tanh": "ctanh", "asinh": "casinh",
+    "exp": "cexp", "log": "clog", "sqrt": "csqrt", "sin": "csin", "cos": "ccos", "tan": "ctan",
+    "asin": "casin", "acos": "cacos", "atan": "catan", "sinh": "csinh", "cosh": "ccosh", "tanh": "ctanh", "asinh": "casinh",
     "acosh": "cacosh", "atanh": "catanh",
 }  # fmt: skip
 
@@ -31,7 +32,12 @@ class ComplexScalars:
         self.real, self.b = real, real.b
 
     def emit(
-        self, op: str, args: Sequence[Any], dtypes: Sequence[np.dtype], dtype: np.dtype, attrs: Mapping[str, Any]
+        self,
+        op: str,
+        args: Sequence[Any],
+        dtypes: Sequence[np.dtype],
+        dtype: np.dtype,
+        attrs: Mapping[str, Any],
     ) -> Any:
         if op == "convert":
             return self.convert(args[0], dtypes[0], dtype)
@@ -53,7 +59,8 @@ class ComplexScalars:
         return constant(x.type, 0)
 
     def libm(self, name: str, args: Sequence[Pair]) -> Pair:
-        """A complex function of the C library, in double precision: its arguments and result travel as two doubles."""
+        """A complex function of the C library, in double precision: its arguments and result travel as two
+        doubles."""
         b, single = self.b, args[0][0].type == F32
         parts = [b.fpext(p, F64) if single else p for arg in args for p in arg]
         function = declare(b.module, name, ir.LiteralStructType([F64, F64]), [F64] * len(parts))
@@ -84,7 +91,8 @@ class ComplexScalars:
         return b.fsub(b.fmul(p, r), b.fmul(q, s)), b.fadd(b.fmul(p, s), b.fmul(q, r))
 
     def op_div(self, x: Pair, y: Pair) -> Pair:
-        """Smith's method: scaled by the larger part of the divisor; by zero both parts are divided by it, as in NumPy."""
+        """Smith's method: scaled by the larger part of the divisor; by zero both parts are divided by it, as
+        in NumPy."""
         b = self.b
         size_re, size_im = (intrinsic(b, "fabs", [p]) for p in y)
         wide = b.fcmp_ordered(">=", size_re, size_im)

@@ -1,7 +1,8 @@
-"""sort and argsort of a plan: a bottom-up merge sort (stable, NaN last) in one internal function per dtype and kind.
+"""sort and argsort of a plan: a bottom-up merge sort (stable, NaN last) in one internal function per dtype
+and kind.
 
-Lines along the axis are gathered into scratch memory, sorted there, and written back; argsort sorts pairs of value and
-position held in two arrays.
+Lines along the axis are gathered into scratch memory, sorted there, and written back; argsort sorts pairs of
+value and position held in two arrays.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
 
 
 def _sorter(plan: Plan, dtype: np.dtype) -> ir.Function:
-    """i1 sort(values, values', positions, positions', n): the result stands in the second pair where it returns true."""
+    """i1 sort(values, values', positions, positions', n): the result stands in the second pair where it
+    returns true."""
     symbol = f"nf.sort.{dtype.name}"
     if symbol in plan.module.globals:
         return plan.module.globals[symbol]
@@ -93,7 +95,8 @@ class _Sorter:
         return made
 
     def emit(self) -> None:
-        """for width in 1, 2, 4, ...: merge neighbouring runs of `width` from one pair of arrays into the other."""
+        """for width in 1, 2, 4, ...: merge neighbouring runs of `width` from one pair of arrays into the
+        other."""
         b, (v0, v1, p0, p1, n) = self.b, self.function.args
         passes, runs, after, done = (self.block(x) for x in ("passes", "runs", "after", "done"))
         b.branch(passes)

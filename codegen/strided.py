@@ -1,4 +1,5 @@
-"""Strided views of values: what a chain of layout nodes is as an offset and strides into memory, where it is one."""
+"""Strided views of values: what a chain of layout nodes is as an offset and strides into memory, where it is
+one."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def _applied(view: Strided, node: Node) -> Strided | None:
         return Strided(view.base, view.offset, shape, tuple(view.strides[p] for p in attrs["perm"]))
     if node.prim == "slice":
         offset = view.offset + sum(start * s for start, s in zip(attrs["start"], view.strides))
-        return Strided(view.base, offset, shape, tuple(s * step for s, step in zip(view.strides, attrs["step"])))
+        return Strided(
+            view.base, offset, shape, tuple(s * step for s, step in zip(view.strides, attrs["step"]))
+        )
     if node.prim == "broadcast":
         strides = [0] * len(shape)
         for k, dim in enumerate(attrs["dims"]):
@@ -83,14 +86,16 @@ def _applied(view: Strided, node: Node) -> Strided | None:
     return None
 
 
-def _reshaped(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
+def _reshaped(
+    shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]
+) -> tuple[int, ...] | None:
     """Strides of a reshape without a copy, or None."""
     if 0 in shape:
         return row_major(new)
     old = [(n, s) for n, s in zip(shape, strides) if n != 1]
     result: list[int] = []
     k = 0
-    pending = [n for n in new]
+    pending = list(new)
     while k < len(old):
         extent, stride = old[k]
         group: list[int] = []

@@ -1,7 +1,7 @@
 """Decomposition: rewrites library nodes that are better computed by a loop nest than by a library call.
 
-A dot of integers or bools, one without contraction, and one of small matrices become a broadcasted product and a sum, which
-fuse with their surroundings.
+A dot of integers or bools, one without contraction, and one of small matrices become a broadcasted product
+and a sum, which fuse with their surroundings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def decompose(graph: Graph) -> Graph:
 def _applies(node: Node) -> bool:
     if node.prim != "dot":
         return False
-    x, y = node.operands
+    x = node.operands[0]
     contract = node.attrs["contract"]
     if x.dtype.kind in "biu" or not contract[0]:
         return True
@@ -52,7 +52,9 @@ def dot_as_product(b: Builder, node: Node, x: Value, y: Value) -> Value:
     shape = (*node.result.shape, *(x.shape[a] for a in xc))
     space_x = [*range(nb + nx), *range(nb + nx + ny, nb + nx + ny + nc)]
     space_y = [*range(nb), *range(nb + nx, nb + nx + ny + nc)]
-    product = b.mul(_spread(b, x, (*xb, *xf, *xc), space_x, shape), _spread(b, y, (*yb, *yf, *yc), space_y, shape))
+    product = b.mul(
+        _spread(b, x, (*xb, *xf, *xc), space_x, shape), _spread(b, y, (*yb, *yf, *yc), space_y, shape)
+    )
     return b.summed(product, range(nb + nx + ny, nb + nx + ny + nc))
 
 

@@ -1,47 +1,50 @@
-"""Fusion: groups the nodes of a pure graph into `fused` nodes, so that the top level holds fused, library and control nodes.
+"""Fusion: groups the nodes of a pure graph into `fused` nodes, so that the top level holds fused, library
+and control nodes.
 
 Note [Groups]
-Nodes are visited in order; each computing node joins a group with its iteration space or starts one. A group has one
-space (the shape that its elementwise members have and its reductions read) and one set of reduced axes. Layout
-nodes belong to no group: they are index maps, copied into every region that reads through them, and so are
-elementwise nodes that are cheap to compute again or that only one reader reads at other indices. A value that a group
-computes is stored if something outside reads it. Merging keeps the graph of groups acyclic.
+Nodes are visited in order; each computing node joins a group with its iteration space or starts one. A group
+has one space (the shape that its elementwise members have and its reductions read) and one set of reduced
+axes. Layout nodes belong to no group: they are index maps, copied into every region that reads through them,
+and so are elementwise nodes that are cheap to compute again or that only one reader reads at other indices.
+A value that a group computes is stored if something outside reads it. Merging keeps the graph of groups
+acyclic.
 
-Row programs: elementwise nodes of the results of a group's reductions join it. Where a group reduces the last axes and these
-are short, so do nodes of the full space that read such values broadcast along the rows (softmax, layer norm); the
-group then goes through each row several times, while it is in the cache.
+Row programs: elementwise nodes of the results of a group's reductions join it. Where a group reduces the
+last axes and these are short, so do nodes of the full space that read such values broadcast along the rows
+(softmax, layer norm); the group then goes through each row several times, while it is in the cache.
 
-Kinds of fused nodes: "loop" (elementwise), "reduce", "scan" (cumulative), "copy" (a layout that must stand in memory), "view" (a
-layout that its readers can express by strides: reshapes, and operands of dot), "assemble" (concat, update, scatter).
+Kinds of fused nodes: "loop" (elementwise), "reduce", "scan" (cumulative), "copy" (a layout that must stand
+in memory), "view" (a layout that its readers can express by strides: reshapes, and operands of dot),
+"assemble" (concat, update, scatter).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from nufunc.ir import primitive
-from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.decompose import decompose
+from nufunc.passes.fuse_regions import rebuild
 
 CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin")
 ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
 READS = ("gather", "dynamic_slice")
 _CHEAP = frozenset(
-    "add sub mul neg abs maximum minimum fmax fmin select eq ne lt le gt ge convert bit_and bit_or bit_xor bit_not "
-    "sign floor ceil trunc rint isnan isinf isfinite signbit real imag conj complex copysign stop_gradient".split()
+    "add sub mul neg abs maximum minimum fmax fmin select eq ne lt le gt ge convert bit_and bit_or "
+    "bit_xor bit_not sign floor ceil trunc rint isnan isinf isfinite signbit real imag conj complex "
+    "copysign stop_gradient".split()
 )
 _CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
 _LARGEST = 96  # members of a group; beyond, registers spill and compile time grows faster than the gain
+_DEEP = 40  # nodes in a row that a reader computes in place
 _SMALL = 64  # elements up to which unrelated groups of one space are merged
 _ROW = 4096  # elements of a row up to which what follows its reductions stays with them
-_STRIDED = ("reshape", "transpose", "slice", "broadcast")
 
 
 def fuse(graph: Graph, reasons: list[str] | None = None) -> Graph:
     """The grouped graph. `reasons` collects why neighbours were not fused."""
-    return _Fusion(decompose(graph), [] if reasons is None else reasons).run()
+    return Fusion(decompose(graph), [] if reasons is None else reasons).run()
 
 
 def reasons(graph: Graph) -> list[str]:
@@ -51,7 +54,7 @@ def reasons(graph: Graph) -> list[str]:
     return collected
 
 
-class _Unit:
+class Unit:
     """A group under construction, or a library or control node that stands alone."""
 
     def __init__(self, order: int, kind: str) -> None:
@@ -59,7 +62,7 @@ class _Unit:
         self.members: list[Node] = []
         self.space: tuple[int, ...] | None = None
         self.axes: tuple[int, ...] | None = None
-        self.sources: dict[_Unit, list[tuple[Value, bool]]] = {}  # producer -> (value, read at the same index)
+        self.sources: dict[Unit, list[tuple[Value, bool]]] = {}  # producer -> (value, read at the same index)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {', '.join(n.prim for n in self.members)}>"
@@ -82,8 +85,8 @@ def splits_only(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
 
 
 def _read_through(node: Node, index: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """The operand's index in terms of the result's, for broadcasts and reshapes; None is an index of an axis of one, and
-    stands also for all that a reshape does beyond moving such axes."""
+    """The operand's index in terms of the result's, for broadcasts and reshapes; None is an index of an axis
+    of one, and stands also for all that a reshape does beyond moving such axes."""
     x = node.operands[0]
     if node.prim == "broadcast":
         return tuple(None if x.shape[k] == 1 else index[dim] for k, dim in enumerate(node.attrs["dims"]))
@@ -93,7 +96,7 @@ def _read_through(node: Node, index: tuple[int | None, ...]) -> tuple[int | None
     return tuple(None if n == 1 else moved.pop(0) for n in x.shape)
 
 
-class _Fusion:
+class Fusion:
     def __init__(self, graph: Graph, reasons: list[str]) -> None:
         self.graph, self.reasons = graph, reasons
         self.producers = {r: n for n in graph.nodes for r in n.results}
@@ -103,9 +106,9 @@ class _Fusion:
                 self.users.setdefault(operand, []).append(node)
         self.outputs = set(graph.outputs)
         self.needed: set[Value] = set()  # must stand in memory whatever happens
-        self.units: list[_Unit] = []
-        self.unit_of: dict[Node, _Unit] = {}
-        self.readers: dict[Value, list[_Unit]] = {}
+        self.units: list[Unit] = []
+        self.unit_of: dict[Node, Unit] = {}
+        self.readers: dict[Value, list[Unit]] = {}
         self.cost: dict[Value, int] = {}
         self.absorbed: set[Node] = set()
         self.of_rows: set[Node] = set()  # reductions, and what groups compute of their results alone
@@ -140,11 +143,29 @@ class _Fusion:
                 if not self._is_flat(source):
                     self.needed.add(source)
             elif node.prim in ASSEMBLY and node.prim != "concat":
-                # what is written where it is also read from is computed before, so that the update can be in place
+                # what is written where it is also read from is computed before, so that the update can be in
+                # place
                 self.needed.update(o for o in node.operands[1:] if self._reads(o, node.operands[0]))
         for node in reversed(self.graph.nodes):
-            if self.kind(node) == "elementwise" and node.result not in self.needed and self._is_absorbed(node):
+            if (
+                self.kind(node) == "elementwise"
+                and node.result not in self.needed
+                and self._is_absorbed(node)
+            ):
                 self.absorbed.add(node)
+        self._limit_depth()
+
+    def _limit_depth(self) -> None:
+        """Store a value now and then along what would be computed in place from far away."""
+        depth: dict[Value, int] = {}
+        for node in self.graph.nodes:
+            if not self.is_inline(node) or node.result in self.needed:
+                continue
+            depth[node.result] = 1 + max((depth.get(o, 0) for o in node.operands), default=0)
+            if depth[node.result] > _DEEP:
+                depth[node.result] = 0
+                self.needed.add(node.result)
+                self.absorbed.discard(node)
 
     def _cost(self, value: Value) -> int:
         """Cheap operations that a reader of `value` repeats; what is dear to compute is stored, and read."""
@@ -168,7 +189,9 @@ class _Fusion:
         stack, seen = [value], {value}
         while stack:
             node = self.producers.get(stack.pop())
-            if node is None or not (self.kind(node) == "elementwise" or is_layout(node) or node.prim in READS):
+            if node is None or not (
+                self.kind(node) == "elementwise" or is_layout(node) or node.prim in READS
+            ):
                 continue
             if base in node.operands:
                 return True
@@ -178,7 +201,8 @@ class _Fusion:
         return False
 
     def _is_flat(self, value: Value) -> bool:
-        """Whether an element of it can be computed from its address alone: every reshape of it is then free."""
+        """Whether an element of it can be computed from its address alone: every reshape of it is then
+        free."""
         stack = [value]
         while stack:
             node = self.producers.get(stack.pop())
@@ -190,7 +214,8 @@ class _Fusion:
         return True
 
     def _is_absorbed(self, node: Node) -> bool:
-        """One reader only, at other indices than its own, that does not repeat elements: it computes the value itself."""
+        """One reader only, at other indices than its own, that does not repeat elements: it computes the
+        value itself."""
         value, size = node.result, node.result.type.size
         moved, reshaped = False, True
         while True:
@@ -234,19 +259,23 @@ class _Fusion:
                     self._read(unit, operand, False)
             elif not self.is_inline(node) or node.result in self.needed:
                 self._place(order, node)
-        return self._rebuild()
+        return rebuild(self)
 
-    def _new(self, order: int, kind: str, node: Node) -> _Unit:
-        unit = _Unit(order, kind)
+    def again(self, region: Graph) -> Graph:
+        """A region grouped like this graph."""
+        return fuse(region, self.reasons)
+
+    def _new(self, order: int, kind: str, node: Node) -> Unit:
+        unit = Unit(order, kind)
         self.units.append(unit)
         self._add(unit, node)
         return unit
 
-    def _add(self, unit: _Unit, node: Node) -> None:
+    def _add(self, unit: Unit, node: Node) -> None:
         unit.members.append(node)
         self.unit_of[node] = unit
 
-    def _read(self, unit: _Unit, value: Value, same: bool) -> None:
+    def _read(self, unit: Unit, value: Value, same: bool) -> None:
         readers = self.readers.setdefault(value, [])
         if unit not in readers:
             readers.append(unit)
@@ -278,7 +307,7 @@ class _Fusion:
             for leaf, same in self.leaves(operand):
                 found[leaf] = found.get(leaf, True) and same
         sources = list(found.items())
-        unit: _Unit | None = None
+        unit: Unit | None = None
         for candidate in self._candidates(sources, space):
             if unit is None:
                 refusal = self._refusal(candidate, node, kind, space, axes, sources)
@@ -286,9 +315,10 @@ class _Fusion:
                     self._note(candidate, node, refusal)
                 else:
                     unit = candidate
-            elif self._mergeable(unit, candidate):
-                if not self._refusal(candidate, node, kind, space, axes, sources):
-                    self._merge(unit, candidate)
+            elif self._mergeable(unit, candidate) and not self._refusal(
+                candidate, node, kind, space, axes, sources
+            ):
+                self._merge(unit, candidate)
         if unit is None:
             unit = self._new(order, kind, node)
             unit.space = space
@@ -301,9 +331,10 @@ class _Fusion:
         for leaf, same in sources:
             self._read(unit, leaf, same)
 
-    def _candidates(self, sources: list[tuple[Value, bool]], space: tuple[int, ...]) -> list[_Unit]:
-        """Groups worth joining: those that produce what is read, those that read it too, and small ones of this space."""
-        found: dict[_Unit, None] = {}
+    def _candidates(self, sources: list[tuple[Value, bool]], space: tuple[int, ...]) -> list[Unit]:
+        """Groups worth joining: those that produce what is read, those that read it too, and small ones of
+        this space."""
+        found: dict[Unit, None] = {}
         for leaf, _ in reversed(sources):
             producer = self.producers.get(leaf)
             if producer is not None and self.unit_of[producer].space is not None:
@@ -320,7 +351,7 @@ class _Fusion:
         return list(found)
 
     def _refusal(
-        self, unit: _Unit, node: Node, kind: str, space: tuple[int, ...], axes: tuple[int, ...] | None,
+        self, unit: Unit, node: Node, kind: str, space: tuple[int, ...], axes: tuple[int, ...] | None,
         sources: list[tuple[Value, bool]],
     ) -> str:  # fmt: skip
         """Why `node` cannot join `unit`; empty if it can."""
@@ -351,7 +382,7 @@ class _Fusion:
                 return "a value between them is computed elsewhere"
         return ""
 
-    def _short_rows(self, unit: _Unit) -> bool:
+    def _short_rows(self, unit: Unit) -> bool:
         """Whether a group reduces its last axes, and rows are short enough to go through again."""
         if unit.kind != "reduce" or unit.space is None or unit.axes is None:
             return False
@@ -360,15 +391,17 @@ class _Fusion:
             return False
         return math.prod(unit.space[rank - count :]) <= _ROW
 
-    def _is_of_rows(self, unit: _Unit, node: Node, space: tuple[int, ...]) -> bool:
+    def _is_of_rows(self, unit: Unit, node: Node, space: tuple[int, ...]) -> bool:
         """Whether a node has the shape of a group's reductions and reads one."""
         if unit.kind != "reduce" or unit.space is None or unit.axes is None:
             return False
         if space != tuple(n for k, n in enumerate(unit.space) if k not in unit.axes):
             return False
-        return any(self.producers.get(leaf) in self.of_rows for o in node.operands for leaf, _ in self.leaves(o))
+        return any(
+            self.producers.get(leaf) in self.of_rows for o in node.operands for leaf, _ in self.leaves(o)
+        )
 
-    def _along_rows(self, unit: _Unit, node: Node, leaf: Value) -> bool:
+    def _along_rows(self, unit: Unit, node: Node, leaf: Value) -> bool:
         """Whether `node` reads a value of the rows of its group only broadcast along the rows."""
         if not self._short_rows(unit):
             return False
@@ -388,12 +421,12 @@ class _Fusion:
                     return False
         return True
 
-    def _note(self, unit: _Unit, node: Node, why: str) -> None:
+    def _note(self, unit: Unit, node: Node, why: str) -> None:
         names = ", ".join(dict.fromkeys(n.prim for n in unit.members[:4]))
         at = f" ({node.loc})" if node.loc is not None else ""
         self.reasons.append(f"{node.prim}{at} is not fused with the group of {names}: {why}")
 
-    def _reaches(self, unit: _Unit, target: _Unit, skip_direct: bool = False) -> bool:
+    def _reaches(self, unit: Unit, target: Unit, skip_direct: bool = False) -> bool:
         """Whether `unit` needs, directly or not, what `target` computes."""
         stack = [s for s in unit.sources if not (skip_direct and s is target)]
         seen = set(stack)
@@ -407,7 +440,7 @@ class _Fusion:
                     stack.append(source)
         return False
 
-    def _mergeable(self, a: _Unit, b: _Unit) -> bool:
+    def _mergeable(self, a: Unit, b: Unit) -> bool:
         """Whether two groups of one space can become one."""
         if a.space != b.space or "scan" in (a.kind, b.kind) or len(a.members) + len(b.members) > _LARGEST:
             return False
@@ -421,7 +454,7 @@ class _Fusion:
                     return False
         return True
 
-    def _merge(self, into: _Unit, other: _Unit) -> None:
+    def _merge(self, into: Unit, other: Unit) -> None:
         for node in other.members:
             self._add(into, node)
         if other.axes is not None:
@@ -442,109 +475,3 @@ class _Fusion:
                 readers.remove(other)
                 if into not in readers:
                     readers.append(into)
-
-    # -- the grouped graph
-
-    def _rebuild(self) -> Graph:
-        position = {n: k for k, n in enumerate(self.graph.nodes)}
-        for unit in self.units:
-            unit.members.sort(key=lambda n: position[n])
-        stored = set(self.needed)
-        regions: dict[_Unit, tuple[list[Node], list[Value], list[Value]]] = {}
-        ordered = self._ordered()
-        for unit in reversed(ordered):
-            if unit.kind == "alone":
-                continue
-            outputs = [r for n in unit.members for r in n.results if r in stored]
-            if outputs:
-                nodes, params = self._region(unit, outputs, position)
-                stored.update(params)
-                regions[unit] = (nodes, params, outputs)
-        b = Builder(self.graph.name, "grouped")
-        env: dict[Value, Value] = {p: p for p in self.graph.params}
-        env.update({v: v for v, _ in self.graph.consts})
-        for unit in ordered:
-            if unit.kind == "alone":
-                self._copy_alone(b, unit.members[0], env)
-            elif unit in regions:
-                self._emit(b, unit, *regions[unit], env)
-        outputs = [env[o] for o in self.graph.outputs]
-        return self.graph.replace(nodes=b.nodes, outputs=outputs, stage="grouped")
-
-    def _ordered(self) -> list[_Unit]:
-        """Units so that producers come first, otherwise as the nodes stood."""
-        done: dict[_Unit, None] = {}
-        for root in sorted(self.units, key=lambda u: u.order):
-            stack: list[tuple[_Unit, Iterator[_Unit]]] = [(root, iter(sorted(root.sources, key=lambda u: u.order)))]
-            while stack:
-                unit, rest = stack[-1]
-                following = next((s for s in rest if s not in done), None)
-                if unit in done or following is None:
-                    done[unit] = None
-                    stack.pop()
-                else:
-                    stack.append((following, iter(sorted(following.sources, key=lambda u: u.order))))
-        return list(done)
-
-    def _region(
-        self, unit: _Unit, outputs: list[Value], position: dict[Node, int]
-    ) -> tuple[list[Node], list[Value]]:
-        """The nodes that compute `outputs` inside a group, and the stored values that they read."""
-        members = set(unit.members)
-        nodes: dict[Node, None] = {}
-        params: dict[Value, None] = {}
-        stack = [self.producers[v] for v in outputs]
-        while stack:
-            node = stack.pop()
-            if node in nodes:
-                continue
-            nodes[node] = None
-            for operand in node.operands:
-                producer = self.producers.get(operand)
-                if producer is not None and (producer in members or self._copied(producer, operand)):
-                    stack.append(producer)
-                else:
-                    params[operand] = None
-        ordered = sorted(nodes, key=lambda n: position[n])
-        used = dict.fromkeys(o for n in ordered for o in n.operands if o in params)
-        return ordered, list(used)
-
-    def _copied(self, producer: Node, value: Value) -> bool:
-        """Whether a reader in another group computes `value` again."""
-        if self.alone(producer) or self.kind(producer) == "reduce":
-            return False
-        if producer.prim == "full":
-            return True
-        if value in self.needed:
-            # a reshape of what stands in memory costs nothing; other stored values are read where they are
-            return producer.prim == "iota"
-        return self.is_inline(producer) or self.is_trivial(value)
-
-    def _copy_alone(self, b: Builder, node: Node, env: dict[Value, Value]) -> None:
-        regions = [fuse(r, self.reasons) for r in node.regions]
-        results = tuple(Value(r.type, r.hint) for r in node.results)
-        b.nodes.append(Node(node.prim, [env[o] for o in node.operands], node.attrs, regions, results, node.loc))
-        env.update(zip(node.results, results, strict=True))
-
-    def _emit(
-        self, b: Builder, unit: _Unit, nodes: list[Node], params: list[Value], outputs: list[Value],
-        env: dict[Value, Value],
-    ) -> None:  # fmt: skip
-        inner = Builder("fused", "pure")
-        local: dict[Value, Value] = {p: inner.param(p.type, p.hint) for p in params}
-        for node in nodes:
-            local.update(zip(node.results, inner.copy_node(node, [local[o] for o in node.operands]), strict=True))
-        region = inner.build([local[o] for o in outputs])
-        kind = self._view_kind(unit, nodes, params, outputs) if unit.kind == "copy" else unit.kind
-        results = tuple(Value(o.type, o.hint) for o in outputs)
-        operands = [env[p] for p in params]
-        b.nodes.append(Node("fused", operands, {"kind": kind}, (region,), results, unit.members[-1].loc))
-        env.update(zip(outputs, results, strict=True))
-
-    def _view_kind(self, unit: _Unit, nodes: list[Node], params: list[Value], outputs: list[Value]) -> str:
-        if len(params) != 1:
-            return "copy"
-        if all(n.prim == "reshape" for n in nodes):
-            return "view"
-        only_dots = all(u.prim == "dot" for u in self.users.get(outputs[0], [])) and outputs[0] not in self.outputs
-        return "view" if only_dots and all(n.prim in _STRIDED for n in nodes) else "copy"

@@ -3,9 +3,9 @@
 import itertools
 
 import numpy as np
+import op_samples
 import pytest
 
-import op_samples
 from nufunc.codegen.compile import compile_graph
 from nufunc.ir import Builder, interpret, primitive
 from nufunc.ir.verify import verify
@@ -38,7 +38,8 @@ def test_every_primitive_has_a_row():
 
 @pytest.mark.parametrize("name", sorted(BY_PRIMITIVE))
 def test_kernel_equals_interpreter(name):
-    """All rows of a primitive in one graph, so that one compilation serves and neighbours may share kernels."""
+    """All rows of a primitive in one graph, so that one compilation serves and neighbours may share
+    kernels."""
     rows = BY_PRIMITIVE[name]
     b = Builder(name)
     arguments, outputs, counts = [], [], []

@@ -82,7 +82,9 @@ class Program:
     def slice(self, x):
         start = tuple(int(self.rng.integers(0, n)) for n in x.shape)
         stop = tuple(int(self.rng.integers(s + 1, n + 1)) for s, n in zip(start, x.shape))
-        return self.b.slice(x, start=start, stop=stop, step=tuple(int(s) for s in self.rng.integers(1, 3, x.ndim)))
+        return self.b.slice(
+            x, start=start, stop=stop, step=tuple(int(s) for s in self.rng.integers(1, 3, x.ndim))
+        )
 
     def flip(self, x):
         return self.b.flip(x, axes=tuple(k for k in range(x.ndim) if self.rng.integers(0, 2)))
@@ -103,7 +105,9 @@ class Program:
 
     def reduce(self, x):
         axes = tuple(k for k in range(x.ndim) if self.rng.integers(0, 2))
-        return self.b.emit(self.rng.choice(["reduce_sum", "reduce_max", "reduce_min"]), (x,), {"axes": axes})[0]
+        return self.b.emit(self.rng.choice(["reduce_sum", "reduce_max", "reduce_min"]), (x,), {"axes": axes})[
+            0
+        ]
 
     def cumulate(self, x):
         if not x.ndim:

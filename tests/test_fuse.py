@@ -1,4 +1,5 @@
-"""Fusion: how many kernels each of some twenty programs takes, that grouping keeps the meaning, and why it stops."""
+"""Fusion: how many kernels each of some twenty programs takes, that grouping keeps the meaning, and why it
+stops."""
 
 import numpy as np
 import pytest
@@ -77,7 +78,9 @@ def layers(b, x):
 
 def product_of_transposes(b, x):
     y = b.param(vec(30, 40))
-    return [b.dot(b.transpose(x, perm=(1, 0)), b.transpose(y, perm=(1, 0)), contract=((1,), (1,)), batch=((), ()))]
+    return [
+        b.dot(b.transpose(x, perm=(1, 0)), b.transpose(y, perm=(1, 0)), contract=((1,), (1,)), batch=((), ()))
+    ]
 
 
 def transposed_chain(b, x):
@@ -137,11 +140,11 @@ def gathered(b, x):
 
 # program, kernels, library calls
 PROGRAMS = [
-    (chain, 1, 0), (siblings, 1, 0), (sum_of_squares, 1, 0), (several_sums, 1, 0), (sums_of_rows_and_columns, 2, 0),
-    (softmax, 1, 0), (log_sum_exp, 1, 0), (layer_norm, 1, 0), (softmax_of_columns, 3, 0), (layers, 2, 2),
+    (chain, 1, 0), (siblings, 1, 0), (sum_of_squares, 1, 0), (several_sums, 1, 0),
+    (sums_of_rows_and_columns, 2, 0), (softmax, 1, 0), (log_sum_exp, 1, 0), (layer_norm, 1, 0), (softmax_of_columns, 3, 0), (layers, 2, 2),
     (product_of_transposes, 0, 1), (transposed_chain, 1, 0), (returned_transpose, 1, 0), (differences, 1, 0),
-    (sum_of_pads, 1, 0), (reshaped, 1, 0), (only_layout, 1, 0), (scalars, 1, 0), (concatenated, 1, 0), (updated, 1, 0),
-    (small_product, 1, 0), (running, 1, 0), (gathered, 1, 0),
+    (sum_of_pads, 1, 0), (reshaped, 1, 0), (only_layout, 1, 0), (scalars, 1, 0), (concatenated, 1, 0),
+    (updated, 1, 0), (small_product, 1, 0), (running, 1, 0), (gathered, 1, 0),
 ]  # fmt: skip
 
 
@@ -170,7 +173,9 @@ def test_grouping_keeps_the_meaning(build):
     grouped = fuse(graph)
     assert grouped.stage == "grouped"
     assert grouped.params == graph.params
-    for x, y in zip(interpret.run(grouped, arguments(graph)), interpret.run(graph, arguments(graph)), strict=True):
+    for x, y in zip(
+        interpret.run(grouped, arguments(graph)), interpret.run(graph, arguments(graph)), strict=True
+    ):
         np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12)
 
 
@@ -220,6 +225,20 @@ def test_long_chains_are_cut():
         y = b.sin(b.add(y, x))
     grouped = verify(fuse(b.build([y])))
     assert 10 < len(grouped.nodes) < 40
+
+
+def test_deep_layouts_are_cut():
+    b = Builder()
+    x = b.param(vec(10))
+    y = x
+    for k in range(300):
+        y = (
+            b.sin(b.flip(y, axes=(0,)))
+            if k % 2
+            else b.pad(b.slice(y, start=(1,), stop=(10,), step=(1,)), low=(1,), high=(0,), interior=(0,))
+        )
+    grouped = verify(fuse(b.build([y])))
+    assert 5 < len(grouped.nodes) < 40
 
 
 def test_products_that_become_loops():

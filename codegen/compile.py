@@ -17,6 +17,8 @@ from nufunc.ir.graph import Graph
 if TYPE_CHECKING:
     from llvmlite import ir
 
+    from nufunc.codegen.backend import Executable
+
 # Kernels are emitted with their loops, vectors and invariant code in place: what is left is to dissolve
 # small functions and stack slots and to clean up. LLVM's -O3 pipeline takes five to twenty times as long and
 # gives no faster code (measured on elementwise chains, sums, softmax, an MLP's gradient).
@@ -110,6 +112,7 @@ class Compiled(Entry):
     """An Entry that can be looked into."""
 
     lowered: Lowered
+    executable: Executable
 
     def llvm(self) -> str:
         """The optimised LLVM text."""
@@ -126,7 +129,7 @@ class Compiled(Entry):
         return self.lowered.workspace
 
 
-def load(lowered: Lowered, executable: object) -> Compiled:
+def load(lowered: Lowered, executable: Executable) -> Compiled:
     """The entry of a lowered graph whose machine code is `executable`."""
     from nufunc.codegen import blas
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from nufunc.codegen.llvm import F32, F64, like, per_lane, scalar_of
+from nufunc.ir.types import FLOAT64
 
 if TYPE_CHECKING:
     from nufunc.codegen.scalars import Scalars
@@ -39,10 +40,10 @@ def _define(module: ir.Module, has_fma: bool) -> None:
     x = function.args[0]
     call = lambda name, *args: scalars.function(name, args)
     low = b.fcmp_ordered("<=", x, F64(0.0))
-    floor = scalars.float_floor(x, None)
+    floor = scalars.float_floor(x, FLOAT64)
     pole = b.and_(low, b.fcmp_ordered("==", x, floor))
     fraction = b.fsub(
-        x, scalars.float_rint(x, None)
+        x, scalars.float_rint(x, FLOAT64)
     )  # tan(pi x) of the part beyond integers keeps its digits
     tangent = call("tan", b.fmul(fraction, F64(math.pi)))
     reflected = b.fdiv(F64(-math.pi), tangent)

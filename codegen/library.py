@@ -62,14 +62,15 @@ class Caller:
 
     def value(self, number: int | float | str | complex, type_: ir.Type | np.dtype = I32) -> ir.Value:
         """A pointer to a constant."""
+        stored: list[float]
         if isinstance(number, str):
             type_, stored = I8, [ord(number)]
         elif isinstance(type_, np.dtype):
-            real = F32 if type_ in (np.dtype(np.float32), np.dtype(np.complex64)) else F64
-            stored = [float(complex(number).real), float(complex(number).imag)]
-            type_, stored = real, stored if np.dtype(type_).kind == "c" else stored[:1]
+            parts = [complex(number).real, complex(number).imag]
+            stored = parts if type_.kind == "c" else parts[:1]
+            type_ = F32 if type_ in (np.dtype(np.float32), np.dtype(np.complex64)) else F64
         else:
-            stored = [number]
+            stored = [int(number.real)]
         name = f"nf.const.{type_}.{'_'.join(map(str, stored))}"
         module = self.plan.module
         if name not in module.globals:

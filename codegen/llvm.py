@@ -14,7 +14,7 @@ F32, F64 = ir.FloatType(), ir.DoubleType()
 POINTER = ir.PointerType()
 
 
-class Splat(ir.Constant):  # type: ignore[misc]
+class Splat(ir.Constant):
     """A vector constant of equal lanes, printed as LLVM's `splat (double 1.0)`, which parses much faster
     than a list."""
 

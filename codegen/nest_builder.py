@@ -285,7 +285,7 @@ class NestBuilder:
     def load(self, value: Value, address: Affine, guard: int | None) -> int:
         return self.emit("load", (), value.dtype, buffer=self.input_number[value], index=address, guard=guard)
 
-    def linear(self, index: Index, shape: Sequence[int]) -> Affine:
+    def linear(self, index: Sequence[Affine], shape: Sequence[int]) -> Affine:
         """The address of an element of a C-contiguous array."""
         address = Affine()
         for position, extent in zip(index, shape, strict=True):

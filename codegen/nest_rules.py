@@ -1,4 +1,4 @@
-"""What index-mapping primitives are at symbolic indices, and tables of accumulating ones, for `nest_builder`."""
+"""Index-mapping primitives at symbolic indices, and tables of accumulating ones (see `nest_builder`)."""
 
 from __future__ import annotations
 

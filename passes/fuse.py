@@ -296,10 +296,10 @@ class Fusion:
     def _place(self, order: int, node: Node) -> None:
         if node.prim in ASSEMBLY or self.is_inline(node):
             kind = "assemble" if node.prim in ASSEMBLY else "copy"
-            unit = self._new(order, kind, node)
+            single = self._new(order, kind, node)
             for operand in node.operands:
                 for leaf, _ in self.leaves(operand):
-                    self._read(unit, leaf, False)
+                    self._read(single, leaf, False)
             return
         kind, space, axes = self._space(node)
         found: dict[Value, bool] = {}
@@ -403,7 +403,7 @@ class Fusion:
 
     def _along_rows(self, unit: Unit, node: Node, leaf: Value) -> bool:
         """Whether `node` reads a value of the rows of its group only broadcast along the rows."""
-        if not self._short_rows(unit):
+        if not self._short_rows(unit) or unit.space is None or unit.axes is None:
             return False
         kept = tuple(range(len(unit.space) - len(unit.axes)))
         for operand in node.operands:

@@ -100,8 +100,9 @@ def _copy_alone(fusion: Fusion, b: Builder, node: Node, env: dict[Value, Value])
     env.update(zip(node.results, results, strict=True))
 
 
-def _emit(fusion: Fusion, b: Builder, unit: Unit, nodes: list[Node], params: list[Value],
-    outputs: list[Value],     env: dict[Value, Value],
+def _emit(
+    fusion: Fusion, b: Builder, unit: Unit, nodes: list[Node], params: list[Value],
+    outputs: list[Value], env: dict[Value, Value],
 ) -> None:  # fmt: skip
     inner = Builder("fused", "pure")
     local: dict[Value, Value] = {p: inner.param(p.type, p.hint) for p in params}

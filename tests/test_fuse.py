@@ -141,10 +141,11 @@ def gathered(b, x):
 # program, kernels, library calls
 PROGRAMS = [
     (chain, 1, 0), (siblings, 1, 0), (sum_of_squares, 1, 0), (several_sums, 1, 0),
-    (sums_of_rows_and_columns, 2, 0), (softmax, 1, 0), (log_sum_exp, 1, 0), (layer_norm, 1, 0), (softmax_of_columns, 3, 0), (layers, 2, 2),
-    (product_of_transposes, 0, 1), (transposed_chain, 1, 0), (returned_transpose, 1, 0), (differences, 1, 0),
-    (sum_of_pads, 1, 0), (reshaped, 1, 0), (only_layout, 1, 0), (scalars, 1, 0), (concatenated, 1, 0),
-    (updated, 1, 0), (small_product, 1, 0), (running, 1, 0), (gathered, 1, 0),
+    (sums_of_rows_and_columns, 2, 0), (softmax, 1, 0), (log_sum_exp, 1, 0), (layer_norm, 1, 0),
+    (softmax_of_columns, 3, 0), (layers, 2, 2), (product_of_transposes, 0, 1), (transposed_chain, 1, 0),
+    (returned_transpose, 1, 0), (differences, 1, 0), (sum_of_pads, 1, 0), (reshaped, 1, 0),
+    (only_layout, 1, 0), (scalars, 1, 0), (concatenated, 1, 0), (updated, 1, 0), (small_product, 1, 0),
+    (running, 1, 0), (gathered, 1, 0),
 ]  # fmt: skip
 
 

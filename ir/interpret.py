@@ -15,8 +15,8 @@ from nufunc.ir.types import type_of
 def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs of `graph` for these arguments.
 
-    Views of a traced graph are NumPy views and its writes happen in place, also in the arguments. Other results
-    never share memory with their operands or with each other.
+    Views of a traced graph are NumPy views and its writes happen in place, also in the arguments. Other
+    results never share memory with their operands or with each other.
     """
     env: dict[Value, np.ndarray] = {}
     for k, (param, argument) in enumerate(zip(graph.params, arguments, strict=True)):
@@ -41,7 +41,8 @@ def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         others = list(operands)
         for value, result in zip(node.results, results, strict=True):
             array = np.asarray(result)
-            if record.kind != "view" and any(np.may_share_memory(array, o) for o in others):
+            shared = not array.flags.writeable or any(np.may_share_memory(array, o) for o in others)
+            if record.kind != "view" and shared:
                 array = array.copy()
             others.append(array)
             env[value] = array

@@ -13,10 +13,10 @@ Grammar (blanks and line ends separate words; `#` starts a comment that ends wit
     attr    := INT | FLOAT | COMPLEX | STRING | "true" | "false" | "none" | DTYPE
              | "(" [attr {"," attr}] [","] ")"
 
-Floats are written by repr (`inf`, `nan` and `-inf` included), complex numbers as `complex(re, im)`, strings as in
-JSON; a graph whose name is no word is written `@"..."`. A constant lists its elements in C order. Names of values are
-unique in the whole text, regions included. The printer numbers values in the order in which they are defined, so
-equal graphs print equally; `locs=False` leaves the user's lines out.
+Floats are written by repr (`inf`, `nan` and `-inf` included), complex numbers as `complex(re, im)`, strings
+as in JSON; a graph whose name is no word is written `@"..."`. A constant lists its elements in C order. Names
+of values are unique in the whole text, regions included. The printer numbers values in the order in which
+they are defined, so equal graphs print equally; `locs=False` leaves the user's lines out.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def _quote(text: str) -> str:
 
 _TOKEN = re.compile(
     r"""\s*(?:\#[^\n]*\s*)*(?:
-    (?P<string>@?"(?:[^"\\\n]|\\.)*")|(?P<value>%[\w.]+)|(?P<number>-?(?:inf\b|nan\b|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?))
+    (?P<string>@?"(?:[^"\\\n]|\\.)*")|(?P<value>%[\w.]+)
+    |(?P<number>-?(?:inf\b|nan\b|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?))
     |(?P<word>@?[A-Za-z_<][\w.<>$-]*)|(?P<mark>[][(){},:=])|(?P<end>\Z))""",
     re.VERBOSE | re.ASCII,
 )

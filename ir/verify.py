@@ -23,7 +23,8 @@ LEGAL_KINDS: dict[str, tuple[str, ...]] = {
     "grouped": ("fused", "library", "control", "index", "layout"),
 }
 
-# The stages of a region in a graph of each stage: what a transform makes inside a traced function is pure already.
+# The stages of a region in a graph of each stage: what a transform makes inside a traced function is pure
+# already.
 LEGAL_REGIONS: dict[str, tuple[str, ...]] = {
     "traced": ("traced", "pure"),
     "pure": ("pure",),
@@ -32,7 +33,8 @@ LEGAL_REGIONS: dict[str, tuple[str, ...]] = {
 
 
 def verify(graph: Graph, after: str = "") -> Graph:
-    """The graph itself, if it is legal; else VerifyError showing the node, its neighbours and the pass (`after`)."""
+    """The graph itself, if it is legal; else VerifyError showing the node, its neighbours and the pass
+    (`after`)."""
     if graph.stage not in STAGES:
         raise VerifyError(f"unknown stage {graph.stage!r}{_after(after)}")
     defined: set[Value] = set()
@@ -107,7 +109,9 @@ def _problem(node: Node, defined: set[Value], stage: str) -> str | None:
     legal = ("pure",) if record.kind == "fused" else LEGAL_REGIONS[stage]
     for region in node.regions:
         if region.stage not in legal:
-            return f"region @{region.name} is in stage {region.stage}, which a {node.prim} in stage {stage} cannot have"
+            return (
+                f"region @{region.name} is {region.stage}, which a {node.prim} in stage {stage} cannot have"
+            )
         if region.updates:
             return f"region @{region.name} has updates"
     return _type_problem(node, record)

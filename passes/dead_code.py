@@ -1,4 +1,5 @@
-"""Dead code: drops nodes whose results are not used, and unused results, carries and operands of control nodes."""
+"""Dead code: drops nodes whose results are not used, and unused results, carries and operands of control
+nodes."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def _trim_cond(node: Node, used: list[bool]) -> Node:
     regions = [_with_outputs(r, used) for r in node.regions]
     reads = [_uses(r) for r in regions]
     needed = [
-        any(r.params[k] in read for r, read in zip(regions, reads, strict=True)) for k in range(len(node.operands) - 1)
+        any(r.params[k] in read for r, read in zip(regions, reads, strict=True))
+        for k in range(len(node.operands) - 1)
     ]
     regions = [r.replace(params=tuple(_pick(r.params, needed))) for r in regions]
     operands = [node.operands[0], *_pick(node.operands[1:], needed)]
@@ -79,7 +81,8 @@ def _trim_scan(node: Node, used: list[bool]) -> Node:
     live = _live_carries(body, ncon, ncar, used)
     body = _with_outputs(body, live)
     reads = _uses(body)
-    keep = [k in reads for k in body.params[:ncon]] + live[:ncar] + [x in reads for x in body.params[ncon + ncar :]]
+    read = [p in reads for p in body.params]
+    keep = [*read[:ncon], *live[:ncar], *read[ncon + ncar :]]
     attrs = {**node.attrs, "num_consts": sum(keep[:ncon]), "num_carry": sum(live[:ncar])}
     body = body.replace(params=tuple(_pick(body.params, keep)))
     return Node("scan", _pick(node.operands, keep), attrs, (body,), _pick(node.results, live), node.loc)
@@ -99,7 +102,8 @@ def _trim_while(node: Node, used: list[bool]) -> Node:
     cond = cond.replace(params=tuple(_pick(cond.params, keep_cond + live)))
     body = body.replace(params=tuple(_pick(body.params, keep_body + live)))
     attrs = {"num_cond": sum(keep_cond), "num_body": sum(keep_body)}
-    return Node("while", _pick(node.operands, keep_cond + keep_body + live), attrs, (cond, body), _pick(node.results, live), node.loc)
+    operands = _pick(node.operands, keep_cond + keep_body + live)
+    return Node("while", operands, attrs, (cond, body), _pick(node.results, live), node.loc)
 
 
 def _trim_map(node: Node, used: list[bool]) -> Node:

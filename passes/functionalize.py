@@ -1,9 +1,10 @@
 """functionalize: removes views and writes, so that a traced graph becomes a pure one with the same values.
 
-Every value of the traced graph is a base or a view of one: a chain of view primitives applied to a base. A base has a
-current pure value. A write folds the inverse of its chain into a new current value; a view that is read after a
-write replays its chain on the current value. What is written to a parameter becomes an extra output, listed in
-`updates`. A region that writes to what it captures gains results, or carries, that are written after its node.
+Every value of the traced graph is a base or a view of one: a chain of view primitives applied to a base. A
+base has a current pure value. A write folds the inverse of its chain into a new current value; a view that is
+read after a write replays its chain on the current value. What is written to a parameter becomes an extra
+output, listed in `updates`. A region that writes to what it captures gains results, or carries, that are
+written after its node.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from nufunc.ir.graph import Graph, Node, Value
 
 @dataclass(eq=False)
 class _Base:
-    """One piece of memory: the value that made it, its current pure value and how often it has been written."""
+    """One piece of memory: the value that made it, its current pure value and how often it has been
+    written."""
 
     root: Value
     current: Value
@@ -91,7 +93,8 @@ def _unview(b: Builder, view: Node, source: Value, value: Value) -> Value:
 
 
 def functionalize(graph: Graph) -> Graph:
-    """A pure graph with the outputs of `graph`, followed by the new values of the parameters that it writes to.
+    """A pure graph with the outputs of `graph`, followed by the new values of the parameters that it
+    writes to.
 
     >>> from nufunc.ir.text import parse_graph
     >>> traced = parse_graph('''
@@ -214,7 +217,9 @@ def _test(
             params.append(param)
             kept.append(operand)
     params += [*test.params[len(operands) :], *carried.values()]
-    pure, written = _functionalize(test.replace(params=tuple(params), nodes=(*prefix, *test.nodes)))
+    nodes = (*prefix, *test.nodes)
+    stage = "traced" if prefix else test.stage
+    pure, written = _functionalize(test.replace(params=tuple(params), nodes=nodes, stage=stage))
     if written:
         raise MutationError("the condition of a while loop cannot write to an array", node.loc)
     return pure, kept
@@ -289,7 +294,7 @@ def _on_base(state: _State, region: Graph, operands: Sequence[Value], group: Seq
     base = Value(root.type, root.hint)
     views = [n for j in group for n in _views(state.env[operands[j]], base, region.params[j])]
     params = (base, *(p for j, p in enumerate(region.params) if j not in group))
-    return region.replace(params=params, nodes=(*views, *region.nodes))
+    return region.replace(params=params, nodes=(*views, *region.nodes), stage="traced")
 
 
 def _views(alias: _Alias, source: Value, target: Value) -> list[Node]:
@@ -310,7 +315,8 @@ def _targets(pure: Sequence[tuple[Graph, list[int]]], count: int) -> list[int]:
 
 
 def _with_outputs(region: Graph, written: Sequence[int], targets: Sequence[int]) -> Graph:
-    """The region without updates, giving the values that the `targets` among its parameters have at its end."""
+    """The region without updates, giving the values that the `targets` among its parameters have at its
+    end."""
     num = len(region.outputs) - len(written)
     finals = dict(zip(written, region.outputs[num:], strict=True))
     outputs = [*region.outputs[:num], *(finals.get(k, region.params[k]) for k in targets)]

@@ -1,8 +1,9 @@
 """simplify: constant folding, common subexpressions, algebra that is exact for every input, and dead code.
 
-Only rewrites that give the same bits are made: `x * 1`, `x - 0.0` and `-(-x)` go, `x + 0.0`, `0 * x`, `x - x` and
-`x / x` stay, since a signed zero, an infinity or a NaN would come out differently (which NaN it is, its sign and
-payload, is not kept). The rules stand in `simplify_rules` (algebra), `simplify_layout` and `simplify_control`.
+Only rewrites that give the same bits are made: `x * 1`, `x - 0.0` and `-(-x)` go, `x + 0.0`, `0 * x`, `x - x`
+and `x / x` stay, since a signed zero, an infinity or a NaN would come out differently (which NaN it is, its
+sign and payload, is not kept). The rules stand in `simplify_rules` (algebra), `simplify_layout` and
+`simplify_control`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Control nodes in simplify: known branches and short loops inlined, constants and repeats sunk into bodies.
 
-What does not change from one iteration to the next leaves the body: carries that stay become constants, results that
-are the same each time are repeated outside, and work on constants alone is done once, before the loop.
+What does not change from one iteration to the next leaves the body: carries that stay become constants,
+results that are the same each time are repeated outside, and work on constants alone is done once, before the
+loop.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def _known_outputs(region: Graph) -> list[int | Node | None]:
 def _sunk(
     s: Simplifier, operands: Sequence[Value], regions: Sequence[Graph]
 ) -> tuple[list[Value], list[Graph]]:
-    """Operands of the regions' first parameters without fills, which the regions make, and without repetitions."""
+    """Operands of the regions' first parameters without fills, which the regions make, and without
+    repetitions."""
     kept: dict[Value, int] = {}
     fills: dict[int, Node] = {}
     for k, operand in enumerate(operands):
@@ -272,9 +274,9 @@ _MAY_RAISE = ("cholesky", "solve", "triangular_solve", "det", "slogdet")
 def _hoisted(s: Simplifier, body: Graph, consts: Sequence[Value]) -> tuple[list[Value], Graph]:
     """Values for new constants and the body over (old constants, new constants, the rest).
 
-    Outside go reductions, products and expensive functions of constants, and cheap ones whose result is no larger than
-    what they read; layout and fills stay in the body, where they are free. Whatever can raise stays: a while
-    loop may never come to it.
+    Outside go reductions, products and expensive functions of constants, and cheap ones whose result is
+    no larger than what they read; layout and fills stay in the body, where they are free. Whatever can
+    raise stays: a while loop may never come to it.
     """
     outside: dict[Value, Value] = dict(zip(body.params, consts, strict=False))
     small = {v: v.type.nbytes for v in outside}  # how much memory a value is made of, looking through layout

@@ -1,4 +1,5 @@
-"""Layout rules of simplify: chains of index maps become one, slices reach what they show, fills stay fills."""
+"""Layout rules of simplify: chains of index maps become one, slices reach what they show, fills stay
+fills."""
 
 from __future__ import annotations
 

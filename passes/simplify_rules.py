@@ -1,6 +1,7 @@
 """Algebra of simplify: exact rewrites of elementwise primitives and reductions.
 
-A rule takes the Simplifier and a node on simplified operands, and gives a value equal to the node's result, or None.
+A rule takes the Simplifier and a node on simplified operands, and gives a value equal to the node's result,
+or None.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def _div(s: Simplifier, node: Node) -> Value | None:
 
 
 def _inverse(value: float, dtype: np.dtype) -> float | None:
-    """1 / value for a power of two whose inverse is a normal number: multiplying by it is dividing by value."""
+    """1 / value for a power of two whose inverse is a normal number: multiplying by it is dividing by
+    value."""
     if not math.isfinite(value) or abs(math.frexp(value)[0]) != 0.5:
         return None
     info = np.finfo(dtype)
@@ -115,7 +117,7 @@ def _abs(s: Simplifier, node: Node) -> Value | None:
 
 def _integer_pow(s: Simplifier, node: Node) -> Value | None:
     (x,), y = node.operands, node.attrs["y"]
-    if y == 1:
+    if y == 1 and x.dtype.kind != "c":  # NumPy's complex power loses the sign of a zero
         return x
     if y == 2 and _real(x):
         return s.again("mul", (x, x))
@@ -253,14 +255,14 @@ def _on_repeated(s: Simplifier, node: Node) -> Value | None:
 
 
 def _reduce(s: Simplifier, node: Node) -> Value | None:
-    """Over no axis, or over axes of extent 1, nothing is computed."""
+    """Over axes of extent 1, and over none, nothing is computed."""
     (x,), axes = node.operands, node.attrs["axes"]
-    if not axes:
-        return x
     if node.prim == "reduce_prod" and x.type.size == 0:
         return s.full(1, node.result)
-    # a sum may start from 0.0, which makes 0.0 of -0.0
-    if node.prim != "reduce_sum" and all(x.shape[a] == 1 for a in axes):
+    # a sum starts from 0.0, which makes 0.0 of -0.0; a complex product from 1, which can make NaN of an
+    # infinity
+    alters = {"reduce_sum": "fc", "reduce_prod": "c"}.get(node.prim, "")
+    if x.dtype.kind not in alters and all(x.shape[a] == 1 for a in axes):
         return s.again("reshape", (x,), {"shape": node.result.shape})
     return None
 
@@ -283,7 +285,8 @@ def _reduce_sum(s: Simplifier, node: Node) -> Value | None:
 
 
 def _multiples_are_exact(value: float, count: int, dtype: np.dtype) -> bool:
-    """Whether every partial sum of `count` such numbers is a number of the dtype (so that the order is free)."""
+    """Whether every partial sum of `count` such numbers is a number of the dtype (so that the order is
+    free)."""
     if not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0):
         return False
     odd = abs(Fraction(value)).numerator

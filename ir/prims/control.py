@@ -115,7 +115,8 @@ def _scan_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Grap
     _check_args("the body of scan", body, [*types[:ncon], *carry, *xs])
     if body.output_types[:ncar] != carry:
         raise VerifyError(
-            f"the body of scan changes the carry's types from {_shown(carry)} to {_shown(body.output_types[:ncar])}"
+            f"the body of scan changes the carry's types from {_shown(carry)} "
+            f"to {_shown(body.output_types[:ncar])}"
         )
     return (*carry, *(t.batched(length) for t in body.output_types[ncar:]))
 
@@ -158,7 +159,8 @@ register(
 )  # fmt: skip
 register(
     Primitive(
-        "scan", "control", _scan_infer, _scan_evaluate, attrs=("length", "reverse", "num_consts", "num_carry"),
+        "scan", "control", _scan_infer, _scan_evaluate,
+        attrs=("length", "reverse", "num_consts", "num_carry"),
         doc="thread a carry through the items of the inputs, stacking the bodies' other results",
     )
 )  # fmt: skip

@@ -18,7 +18,7 @@ def spec(shape: int | tuple[int, ...], dtype: Any = np.float64) -> Spec:
 
     >>> import nufunc as nf
     >>> nf.spec((8, 3))
-    Spec(shape=(8, 3), dtype=dtype('float64'))
+    spec((8, 3), float64)
     """
     return Spec((shape,) if isinstance(shape, int) else tuple(shape), np.dtype(dtype))
 

@@ -13,7 +13,8 @@ A call passes through, in order:
     simplified      constants folded, equal and dead code removed
     grouped         nodes gathered into fused groups
     loops           the loop nests of each group, as readable text
-    llvm            the LLVM module before optimisation, `optimized` after it, `asm` the machine code
+    llvm            the LLVM module after optimisation
+    asm             the machine code
 
 The steps from `functionalized` to `vmapped` happen once for every transform of the chain, innermost first.
 """
@@ -37,7 +38,7 @@ from nufunc.passes.vmap import vmap
 
 STAGES = (
     "traced", "functionalized", "linearized", "linear", "transposed", "vmapped", "whole", "pure", "simplified", "grouped",
-    "loops", "llvm", "optimized", "asm",
+    "loops", "llvm", "asm",
 )  # fmt: skip
 
 

@@ -15,11 +15,17 @@ from nufunc.tracer.array import Array
 from nufunc.tracer.usercode import user_location
 
 
-class Spec(NamedTuple):
-    """The shape and dtype of an argument without its values, as `nf.spec` makes it."""
+class Spec:
+    """The shape and dtype of an argument without its values, as `nf.spec` makes it. (No dataclass, as those are trees.)"""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+    def __repr__(self) -> str:
+        return f"spec({self.shape}, {self.dtype})"
 
 
 class Input(NamedTuple):

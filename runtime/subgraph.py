@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import ArgumentTypeError, MutationError
+from nufunc.ir.errors import ArgumentTypeError, MutationError, UnsupportedError
 from nufunc.ir.graph import Graph, Value
 from nufunc.runtime import pipeline
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
+from nufunc.tracer.np_selection import Selection
 from nufunc.tracer.trace import Trace, require
 from nufunc.tracer.usercode import user_location
 
@@ -95,6 +96,11 @@ def collect(result: Any, numbers: bool) -> tuple[tuple[Any, ...], tree.TreeDef, 
     outputs: list[Array] = []
     leaves: list[Any] = []
     for leaf in found:
+        if isinstance(leaf, Selection):
+            raise UnsupportedError(
+                "x[mask] with a traced mask has no static shape and cannot be returned; return np.where(mask, x, y), or reduce it",
+                user_location(),
+            )
         if isinstance(leaf, Array | np.ndarray) or (numbers and is_number(leaf)):
             array = as_array(leaf)
             leaves.append(Slot(len(outputs), array.scalar, array.weak))

@@ -122,7 +122,7 @@ class Printer:
         """One node without its regions and its line."""
         line = ", ".join(map(self._typed, node.results)) + (" = " if node.results else "") + node.prim
         if node.attrs:
-            text = repr if self.lenient else attr_text
+            text = _any_text if self.lenient else attr_text
             line += "{" + ", ".join([f"{k}={text(v)}" for k, v in sorted(node.attrs.items())]) + "}"
         return f"{line}({', '.join(map(self.name_of, node.operands))})"
 
@@ -156,6 +156,13 @@ def attr_text(value: Any) -> str:
     if isinstance(value, tuple):
         return "(" + ", ".join(map(attr_text, value)) + ("," if len(value) == 1 else "") + ")"
     raise VerifyError(f"attribute {value!r} has no text form")
+
+
+def _any_text(value: Any) -> str:
+    try:
+        return attr_text(value)
+    except VerifyError:
+        return repr(value)
 
 
 def _quote(text: str) -> str:

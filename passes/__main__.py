@@ -1,9 +1,9 @@
 """Runs passes on the text of a graph: python -m nufunc.passes "functionalize; vmap{size=8}" file.ir
 
 The pipeline is a list of passes separated by semicolons, each with attributes in the grammar of `ir/text.py`
-The pipeline is a list of passes separated by semicolons, each with attributes in the grammar of `ir/text.py`
 (`vmap{size=8, in_dims=(0, none)}`); the graph is read from the file, or from standard input for `-`, verified
 after every pass, and printed. `--list` shows the passes.
+"""
 
 from __future__ import annotations
 

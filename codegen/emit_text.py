@@ -1,8 +1,9 @@
 """The text emitter: loop nests as readable Python over flat arrays, which plain Python runs as it stands.
 
-The text is what dumps show, what `run_grouped` executes without any compiler, and, with other loops around the
-same statements, what `codegen.cuda` compiles for CUDA. Values are typed scalars, so every statement rounds and
-wraps as compiled code does. The vector schedule of a nest is left out: it changes no value beyond the order of sums.
+The text is what dumps show, what `run_grouped` executes without any compiler, and, with other loops around
+the same statements, what `codegen.cuda` compiles for CUDA. Values are typed scalars, so every statement
+rounds and wraps as compiled code does. The vector schedule of a nest is left out: it only changes the order
+of sums.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ RunGroup = Callable[[Node, Arrays], list[np.ndarray]]
 def emit_group(nests: Sequence[LoopNest], name: str, sites: Sites | None = None) -> str:
     """One function `name(buffer, ..., error)` that runs the nests of a fused group one after the other.
 
-    Buffers are flat: operands, constants, then results; `error[0]` receives the site of a failed check.
+    Buffers are flat: operands, constants, results, scratch rows. `error[0]` receives a failed check's site.
     """
     buffers = nests[0].buffers if nests else ()
     names = buffer_names([b.name for b in buffers])
@@ -68,7 +69,7 @@ def buffer_names(hints: Iterable[str]) -> list[str]:
 
 
 class NestWriter:
-    """Writes the loops of one nest; an instruction stands in the loop that it depends on (Note [LoopNest])."""
+    """Writes the loops of one nest, each instruction in the loop that it depends on (Note [LoopNest])."""
 
     def __init__(self, nest: LoopNest, names: Sequence[str], sites: Sites | None = None) -> None:
         self.nest, self.names = nest, names
@@ -95,10 +96,16 @@ class NestWriter:
         self.outer_loops()
         for phase in self.nest.phases:
             self.phase(phase)
+        self.close()
         return self.lines
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
+
+    def close(self) -> None:
+        """Leave loops; everything in the innermost one may have moved out of it."""
+        if self.lines and self.lines[-1].endswith(":"):
+            self.line("pass")
 
     def early(self, level: int) -> None:
         """What depends on the first `level` outer loops only, of all phases."""
@@ -126,6 +133,7 @@ class NestWriter:
             self.loop(axis)
         self.body(phase, level + len(phase.axes))
         self.combine_values(phase)
+        self.close()
         self.depth = depth
 
     def begin(self, phase: Phase) -> None:
@@ -182,7 +190,7 @@ class NestWriter:
     def computed(self, inst: Inst) -> str:
         args = [self.value(a) for a in inst.args]
         if inst.op == "load":
-            text = f"{self.names[inst.buffer]}[{self.affine(inst.index)}]"
+            text = self.element(inst)
             guarded = inst.guard is not None
             return f"{text} if {self.value(inst.guard)} else {number(0, inst.dtype)}" if guarded else text
         if inst.op == "index":
@@ -200,12 +208,16 @@ class NestWriter:
         return "" if site is None or site[1] is None else f"  # {site[1].file}:{site[1].line}"
 
     def store(self, inst: Inst) -> None:
-        target = f"{self.names[inst.buffer]}[{self.affine(inst.index)}]"
+        target = self.element(inst)
         value = self.value(inst.args[0])
         if inst.attrs["mode"] == "add":
             value = expression("add", (target, value), (inst.dtype, inst.dtype), inst.dtype, {})
         guard = "" if inst.guard is None else f"if {self.value(inst.guard)}: "
         self.line(f"{guard}{target} = {value}")
+
+    def element(self, inst: Inst) -> str:
+        """The place that a load or store means."""
+        return f"{self.names[inst.buffer]}[{self.affine(inst.index)}]"
 
     def affine(self, index: Affine) -> str:
         terms = []
@@ -267,24 +279,22 @@ class TextGroups:
 
     def __init__(self) -> None:
         self.sites = Sites()
-        self.functions: dict[Node, Callable[..., Any]] = {}
+        self.functions: dict[Node, tuple[Callable[..., Any], list[LoopNest]]] = {}
 
     def __call__(self, node: Node, operands: Arrays) -> list[np.ndarray]:
         if node not in self.functions:
             name, nests = group_nests(node, self.sites)
-            self.functions[node] = compile_text(emit_group(nests, name, self.sites), name, PLAIN)
+            function = compile_text(emit_group(nests, name, self.sites), name, PLAIN)
+            self.functions[node] = function, nests
+        function, nests = self.functions[node]
         arrays, results = group_arrays(node, operands)
         error = np.zeros(1, np.int32)
-        if arrays:
-            self.call(node, arrays, error)
-        return results
-
-    def call(self, node: Node, arrays: Arrays, error: np.ndarray) -> None:
-        function = self.functions[node]
-        if function.__code__.co_argcount == len(arrays) + 1:  # no loops, no arguments: nothing to compute
+        if nests:
+            rows = [np.empty(b.size, b.dtype) for b in nests[0].buffers if b.scratch]
             with np.errstate(all="ignore"):
-                function(*arrays, error)
+                function(*arrays, *rows, error)
         raise_site(self.sites, int(error[0]))
+        return results
 
 
 def run_grouped(grouped: Graph, arrays: Arrays, run_group: RunGroup | None = None) -> list[np.ndarray]:

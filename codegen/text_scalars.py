@@ -1,9 +1,10 @@
 """Scalar recipes of emitted text: each elementwise primitive as a Python expression, and the names it uses.
 
-Emitted text names functions (`sin`, `floor_div_i`) that its namespace binds: here to NumPy's functions and to the
-helper functions below, on CUDA to device functions. The helpers are plain Python on scalars, written so that Numba
-types them as well: the operands of an operation have one type, and constants never meet unsigned integers in
-arithmetic. A helper may return a wider type than its operands (Numba's rules); the expression converts it.
+Emitted text names functions (`sin`, `floor_div_i`) that its namespace binds: here to NumPy's functions and to
+the helper functions below, on CUDA to device functions. The helpers are plain Python on scalars, written so
+that Numba types them as well: the operands of an operation have one type, and constants never meet unsigned
+integers in arithmetic. A helper may return a wider type than its operands (Numba's rules); the expression
+converts it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _INFIX = {
 }  # fmt: skip
 _OF_BOOLS = {**_INFIX, "add": "|", "mul": "&", "maximum": "|", "minimum": "&", "fmax": "|", "fmin": "&"}
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
-_ROUNDED = ("floor", "ceil", "trunc", "rint")
+ROUNDED = ("floor", "ceil", "trunc", "rint")
 _COMPLEX_FUNCTIONS = (
     "sqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh pow"
 ).split()
-_FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc lgamma atan2 copysign nextafter hypot fmod".split())
+FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc lgamma atan2 copysign nextafter hypot fmod".split())
 _HELPERS_BY_KIND = {"floor_div": "ifu", "mod": "ifu", "fmod": "iu", "sign": "ifc", "shift_right": "iu"}
 
 
@@ -91,9 +92,9 @@ def _float_op(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | No
         return {"isnan": f"{x} != {x}", "isinf": f"abs({x}) == inf", "isfinite": f"abs({x}) < inf"}[op]
     if op == "signbit":
         return f"copysign({number(1, dtype)}, {x}) < 0"
-    if op in _ROUNDED or op == "cbrt":
+    if op in ROUNDED or op == "cbrt":
         return cast(f"{op}({x})")
-    if op in (*_FUNCTIONS, "maximum", "minimum", "fmax", "fmin"):
+    if op in (*FUNCTIONS, "maximum", "minimum", "fmax", "fmin"):
         return f"{op}({', '.join(args)})"
     if op == "digamma":
         return cast(f"digamma(float64({x}))")
@@ -451,14 +452,14 @@ TYPES = {type_text(dtype): dtype.type for dtype in DTYPE_NAMES}
 
 
 def _evaluated(prim: str) -> Callable[..., Any]:
-    """A primitive's NumPy reference, by vectors of one: NumPy takes sqrt for a power with a 0-d exponent 0.5."""
+    """A primitive's NumPy reference, on vectors of one: a 0-d exponent 0.5 makes NumPy's power take sqrt."""
     evaluate = primitive.get(prim).evaluate
     return lambda *args: evaluate([np.reshape(a, 1) for a in args], {}, ())[0][0]
 
 
 def _plain() -> dict[str, Any]:
     names: dict[str, Any] = {**TYPES, **CONSTANTS}
-    names.update((op, _evaluated(op)) for op in (*_FUNCTIONS, *_ROUNDED))
+    names.update((op, _evaluated(op)) for op in (*FUNCTIONS, *ROUNDED))
     names.update((f"complex_{op}", _evaluated(op)) for op in _COMPLEX_FUNCTIONS)
     names.update((f.__name__, f) for f in HELPERS)
     return names

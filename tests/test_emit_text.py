@@ -7,6 +7,7 @@ import op_samples
 import pytest
 from pass_programs import PROGRAMS, f64, graph_of, i64
 
+from nufunc.codegen.compile import compile_graph
 from nufunc.codegen.emit_text import buffer_names, loops_text, run_grouped
 from nufunc.ir import Builder, interpret, primitive
 from nufunc.ir.errors import BoundsError, Location
@@ -138,6 +139,19 @@ def test_integers_wrap_at_their_own_width():
     i8 = ArrayType((4,), np.dtype(np.int8))
     graph = graph_of(lambda b, x, y: (b.add(x, y), b.mul(x, y), b.neg(x), b.floor_div(x, y)), i8, i8)
     check(graph, np.array([127, -128, -128, 5], np.int8), np.array([1, -1, 2, 0], np.int8))
+
+
+def test_repeated_constant_place_accumulates():
+    """The accumulating store stands inside the loop although neither its address nor its value changes there."""
+
+    def count(b, x):
+        places, ones = (b.full(value=v, shape=(5,), dtype=np.dtype(d)) for v, d in ((2, "i8"), (1.0, "f8")))
+        return b.scatter_add(x, ones, places, axes=(0,), mode="error")
+
+    graph = graph_of(count, f64(4))
+    check(graph, np.zeros(4))
+    (compiled,) = compile_graph(fuse(graph)).slow(np.zeros(4))
+    np.testing.assert_array_equal(compiled, [0, 0, 5, 0])
 
 
 def test_unread_guarded_elements_do_not_matter():

@@ -1,0 +1,45 @@
+"""The CUDA programs in the simulator; test_cuda.py runs this in a process with NUMBA_ENABLE_CUDASIM=1."""
+
+import numpy as np
+import pytest
+from cuda_programs import CUDA_PROGRAMS
+from numba import config
+from pass_programs import f64, graph_of, i64
+
+from nufunc.codegen.cuda import SimulatedGroups
+from nufunc.codegen.emit_text import run_grouped
+from nufunc.ir import interpret
+from nufunc.ir.errors import BoundsError
+from nufunc.passes.fuse import fuse
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, in the threads of the simulator
+
+
+def test_this_is_the_simulator():
+    assert config.ENABLE_CUDASIM
+
+
+@pytest.mark.parametrize("program", CUDA_PROGRAMS, ids=repr)
+def test_simulated_equals_interpreted(program):
+    groups = SimulatedGroups(threads=8)
+    results = run_grouped(fuse(program.graph), program.arguments, groups)
+    for got, want in zip(results, interpret.run(program.graph, program.arguments), strict=True):
+        assert got.dtype == want.dtype
+        assert got.shape == want.shape
+        rtol = 1e-5 if got.dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol / 10)
+    assert groups.launched == program.kernels
+
+
+def test_results_do_not_depend_on_the_run():
+    program = next(p for p in CUDA_PROGRAMS if p.name == "long_mean")
+    first, second = (
+        run_grouped(fuse(program.graph), program.arguments, SimulatedGroups(8)) for _ in range(2)
+    )
+    assert first[0].tobytes() == second[0].tobytes()
+
+
+def test_an_index_outside_raises():
+    graph = graph_of(lambda b, x, i: b.gather(x, i, axes=(0,), mode="error"), f64(5), i64(3))
+    with pytest.raises(BoundsError, match="out of bounds"):
+        run_grouped(fuse(graph), [np.arange(5.0), np.array([0, 7, 1])], SimulatedGroups(4))

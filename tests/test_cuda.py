@@ -1,0 +1,132 @@
+"""CUDA kernels: simulated in a process of their own, and compiled to PTX, both without a device."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cuda_programs import CUDA_PROGRAMS, array
+from pass_programs import graph_of
+
+from nufunc.codegen.cuda import Kernel, kernels, ptx, simulate
+from nufunc.codegen.emit_text import group_nests
+from nufunc.codegen.nest_builder import Sites
+from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.graph import Graph
+from nufunc.passes.fuse import fuse
+
+CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
+HERE = Path(__file__).parent
+
+
+def kernels_of(graph: Graph) -> list[Kernel]:
+    sites, found = Sites(), []
+    for node in fuse(graph).walk():
+        if node.prim == "fused":
+            name, nests = group_nests(node, sites)
+            found += [k for nest in nests for k in kernels(nest, name, sites)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def capabilities() -> list[tuple[int, int]]:
+    """The compute capabilities that the installed libNVVM compiles for."""
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
+    from numba.cuda.cudadrv import nvrtc, nvvm
+
+    try:
+        nvvm.NVVM()
+        nvvm.LibDevice()
+        nvrtc.get_supported_ccs()
+    except (RuntimeError, ImportError, OSError) as missing:
+        pytest.skip(f"the CUDA compiler is not installed (pip install nufunc[cuda]): {missing}")
+    return CAPABILITIES
+
+
+@pytest.mark.cudasim
+def test_simulator():
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "cudasim_cases.py")]
+    done = subprocess.run(
+        command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"\b{len(CUDA_PROGRAMS) + 3} passed", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("program", CUDA_PROGRAMS, ids=repr)
+def test_ptx_without_contraction(program, capabilities):
+    for kernel in kernels_of(program.graph):
+        text = ptx(kernel, (8, 0))
+        assert re.search(rf"\.visible \.entry \w*{kernel.name}\w*\(", text)
+        # What ptxas may contract has no rounding mode; what is left of fma stands in libdevice's functions.
+        assert not re.search(r"\b(mul|add|sub)\.f(32|64)\b", text)
+
+
+def test_multiply_add_keeps_two_roundings(capabilities):
+    types = [array("f8", 100)] * 3 + [array("f4", 100)] * 3
+    graph = graph_of(lambda b, x, y, z, u, v, w: (b.add(b.mul(x, y), z), b.add(b.mul(u, v), w)), *types)
+    for kernel in kernels_of(graph):
+        for capability in capabilities:
+            text = ptx(kernel, capability)
+            assert f".target sm_{capability[0]}{capability[1]}" in text
+            assert "fma" not in text
+            width = 8 * kernel.buffers[0].dtype.itemsize
+            assert f"mul.rn.f{width}" in text
+            assert f"add.rn.f{width}" in text
+
+
+def test_reductions_meet_in_shared_memory(capabilities):
+    first, second = kernels_of(next(p.graph for p in CUDA_PROGRAMS if p.name == "long_mean"))
+    for kernel in (first, second):
+        text = ptx(kernel, capabilities[0])
+        assert "bar.sync" in text
+        assert re.search(r"\.shared \.align 8 \.b8 \w+\[2048\]", text)
+
+
+def test_shapes_of_kernels():
+    def launch(function, *types):
+        return [
+            (k.blocks, k.threads, len(k.buffers) - k.scratch, k.scratch)
+            for k in kernels_of(graph_of(function, *types))
+        ]
+
+    assert launch(lambda b, x: b.sin(x), array("f8", 1000)) == [(4, 256, 2, 0)]
+    assert launch(lambda b, x: b.reduce_sum(x, axes=(1,)), array("f8", 50, 1000)) == [(50, 256, 2, 0)]
+    short, column = array("f8", 5000, 8), array("f8", 300, 5000)
+    assert launch(lambda b, x: b.reduce_sum(x, axes=(1,)), short) == [(20, 256, 2, 0)]
+    assert launch(lambda b, x: b.reduce_sum(x, axes=(0,)), column) == [(20, 256, 2, 0)]
+    whole = launch(lambda b, x: b.argmax(x, axis=0), array("f8", 100_000))
+    assert whole == [(25, 256, 2, 2), (1, 256, 2, 2)]
+
+
+def test_text_of_a_kernel():
+    (kernel,) = kernels_of(
+        graph_of(lambda b, x, y: b.add(b.mul(x, y), y), array("f8", 100), array("f8", 100))
+    )
+    assert kernel.source == (
+        "def loop(x0, x1, y0, error):\n"
+        "    for point in range(cuda.grid(1), 100, cuda.gridsize(1)):\n"
+        "        i0 = point\n"
+        "        v0 = x0[i0]\n"
+        "        v1 = x1[i0]\n"
+        "        v2 = v0 * v1\n"
+        "        v3 = v2 + v1\n"
+        "        y0[i0] = v3\n"
+    )
+
+
+def test_functions_that_a_device_lacks(capabilities):
+    (kernel,) = kernels_of(graph_of(lambda b, x: b.exp(x), array("c16", 4)))
+    with pytest.raises(UnsupportedError, match="complex_exp"):
+        ptx(kernel, (8, 0))
+
+
+def test_simulation_outside_the_simulator_says_what_is_missing():
+    pytest.importorskip("numba")
+    (kernel,) = kernels_of(graph_of(lambda b, x: b.sin(x), array("f8", 4)))
+    with pytest.raises(UnsupportedError, match="NUMBA_ENABLE_CUDASIM"):
+        simulate(kernel, [])

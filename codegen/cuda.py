@@ -10,6 +10,7 @@ contracted with an addition, so that elementwise results agree with the CPU's.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -46,8 +47,8 @@ _FEW = 32  # outer points up to which a long reduction is done in two passes
 class Kernel:
     """A kernel's text and launch.
 
-    Its arguments are flat arrays for `buffers`, then `error`, an i32 array of one. The last `scratch` buffers are
-    workspace that the kernels of one nest share.
+    Its arguments are flat arrays for `buffers`, then `error`, an i32 array of one. The last `scratch` buffers
+    are workspace that the kernels of one nest share.
     """
 
     name: str
@@ -109,18 +110,14 @@ def _by_block(nest: LoopNest) -> bool:
     if _points(nest.axes) < 1024:
         return True
     inner = sum(i.index.coefficient(p.axes[-1].name) == 1 for p in phases for i in p.body if i.op == "load")
-    outer = sum(
-        i.index.coefficient(nest.axes[-1].name) == 1 for p in phases for i in p.body if i.op == "load"
-    )
+    outer = sum(i.index.coefficient(nest.axes[-1].name) == 1 for p in phases for i in p.body if i.op == "load")
     return inner >= outer
 
 
 def _two_passes(nest: LoopNest) -> bool:
     """Whether the only loops inside a point are those of one phase of accumulators."""
     first, *rest = nest.phases
-    return (
-        bool(first.accumulators) and not _has_rows(nest) and not any(p.axes or p.accumulators for p in rest)
-    )
+    return bool(first.accumulators) and not _has_rows(nest) and not any(p.axes or p.accumulators for p in rest)
 
 
 def _has_rows(nest: LoopNest) -> bool:
@@ -319,17 +316,18 @@ class _FinishWriter(_BlockWriter):
 # -- numba.cuda
 
 
+def _module(name: str) -> Any:
+    """A module of numba or numba-cuda, imported when it is needed; both are untyped."""
+    return importlib.import_module(name)
+
+
 @functools.cache
 def _device_names() -> Mapping[str, Any]:
     """What emitted text may name on a device."""
-    from numba import cuda
-    from numba.cuda import libdevice
-
+    cuda, libdevice = _module("numba.cuda"), _module("numba.cuda.libdevice")
     names: dict[str, Any] = {**TYPES, **CONSTANTS, "cuda": cuda}
     wide = (*ROUNDED, "cbrt")  # in double precision only; math's floor and its like would give integers
-    names.update(
-        (name, getattr(libdevice if name in wide else math, name)) for name in (*FUNCTIONS, *ROUNDED)
-    )
+    names.update((name, getattr(libdevice if name in wide else math, name)) for name in (*FUNCTIONS, *ROUNDED))
     plain = dict(names)
     for helper in HELPERS:
         # Inlined, since numba.cuda asks a device for its architecture when it compiles a device function.
@@ -340,9 +338,8 @@ def _device_names() -> Mapping[str, Any]:
 
 def ptx(kernel: Kernel, capability: tuple[int, int]) -> str:
     """PTX of a kernel for a compute capability; needs libNVVM and libdevice, but no device and no driver."""
-    from numba.cuda import compiler, types
-    from numba.cuda.np.numpy_support import from_dtype
-
+    compiler, types = _module("numba.cuda.compiler"), _module("numba.cuda.types")
+    from_dtype = _module("numba.cuda.np.numpy_support").from_dtype
     names = _device_names()
     missing = [n for n in PLAIN if n not in names and re.search(rf"\b{n}\b", kernel.source)]
     if missing:
@@ -388,9 +385,8 @@ class SimulatedGroups:
 
 def simulate(kernel: Kernel, arguments: Arrays) -> None:
     """Run a kernel on NumPy arrays in numba.cuda's simulator."""
-    from numba import config, cuda
-
-    if not config.ENABLE_CUDASIM:
+    cuda = _module("numba.cuda")
+    if not _module("numba").config.ENABLE_CUDASIM:
         raise UnsupportedError("the CUDA simulator needs NUMBA_ENABLE_CUDASIM=1 set before numba is imported")
     function: Callable[..., Any] = compile_text(kernel.source, kernel.name, {**PLAIN, "cuda": cuda})
     cuda.jit(function)[kernel.blocks, kernel.threads](*arguments)

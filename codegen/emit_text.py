@@ -191,8 +191,9 @@ class NestWriter:
         args = [self.value(a) for a in inst.args]
         if inst.op == "load":
             text = self.element(inst)
-            guarded = inst.guard is not None
-            return f"{text} if {self.value(inst.guard)} else {number(0, inst.dtype)}" if guarded else text
+            if inst.guard is None:
+                return text
+            return f"{text} if {self.value(inst.guard)} else {number(0, inst.dtype)}"
         if inst.op == "index":
             return f"int64({self.affine(inst.index)})"
         if inst.op == "check":
@@ -266,7 +267,7 @@ def raise_site(sites: Sites, code: int) -> None:
 def loops_text(grouped: Graph) -> str:
     """The loops of all fused groups of a grouped graph, regions included: the dump of stage "loops"."""
     sites = Sites()
-    texts = []
+    texts: list[str] = []
     for node in grouped.walk():
         if node.prim == "fused":
             name, nests = group_nests(node, sites)

@@ -33,9 +33,7 @@ def test_simulated_equals_interpreted(program):
 
 def test_results_do_not_depend_on_the_run():
     program = next(p for p in CUDA_PROGRAMS if p.name == "long_mean")
-    first, second = (
-        run_grouped(fuse(program.graph), program.arguments, SimulatedGroups(8)) for _ in range(2)
-    )
+    first, second = (run_grouped(fuse(program.graph), program.arguments, SimulatedGroups(8)) for _ in range(2))
     assert first[0].tobytes() == second[0].tobytes()
 
 

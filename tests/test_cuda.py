@@ -50,9 +50,7 @@ def test_simulator():
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "cudasim_cases.py")]
-    done = subprocess.run(
-        command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"\b{len(CUDA_PROGRAMS) + 3} passed", done.stdout), done.stdout
 
@@ -90,8 +88,7 @@ def test_reductions_meet_in_shared_memory(capabilities):
 def test_shapes_of_kernels():
     def launch(function, *types):
         return [
-            (k.blocks, k.threads, len(k.buffers) - k.scratch, k.scratch)
-            for k in kernels_of(graph_of(function, *types))
+            (k.blocks, k.threads, len(k.buffers) - k.scratch, k.scratch) for k in kernels_of(graph_of(function, *types))
         ]
 
     assert launch(lambda b, x: b.sin(x), array("f8", 1000)) == [(4, 256, 2, 0)]
@@ -104,9 +101,7 @@ def test_shapes_of_kernels():
 
 
 def test_text_of_a_kernel():
-    (kernel,) = kernels_of(
-        graph_of(lambda b, x, y: b.add(b.mul(x, y), y), array("f8", 100), array("f8", 100))
-    )
+    (kernel,) = kernels_of(graph_of(lambda b, x, y: b.add(b.mul(x, y), y), array("f8", 100), array("f8", 100)))
     assert kernel.source == (
         "def loop(x0, x1, y0, error):\n"
         "    for point in range(cuda.grid(1), 100, cuda.gridsize(1)):\n"

@@ -17,9 +17,7 @@ from nufunc.passes.fuse import fuse
 SKIPPED_KINDS = ("view", "write", "fused")
 BY_PRIMITIVE = {
     name: list(rows)
-    for name, rows in itertools.groupby(
-        sorted(op_samples.SAMPLES, key=lambda s: s.prim), key=lambda s: s.prim
-    )
+    for name, rows in itertools.groupby(sorted(op_samples.SAMPLES, key=lambda s: s.prim), key=lambda s: s.prim)
     if primitive.get(name).kind not in SKIPPED_KINDS
 }
 
@@ -142,7 +140,7 @@ def test_integers_wrap_at_their_own_width():
 
 
 def test_repeated_constant_place_accumulates():
-    """The accumulating store stands inside the loop although neither its address nor its value changes there."""
+    """The accumulating store stays in the loop, though neither its address nor its value changes there."""
 
     def count(b, x):
         places, ones = (b.full(value=v, shape=(5,), dtype=np.dtype(d)) for v, d in ((2, "i8"), (1.0, "f8")))

@@ -220,7 +220,7 @@ class _BlockWriter(_CudaWriter):
                 self.tree(acc)
         else:
             super().phase(phase)
-        if _has_rows(self.nest):
+        if _has_rows(self.nest) and not (phase.axes and phase.accumulators):  # trees end with a barrier
             self.line("cuda.syncthreads()")  # before another thread reads or overwrites the row
 
     def items(self, phase: Phase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -121,18 +122,21 @@ def _nothing(func: Any) -> tuple[Any, ...]:
 
 def native_entry(graph: Graph, inputs: Sequence[Input], scalars: Sequence[bool], name: str) -> Any:
     """The entry of a pure graph; `scalars` tells which outputs are handed back as NumPy scalars."""
-    from nufunc.codegen.callspec import (  # brings Numba's code generator, which `import nufunc` must not
-        ArgSpec,
-        ResultSpec,
-    )
+    # these bring Numba's code generator, which `import nufunc` must not
+    from nufunc.codegen.callspec import ArgSpec, ResultSpec
     from nufunc.codegen.compile import compile_graph
+    from nufunc.codegen.emit_text import loops_text
+    from nufunc.runtime.plain import PlainEntry
 
     grouped = pipeline.checked("grouped", fuse(graph))
+    pipeline.note("loops", lambda: loops_text(grouped))
+    if os.environ.get("NUFUNC_NOJIT", "") not in ("", "0"):
+        return PlainEntry(grouped, scalars)
     args = [ArgSpec(s.type.shape, s.type.dtype, s.kind) for s in inputs]  # type: ignore[arg-type]
     results = [
         ResultSpec(o.shape, o.dtype, scalar and o.shape == ()) for o, scalar in zip(graph.outputs, scalars, strict=True)
     ]
     entry = compile_graph(grouped, args, results, name)
-    for stage, text in (("loops", "loops"), ("llvm", "llvm"), ("asm", "assembly")):
-        pipeline.note(stage, getattr(entry, text))
+    pipeline.note("llvm", entry.llvm)
+    pipeline.note("asm", entry.assembly)
     return entry

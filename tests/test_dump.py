@@ -94,3 +94,19 @@ def test_the_environment_variable_writes_numbered_files(tmp_path, monkeypatch):
     assert names[-1].endswith("-asm.txt")
     graph = parse_graph(next(folder.glob("*-simplified.txt")).read_text())
     np.testing.assert_allclose(run(graph, [np.ones(5)])[0], np.sin(np.ones(5)) * 3)
+
+
+def test_loops_are_python_that_names_the_users_functions():
+    text = nf.dump(per_sample(), W, X, stage="loops")
+    assert "for " in text
+    assert "tanh(" in text
+
+
+def test_without_the_compiler_the_loops_run_as_python(monkeypatch):
+    monkeypatch.setenv("NUFUNC_NOJIT", "1")
+
+    def func(w, x):
+        return loss(w, x) * 2.0
+
+    got = nf.vmap(nf.grad(func), in_dims=(None, 0))(W, X)
+    np.testing.assert_allclose(got, 2 * expected(), rtol=1e-12)

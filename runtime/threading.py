@@ -1,0 +1,37 @@
+"""How many threads compiled functions use: Numba's own setting, of the calling thread."""
+
+from __future__ import annotations
+
+import operator
+
+from nufunc.codegen import threads
+from nufunc.ir.errors import ArgumentError, ArgumentTypeError
+
+
+def set_num_threads(n: int) -> None:
+    """Let calls from this thread use at most `n` threads.
+
+    The setting is Numba's (`numba.set_num_threads`): each Python thread has its own, its first value is
+    NUMBA_NUM_THREADS (by default the number of cores), which is also the largest. Results do not depend on it.
+
+    Raises ArgumentTypeError (a TypeError) if `n` is no integer, ArgumentError (a ValueError) if it is not
+    between 1 and NUMBA_NUM_THREADS.
+    """
+    import numba
+
+    try:
+        number = operator.index(n)
+    except TypeError as error:
+        raise ArgumentTypeError(f"the number of threads is an integer, got {n!r}") from error
+    largest = numba.config.NUMBA_NUM_THREADS
+    if isinstance(n, bool) or not 1 <= number <= largest:
+        raise ArgumentError(
+            f"the number of threads is between 1 and {largest} (NUMBA_NUM_THREADS), got {n!r}"
+        )
+    if threads.threads().limit > 1:
+        numba.set_num_threads(number)
+
+
+def get_num_threads() -> int:
+    """How many threads a call from this thread may use: 1 in a child forked after the threads had started."""
+    return int(threads.threads().mask())

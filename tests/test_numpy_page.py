@@ -1,0 +1,55 @@
+"""docs/numpy.md lists what traced code may use of NumPy; this test keeps it true (NUFUNC_UPDATE_GOLDEN=1 writes it)."""
+
+import os
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nufunc as nf
+
+PAGE = Path(__file__).parent.parent / "docs" / "numpy.md"
+
+
+def functions(namespace, module):
+    """(supported, not supported) names of the functions of a NumPy module."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and not isinstance(value, type)
+    ]
+    supported = [n for n in names if n in vars(namespace) and not getattr(vars(namespace)[n], "unsupported", False)]
+    return sorted(supported), sorted(set(names) - set(supported))
+
+
+def page():
+    sections = []
+    for title, namespace, module in (
+        ("numpy", nf.numpy, np),
+        ("numpy.linalg", nf.numpy.linalg, np.linalg),
+    ):
+        yes, no = functions(namespace, module)
+        for head, names in ((f"`{title}`, on traced values", yes), (f"`{title}`, not yet", no)):
+            sections.append(f"## {head}\n\n" + "\n".join(textwrap.wrap(" ".join(names), 118, break_on_hyphens=False)))
+    intro = (
+        "# NumPy in traced code\n\n"
+        "What follows is generated from the traced namespace. A function that is not there yet raises an error that says so when\n"
+        "it is given a traced value; on concrete values NumPy itself runs. Methods and operators of arrays follow the functions."
+    )
+    return "\n\n".join([intro, *sections]) + "\n"
+
+
+def test_the_page_lists_what_there_is():
+    text = page()
+    if os.environ.get("NUFUNC_UPDATE_GOLDEN"):
+        PAGE.write_text(text)
+    assert PAGE.read_text() == text
+
+
+@pytest.mark.parametrize("name", functions(nf.numpy, np)[1][:40:8])
+def test_what_is_listed_as_missing_says_so(name):
+    with pytest.raises((nf.UnsupportedError, TypeError, ValueError)) as caught:
+        nf.jit(lambda x: getattr(np, name)(x))(np.ones(3))
+    assert isinstance(caught.value, nf.NufuncError)
+    assert name in str(caught.value)

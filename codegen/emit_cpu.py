@@ -20,6 +20,7 @@ from nufunc.codegen.llvm import (
     I32,
     I64,
     POINTER,
+    Poison,
     constant,
     lane_numbers,
     lanes_of,
@@ -32,9 +33,8 @@ from nufunc.codegen.scalars import Scalars
 # A float sum of more blocks than this is summed in blocks of _BLOCK, whose sums are added: errors stay near
 # NumPy's.
 _LONG, _BLOCK = 256, 64
-INLINE_POINTS = (
-    64  # points up to which a nest becomes part of the plan, so that small values stay in registers
-)
+INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
+_UNROLLED, _UNROLLED_BODY = 4, 16  # iterations and instructions up to which a loop is written out
 _FAR = 2**63 - 1  # the index of "none yet" in argmax
 
 
@@ -72,6 +72,7 @@ class _Emitter:
         self.values: dict[int, Any] = {}
         self.dtypes: dict[int, np.dtype] = {}
         self.splats: dict[tuple[int, int], Any] = {}
+        self.kept: list[ir.Value] = []  # keys of `sums` name values by identity
         self.sums: dict[Any, ir.Value] = {}
         self.level: dict[int, int] = {}
         self.varies: set[int] = set()
@@ -187,6 +188,8 @@ class _Emitter:
         sums = any(a.op == "add" and a.dtype.kind in "fc" for a in phase.accumulators)
         if blocks > _LONG and sums and not any(i.op == "running" for i in phase.body):
             return self.blocked(phase, axis, lanes, state)
+        if lanes == 1 and 1 < axis.extent <= _UNROLLED and len(phase.body) <= _UNROLLED_BODY:
+            return self.unrolled(phase, axis, state)
         loop = self.open(axis, lanes)
         state = self.carry(loop, state)
         nominal = loop.counter if loop is not None else I64(0)
@@ -195,6 +198,17 @@ class _Emitter:
         if loop is not None:
             self.end(loop, state)
         self.blocks[-1] = self.b.block
+        return state
+
+    def unrolled(self, phase: Phase, axis: Axis, state: list[ir.Value]) -> list[ir.Value]:
+        """A short loop written out."""
+        self.axis_level[axis.name] = len(self.blocks)
+        self.blocks.append(self.blocks[-1])
+        for k in range(axis.extent):
+            self.axis_value[axis.name] = I64(k)
+            self.kept.append(self.axis_value[axis.name])
+            state = self.body(phase, None, state, again=k > 0)
+        self.blocks.pop()
         return state
 
     def blocked(self, phase: Phase, axis: Axis, lanes: int, state: list[ir.Value]) -> list[ir.Value]:
@@ -221,9 +235,11 @@ class _Emitter:
     # -- bodies
 
     def body(
-        self, phase: Phase, innermost: tuple[Axis, int, ir.Value] | None, state: list[ir.Value]
+        self, phase: Phase, innermost: tuple[Axis, int, ir.Value] | None, state: list[ir.Value], again: bool = False
     ) -> list[ir.Value]:
+        """Emit a phase's body; `again`: what stands outside its innermost loop has been emitted already."""
         parts = self.parts(phase, state)
+        innermost_level = len(self.nest.axes) + len(phase.axes)
         self.running = {acc.id: part for acc, part in zip(phase.accumulators, parts, strict=True)}
         accs = {acc.id: acc for acc in phase.accumulators}
         ran = set()
@@ -234,6 +250,8 @@ class _Emitter:
                 value = self.pair(self.operand(inst.args[0], self.lanes))
                 self.running[number] = self.combine(accs[number], self.running[number], value)
                 self.define(inst, self.unpaired(self.running[number]))
+                continue
+            if again and self.level[inst.id] < innermost_level:
                 continue
             block = self.blocks[self.level[inst.id]]
             if block is self.b.block:
@@ -291,7 +309,7 @@ class _Emitter:
         if count == 1:
             return self.b.extract_element(value, I32(start))
         mask = ir.Constant(ir.VectorType(I32, count), list(range(start, start + count)))
-        return self.b.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+        return self.b.shuffle_vector(value, Poison(value.type), mask)
 
     # -- accumulators are lists of registers: one, two of a complex number, or a value and its position
 
@@ -351,6 +369,7 @@ class _Emitter:
 
     def define(self, inst: Inst, value: Any) -> None:
         self.values[inst.id] = value
+        self.splats.pop((inst.id, self.lanes), None)
         self.dtypes[inst.id] = inst.dtype
 
     def operand(self, number: int, lanes: int | None = None) -> Any:
@@ -438,6 +457,8 @@ class _Emitter:
         return self.b.add(total, I64(index.const)) if index.const else total
 
     def _sum(self, total: ir.Value | None, value: ir.Value, c: int) -> ir.Value:
+        if isinstance(value, ir.Constant):
+            value, c = I64(value.constant * c), 1
         product = value if c == 1 else self.b.mul(value, I64(c))
         return product if total is None else self.b.add(total, product)
 

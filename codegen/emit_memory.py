@@ -14,6 +14,7 @@ from nufunc.codegen.llvm import (
     I32,
     I64,
     POINTER,
+    Poison,
     constant,
     declare,
     element_type,
@@ -33,11 +34,7 @@ class Memory:
         self.b = b
 
     def address(self, base: ir.Value, offset: ir.Value, dtype: np.dtype) -> ir.Value:
-        if (
-            isinstance(offset, ir.Constant)
-            and not isinstance(offset.type, ir.VectorType)
-            and offset.constant == 0
-        ):
+        if isinstance(offset, ir.Constant) and not isinstance(offset.type, ir.VectorType) and offset.constant == 0:
             return base
         return self.b.gep(base, [offset], inbounds=True, source_etype=memory_type(dtype))
 
@@ -59,9 +56,7 @@ class Memory:
             address = self.b.gep(base, [first], inbounds=True, source_etype=type_)
             second = self.b.gep(address, [I64(1)], inbounds=True, source_etype=type_)
             return self.b.load(address, typ=type_, align=size), self.b.load(second, typ=type_, align=size)
-        return self._loaded(
-            self.b.load(self.address(base, offset, dtype), typ=type_, align=dtype.itemsize), dtype
-        )
+        return self._loaded(self.b.load(self.address(base, offset, dtype), typ=type_, align=dtype.itemsize), dtype)
 
     def store(self, base: ir.Value, offset: ir.Value, dtype: np.dtype, value: Any) -> None:
         if dtype.kind == "c":
@@ -114,7 +109,7 @@ class Memory:
     def _reversed(self, value: ir.Value) -> ir.Value:
         lanes = value.type.count
         mask = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes - 1, -1, -1)))
-        return self.b.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+        return self.b.shuffle_vector(value, Poison(value.type), mask)
 
     def _pointers(self, base: ir.Value, offsets: ir.Value, dtype: np.dtype) -> ir.Value:
         """A vector of addresses. llvmlite cannot type a gep over a vector of offsets, so the type is set

@@ -26,6 +26,17 @@ class Splat(ir.Constant):
         return f"splat ({self.constant.type} {self.constant.get_reference()})"
 
 
+class Poison(ir.Constant):
+    """A value that nobody reads: the start of a vector built lane by lane, the second operand of a shuffle."""
+
+    def __init__(self, type_: ir.Type) -> None:
+        self.type = type_
+        self.constant = "poison"
+
+    def _get_reference(self) -> str:
+        return "poison"
+
+
 def element_type(dtype: np.dtype) -> ir.Type:
     """The register type of a real dtype: i1 for bool."""
     if dtype.kind == "b":
@@ -97,9 +108,9 @@ def splat(b: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     vector = ir.VectorType(value.type, lanes)
     if isinstance(value, ir.Constant):
         return Splat(vector, value)
-    one = b.insert_element(ir.Constant(vector, ir.Undefined), value, I32(0))
+    one = b.insert_element(Poison(vector), value, I32(0))
     mask = ir.Constant(ir.VectorType(I32, lanes), None)
-    return b.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+    return b.shuffle_vector(one, Poison(vector), mask)
 
 
 def per_lane(b: ir.IRBuilder, symbol: str, function: ir.Function, args: Sequence[ir.Value]) -> ir.Value:
@@ -115,7 +126,7 @@ def per_lane(b: ir.IRBuilder, symbol: str, function: ir.Function, args: Sequence
         outer.linkage = "internal"
         outer.attributes.add("noinline")
         inner = ir.IRBuilder(outer.append_basic_block())
-        done = ir.Constant(result, ir.Undefined)
+        done = Poison(result)
         for lane in range(lanes):
             values = [inner.extract_element(a, I32(lane)) for a in outer.args]
             done = inner.insert_element(done, inner.call(function, values), I32(lane))

@@ -69,6 +69,7 @@ class Array(Operators):
         base: Array | None = None,
         via: Any = None,
         readonly: str = "",
+        location: Location | None = None,
     ) -> None:
         self.owner = trace
         self.value = value
@@ -83,7 +84,7 @@ class Array(Operators):
         self._constant = constant
         self.key: Any = None  # for the view x[key]: the key, so that x[key] += y stores once
         self.affine: tuple[Array, int, int] | None = None  # for an int scalar: origin * scale + offset
-        self.location: Location | None = user_location()
+        self.location: Location | None = location or user_location()
 
     # -- what is known statically
 

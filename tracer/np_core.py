@@ -142,9 +142,9 @@ def normal_shape(shape: Any) -> tuple[int, ...]:
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """NumPy's broadcasting; the error shows all shapes."""
-    first = shapes[0] if shapes else ()
-    if all(s == first for s in shapes):
-        return first
+    distinct = {s for s in shapes if s}
+    if len(distinct) < 2:
+        return distinct.pop() if distinct else ()
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
@@ -240,9 +240,8 @@ def operand_value(b: Builder, trace: Trace, x: Any, dtype: np.dtype, shape: tupl
 def elementwise_strides(shape: tuple[int, ...], operands: Sequence[Any]) -> Strides | None:
     """Memory order of an elementwise result."""
     arrays = [x for x in operands if type(x) is Array and x.shape]
-    plain = all(x.strides_ is None for x in arrays)
-    if plain and (all(x.shape == shape for x in arrays) or all(x.ndim < 2 for x in arrays)):
-        return None
+    if all(x.strides_ is None for x in arrays):
+        return None  # NumPy's iterator ignores repeated axes: C order stays
     return result_strides(shape, [broadcast_strides(x.shape, x.strides_, shape) for x in arrays])
 
 

@@ -142,7 +142,15 @@ class Trace:
         if id(value) in self._wrapped:
             value = self.b.emit("convert", (value,), {"dtype": value.dtype})[0]
         self._wrapped.add(id(value))
-        return Array(self, value, weak=weak, strides=strides, scalar=scalar, constant=constant)
+        return Array(
+            self,
+            value,
+            weak=weak,
+            strides=strides,
+            scalar=scalar,
+            constant=constant,
+            location=self.builder.loc,
+        )
 
     def constant(self, array: np.ndarray) -> Array:
         """A fresh, writable buffer that holds a concrete array."""

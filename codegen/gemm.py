@@ -1,0 +1,339 @@
+"""Own matrix products: C[m, n] = A[m, k] B[k, n] in f32 and f64 as LLVM with explicit vectors, on the calling thread.
+
+Note [Matrix products]
+Sums over k are one chain of fma per element of C inside a block of `kc` steps, and one addition per block: the error
+of |C - exact| is below (k / blocks + blocks) eps (|A| |B|). Which rows a call computes changes no bit of them: rows are
+split at multiples of `row_tile` only, and every choice below depends on the shape alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+
+from nufunc.codegen.gemm_pack import pack_function
+from nufunc.codegen.gemm_tile import Epilogue, Machine, Tile, Vectors, loop, registers, tile_function
+from nufunc.codegen.llvm import I1, I64, POINTER
+
+KC = 256  # steps of k per block: a packed panel of B (2 vectors wide) and one of A stay in the first-level cache
+MC_BYTES = 384 << 10  # of A packed at a time: half of a second-level cache
+NC_BYTES = 3 << 20  # of B packed at a time: a share of the third-level cache
+IN_PLACE_BYTES = 32 << 10  # matrices up to this size are read where they are
+UNROLL = 256  # products of vectors up to which a tile's loop over k is unrolled
+SUPPORTED = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One kind of product. Strides are in elements; C's columns are adjacent."""
+
+    dtype: np.dtype
+    m: int
+    n: int
+    k: int
+    a_strides: tuple[int, int]
+    b_strides: tuple[int, int]
+    c_stride: int
+    vector_bytes: int
+    registers: int
+    has_fma: bool
+
+    @property
+    def lanes(self) -> int:
+        return self.vector_bytes // self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """How a product is cut. `rows` and `columns` are the register tile's; b_width the stride of packed panels of B."""
+
+    rows: int
+    vectors: int
+    kc: int
+    mc: int  # row tiles per block
+    nc: int  # column tiles per block
+    pack_a: bool
+    pack_b: bool
+    a_width: int
+    b_width: int
+    a_bytes: int
+    b_bytes: int
+
+
+def _spec(
+    target: Machine, dtype: np.dtype, m: int, n: int, k: int, a: tuple[int, int], b: tuple[int, int], c_stride: int
+) -> Spec:
+    """Strides of axes of extent 1 do not matter: they become those of a packed row-major matrix."""
+    dtype = np.dtype(dtype)
+    if dtype not in SUPPORTED:
+        raise ValueError(f"matrix products are emitted for float32 and float64, not {dtype}")
+    a = (a[0] if m > 1 else k, a[1] if k > 1 else 1)
+    b = (b[0] if k > 1 else n, b[1] if n > 1 else 1)
+    return Spec(dtype, m, n, k, a, b, c_stride, target.vector_bits // 8, registers(target), target.has_fma)
+
+
+def _edge_widths(spec: Spec, columns: int) -> tuple[tuple[int, ...], int]:
+    """Vectors that cover `columns`: full ones and a narrower last one, and how many lanes of the last are used."""
+    full, rest = divmod(columns, spec.lanes)
+    if not rest:
+        return (spec.lanes,) * full, spec.lanes
+    least = min(spec.lanes, 16 // spec.dtype.itemsize)
+    narrow = max(least, 1 << (rest - 1).bit_length())
+    return (spec.lanes,) * full + (narrow,), rest
+
+
+def _tile_cost(spec: Spec, rows: int, columns: int) -> float:
+    """Cycles of one register tile, for two fma and two loads per cycle and four cycles of latency."""
+    vectors = len(_edge_widths(spec, columns)[0])
+    step = max(rows * vectors / 2, (rows + vectors) / 2, 2.0) + 0.02 * (rows + vectors)
+    return spec.k * step + 1.0 * rows * vectors + 12
+
+
+@cache
+def _register_tile(spec: Spec) -> tuple[int, int]:
+    """Rows and vectors of the register tile that leaves the least of the matrix to edges."""
+    best = (math.inf, 1, 1)
+    for vectors in range(1, min(8, -(-spec.n // spec.lanes)) + 1):
+        held = vectors + 1 if spec.registers > 16 or vectors < 3 else vectors + 1
+        for rows in range(1, min(spec.m, max(1, (spec.registers - held) // vectors)) + 1):
+            columns = vectors * spec.lanes
+            row_tiles, row_rest = divmod(spec.m, rows)
+            column_tiles, column_rest = divmod(spec.n, columns)
+            cost = row_tiles * column_tiles * _tile_cost(spec, rows, columns)
+            if row_rest:
+                cost += column_tiles * _tile_cost(spec, row_rest, columns)
+            if column_rest:
+                cost += row_tiles * _tile_cost(spec, rows, column_rest)
+            if row_rest and column_rest:
+                cost += _tile_cost(spec, row_rest, column_rest)
+            best = min(best, (cost, -rows, vectors))
+    return -best[1], best[2]
+
+
+@cache
+def _blocking(spec: Spec) -> Blocking:
+    rows, vectors = _register_tile(spec)
+    size, lanes = spec.dtype.itemsize, spec.lanes
+    columns = vectors * lanes
+    row_tiles, column_tiles = -(-spec.m // rows), -(-spec.n // columns)
+    blocks = max(1, -(-spec.k // KC))
+    kc = -(-(-(-spec.k // blocks)) // 8) * 8 if blocks > 1 else spec.k
+    small = spec.k * spec.n * size <= IN_PLACE_BYTES
+    pack_b = spec.b_strides[1] != 1 or (row_tiles > 2 and not small)
+    pack_a = column_tiles > 2 and spec.m * spec.k * size > IN_PLACE_BYTES
+    a_width = -(-rows // lanes) * lanes
+    mc = min(row_tiles, max(1, MC_BYTES // (kc * a_width * size))) if pack_a else row_tiles
+    nc = min(column_tiles, max(1, NC_BYTES // (kc * columns * size))) if pack_b else column_tiles
+    a_bytes = (mc * kc + lanes) * a_width * size if pack_a else 0
+    b_bytes = (nc * kc + lanes) * columns * size if pack_b else 0
+    a_bytes, b_bytes = (-(-v // 64) * 64 for v in (a_bytes, b_bytes))
+    return Blocking(rows, vectors, kc, mc, nc, pack_a, pack_b, a_width, columns, a_bytes, b_bytes)
+
+
+class _Gemm:
+    """Emits the loops around register tiles into one function."""
+
+    def __init__(
+        self, function: ir.Function, spec: Spec, epilogue: Epilogue | None, tag: str, accumulate: bool, ranged: bool
+    ) -> None:
+        self.spec, self.cut = spec, _blocking(spec)
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.v = Vectors(self.b, spec.dtype, spec.has_fma)
+        self.module = function.module
+        self.a, self.base, self.c, scratch = function.args[:4]
+        self.context = function.args[4] if epilogue else None
+        self.range = function.args[-2:] if ranged else None
+        self.epilogue, self.tag, self.accumulate = epilogue, tag, accumulate
+        self.a_packed, self.b_packed = self._bytes(scratch, self.cut.b_bytes), scratch
+
+    def _bytes(self, pointer: ir.Value, offset: int) -> ir.Value:
+        return self.v.at(pointer, offset // self.spec.dtype.itemsize)
+
+    def _tile(self, rows: int, columns: int, last: bool) -> tuple[ir.Function, bool]:
+        spec, cut = self.spec, self.cut
+        widths, valid = _edge_widths(spec, columns)
+        a = (1, cut.a_width) if cut.pack_a else spec.a_strides
+        stride = cut.b_width if cut.pack_b else spec.b_strides[0]
+        per = rows * len(widths)
+        steps = spec.k if spec.k * per <= UNROLL else None
+        chains = 1
+        while chains * per < 8 and chains < 4 and 2 * chains <= spec.k and (2 * chains + 1) * per < spec.registers:
+            chains *= 2
+        with_epilogue = self.epilogue is not None and last
+        tile = Tile(spec.dtype, rows, widths, valid, a, stride, chains, spec.has_fma, steps)
+        if with_epilogue:
+            tile = replace(tile, epilogue=self.tag)
+        return tile_function(self.module, tile, self.epilogue if with_epilogue else None), with_epilogue
+
+    def emit(self) -> None:
+        spec, cut, b = self.spec, self.cut, self.b
+        row_tiles, column_tiles = -(-spec.m // cut.rows), -(-spec.n // cut.b_width)
+        begin: int | ir.Value = 0
+        end: int | ir.Value = row_tiles
+        if self.range is not None:
+            begin = b.sdiv(self.range[0], I64(cut.rows))
+            end = b.sdiv(b.add(self.range[1], I64(cut.rows - 1)), I64(cut.rows))
+        if spec.m and spec.n:
+            with loop(b, 0, column_tiles, cut.nc) as j0:
+                stop_j = self._least(j0, cut.nc, column_tiles)
+                with loop(b, 0, max(spec.k, 1), max(cut.kc, 1)) as p0:
+                    self._block(begin, end, j0, stop_j, p0)
+        b.ret_void()
+
+    def _least(self, start: int | ir.Value, count: int, stop: int | ir.Value) -> int | ir.Value:
+        """min(start + count, stop)"""
+        if isinstance(start, int) and isinstance(stop, int):
+            return min(start + count, stop)
+        b = self.b
+        end = b.add(I64(start) if isinstance(start, int) else start, I64(count))
+        stop = I64(stop) if isinstance(stop, int) else stop
+        return b.select(b.icmp_signed("<", end, stop), end, stop)
+
+    def _times(self, index: int | ir.Value, factor: int) -> int | ir.Value:
+        return index * factor if isinstance(index, int) else self.b.mul(index, I64(factor))
+
+    def _minus(self, x: int | ir.Value, y: int | ir.Value) -> int | ir.Value:
+        if isinstance(x, int) and isinstance(y, int):
+            return x - y
+        return self.b.sub(*(I64(v) if isinstance(v, int) else v for v in (x, y)))
+
+    def _value(self, x: int | ir.Value) -> ir.Value:
+        return I64(x) if isinstance(x, int) else x
+
+    def _block(
+        self, begin: int | ir.Value, end: int | ir.Value, j0: int | ir.Value, stop_j: int | ir.Value, p0: int | ir.Value
+    ) -> None:
+        """One block of k and of columns: pack its part of B, then go through the rows."""
+        spec, cut, b, v = self.spec, self.cut, self.b, self.v
+        steps = self._minus(self._least(p0, cut.kc, spec.k), p0)
+        if cut.pack_b:
+            pack = pack_function(self.module, spec.dtype, cut.b_width, spec.b_strides[1], spec.b_strides[0], spec.lanes)
+            source = v.at(self.base, self._times(p0, spec.b_strides[0]))
+            with loop(b, j0, stop_j) as j:
+                first = self._times(j, cut.b_width)
+                place = v.at(self.b_packed, self._times(self._minus(j, j0), cut.kc * cut.b_width))
+                lanes = self._value(self._minus(self._least(first, cut.b_width, spec.n), first))
+                b.call(pack, [place, v.at(source, self._times(first, spec.b_strides[1])), lanes, self._value(steps)])
+        with loop(b, begin, end, cut.mc) as t0:
+            stop_t = self._least(t0, cut.mc, end)
+            if cut.pack_a:
+                self._pack_a(t0, stop_t, p0, steps)
+            with loop(b, j0, stop_j) as j, loop(b, t0, stop_t) as t:
+                self._tiles(t, t0, j, j0, p0, steps)
+
+    def _pack_a(self, t0: int | ir.Value, stop: int | ir.Value, p0: int | ir.Value, steps: int | ir.Value) -> None:
+        spec, cut, b, v = self.spec, self.cut, self.b, self.v
+        pack = pack_function(self.module, spec.dtype, cut.a_width, spec.a_strides[0], spec.a_strides[1], spec.lanes)
+        source = v.at(self.a, self._times(p0, spec.a_strides[1]))
+        with loop(b, t0, stop) as t:
+            first = self._times(t, cut.rows)
+            place = v.at(self.a_packed, self._times(self._minus(t, t0), cut.kc * cut.a_width))
+            lanes = self._value(self._minus(self._least(first, cut.a_width, spec.m), first))
+            b.call(pack, [place, v.at(source, self._times(first, spec.a_strides[0])), lanes, self._value(steps)])
+
+    def _tiles(self, t: object, t0: object, j: object, j0: object, p0: object, steps: object) -> None:
+        """Call the tile of row tile t and column tile j: a full one, or that of the edge."""
+        spec, cut, b, v = self.spec, self.cut, self.b, self.v
+        i, column = self._times(t, cut.rows), self._times(j, cut.b_width)
+        if cut.pack_a:
+            a = v.at(self.a_packed, self._times(self._minus(t, t0), cut.kc * cut.a_width))
+        else:
+            a = v.at(v.at(self.a, self._times(i, spec.a_strides[0])), self._times(p0, spec.a_strides[1]))
+        if cut.pack_b:
+            base = v.at(self.b_packed, self._times(self._minus(j, j0), cut.kc * cut.b_width))
+        else:
+            base = v.at(v.at(self.base, self._times(p0, spec.b_strides[0])), column)
+        c = v.at(v.at(self.c, self._times(i, spec.c_stride)), column)
+        if self.accumulate or isinstance(p0, int):
+            add = I1(int(self.accumulate))
+        else:
+            add = b.icmp_signed(">", p0, I64(0))
+        args = [a, base, c, I64(spec.c_stride), self._value(steps), add]
+        place = [self._value(i), self._value(column), self.context]
+
+        def call(rows: int, columns: int) -> None:
+            if self.epilogue is None or isinstance(p0, int):
+                function, extended = self._tile(rows, columns, True)
+                b.call(function, args + (place if extended else []))
+                return
+            final = b.icmp_signed(">=", b.add(p0, I64(cut.kc)), I64(spec.k))
+            with b.if_else(final) as (then, otherwise):
+                with then:
+                    b.call(self._tile(rows, columns, True)[0], args + place)
+                with otherwise:
+                    b.call(self._tile(rows, columns, False)[0], args)
+
+        def by_column(rows: int) -> None:
+            rest = spec.n % cut.b_width
+            self._either(j, spec.n // cut.b_width, rest, lambda c: call(rows, c), cut.b_width)
+
+        self._either(t, spec.m // cut.rows, spec.m % cut.rows, by_column, cut.rows)
+
+    def _either(self, index: object, whole: int, rest: int, emit: object, size: int) -> None:
+        """emit(size) for the first `whole` indices, emit(rest) for the one after them."""
+        if not rest:
+            emit(size)
+        elif not whole:
+            emit(rest)
+        else:
+            with self.b.if_else(self.b.icmp_signed("<", self._value(index), I64(whole))) as (then, otherwise):
+                with then:
+                    emit(size)
+                with otherwise:
+                    emit(rest)
+
+
+def gemm_function(
+    module: ir.Module,
+    target: Machine,
+    dtype: np.dtype,
+    m: int,
+    n: int,
+    k: int,
+    a_strides: tuple[int, int],
+    b_strides: tuple[int, int],
+    c_stride: int,
+    *,
+    accumulate: bool = False,
+    epilogue: Epilogue | None = None,
+    epilogue_name: str = "",
+    row_range: bool = False,
+) -> ir.Function:
+    """void (ptr A, ptr B, ptr C, ptr scratch [, ptr context] [, i64 row_begin, i64 row_end]), once per module and spec."""
+    spec = _spec(target, dtype, m, n, k, a_strides, b_strides, c_stride)
+    if (epilogue is None) != (not epilogue_name):
+        raise ValueError("an epilogue needs a name of its own in the module")
+    tag = "".join([".add" if accumulate else "", ".rows" if row_range else "", f".{epilogue_name}" if epilogue else ""])
+    strides = "_".join(map(str, (*spec.a_strides, *spec.b_strides, c_stride)))
+    name = f"nf.gemm.{spec.dtype.str[1:]}.{m}x{n}x{k}.{strides}{tag}"
+    if name in module.globals:
+        return module.globals[name]
+    types = [POINTER] * (5 if epilogue else 4) + [I64, I64] * row_range
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), types), name)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    function.attributes.add("noinline")
+    _Gemm(function, spec, epilogue, epilogue_name, accumulate, row_range).emit()
+    return function
+
+
+def scratch_bytes(
+    target: Machine, dtype: np.dtype, m: int, n: int, k: int, a: tuple[int, int], b: tuple[int, int], c_stride: int
+) -> int:
+    """Bytes of scratch (aligned to 64) that a call needs; each thread its own."""
+    cut = _blocking(_spec(target, dtype, m, n, k, a, b, c_stride))
+    return cut.a_bytes + cut.b_bytes
+
+
+def row_tile(
+    target: Machine, dtype: np.dtype, m: int, n: int, k: int, a: tuple[int, int], b: tuple[int, int], c_stride: int
+) -> int:
+    """Row ranges begin at multiples of this, and end at one or at m."""
+    return _blocking(_spec(target, dtype, m, n, k, a, b, c_stride)).rows
+
+
+product_function = gemm_function

@@ -109,9 +109,7 @@ def _problem(node: Node, defined: set[Value], stage: str) -> str | None:
     legal = ("pure",) if record.kind == "fused" else LEGAL_REGIONS[stage]
     for region in node.regions:
         if region.stage not in legal:
-            return (
-                f"region @{region.name} is {region.stage}, which a {node.prim} in stage {stage} cannot have"
-            )
+            return f"region @{region.name} is {region.stage}, which a {node.prim} in stage {stage} cannot have"
         if region.updates:
             return f"region @{region.name} has updates"
     return _type_problem(node, record)
@@ -147,10 +145,11 @@ def _fail(graph: Graph, problem: str, after: str, index: int | None = None) -> N
     lines = [f"@{graph.name}: {problem}{_after(after)}"]
     loc: Location | None = None
     if index is not None:
-        shown = [printer.node_head(node) for node in graph.nodes]
-        shown.append(f"return {', '.join(map(printer.name_of, graph.outputs))}".rstrip())
-        first = max(0, index - _SHOWN)
-        around = enumerate(shown[first : index + _SHOWN + 1], first)
-        lines += [("  -> " if i == index else "     ") + line for i, line in around]
+        for i in range(max(0, index - _SHOWN), min(index + _SHOWN, len(graph.nodes)) + 1):
+            if i < len(graph.nodes):
+                line = printer.node_head(graph.nodes[i])
+            else:
+                line = f"return {', '.join(map(printer.name_of, graph.outputs))}".rstrip()
+            lines.append(("  -> " if i == index else "     ") + line)
         loc = graph.nodes[index].loc if index < len(graph.nodes) else None
     raise VerifyError("\n".join(lines), loc)

@@ -55,9 +55,7 @@ def _known_outputs(region: Graph) -> list[int | Node | None]:
     return [known.get(o) for o in region.outputs]
 
 
-def _sunk(
-    s: Simplifier, operands: Sequence[Value], regions: Sequence[Graph]
-) -> tuple[list[Value], list[Graph]]:
+def _sunk(s: Simplifier, operands: Sequence[Value], regions: Sequence[Graph]) -> tuple[list[Value], list[Graph]]:
     """Operands of the regions' first parameters without fills, which the regions make, and without
     repetitions."""
     kept: dict[Value, int] = {}
@@ -73,9 +71,7 @@ def _sunk(
     return list(kept), [_rebound(region, operands, kept, fills) for region in regions]
 
 
-def _rebound(
-    region: Graph, operands: Sequence[Value], kept: dict[Value, int], fills: dict[int, Node]
-) -> Graph:
+def _rebound(region: Graph, operands: Sequence[Value], kept: dict[Value, int], fills: dict[int, Node]) -> Graph:
     """The region with fewer first parameters: `fills` made inside, the others each once."""
     b = Builder(region.name, region.stage)
     new = {k: b.param(region.params[k].type, region.params[k].hint) for k in kept.values()}
@@ -280,7 +276,6 @@ def _hoisted(s: Simplifier, body: Graph, consts: Sequence[Value]) -> tuple[list[
     """
     outside: dict[Value, Value] = dict(zip(body.params, consts, strict=False))
     small = {v: v.type.nbytes for v in outside}  # how much memory a value is made of, looking through layout
-    makers: dict[Value, Node] = {}
     worth: list[Node] = []
     for node in body.nodes:
         if not _movable(node) or any(o not in small for o in node.operands):
@@ -292,10 +287,9 @@ def _hoisted(s: Simplifier, body: Graph, consts: Sequence[Value]) -> tuple[list[
             worth.append(node)
         for r in node.results:
             small[r] = r.type.nbytes if gains else size
-            makers[r] = node
     if not worth:
         return [], body
-    values = [_outside(s, node.result, outside, makers) for node in worth]
+    values = _outside(s, body, outside, worth)
     swap = {node.result: Value(node.result.type, node.result.hint) for node in worth}
     n = len(consts)
     params = (*body.params[:n], *swap.values(), *body.params[n:])
@@ -314,14 +308,18 @@ def _movable(node: Node) -> bool:
     return kind in _HOISTED_KINDS and not node.regions and not raises and len(node.results) == 1
 
 
-def _outside(s: Simplifier, value: Value, outside: dict[Value, Value], makers: dict[Value, Node]) -> Value:
-    """The value of a body that depends on its constants alone, computed before the loop."""
-    if value not in outside:
-        node = makers[value]
-        operands = [_outside(s, o, outside, makers) for o in node.operands]
-        with s.b.at(node.loc):
-            outside.update(zip(node.results, s.step(node, operands), strict=True))
-    return outside[value]
+def _outside(s: Simplifier, body: Graph, outside: dict[Value, Value], worth: Sequence[Node]) -> list[Value]:
+    """The results of `worth`, computed before the loop with all that they need."""
+    needed = {node.result for node in worth}
+    for node in reversed(body.nodes):
+        if not needed.isdisjoint(node.results):
+            needed.update(node.operands)
+    for node in body.nodes:
+        if not needed.isdisjoint(node.results):
+            with s.b.at(node.loc):
+                results = s.step(node, [outside[o] for o in node.operands])
+            outside.update(zip(node.results, results, strict=True))
+    return [outside[node.result] for node in worth]
 
 
 RULES: dict[str, ControlRule] = {"cond": _cond, "scan": _loop, "map": _loop, "while": _while}

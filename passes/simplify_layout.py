@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from nufunc.passes.simplify import Rule, Simplifier
 
 
+_PARTS_TAKEN_OVER = 8
+_WRITES_LOOKED_AT = 16  # a chain of writes may be as long as the graph
+
+
 def _uniform(s: Simplifier, node: Node) -> Value | None:
     fill = s.fill_of(node.operands[0])
     return None if fill is None else s.full(fill, node.result)
@@ -108,16 +112,27 @@ def _slice_of_slice(s: Simplifier, node: Node, inner: Node) -> Value | None:
 
 
 def _slice_of_update(s: Simplifier, node: Node, inner: Node) -> Value | None:
-    """What was written, if the slice shows nothing else; the base, if it shows none of it."""
-    a, w, (base, value) = node.attrs, inner.attrs, inner.operands
-    if dict(a) == dict(w):
-        return value
-    spans = list(zip(a["start"], a["stop"], w["start"], w["stop"], strict=True))
-    if any(stop <= low or high <= start for start, stop, low, high in spans):
-        return s.again("slice", (base,), dict(a))
-    inside = all(low <= start and stop <= high for start, stop, low, high in spans)
-    if inside and all(step == 1 for step in w["step"]):
-        return s.again("slice", (value,), _moved(a, [-low for low in w["start"]]))
+    """What was written, if the slice shows nothing else; past writes beside it, if below them is a fill.
+
+    A slice of what was there before the write is no gain: the old array would have to be kept for it.
+    """
+    a = node.attrs
+    for _ in range(_WRITES_LOOKED_AT):
+        w, (base, value) = inner.attrs, inner.operands
+        if dict(a) == dict(w):
+            return value
+        spans = list(zip(a["start"], a["stop"], w["start"], w["stop"], strict=True))
+        if all(low <= start and stop <= high for start, stop, low, high in spans):
+            whole = all(step == 1 for step in w["step"])
+            return s.again("slice", (value,), _moved(a, [-low for low in w["start"]])) if whole else None
+        if not any(stop <= low or high <= start for start, stop, low, high in spans):
+            return None
+        fill, before = s.fill_of(base), s.made_by(base, "update")
+        if fill is not None:
+            return s.full(fill, node.result)
+        if before is None:
+            return None
+        inner = before
     return None
 
 
@@ -137,9 +152,7 @@ def _slice_of_concat(s: Simplifier, node: Node, inner: Node) -> Value | None:
     for part in inner.operands:
         end = offset + part.shape[axis]
         if offset <= start and stop <= end:
-            return s.again(
-                "slice", (part,), _moved(node.attrs, [-offset * (a == axis) for a in range(part.ndim)])
-            )
+            return s.again("slice", (part,), _moved(node.attrs, [-offset * (a == axis) for a in range(part.ndim)]))
         offset = end
     return None
 
@@ -208,7 +221,8 @@ def _concat(s: Simplifier, node: Node) -> Value | None:
     parts: list[Value] = []
     for operand in node.operands:
         inner = s.made_by(operand, "concat")
-        nested = inner is not None and inner.attrs["axis"] == axis
+        # a concat that grows by one part at a time would be flattened over and over
+        nested = inner is not None and inner.attrs["axis"] == axis and len(inner.operands) <= _PARTS_TAKEN_OVER
         parts += inner.operands if inner is not None and nested else (operand,)
     parts = [p for p in parts if p.shape[axis]] or parts[:1]
     if len(parts) == 1:
@@ -230,9 +244,7 @@ def _update(s: Simplifier, node: Node) -> Value | None:
     if before and dict(before.attrs) == attrs:
         return s.again("update", (before.operands[0], value), attrs)
     fills = s.fill_of(base), s.fill_of(value)
-    same = None not in fills and primitive.attr_tuple({"v": fills[0]}) == primitive.attr_tuple(
-        {"v": fills[1]}
-    )
+    same = None not in fills and primitive.attr_tuple({"v": fills[0]}) == primitive.attr_tuple({"v": fills[1]})
     return base if same else None
 
 

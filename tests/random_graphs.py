@@ -47,9 +47,7 @@ def random_array(rng: np.random.Generator, type: ArrayType) -> np.ndarray:
         drawn = rng.choice(np.array(SPECIAL[type.dtype.kind], dtype=object), size=type.shape)
         with np.errstate(all="ignore"):
             return np.array(drawn.tolist(), dtype=type.dtype).reshape(type.shape)
-    return np.asarray(rng.integers(0, 5, size=type.shape) - 1 * (type.dtype.kind not in "ub")).astype(
-        type.dtype
-    )
+    return np.asarray(rng.integers(0, 5, size=type.shape) - 1 * (type.dtype.kind not in "ub")).astype(type.dtype)
 
 
 class RandomGraph:
@@ -90,8 +88,8 @@ class RandomGraph:
 
     def step(self) -> None:
         makers: list[Callable[[], None]] = [
-            self.elementwise, self.elementwise, self.elementwise, self.layout, self.layout, self.reduction, self.index,
-            self.convert, self.create,
+            self.elementwise, self.elementwise, self.elementwise, self.layout, self.layout, self.reduction,
+            self.index, self.convert, self.create,
         ]  # fmt: skip
         if self.depth > 0 and self.rng.random() < 0.4:
             makers += [self.cond, self.scan, self.loop, self.map]
@@ -176,13 +174,9 @@ class RandomGraph:
         choice = self.rng.random()
         if choice < 0.1 and x.ndim:
             axis = int(self.rng.integers(x.ndim))
-            self.add(
-                self.b.concat(x, self.like(x.type), *([x] if self.rng.random() < 0.3 else []), axis=axis)
-            )
+            self.add(self.b.concat(x, self.like(x.type), *([x] if self.rng.random() < 0.3 else []), axis=axis))
         elif choice < 0.2 and x.ndim:
-            low, high, interior = (
-                tuple(int(k) for k in self.rng.integers(0, 2, size=x.ndim)) for _ in range(3)
-            )
+            low, high, interior = (tuple(int(k) for k in self.rng.integers(0, 2, size=x.ndim)) for _ in range(3))
             self.add(self.b.pad(x, low=low, high=high, interior=interior))
         else:
             name, attrs = self.map_of(x)
@@ -213,11 +207,7 @@ class RandomGraph:
             self.add(self.b.update(x, part if self.rng.random() < 0.2 else self.like(part.type), **attrs))
         elif choice < 0.75:
             starts = [self.like(ArrayType((), I64)) for _ in x.shape]
-            self.add(
-                self.b.dynamic_slice(
-                    x, *starts, sizes=tuple(int(self.rng.integers(0, n + 1)) for n in x.shape)
-                )
-            )
+            self.add(self.b.dynamic_slice(x, *starts, sizes=tuple(int(self.rng.integers(0, n + 1)) for n in x.shape)))
         elif x.ndim and x.type.size:
             indices = self.like(ArrayType((2,), I64))
             self.add(self.b.gather(x, indices, axes=(0,), mode="clip"))
@@ -240,10 +230,8 @@ class RandomGraph:
 
     # -- control
 
-    def region(
-        self, types: Sequence[ArrayType], fixed: Sequence[int], outputs: Callable, extra: int = 0
-    ) -> Graph:
-        """A graph over `types`; `outputs(maker)` gives its results, parameters in `fixed` are not written to."""
+    def region(self, types: Sequence[ArrayType], fixed: Sequence[int], outputs: Callable, extra: int = 0) -> Graph:
+        """A graph over `types`; `outputs(maker)` gives its results; what is `fixed` is not written to."""
         stage = self.stage if self.rng.random() < 0.8 else "pure"
         inner = RandomGraph(self.rng, stage, self.depth - 1, self.locs)
         inner.b.name = self.pick(["body", "a.b", "<lambda>", "odd name"])
@@ -311,9 +299,7 @@ class RandomGraph:
 
         def test(inner: "RandomGraph") -> list[Value]:
             count = inner.b.lt(inner.b.params[len(tested)], inner.b.filled(limit, counter))
-            return [
-                inner.b.bit_and(count, inner.like(ArrayType((), BOOL))) if self.rng.random() < 0.5 else count
-            ]
+            return [inner.b.bit_and(count, inner.like(ArrayType((), BOOL))) if self.rng.random() < 0.5 else count]
 
         def outputs(inner: "RandomGraph") -> list[Value]:
             stepped = inner.b.add(inner.b.params[len(consts)], inner.b.filled(1, counter))
@@ -328,9 +314,7 @@ class RandomGraph:
         self.add(*self.b.emit("while", (*tested, *consts, init, *carry), attrs, (cond, body)))
 
 
-def random_graph(
-    seed: int, stage: str = "pure", steps: int = 20, depth: int = 2, locs: bool = False
-) -> Graph:
+def random_graph(seed: int, stage: str = "pure", steps: int = 20, depth: int = 2, locs: bool = False) -> Graph:
     """A graph that the seed determines."""
     rng = np.random.default_rng(seed)
     maker = RandomGraph(rng, stage, depth, locs)

@@ -80,7 +80,7 @@ def lower(
     work = sum(t.size for t in (*grouped.param_types, *grouped.output_types))
     spec = CallSpec(tuple(args), tuple(results), plan.workspace, release_gil=work >= RELEASE_GIL)
     emit_wrapper(module, function, spec, prefix)
-    _mark_inline(module)
+    _mark_inline(module, plan.small)
     return Lowered(
         name,
         str(module),
@@ -92,8 +92,8 @@ def lower(
     )
 
 
-def _mark_inline(module: ir.Module) -> None:
-    """Have functions of vmath that are called from few places dissolve into their callers."""
+def _mark_inline(module: ir.Module, small: set[str]) -> None:
+    """Have small nests and functions of vmath that are called from few places dissolve into their callers."""
     calls: dict[str, int] = {}
     for function in module.functions:
         for block in function.blocks:
@@ -104,7 +104,11 @@ def _mark_inline(module: ir.Module) -> None:
                     calls[name] = calls.get(name, 0) + 1
     for function in module.functions:
         internal = function.linkage == "internal" and function.name.startswith("nf.")
-        if internal and calls.get(function.name, 0) <= INLINE_CALLS and "noinline" not in function.attributes:
+        if (
+            (internal or function.name in small)
+            and calls.get(function.name, 0) <= INLINE_CALLS
+            and "noinline" not in function.attributes
+        ):
             function.attributes.add("alwaysinline")
 
 
@@ -133,9 +137,7 @@ def load(lowered: Lowered, executable: Executable) -> Compiled:
     """The entry of a lowered graph whose machine code is `executable`."""
     from nufunc.codegen import blas
 
-    addresses = [
-        blas.address(e) if isinstance(e, str) else e.__array_interface__["data"][0] for e in lowered.externs
-    ]
+    addresses = [blas.address(e) if isinstance(e, str) else e.__array_interface__["data"][0] for e in lowered.externs]
     entry = Compiled(executable, symbol(lowered.name), lowered.spec, addresses, lowered.error, keep=lowered)
     entry.lowered, entry.executable = lowered, executable
     return entry

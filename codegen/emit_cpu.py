@@ -33,7 +33,6 @@ from nufunc.codegen.scalars import Scalars
 # A float sum of more blocks than this is summed in blocks of _BLOCK, whose sums are added: errors stay near
 # NumPy's.
 _LONG, _BLOCK = 256, 64
-INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
 _UNROLLED, _UNROLLED_BODY = 4, 16  # iterations and instructions up to which a loop is written out
 _FAR = 2**63 - 1  # the index of "none yet" in argmax
 
@@ -45,8 +44,6 @@ def emit_nest(module: ir.Module, nest: LoopNest, has_fma: bool, symbol: str) -> 
     function = ir.Function(module, type_, symbol)
     function.linkage = "internal"
     function.attributes.add("nounwind")
-    if loops.points(nest) <= INLINE_POINTS:
-        function.attributes.add("alwaysinline")
     for argument in function.args:
         argument.add_attribute("noalias")
     _Emitter(function, nest, has_fma).emit()

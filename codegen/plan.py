@@ -16,14 +16,13 @@ from nufunc.codegen import buffers, library
 from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.emit_cpu import emit_nest
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
-from nufunc.codegen.loops import LoopNest, schedule
+from nufunc.codegen.loops import LoopNest, points, schedule
 from nufunc.codegen.nest_builder import Sites, build_nests
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
 
-COPY_LIMIT = (
-    4096  # bytes of a carry up to which it is copied back after an iteration; larger ones swap two buffers
-)
+INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
+COPY_LIMIT = 4096  # bytes of a carry up to which it is copied back after an iteration; larger ones swap two buffers
 
 
 class Plan:
@@ -37,6 +36,7 @@ class Plan:
         self.externs: list[str | np.ndarray] = []
         self.extern_slots: dict[str, int] = {}
         self.functions: dict[str, ir.Function] = {}
+        self.small: set[str] = set()  # symbols of nests that may become part of the plan
         self.view_of = {n.result: n for n in graph.walk() if is_view(n)}
         self.frame = buffers.plan_frame(graph, self._scratch_of)
         self.workspace = self.frame.size
@@ -98,9 +98,7 @@ class Plan:
     def copy(self, target: ir.Value, source: ir.Value, size: int) -> None:
         """memcpy; the two may be the same memory."""
         if size and target is not source:
-            memmove = declare(
-                self.module, "llvm.memmove.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, I1]
-            )
+            memmove = declare(self.module, "llvm.memmove.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, I1])
             self.b.call(memmove, [target, source, I64(size), I1(0)])
 
     def check_error(self) -> None:
@@ -159,6 +157,8 @@ class Plan:
             self.nests.append(nest)
             symbol = f"{self.function.name}.{nest.name}.{len(self.functions)}"
             self.functions[key] = emit_nest(self.module, nest, self.has_fma, symbol)
+            if points(nest) <= INLINE_POINTS:
+                self.small.add(symbol)
         self.b.call(self.functions[key], [*pointers, *rows, self.error])
         if any(i.op == "check" for p in nest.phases for i in p.body):
             self.check_error()
@@ -214,9 +214,7 @@ class Scope:
         return made
 
     def scratch(self, node: Node) -> ir.Value:
-        return (
-            self.plan.at(self.arena, self.frame.scratch[node]) if node in self.frame.scratch else self.arena
-        )
+        return self.plan.at(self.arena, self.frame.scratch[node]) if node in self.frame.scratch else self.arena
 
 
 class CountedLoop:

@@ -41,13 +41,9 @@ def _elementwise() -> Iterator[Sample]:
             yield from one(name, x, rtol=1e-5 if x.dtype == np.float32 else 1e-12)
     for name in "sin cos exp log sqrt square negative conjugate reciprocal tanh".split():
         yield from one(name, C)
-    for name in (
-        "cbrt fabs deg2rad rad2deg radians degrees rint floor ceil trunc isnan isinf isfinite signbit".split()
-    ):
+    for name in "cbrt fabs deg2rad rad2deg radians degrees rint floor ceil trunc isnan isinf isfinite signbit".split():
         yield from one(name, F)
-    for (
-        name
-    ) in "rint floor ceil trunc isnan isinf isfinite sqrt exp sign absolute negative signbit fabs".split():
+    for name in "rint floor ceil trunc isnan isinf isfinite sqrt exp sign absolute negative signbit fabs".split():
         yield from one(name, SPECIAL)
     for name in "log log2 log10 log1p sqrt cbrt reciprocal".split():
         for x in (POS, J, POS.astype(np.float32)):
@@ -55,9 +51,7 @@ def _elementwise() -> Iterator[Sample]:
     for name in "arcsin arccos arctanh".split():
         yield from one(name, UNIT)
     yield from one("arccosh", POS + 1)
-    for (
-        name
-    ) in "sin sqrt exp absolute sign negative positive square floor ceil rint isnan logical_not".split():
+    for name in "sin sqrt exp absolute sign negative positive square floor ceil rint isnan logical_not".split():
         yield from one(name, I)
     for name in "absolute negative square invert sign positive".split():
         yield from one(name, I8)
@@ -198,9 +192,7 @@ def _reductions() -> Iterator[Sample]:
         yield from one("std", F, ddof=ddof)
     yield from one("average", F, axis=1)
     yield Sample("average(weights)", lambda np, x, w: np.average(x, axis=1, weights=w), (F, POS[0]))
-    yield Sample(
-        "average(weights, returned)", lambda np, x, w: np.average(x, weights=w, returned=True), (F, POS)
-    )
+    yield Sample("average(weights, returned)", lambda np, x, w: np.average(x, weights=w, returned=True), (F, POS))
     yield from one("count_nonzero", I, axis=0)
     yield from one("count_nonzero", I, axis=1, keepdims=True)
     for name in "argmax argmin".split():
@@ -223,12 +215,8 @@ def _reductions() -> Iterator[Sample]:
     yield Sample("trapezoid(x)", lambda np, y, x: np.trapezoid(y, x), (F, np.sort(V)))
     for name in "add multiply maximum minimum".split():
         yield Sample(f"{name}.reduce", lambda np, x, name=name: getattr(np, name).reduce(x), (F,))
-        yield Sample(
-            f"{name}.reduce(axis)", lambda np, x, name=name: getattr(np, name).reduce(x, axis=(0, 1)), (F,)
-        )
-        yield Sample(
-            f"{name}.accumulate", lambda np, x, name=name: getattr(np, name).accumulate(x, axis=1), (F,)
-        )
+        yield Sample(f"{name}.reduce(axis)", lambda np, x, name=name: getattr(np, name).reduce(x, axis=(0, 1)), (F,))
+        yield Sample(f"{name}.accumulate", lambda np, x, name=name: getattr(np, name).accumulate(x, axis=1), (F,))
         yield Sample(f"{name}.outer", lambda np, x, y, name=name: getattr(np, name).outer(x, y), (V, F))
     yield Sample("logical_and.reduce", lambda np, x: np.logical_and.reduce(x, axis=1), (B,))
     yield Sample("sum(list)", lambda np, x, y: np.sum([x, y, 1.0]), (ZERO_D, ZERO_D))
@@ -269,13 +257,9 @@ def _shapes() -> Iterator[Sample]:
     for k in (0, 1, 2, 3, -1):
         yield from one("rot90", F, k)
     for axis in (0, 1, -1, None):
-        yield Sample(
-            f"concatenate(axis={axis})", lambda np, x, y, axis=axis: np.concatenate([x, y], axis=axis), (F, G)
-        )
+        yield Sample(f"concatenate(axis={axis})", lambda np, x, y, axis=axis: np.concatenate([x, y], axis=axis), (F, G))
         if axis is not None:
-            yield Sample(
-                f"stack(axis={axis})", lambda np, x, y, axis=axis: np.stack((x, y), axis=axis), (F, G)
-            )
+            yield Sample(f"stack(axis={axis})", lambda np, x, y, axis=axis: np.stack((x, y), axis=axis), (F, G))
     yield Sample("concatenate(dtypes)", lambda np, x, y: np.concatenate([x, y]), (F32, I))
     for name in "vstack hstack dstack column_stack".split():
         yield Sample(name, lambda np, x, y, name=name: getattr(np, name)([x, y]), (F, G))
@@ -304,9 +288,7 @@ def _shapes() -> Iterator[Sample]:
     yield from one("copy", F)
     yield Sample(
         "astype",
-        lambda np, x: tuple(
-            x.astype(d) for d in (np.int64, np.float32, np.int8, bool, np.complex128, float, "i4")
-        ),
+        lambda np, x: tuple(x.astype(d) for d in (np.int64, np.float32, np.int8, bool, np.complex128, float, "i4")),
         (F * 3,),
     )
     yield Sample(
@@ -323,6 +305,40 @@ def _shapes() -> Iterator[Sample]:
     yield Sample("unpacking", lambda np, x: (lambda a, b, c: a * b + c)(*x), (F,))
 
 
+def _extras() -> Iterator[Sample]:
+    holes = np.where(F > 0.5, np.nan, F)
+    yield from one("pad", F, 1)
+    yield from one("pad", F, ((1, 0), (2, 3)), constant_values=4.0)
+    for mode in ("edge", "reflect", "symmetric", "wrap"):
+        yield from one("pad", CUBE, ((0, 1), (2, 1), (1, 1)), mode=mode)
+    yield from one("delete", F, [0, -1], axis=1)
+    for name in "nansum nanprod nanmean nanvar nanstd nanmax nanmin".split():
+        yield Sample(name, lambda np, x, name=name: getattr(np, name)(x), (holes,))
+        yield Sample(f"{name}(axis)", lambda np, x, name=name: getattr(np, name)(x, axis=1, keepdims=True), (holes,))
+        yield from one(name, I)
+    for axis in (None, 0, 1, (0, 2)):
+        yield from one("median", CUBE, axis=axis)
+    yield from one("median", holes, axis=0, keepdims=True)
+    yield from one("median", I)
+    yield Sample(
+        "searchsorted", lambda np, x, v: (np.searchsorted(x, v), np.searchsorted(x, v, "right")), (np.sort(V), F)
+    )
+    yield Sample("interp", lambda np, x, p, f: np.interp(x, p, f), (F, np.sort(V), W))
+    yield Sample("interp(left)", lambda np, x, p, f: np.interp(x, p, f, left=-1.0, right=9.0), (ZERO_D, np.sort(V), W))
+    yield from one("polyval", V, F)
+    for mode in ("full", "same", "valid"):
+        yield from one("convolve", V, W[:3], mode=mode)
+        yield from one("convolve", W[:2], V, mode=mode)
+    yield from one("gradient", V)
+    yield from one("gradient", F, 0.5)
+    yield from one("gradient", CUBE, 2.0, axis=1)
+    yield from one("cov", F)
+    yield from one("cov", F, G, ddof=0)
+    yield from one("cov", V, W)
+    yield from one("corrcoef", F)
+    yield Sample("nonzero of static", lambda np, x: x[np.nonzero(np.eye(3, 4))], (F,))
+
+
 def _creation() -> Iterator[Sample]:
     yield Sample("array of scalars", lambda np, x: np.array([x[0], x[1] * 2, 1.0]), (V,))
     yield Sample("array nested", lambda np, x: np.array([[x[0], 0], [1, x[1]]]), (V,))
@@ -331,9 +347,7 @@ def _creation() -> Iterator[Sample]:
     yield Sample("array ints", lambda np, x: np.array([x[0], 2]), (I[0],))
     yield Sample("array promotes", lambda np, x: np.array([x[0], 2.5]), (I8[0],))
     yield Sample("array(ndmin)", lambda np, x: np.array(x, ndmin=3), (V,))
-    yield Sample(
-        "asarray", lambda np, x: (np.asarray(x), np.asarray(x, dtype=np.float32), np.asarray([1, 2.0])), (V,)
-    )
+    yield Sample("asarray", lambda np, x: (np.asarray(x), np.asarray(x, dtype=np.float32), np.asarray([1, 2.0])), (V,))
     yield Sample(
         "zeros ones full",
         lambda np, x: (
@@ -475,9 +489,7 @@ def _linear_algebra() -> Iterator[Sample]:
         "ij,kl->": (F, G), "bii->b": (BATCH,), "i...->...": (F,),
     }  # fmt: skip
     for equation, operands in equations.items():
-        yield Sample(
-            f"einsum({equation})", lambda np, *xs, equation=equation: np.einsum(equation, *xs), operands
-        )
+        yield Sample(f"einsum({equation})", lambda np, *xs, equation=equation: np.einsum(equation, *xs), operands)
     yield Sample("einsum(lists)", lambda np, x, y: np.einsum(x, [0, 1], y, [2, 1], [0, 2]), (F, G))
     yield Sample("einsum(ints)", lambda np, x, y: np.einsum("ij,ij->j", x, y), (I, J))
     yield Sample("einsum(units)", lambda np, x, y: np.einsum("ij,ij->ij", x, y), (F[:1], G))
@@ -511,7 +523,7 @@ def _linear_algebra() -> Iterator[Sample]:
 
 def samples() -> list[Sample]:
     """All samples."""
-    groups = (_elementwise, _reductions, _shapes, _creation, _linear_algebra, indexing, operators)
+    groups = (_elementwise, _reductions, _shapes, _extras, _creation, _linear_algebra, indexing, operators)
     found = [sample for group in groups for sample in group()]
     seen: dict[str, int] = {}
     unique = []

@@ -34,9 +34,7 @@ class DynamicView:
 
     __slots__ = ("read", "store")
 
-    def __init__(
-        self, read: Callable[[Trace, Any], Value], store: Callable[[Trace, Any, Value], None]
-    ) -> None:
+    def __init__(self, read: Callable[[Trace, Any], Value], store: Callable[[Trace, Any, Value], None]) -> None:
         self.read = read
         self.store = store
 
@@ -98,9 +96,7 @@ class Array(Operators):
 
     @shape.setter
     def shape(self, shape: Any) -> None:
-        raise UnsupportedError(
-            "assigning to .shape of a traced array: use x = x.reshape(...)", user_location()
-        )
+        raise UnsupportedError("assigning to .shape of a traced array: use x = x.reshape(...)", user_location())
 
     @property
     def dtype(self) -> np.dtype:
@@ -178,9 +174,7 @@ class Array(Operators):
     def __int__(self) -> int:
         value = self._item()
         if value is None:
-            self._refuse(
-                "int()", "use x.astype(np.int64), or pass the value as a static argument (a Python int)"
-            )
+            self._refuse("int()", "use x.astype(np.int64), or pass the value as a static argument (a Python int)")
         return int(value)
 
     def __float__(self) -> float:
@@ -231,6 +225,11 @@ class Array(Operators):
         if value is None:
             self._refuse("x.item()", "use x[()] or x.reshape(()) to have a scalar that stays traced")
         return value
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            self._refuse("formatting with a specification", "print with nf.debug.print, or return the value")
+        return repr(self)
 
     def tolist(self) -> Any:
         if self.known is not None:
@@ -329,9 +328,7 @@ class Array(Operators):
     def view(self, dtype: Any = None, type: Any = None) -> Array:
         """x.view() and a view of the same dtype; other dtypes reinterpret bytes, which is not supported."""
         if type not in (None, np.ndarray) or (dtype is not None and np.dtype(dtype) != self.dtype):
-            raise UnsupportedError(
-                "x.view(dtype) of a traced array; use x.astype(dtype) to convert", user_location()
-            )
+            raise UnsupportedError("x.view(dtype) of a traced array; use x.astype(dtype) to convert", user_location())
         return self[...]
 
     # -- methods: the function of the same name
@@ -342,9 +339,7 @@ class Array(Operators):
     def transpose(self, *axes: Any) -> Array:
         if not axes or axes == (None,):
             return namespace().transpose(self)
-        return namespace().transpose(
-            self, axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
-        )
+        return namespace().transpose(self, axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes)
 
     def copy(self, order: str = "C") -> Array:
         return namespace().copy(self, order=order)

@@ -157,9 +157,7 @@ def converted(x: Array, dtype: np.dtype, scalar: bool | None = None) -> Array:
     known = x.known
     with np.errstate(all="ignore"):
         constant = None if known is None or (known.dtype.kind == "c" != dtype.kind) else _cast(known, dtype)
-    return require().wrap(
-        value, strides=strides, scalar=x.scalar if scalar is None else scalar, constant=constant
-    )
+    return require().wrap(value, strides=strides, scalar=x.scalar if scalar is None else scalar, constant=constant)
 
 
 def _cast(known: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -184,9 +182,7 @@ def astype(
     if not copy and source.dtype == target:
         return source
     if source.dtype.kind == "c" and target.kind in "iuf":
-        raise fail(
-            DTypeError, f"casting {source.dtype} to {target} drops the imaginary part; take x.real first"
-        )
+        raise fail(DTypeError, f"casting {source.dtype} to {target} drops the imaginary part; take x.real first")
     return converted(source, target)
 
 
@@ -349,9 +345,10 @@ def eye(
     device: Any = None,
     like: Any = None,
 ) -> Array:
-    rows, columns = normal_shape((N, N if M is None else M))
-    b = builder()
-    return wrap(b.astype(_diagonal_mask((rows, columns), static_int(k, "k"), "eq"), check_dtype(dtype)))
+    shape, kind, shift = normal_shape((N, N if M is None else M)), check_dtype(dtype), static_int(k, "k")
+    value = builder().astype(_diagonal_mask(shape, shift, "eq"), kind)
+    known = np.eye(*shape, shift, kind) if shape[0] * shape[1] <= 4096 else None
+    return require().wrap(value, constant=known)
 
 
 def identity(n: int, dtype: Any = None, *, like: Any = None) -> Array:

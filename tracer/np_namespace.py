@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.tracer import np_creation, np_cumulate, np_join, np_linalg, np_misc, np_reduce, np_shape
+from nufunc.tracer import np_creation, np_cumulate, np_extra, np_join, np_linalg, np_misc, np_reduce, np_shape
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import fail, has_traced, namespace_function
 from nufunc.tracer.np_ufuncs import UFUNCS, operator_call
@@ -79,17 +79,9 @@ class _Grid:
 
     def __getitem__(self, key: Any) -> Any:
         if has_traced(key):
-            if (
-                self.name == "r_"
-                and isinstance(key, tuple)
-                and not any(isinstance(k, (slice, str)) for k in key)
-            ):
+            if self.name == "r_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
                 return np_join.concatenate([np_shape.atleast_1d(k) for k in key])
-            if (
-                self.name == "c_"
-                and isinstance(key, tuple)
-                and not any(isinstance(k, (slice, str)) for k in key)
-            ):
+            if self.name == "c_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
                 return np_join.column_stack(key)
             raise fail(UnsupportedError, f"np.{self.name} of traced values; use np.concatenate or np.stack")
         return as_constants(getattr(np, self.name)[key])
@@ -142,9 +134,9 @@ def _assign_part(x: Array, part: str, value: Any) -> None:
 
 def _build() -> Namespace:
     module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
-    for room in (np_creation, np_shape, np_join, np_reduce, np_cumulate, np_misc, np_linalg):
+    for room in (np_creation, np_shape, np_join, np_reduce, np_cumulate, np_misc, np_linalg, np_extra):
         for function in room.FUNCTIONS:
-            folds = room in (np_reduce, np_cumulate, np_misc, np_linalg)
+            folds = room in (np_reduce, np_cumulate, np_misc, np_linalg, np_extra)
             setattr(module, function.__name__, namespace_function(function, as_constants if folds else None))
     for name, ufunc in UFUNCS.items():
         setattr(module, name, ufunc)

@@ -92,14 +92,18 @@ class Simplifier:
         return results
 
     def constant(self, array: np.ndarray, like: Value) -> Value:
-        """A constant: a `full` where all elements have the same bits."""
+        """A constant: a `full` where all elements have the same bits, and an equal one before it."""
         if array.size and array.flat[0].tobytes() == array.flat[-1].tobytes():
             items = np.ascontiguousarray(array).view(np.uint8).reshape(array.size, array.itemsize)
             if (items == items[0]).all():
                 return self.full(array.flat[0].item(), like)
-        value = self.b.const(array, like.hint)
-        self.arrays[value] = self.b.consts[-1][1]
-        return value
+        key = (like.type, array.tobytes()) if array.size <= _FOLD_LIMIT else None
+        if key is None or key not in self.seen:
+            value = self.b.const(array, like.hint)
+            self.arrays[value] = self.b.consts[-1][1]
+            self.seen[key or value] = (value,)
+            return value
+        return self.seen[key][0]
 
     # -- what rules ask
 

@@ -112,6 +112,8 @@ def _classes(graph: Graph, frame: Frame, owned: set[Value], last: dict[Value, in
         base = updated(node)
         if base is None or final(base) > k or node.operands.count(base) != 1:
             continue
+        if any(o is not base and frame.of(o) is frame.of(base) for o in node.operands):
+            continue  # it reads the base under another name
         root, through = base, producers.get(base)
         while through is not None and is_view(through):  # another reader of what is viewed may come later
             root = through.operands[0]

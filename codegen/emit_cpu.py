@@ -502,6 +502,9 @@ class _Emitter:
         if step == 1 or step == -1:
             offset = self.offset(inst.index, set())
             return self.memory.load_vector(base, offset, inst.dtype, self.lanes, guard, step < 0)
+        if step is not None and 2 <= step <= loops.SHORT_STEP and guard is None:
+            offset = self.offset(inst.index, set())
+            return self.memory.load_strided(base, offset, inst.dtype, self.lanes, step)
         return self.memory.gather(base, self.lane_offsets(inst.index), inst.dtype, guard)
 
     def store(self, inst: Inst) -> None:

@@ -201,9 +201,7 @@ class LoopNest:
             yield from phase.axes
 
     def __str__(self) -> str:
-        buffers = ", ".join(
-            f"b{k} {b.name}: {dtype_name(b.dtype)}[{b.size}]" for k, b in enumerate(self.buffers)
-        )
+        buffers = ", ".join(f"b{k} {b.name}: {dtype_name(b.dtype)}[{b.size}]" for k, b in enumerate(self.buffers))
         lines = [f"nest {self.name}({buffers})"]
         pad = ""
         for axis in self.axes:
@@ -295,9 +293,7 @@ def _joined(outer: Axis, inner: Axis) -> tuple[Axis, str]:
 def _in_step(outer: Axis, inner: Axis, insts: Sequence[Inst]) -> bool:
     if outer.kind != inner.kind:
         return False
-    return all(
-        a.coefficient(outer.name) == a.coefficient(inner.name) * inner.extent for a in _accesses(insts)
-    )
+    return all(a.coefficient(outer.name) == a.coefficient(inner.name) * inner.extent for a in _accesses(insts))
 
 
 def _renamed(phase: Phase, outer: str, inner: str, name: str) -> Phase:
@@ -315,6 +311,7 @@ def _with(nest: LoopNest, **changes: Any) -> LoopNest:
 
 # -- which axis runs over the lanes of vectors
 
+SHORT_STEP = 4  # distance of elements up to which a vector load also loads all between them
 _LITTLE = 16384  # points of a nest below which one register per vector is enough
 
 _DEAR = {
@@ -449,8 +446,11 @@ def _inst_cost(inst: Inst, axis: str, known: set[int], lanes: float) -> float:
         return 0.1  # hoisted, or one scalar for all lanes
     if inst.op in ("load", "store"):
         step = inst.index.coefficient(axis)
-        plain = not any(k in known for k, _ in inst.index.terms if isinstance(k, int))
-        return 1 / lanes if plain and step == 1 else 1.5 / lanes if plain and step == -1 else 1.2
+        if any(k in known for k, _ in inst.index.terms if isinstance(k, int)):
+            return 1.2
+        if step == 1 or step == -1:
+            return (1.0 if step == 1 else 1.5) / lanes
+        return step / lanes if inst.op == "load" and 1 < step <= SHORT_STEP else 1.2
     if inst.op in ("floor_div", "mod", "index_div", "index_mod") and inst.dtype.kind in "iu":
         return 6.0
     return op_cost(inst.op) / lanes

@@ -109,9 +109,7 @@ def test_map_of_a_cond():
 
     def body(b, x):
         test = b.gt(x, b.scalar(0.0, F8))
-        return b.emit(
-            "cond", [test, x], {}, [branch(lambda b, x: b.exp(x)), branch(lambda b, x: b.mul(x, x))]
-        )
+        return b.emit("cond", [test, x], {}, [branch(lambda b, x: b.exp(x)), branch(lambda b, x: b.mul(x, x))])
 
     inner = region([vec()], body)
     check(b.build(b.emit("map", [xs], {"length": 8, "num_consts": 0}, [inner])), np.linspace(-1, 1, 8))
@@ -121,9 +119,7 @@ def test_map_of_a_cond():
 def test_cond_with_three_branches(index):
     b = Builder()
     i, x = b.param(vec(dtype=I8)), b.param(vec(100))
-    branches = [
-        region([x.type], f) for f in (lambda b, x: [x], lambda b, x: [b.neg(x)], lambda b, x: [b.sqrt(x)])
-    ]
+    branches = [region([x.type], f) for f in (lambda b, x: [x], lambda b, x: [b.neg(x)], lambda b, x: [b.sqrt(x)])]
     check(b.build(b.emit("cond", [i, x], {}, branches)), np.int64(index), np.arange(100.0))
 
 
@@ -144,6 +140,60 @@ def test_update_in_place_only_where_the_base_dies():
     two = b.update(one, b.neg(v), start=(1,), stop=(7,), step=(2,))
     kept = b.update(base, v, start=(0,), stop=(3,), step=(1,))
     check(b.build([two, kept, base]), np.linspace(0, 1, 10), np.array([1.0, 2.0, 3.0]))
+
+
+def test_update_that_reads_its_base_under_another_name():
+    b = Builder()
+    x = b.param(vec(6, 4))
+    base = b.exp(x)
+    flat = b.reshape(base, shape=(24,))
+    value = b.reshape(b.flip(flat, axes=(0,)), shape=(6, 4))
+    new = b.update(base, b.mul(value, value), start=(0, 0), stop=(6, 4), step=(1, 1))
+    check(b.build([new]), np.linspace(0, 1, 24).reshape(6, 4))
+    b = Builder()
+    x = b.param(vec(6, 4))
+    base = b.exp(x)
+    flat = b.reshape(base, shape=(24,))
+    start = b.scalar(1, I8)
+    part = b.dynamic_slice(flat, start, sizes=(23,))
+    low = b.reshape(b.slice(part, start=(0,), stop=(12,), step=(1,)), shape=(3, 4))
+    check(b.build([b.update(base, low, start=(1, 0), stop=(4, 4), step=(1, 1))]), np.linspace(0, 1, 24).reshape(6, 4))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1_000_003,), (1000, 1001), (3, 70_001)])
+def test_long_sums_are_as_accurate_as_numpys(dtype, shape):
+    b = Builder()
+    x = b.param(vec(*shape, dtype=dtype))
+    axis = len(shape) - 1
+    entry = compile_graph(
+        fuse(b.build([b.reduce_sum(x, axes=tuple(range(len(shape)))), b.reduce_sum(x, axes=(axis,))]))
+    )
+    data = np.random.default_rng(0).uniform(0, 1, shape).astype(dtype)
+    exact = data.astype(np.longdouble)
+    whole, parts = entry.slow(data)
+    eps = np.finfo(dtype).eps
+    assert abs(whole - exact.sum()) <= 16 * eps * exact.sum()
+    assert (np.abs(parts - exact.sum(axis)) <= 16 * eps * exact.sum(axis)).all()
+
+
+def test_nothing_and_scalars():
+    b = Builder()
+    x, s, i = b.param(vec(0, 3)), b.param(vec()), b.param(vec(0, dtype=I8))
+    wide = b.broadcast(s, shape=(0, 3), dims=())
+    values = [
+        b.add(x, wide), b.reduce_sum(x, axes=(0,)), b.reduce_sum(x, axes=(1,)), b.reduce_prod(x, axes=(0, 1)),
+        b.cumsum(x, axis=0, reverse=False), b.concat(x, x, axis=1), b.transpose(x, perm=(1, 0)), b.exp(s),
+        b.dot(x, x, contract=((0,), (0,)), batch=((), ())), b.reshape(x, shape=(3, 0)), b.reduce_sum(s, axes=()),
+        b.pad(x, low=(1, 0), high=(1, 0), interior=(0, 0)), b.sort(x, axis=0),
+        b.reduce_max(b.concat(s_row(b, s), axis=0), axes=(0,)),
+        b.gather(b.broadcast(s, shape=(4,), dims=()), i, axes=(0,), mode="error"),
+    ]  # fmt: skip
+    check(b.build(values), np.zeros((0, 3)), np.float64(0.5), np.zeros(0, np.int64))
+
+
+def s_row(b, s):
+    return b.reshape(s, shape=(1,))
 
 
 def test_index_error_carries_the_users_line():

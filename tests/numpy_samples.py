@@ -323,7 +323,7 @@ def _extras() -> Iterator[Sample]:
     yield Sample(
         "searchsorted", lambda np, x, v: (np.searchsorted(x, v), np.searchsorted(x, v, "right")), (np.sort(V), F)
     )
-    yield Sample("interp", lambda np, x, p, f: np.interp(x, p, f), (F, np.sort(V), W))
+    yield Sample("interp", lambda np, x, p, f: np.interp(x, p, f), (G, np.sort(V), W))
     yield Sample("interp(left)", lambda np, x, p, f: np.interp(x, p, f, left=-1.0, right=9.0), (ZERO_D, np.sort(V), W))
     yield from one("polyval", V, F)
     for mode in ("full", "same", "valid"):

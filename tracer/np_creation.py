@@ -347,7 +347,7 @@ def eye(
 ) -> Array:
     shape, kind, shift = normal_shape((N, N if M is None else M)), check_dtype(dtype), static_int(k, "k")
     value = builder().astype(_diagonal_mask(shape, shift, "eq"), kind)
-    known = np.eye(*shape, shift, kind) if shape[0] * shape[1] <= 4096 else None
+    known = np.eye(shape[0], shape[1], shift, kind) if shape[0] * shape[1] <= 4096 else None
     return require().wrap(value, constant=known)
 
 

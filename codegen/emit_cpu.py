@@ -142,6 +142,7 @@ class _Emitter:
         loops.levels(nest, phase, self.level)
         if self.vector is not None:
             loops.varying(nest, phase, self.vector, self.varies)
+        self.joint = self.joint_stores(phase)
         depth = len(self.blocks)
         state = [r for acc in phase.accumulators for r in self.initial(acc)]
         *outer, inner = phase.axes or (None,)
@@ -158,6 +159,24 @@ class _Emitter:
             self.blocks[-1] = self.b.block
         assert len(self.blocks) == depth
         self.finish(phase, state)
+
+    def joint_stores(self, phase: Phase) -> dict[int, list[Inst]]:
+        """Stores with a short step that together fill all elements: the last one in the body stands for all, the
+        others for nothing."""
+        groups: dict[Any, list[Inst]] = {}
+        for inst in phase.body if self.lanes > 1 else ():
+            if inst.op == "store" and inst.attrs["mode"] == "set" and inst.guard is None:
+                step = self.step_of(inst)
+                if step is not None and 2 <= step <= loops.SHORT_STEP:
+                    groups.setdefault((inst.buffer, inst.index.terms, step), []).append(inst)
+        joint: dict[int, list[Inst]] = {}
+        for (_, _, step), stores in groups.items():
+            ordered = sorted(stores, key=lambda s: s.index.const)
+            first = ordered[0].index.const
+            if [s.index.const for s in ordered] == list(range(first, first + step)):
+                joint.update({s.id: [] for s in stores})
+                joint[stores[-1].id] = ordered
+        return joint
 
     def carry(self, loop: _Loop | None, state: list[ir.Value]) -> list[ir.Value]:
         """Phis of a loop for values that are `state` before it."""
@@ -510,6 +529,12 @@ class _Emitter:
     def store(self, inst: Inst) -> None:
         base, dtype = self.pointers[inst.buffer], inst.dtype
         step = self.step_of(inst)
+        if inst.id in self.joint:
+            stores = self.joint[inst.id]
+            if stores:
+                values = [self.operand(s.args[0], self.lanes) for s in stores]
+                self.memory.store_interleaved(base, self.offset(stores[0].index, set()), dtype, values)
+            return
         lanes = 1 if step == 0 else self.lanes
         value = self.operand(inst.args[0], lanes)
         guard = None if inst.guard is None else self.operand(inst.guard, lanes)

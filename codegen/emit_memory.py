@@ -3,6 +3,7 @@ two reals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,19 @@ class Memory:
         name = f"llvm.masked.store.{type_name(value.type)}.p0"
         function = declare(self.b.module, name, ir.VoidType(), [value.type, POINTER, I32, guard.type])
         self.b.call(function, [value, address, I32(dtype.itemsize), guard])
+
+    def store_interleaved(self, base: ir.Value, offset: ir.Value, dtype: np.dtype, values: Sequence[ir.Value]) -> None:
+        """Lane 0 of each of two to four vectors, then lane 1 of each, and so on."""
+        lanes, count = lanes_of(values[0].type), len(values)
+        stored = [self._stored(v, dtype) for v in values]
+        if count > 2:
+            whole = ir.Constant(ir.VectorType(I32, 2 * lanes), list(range(2 * lanes)))
+            stored += [Poison(stored[0].type)] * (4 - count)
+            stored = [self.b.shuffle_vector(stored[k], stored[k + 1], whole) for k in (0, 2)]
+        order = [k * lanes + lane for lane in range(lanes) for k in range(count)]
+        mask = ir.Constant(ir.VectorType(I32, len(order)), order)
+        value = self.b.shuffle_vector(*stored, mask)
+        self.b.store(value, self.address(base, offset, dtype), align=dtype.itemsize)
 
     def _reversed(self, value: ir.Value) -> ir.Value:
         lanes = value.type.count

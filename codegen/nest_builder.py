@@ -20,6 +20,7 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64
 
 Index = tuple[Affine, ...]
+_TOGETHER = 8  # operands of a concat up to which one nest stores them all
 _KEPT_COST, _KEPT_ROW = 4, 16  # from which cost, and length of rows, a value is kept from phase to phase
 
 
@@ -66,9 +67,7 @@ class NestBuilder:
         self.next_id = 0
         self.levels: dict[Value, int] = {}
         self.accumulators: list[Accumulator] = []
-        self.done: list[
-            tuple[Index, Affine]
-        ] = []  # of each phase built: its full index, and its position in the row
+        self.done: list[tuple[Index, Affine]] = []  # of each phase built: its full index, and its position in the row
         self.rows: dict[Value, int] = {}  # values kept between phases -> scratch buffer
 
     # -- instructions
@@ -155,11 +154,7 @@ class NestBuilder:
                 self._reduce(node, full)
             for k in stored:
                 value = self.region.outputs[k]
-                where = (
-                    outer_index
-                    if reduced and not serial and len(value.shape) == len(kept)
-                    else self.full_index
-                )
+                where = outer_index if reduced and not serial and len(value.shape) == len(kept) else self.full_index
                 self.store(k, self.at(value, where, None), self.linear(where, value.shape))
             if inner and any(a.extent == 0 for a in inner):
                 self._empty(self.accumulators)
@@ -172,8 +167,7 @@ class NestBuilder:
     def _empty(self, accumulators: Sequence[Accumulator]) -> None:
         """Reductions over nothing: their results are the identities."""
         self.body[:] = [
-            Inst(a.id, "const", (), a.dtype, {"value": np.dtype(a.dtype).type(a.init + 0).item()})
-            for a in accumulators
+            Inst(a.id, "const", (), a.dtype, {"value": np.dtype(a.dtype).type(a.init + 0).item()}) for a in accumulators
         ]
 
     def _space(self) -> tuple[tuple[int, ...], set[int], bool, bool]:
@@ -218,14 +212,10 @@ class NestBuilder:
         self.accumulators.append(Accumulator(number, op, value, init, dtype, position))
         self.memo[(node.result, self.outer_index, None)] = number
 
-    def store(
-        self, output: int, value: int, address: Affine, mode: str = "set", guard: int | None = None
-    ) -> None:
+    def store(self, output: int, value: int, address: Affine, mode: str = "set", guard: int | None = None) -> None:
         attrs = {"mode": mode}
         buffer = self.outputs[output]
-        self.emit(
-            "store", (value,), self.dtypes[value], attrs=attrs, buffer=buffer, index=address, guard=guard
-        )
+        self.emit("store", (value,), self.dtypes[value], attrs=attrs, buffer=buffer, index=address, guard=guard)
 
     # -- values at indices
 
@@ -243,9 +233,7 @@ class NestBuilder:
         node = self.producers.get(value)
         if node is None or op_cost(node.prim) < _KEPT_COST or self.row_size < _KEPT_ROW:
             return None
-        earlier = next(
-            (p for p, (index, _) in enumerate(self.done) if (value, index, None) in self.memo), None
-        )
+        earlier = next((p for p, (index, _) in enumerate(self.done) if (value, index, None) in self.memo), None)
         if earlier is None or not self.phases[earlier][0]:
             return None
         if value in self.region.outputs:
@@ -265,9 +253,7 @@ class NestBuilder:
 
     def _store_in(self, phase: int, value: int, buffer: int, address: Affine) -> None:
         body = self.phases[phase][1]
-        body.append(
-            Inst(self.next_id, "store", (value,), self.dtypes[value], {"mode": "set"}, buffer, address)
-        )
+        body.append(Inst(self.next_id, "store", (value,), self.dtypes[value], {"mode": "set"}, buffer, address))
         self.next_id += 1
 
     def _at(self, value: Value, index: Index, guard: int | None) -> int:
@@ -402,12 +388,27 @@ class _Assembly:
 
     def concat(self, node: Node) -> list[LoopNest | None]:
         axis, offset, nests = node.attrs["axis"], 0, []
+        if len(node.operands) <= _TOGETHER and all(o.shape == node.operands[0].shape for o in node.operands):
+            return [self.together(node, axis)]
         for operand in node.operands:
             shift = Affine(offset)
             move = lambda b, i, shift=shift: tuple(x + shift if k == axis else x for k, x in enumerate(i))
             nests.append(self.part(operand, move))
             offset += operand.shape[axis]
         return nests
+
+    def together(self, node: Node, axis: int) -> LoopNest | None:
+        """One nest for all operands of a concat, whose spaces are equal: they share what they read."""
+        shape = node.operands[0].shape
+        if 0 in shape:
+            return None
+        b = NestBuilder(*self.args)
+        axes, index = b.axes(shape, "i", ["parallel"] * len(shape))
+        for k, operand in enumerate(node.operands):
+            value = b.at(operand, index, None)
+            target = (*index[:axis], index[axis] + k * shape[axis], *index[axis + 1 :])
+            b.store(0, value, b.linear(target, node.result.shape))
+        return LoopNest(b.name, tuple(b.buffers), tuple(axes), (Phase((), tuple(b.body)),))
 
     def part(
         self,

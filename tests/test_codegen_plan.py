@@ -160,6 +160,18 @@ def test_update_that_reads_its_base_under_another_name():
     check(b.build([b.update(base, low, start=(1, 0), stop=(4, 4), step=(1, 1))]), np.linspace(0, 1, 24).reshape(6, 4))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int64, np.bool_])
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("n", [1, 7, 50, 64])
+def test_columns_taken_apart_and_put_together(dtype, count, n):
+    b = Builder()
+    x = b.param(vec(n, count, dtype=dtype))
+    column = lambda k: b.slice(x, start=(0, k), stop=(n, k + 1), step=(1, 1))
+    columns = [b.bit_not(column(k)) if dtype is np.bool_ else b.add(column(k), column(k)) for k in range(count)]
+    data = np.random.default_rng(0).integers(0, 2, (n, count)).astype(dtype)
+    check(b.build([b.concat(*reversed(columns), axis=1)]), data)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1_000_003,), (1000, 1001), (3, 70_001)])
 def test_long_sums_are_as_accurate_as_numpys(dtype, shape):

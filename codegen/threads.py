@@ -1,0 +1,462 @@
+"""Parallel regions of plans: how they are emitted, and `launch`, which runs them on Numba's threads.
+
+Note [Parallel regions]
+A region is a function `void body(ptr data, i64 task, i64 tasks)` of the plan's module and a number of tasks.
+A plan calls `void launch(ptr body, ptr data, i64 tasks)`, whose address it finds in its pointer table; launch
+returns when every task has run, each exactly once, in any order and on any thread.
+
+- The number of tasks follows from the amount of work alone (`tasks_for`), never from the number of threads.
+  So a reduction that keeps one partial result per task and combines them in order gives the same bits
+  everywhere.
+- Every thread begins with its own run of neighbouring tasks, the same ones in the next region of as many
+  tasks, and so finds its part of the data in its own caches. Then it takes what others have not begun: a core
+  that is busy with something else gets fewer tasks.
+- Tasks hold no Python state and the GIL is free (`CallSpec.release_gil`): they may not call back into Python.
+- Tasks run with a thread mask of one, so a region that is reached from a task runs in its thread, in order.
+
+Note [When a region stays on its thread]
+Numba's layers end the process when they are used in a way that they do not support: GNU OpenMP in a forked
+child (SIGTERM, or a hang in a grandchild), the workqueue from two threads at once or nested (SIGABRT). Launch
+runs all tasks in the calling thread where that thread's mask is one (`numba.set_num_threads`, a task), in a
+process that was forked from the one that started the threads, and where other Python threads' regions have
+all threads: all regions together use at most NUMBA_NUM_THREADS threads (OpenMP would make a team per Python
+thread), and the workqueue has one region at a time. A forked child that finds threads started by others
+before it (by Numba, or a GNU OpenMP that is loaded already) starts none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nufunc.codegen.backend import BackendError, Executable, Optimise, compile_module
+
+if TYPE_CHECKING:
+    from llvmlite import ir
+
+LAUNCH = "nufunc.launch"  # the name of launch among a plan's externs
+
+# Cost model, in nanoseconds of one thread's work.
+PARALLEL_WORK = 40_000  # from here a region is split
+TASK_WORK = 10_000  # a task is worth at least this
+MAX_TASKS = 64
+
+CACHE_LINE = 64
+
+
+def tasks_for(work: float) -> int:
+    """How many tasks a region of `work` nanoseconds (of one thread) is split into; 1: not worth a region."""
+    if work < PARALLEL_WORK:
+        return 1
+    return min(MAX_TASKS, int(work // TASK_WORK))
+
+
+# -- emission
+
+
+def declare_body(module: ir.Module, symbol: str) -> ir.Function:
+    """An empty `void symbol(ptr data, i64 task, i64 tasks)`, for the emitter to fill."""
+    from llvmlite import ir
+
+    pointer, word = ir.PointerType(), ir.IntType(64)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer, word, word]), symbol)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    for argument, name in zip(function.args, ("data", "task", "tasks"), strict=True):
+        argument.name = name
+    return function
+
+
+def emit_region(b: ir.IRBuilder, launch: ir.Value, body: ir.Function, data: ir.Value, tasks: int | ir.Value) -> None:
+    """Run `body(data, task, tasks)` for every task; `launch` is what the plan's table holds for LAUNCH."""
+    from llvmlite import ir
+
+    pointer, word = ir.PointerType(), ir.IntType(64)
+    count = word(tasks) if isinstance(tasks, int) else tasks
+    type_ = ir.FunctionType(ir.VoidType(), [pointer, pointer, word])
+    b.call(_Callee(launch, type_), [_Reference(body), data, count])
+
+
+class _Callee:
+    """A function pointer with its type, as llvmlite's call wants it (its own pointers know none)."""
+
+    def __init__(self, pointer: ir.Value, type_: ir.FunctionType) -> None:
+        self.pointer, self.function_type, self.type = pointer, type_, type_.as_pointer()
+
+    def get_reference(self) -> str:
+        return str(self.pointer.get_reference())
+
+
+class _Reference:
+    """A function as a plain pointer (llvmlite types functions' pointers)."""
+
+    def __init__(self, function: ir.Function) -> None:
+        from llvmlite import ir
+
+        self.function, self.type = function, ir.PointerType()
+
+    def get_reference(self) -> str:
+        return str(self.function.get_reference())
+
+
+def captures_size(values: Sequence[ir.Value]) -> int:
+    """Bytes of the block that `pack` fills: a word per value."""
+    return 8 * max(len(values), 1)
+
+
+def pack(b: ir.IRBuilder, block: ir.Value, values: Sequence[ir.Value]) -> None:
+    """Store what a body reads (pointers, words, doubles) in `block`, which lives until the region is done."""
+    from llvmlite import ir
+
+    for index, value in enumerate(values):
+        b.store(value, b.gep(block, [ir.IntType(64)(index)], source_etype=ir.IntType(64)), align=8)
+
+
+def unpack(b: ir.IRBuilder, block: ir.Value, types: Sequence[ir.Type]) -> list[ir.Value]:
+    """What `pack` stored, in the body."""
+    from llvmlite import ir
+
+    word = ir.IntType(64)
+    places = [b.gep(block, [word(index)], source_etype=word) for index in range(len(types))]
+    return [b.load(place, typ=type_, align=8) for place, type_ in zip(places, types, strict=True)]
+
+
+def chunk(b: ir.IRBuilder, task: ir.Value, tasks: ir.Value, extent: int, unit: int = 1) -> tuple[ir.Value, ir.Value]:
+    """The part [start, stop) of `range(extent)` that a task has. Parts begin at multiples of `unit` and differ
+    by one unit at most; a part is empty where there are more tasks than units."""
+    from llvmlite import ir
+
+    word = ir.IntType(64)
+    units = word(-(-extent // unit))
+
+    def bound(number: ir.Value) -> ir.Value:
+        place = b.mul(b.udiv(b.mul(units, number), tasks), word(unit))
+        return b.select(b.icmp_signed("<", place, word(extent)), place, word(extent))
+
+    return bound(task), bound(b.add(task, word(1)))
+
+
+# -- launch
+
+_TEXT = """
+; body, data, tasks, team; behind it one counter per member, each in a cache line of its own
+%context = type {{ ptr, ptr, i64, i64 }}
+
+@parallel_for = internal global ptr null
+@get_threads = internal global ptr null
+@set_threads = internal global ptr null
+@getpid = internal global ptr null
+@pid = internal global i32 0
+@exclusive = internal global i64 0
+@limit = internal global i64 1
+@free = internal global i64 1
+
+define void @nufunc_threads_setup(ptr %for, ptr %get, ptr %set, ptr %getpid, i32 %pid,
+                                  i64 %exclusive, i64 %limit) {{
+  store ptr %for, ptr @parallel_for
+  store ptr %get, ptr @get_threads
+  store ptr %set, ptr @set_threads
+  store ptr %getpid, ptr @getpid
+  store i32 %pid, ptr @pid
+  store i64 %exclusive, ptr @exclusive
+  store i64 %limit, ptr @limit
+  store i64 %limit, ptr @free
+  ret void
+}}
+
+; The threads that a region started from here could have: 1 means that it stays on its thread.
+define i64 @nufunc_threads_mask() {{
+entry:
+  %limit = load i64, ptr @limit
+  %some = icmp sgt i64 %limit, 1
+  br i1 %some, label %process, label %one
+process:
+  %getpid = load ptr, ptr @getpid
+  %forks = icmp ne ptr %getpid, null
+  br i1 %forks, label %compare, label %mask
+compare:
+  %pid = call i32 %getpid()
+  %home = load i32, ptr @pid
+  %same = icmp eq i32 %pid, %home
+  br i1 %same, label %mask, label %one
+mask:
+  %get = load ptr, ptr @get_threads
+  %n32 = call i32 %get()
+  %n = sext i32 %n32 to i64
+  %positive = icmp sgt i64 %n, 1
+  %masked = select i1 %positive, i64 %n, i64 1
+  ret i64 %masked
+one:
+  ret i64 1
+}}
+
+; Take up to %want threads; 0 where there are not two.
+define internal i64 @acquire(i64 %want) {{
+entry:
+  %exclusive = load i64, ptr @exclusive
+  %alone = icmp ne i64 %exclusive, 0
+  %limit = load i64, ptr @limit
+  %first = load atomic i64, ptr @free monotonic, align 8
+  br label %try
+try:
+  %free = phi i64 [%first, %entry], [%seen, %take]
+  %fewer = icmp slt i64 %free, %want
+  %team = select i1 %fewer, i64 %free, i64 %want
+  %whole = icmp eq i64 %free, %limit
+  %barred = xor i1 %whole, true
+  %shut = and i1 %alone, %barred
+  %small = icmp slt i64 %team, 2
+  %no = or i1 %shut, %small
+  br i1 %no, label %none, label %take
+take:
+  %cost = select i1 %alone, i64 %limit, i64 %team
+  %left = sub i64 %free, %cost
+  %pair = cmpxchg ptr @free, i64 %free, i64 %left acquire monotonic, align 8
+  %seen = extractvalue {{ i64, i1 }} %pair, 0
+  %done = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %done, label %got, label %try
+got:
+  ret i64 %team
+none:
+  ret i64 0
+}}
+
+define internal void @release(i64 %team) {{
+  %exclusive = load i64, ptr @exclusive
+  %alone = icmp ne i64 %exclusive, 0
+  %limit = load i64, ptr @limit
+  %cost = select i1 %alone, i64 %limit, i64 %team
+  %old = atomicrmw add ptr @free, i64 %cost release, align 8
+  ret void
+}}
+
+; The counter of a member, in a cache line of its own.
+define internal ptr @counter(ptr %context, i64 %member) {{
+  %line = add i64 %member, 1
+  %at = mul i64 %line, {line}
+  %place = getelementptr i8, ptr %context, i64 %at
+  ret ptr %place
+}}
+
+; What the threading layer calls on each thread: args[0] is the context moved by the member's number.
+define internal void @member(ptr %args, ptr %dims, ptr %steps, ptr %context) {{
+entry:
+  %moved = load ptr, ptr %args
+  %high = ptrtoint ptr %moved to i64
+  %low = ptrtoint ptr %context to i64
+  %me = sub i64 %high, %low
+  %body = load ptr, ptr %context
+  %data.at = getelementptr %context, ptr %context, i64 0, i32 1
+  %data = load ptr, ptr %data.at
+  %tasks.at = getelementptr %context, ptr %context, i64 0, i32 2
+  %tasks = load i64, ptr %tasks.at
+  %team.at = getelementptr %context, ptr %context, i64 0, i32 3
+  %team = load i64, ptr %team.at
+  %get = load ptr, ptr @get_threads
+  %set = load ptr, ptr @set_threads
+  %mask = call i32 %get()
+  call void %set(i32 1)
+  br label %visit
+visit:
+  %k = phi i64 [0, %entry], [%next, %visited]
+  %turn = add i64 %me, %k
+  %whose = urem i64 %turn, %team
+  %counter = call ptr @counter(ptr %context, i64 %whose)
+  %upper = add i64 %whose, 1
+  %ends = mul i64 %tasks, %upper
+  %end = udiv i64 %ends, %team
+  br label %claim
+claim:
+  %task = atomicrmw add ptr %counter, i64 1 monotonic, align 8
+  %mine = icmp slt i64 %task, %end
+  br i1 %mine, label %run, label %visited
+run:
+  call void %body(ptr %data, i64 %task, i64 %tasks)
+  br label %claim
+visited:
+  %next = add i64 %k, 1
+  %more = icmp slt i64 %next, %team
+  br i1 %more, label %visit, label %leave
+leave:
+  call void %set(i32 %mask)
+  ret void
+}}
+
+define internal void @in_order(ptr %body, ptr %data, i64 %tasks) {{
+entry:
+  %some = icmp sgt i64 %tasks, 0
+  br i1 %some, label %loop, label %done
+loop:
+  %task = phi i64 [0, %entry], [%next, %loop]
+  call void %body(ptr %data, i64 %task, i64 %tasks)
+  %next = add i64 %task, 1
+  %more = icmp slt i64 %next, %tasks
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}}
+
+define internal void @together(ptr %body, ptr %data, i64 %tasks, i64 %team) {{
+entry:
+  %lines = add i64 %team, 1
+  %bytes = mul i64 %lines, {line}
+  %context = alloca i8, i64 %bytes, align {line}
+  %args = alloca ptr
+  %dims = alloca i64
+  %steps = alloca i64
+  store ptr %body, ptr %context
+  %data.at = getelementptr %context, ptr %context, i64 0, i32 1
+  store ptr %data, ptr %data.at
+  %tasks.at = getelementptr %context, ptr %context, i64 0, i32 2
+  store i64 %tasks, ptr %tasks.at
+  %team.at = getelementptr %context, ptr %context, i64 0, i32 3
+  store i64 %team, ptr %team.at
+  br label %fill
+fill:
+  %k = phi i64 [0, %entry], [%next, %fill]
+  %counter = call ptr @counter(ptr %context, i64 %k)
+  %product = mul i64 %tasks, %k
+  %begin = udiv i64 %product, %team
+  store i64 %begin, ptr %counter
+  %next = add i64 %k, 1
+  %more = icmp slt i64 %next, %team
+  br i1 %more, label %fill, label %start
+start:
+  store ptr %context, ptr %args
+  store i64 %team, ptr %dims
+  store i64 1, ptr %steps
+  %for = load ptr, ptr @parallel_for
+  %get = load ptr, ptr @get_threads
+  %set = load ptr, ptr @set_threads
+  %mask = call i32 %get()
+  call void %for(ptr @member, ptr %args, ptr %dims, ptr %steps, ptr %context, i64 0, i64 1, i64 %team)
+  call void %set(i32 %mask)          ; the layers leave the team's size in the caller's mask
+  ret void
+}}
+
+define void @nufunc_launch(ptr %body, ptr %data, i64 %tasks) {{
+entry:
+  %several = icmp sgt i64 %tasks, 1
+  br i1 %several, label %mask, label %alone
+mask:
+  %n = call i64 @nufunc_threads_mask()
+  %fewer = icmp slt i64 %tasks, %n
+  %want = select i1 %fewer, i64 %tasks, i64 %n
+  %team = call i64 @acquire(i64 %want)
+  %any = icmp sgt i64 %team, 1
+  br i1 %any, label %share, label %alone
+share:
+  call void @together(ptr %body, ptr %data, i64 %tasks, i64 %team)
+  call void @release(i64 %team)
+  ret void
+alone:
+  call void @in_order(ptr %body, ptr %data, i64 %tasks)
+  ret void
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The started threads of this process: the layer's name ("" where there is one thread), and launch."""
+
+    layer: str
+    limit: int
+    executable: Executable
+
+    @functools.cached_property
+    def launch(self) -> int:
+        return self.executable.address("nufunc_launch")
+
+    @functools.cached_property
+    def mask(self) -> Any:
+        """How many threads a region that starts in the calling thread may have: 1 in a forked child."""
+        return ctypes.CFUNCTYPE(ctypes.c_int64)(self.executable.address("nufunc_threads_mask"))
+
+
+def _inherited(numba: Any) -> bool:
+    """Whether this is a forked child in which somebody's threads, lost in the fork, still seem to exist."""
+    import multiprocessing
+
+    if os.getpid() == _IMPORTED_IN and multiprocessing.parent_process() is None:
+        return False
+    try:
+        numba.threading_layer()
+    except ValueError:  # not started
+        pass
+    else:
+        return True
+    try:
+        ctypes.CDLL("libgomp.so.1", mode=getattr(os, "RTLD_NOLOAD", 0))
+    except OSError:  # not loaded
+        return False
+    return hasattr(os, "RTLD_NOLOAD")
+
+
+def _layer_functions(numba: Any) -> dict[str, int]:
+    """Start Numba's threading layer; its functions' addresses, which Numba gives to LLVM by these names."""
+    import llvmlite.binding as ll
+
+    try:
+        numba.get_num_threads()
+    except ValueError as error:
+        raise BackendError(f"numba's threading layer did not start: {error}") from error
+    names = ("numba_parallel_for", "get_num_threads", "set_num_threads")
+    found = {name: ll.address_of_symbol(name) for name in names}
+    missing = [name for name, address in found.items() if not address]
+    if missing:
+        raise BackendError(f"numba {numba.__version__}: its threading layer has no {', '.join(missing)}")
+    return found
+
+
+def _start() -> Threads:
+    import llvmlite.binding as ll
+    import numba
+
+    passes = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
+    executable = compile_module(_TEXT.format(line=CACHE_LINE), "nufunc.threads", Optimise(passes=passes))
+    limit = numba.config.NUMBA_NUM_THREADS
+    if limit < 2 or _inherited(numba):
+        return Threads("", 1, executable)
+    functions = _layer_functions(numba)
+    layer = numba.threading_layer()
+    pointer, word = ctypes.c_void_p, ctypes.c_int64
+    setup = ctypes.CFUNCTYPE(None, *[pointer] * 4, ctypes.c_int32, word, word)
+    setup(executable.address("nufunc_threads_setup"))(
+        functions["numba_parallel_for"],
+        functions["get_num_threads"],
+        functions["set_num_threads"],
+        ll.address_of_symbol("getpid"),  # None on Windows, which has no fork
+        os.getpid(),
+        layer == "workqueue",
+        limit,
+    )
+    return Threads(layer, limit, executable)
+
+
+def threads() -> Threads:
+    """Start the threads, once in a process: at the first load of a plan that has a parallel region.
+
+    Which layer: NUMBA_THREADING_LAYER and Numba's own order. With NUMBA_NUM_THREADS=1 none is started.
+    """
+    global _threads
+    if _threads is None:
+        with _starting:
+            if _threads is None:
+                _threads = _start()
+    return _threads
+
+
+_IMPORTED_IN = os.getpid()
+_starting = threading.Lock()
+_threads: Threads | None = None
+
+
+def launch_address() -> int:
+    """The address that stands in a plan's table for LAUNCH; starts the threads at the first call."""
+    return threads().launch

@@ -1,6 +1,6 @@
 """Own matrix products against OpenBLAS, one thread each, measured in turns.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/gemm.py [f32|f64] [NAME...]     GFLOP/s of both; ratio above 1: own is faster
+OPENBLAS_NUM_THREADS=1 python benchmarks/gemm.py [f32|f64] [NAME...]     GFLOP/s of both; ratio above 1: own is faster
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ import time
 from collections.abc import Callable
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+# OpenBLAS shall choose its best kernels for this processor, whatever the shell pins it to: an environment that says
+# "Haswell" on an AVX-512 machine halves its speed and would flatter us.
+if "--keep-blas-settings" not in sys.argv:
+    for setting in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        os.environ.pop(setting, None)
 
 import numpy as np
 from llvmlite import ir
@@ -33,7 +38,7 @@ class Product:
         self.b_strides = (n, 1) if b == "N" else (1, k)
         host = backend.target()
         spec = (self.dtype, m, n, k, self.a_strides, self.b_strides, n)
-        start = time.perf_counter()
+        start = time.thread_time()
         module = ir.Module("gemm")
         function = gemm.product_function(module, host, *spec)
         outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 4 + [I64]), "run")
@@ -49,9 +54,9 @@ class Product:
             b_.call(function, [*moved, outer.args[3]])
         b_.ret_void()
         text = str(module)
-        middle = time.perf_counter()
+        middle = time.thread_time()
         self.code = backend.compile_module(text, "gemm", backend.Optimise(level=3, passes=PASSES))
-        self.emit_ms, self.compile_ms = 1e3 * (middle - start), 1e3 * (time.perf_counter() - middle)
+        self.emit_ms, self.compile_ms = 1e3 * (middle - start), 1e3 * (time.thread_time() - middle)
         self.scratch = np.empty(gemm.scratch_bytes(host, *spec) + 64, np.uint8)
         self.function = ctypes.CFUNCTYPE(None, P, P, P, P, N)(self.code.address("run"))
 
@@ -74,6 +79,18 @@ _name = ctypes.pythonapi.PyCapsule_GetName
 _name.restype, _name.argtypes = ctypes.c_char_p, [ctypes.py_object]
 
 
+def core_name() -> str:
+    """The processor whose kernels SciPy's OpenBLAS has chosen."""
+    library = ctypes.CDLL(cython_blas.__file__)
+    name = getattr(library, "scipy_openblas_get_corename", None) or getattr(
+        library, "openblas_get_corename", None
+    )
+    if name is None:
+        return "unknown (not an OpenBLAS)"
+    name.restype = ctypes.c_char_p
+    return str(name().decode())
+
+
 class Callee:
     """A function pointer with its type, which llvmlite's pointers do not know."""
 
@@ -84,7 +101,9 @@ class Callee:
         return str(self.pointer.get_reference())
 
 
-def blas(dtype: np.dtype, m: int, n: int, k: int, ta: str, tb: str, batch: int) -> Callable[..., Callable[[int], None]]:
+def blas(
+    dtype: np.dtype, m: int, n: int, k: int, ta: str, tb: str, batch: int
+) -> Callable[..., Callable[[int], None]]:
     """The same through SciPy's OpenBLAS, called from compiled code too."""
     letter = "s" if dtype.itemsize == 4 else "d"
     capsule = cython_blas.__pyx_capi__[letter + "gemm"]
@@ -108,8 +127,18 @@ def blas(dtype: np.dtype, m: int, n: int, k: int, ta: str, tb: str, batch: int) 
     code = backend.compile_module(str(module), "blas", backend.Optimise(level=3, passes=PASSES))
     call = ctypes.CFUNCTYPE(None, *[P] * 15, N)(code.address("run"))
     real = ctypes.c_float if size == 4 else ctypes.c_double
-    cells = [ctypes.c_char(ta.encode()), ctypes.c_char(tb.encode()), *(ctypes.c_int(v) for v in (m, n, k)), real(1)]
-    cells += [ctypes.c_int(k if ta == "N" else m), ctypes.c_int(n if tb == "N" else k), real(0), ctypes.c_int(n)]
+    cells = [
+        ctypes.c_char(ta.encode()),
+        ctypes.c_char(tb.encode()),
+        *(ctypes.c_int(v) for v in (m, n, k)),
+        real(1),
+    ]
+    cells += [
+        ctypes.c_int(k if ta == "N" else m),
+        ctypes.c_int(n if tb == "N" else k),
+        real(0),
+        ctypes.c_int(n),
+    ]
     pointers = [ctypes.addressof(c) for c in cells] + [0, 0]
 
     def bind(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Callable[[int], None]:
@@ -144,9 +173,10 @@ CASES: dict[str, tuple[int, int, int, str, str, int]] = {
 
 
 def main() -> None:
-    chosen = sys.argv[1:]
+    chosen = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     dtypes = [d for d in ("f32", "f64") if d in chosen] or ["f32", "f64"]
     names = [c for c in chosen if c not in ("f32", "f64")]
+    print(f"OpenBLAS kernels: {core_name()}")
     print(f"{'':34}{'own':>9}{'BLAS':>9}{'ratio':>7}   {'emit':>5}{'compile':>8} ms")
     for dtype in dtypes:
         for name, case in CASES.items():
@@ -166,7 +196,7 @@ def report(dtype: str, name: str, case: tuple[int, int, int, str, str, int]) -> 
     flop = 2 * m * n * k * batch
     count = max(1, int(4e8 / (flop + 2000 * batch)))
     best = [np.inf, np.inf]
-    for _ in range(7):
+    for _ in range(15):
         for which, call in enumerate((own, theirs)):
             start = time.perf_counter()
             call(count)
@@ -174,7 +204,8 @@ def report(dtype: str, name: str, case: tuple[int, int, int, str, str, int]) -> 
     rates = [flop / t / 1e9 for t in best]
     print(
         f"{dtype} {name:30}{rates[0]:9.1f}{rates[1]:9.1f}{best[1] / best[0]:7.2f}   "
-        f"{product.emit_ms:5.1f}{product.compile_ms:8.1f}", flush=True
+        f"{product.emit_ms:5.1f}{product.compile_ms:8.1f}",
+        flush=True,
     )
 
 

@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 from llvmlite import ir
 
+from nufunc.codegen.gemm_inner import SHORT, Inner, emit_inner, emit_transposed_copy
 from nufunc.codegen.gemm_pack import pack_function
 from nufunc.codegen.gemm_tile import Epilogue, Machine, Tile, Vectors, loop, registers, tile_function
 from nufunc.codegen.llvm import I1, I64, POINTER
@@ -23,7 +24,10 @@ KC = 256  # steps of k per block: a packed panel of B (2 vectors wide) and one o
 MC_BYTES = 384 << 10  # of A packed at a time: half of a second-level cache
 NC_BYTES = 3 << 20  # of B packed at a time: a share of the third-level cache
 IN_PLACE_BYTES = 32 << 10  # matrices up to this size are read where they are
-UNROLL = 256  # products of vectors up to which a tile's loop over k is unrolled
+UNROLL = 64  # products of vectors up to which a tile's loop over k is unrolled
+EDGE_COST = (
+    0.02  # share of a product's time at which an edge is worth the tile, to be compiled, that it needs
+)
 SUPPORTED = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -65,7 +69,14 @@ class Blocking:
 
 
 def _spec(
-    target: Machine, dtype: np.dtype, m: int, n: int, k: int, a: tuple[int, int], b: tuple[int, int], c_stride: int
+    target: Machine,
+    dtype: np.dtype,
+    m: int,
+    n: int,
+    k: int,
+    a: tuple[int, int],
+    b: tuple[int, int],
+    c_stride: int,
 ) -> Spec:
     """Strides of axes of extent 1 do not matter: they become those of a packed row-major matrix."""
     dtype = np.dtype(dtype)
@@ -98,7 +109,7 @@ def _register_tile(spec: Spec) -> tuple[int, int]:
     """Rows and vectors of the register tile that leaves the least of the matrix to edges."""
     best = (math.inf, 1, 1)
     for vectors in range(1, min(8, -(-spec.n // spec.lanes)) + 1):
-        held = vectors + 1 if spec.registers > 16 or vectors < 3 else vectors + 1
+        held = vectors + 1  # a row of B, and the element of A
         for rows in range(1, min(spec.m, max(1, (spec.registers - held) // vectors)) + 1):
             columns = vectors * spec.lanes
             row_tiles, row_rest = divmod(spec.m, rows)
@@ -110,6 +121,7 @@ def _register_tile(spec: Spec) -> tuple[int, int]:
                 cost += row_tiles * _tile_cost(spec, rows, column_rest)
             if row_rest and column_rest:
                 cost += _tile_cost(spec, row_rest, column_rest)
+            cost *= 1 + EDGE_COST * (bool(row_rest) + bool(column_rest))
             best = min(best, (cost, -rows, vectors))
     return -best[1], best[2]
 
@@ -128,8 +140,8 @@ def _blocking(spec: Spec) -> Blocking:
     a_width = -(-rows // lanes) * lanes
     mc = min(row_tiles, max(1, MC_BYTES // (kc * a_width * size))) if pack_a else row_tiles
     nc = min(column_tiles, max(1, NC_BYTES // (kc * columns * size))) if pack_b else column_tiles
-    a_bytes = (mc * kc + lanes) * a_width * size if pack_a else 0
-    b_bytes = (nc * kc + lanes) * columns * size if pack_b else 0
+    a_bytes = mc * kc * a_width * size if pack_a else 0
+    b_bytes = nc * kc * columns * size if pack_b else 0
     a_bytes, b_bytes = (-(-v // 64) * 64 for v in (a_bytes, b_bytes))
     return Blocking(rows, vectors, kc, mc, nc, pack_a, pack_b, a_width, columns, a_bytes, b_bytes)
 
@@ -138,13 +150,23 @@ class _Gemm:
     """Emits the loops around register tiles into one function."""
 
     def __init__(
-        self, function: ir.Function, spec: Spec, epilogue: Epilogue | None, tag: str, accumulate: bool, ranged: bool
+        self,
+        function: ir.Function,
+        spec: Spec,
+        epilogue: Epilogue | None,
+        tag: str,
+        accumulate: bool,
+        ranged: bool,
+        swapped: bool = False,
     ) -> None:
         self.spec, self.cut = spec, _blocking(spec)
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.v = Vectors(self.b, spec.dtype, spec.has_fma)
         self.module = function.module
         self.a, self.base, self.c, scratch = function.args[:4]
+        self.swapped = swapped  # the caller's rows are the columns here
+        if swapped:
+            self.a, self.base = self.base, self.a
         self.context = function.args[4] if epilogue else None
         self.range = function.args[-2:] if ranged else None
         self.epilogue, self.tag, self.accumulate = epilogue, tag, accumulate
@@ -161,7 +183,12 @@ class _Gemm:
         per = rows * len(widths)
         steps = spec.k if spec.k * per <= UNROLL else None
         chains = 1
-        while chains * per < 8 and chains < 4 and 2 * chains <= spec.k and (2 * chains + 1) * per < spec.registers:
+        while (
+            chains * per < 8
+            and chains < 4
+            and 2 * chains <= spec.k
+            and (2 * chains + 1) * per < spec.registers
+        ):
             chains *= 2
         with_epilogue = self.epilogue is not None and last
         tile = Tile(spec.dtype, rows, widths, valid, a, stride, chains, spec.has_fma, steps)
@@ -172,16 +199,18 @@ class _Gemm:
     def emit(self) -> None:
         spec, cut, b = self.spec, self.cut, self.b
         row_tiles, column_tiles = -(-spec.m // cut.rows), -(-spec.n // cut.b_width)
-        begin: int | ir.Value = 0
-        end: int | ir.Value = row_tiles
+        rows: tuple[int | ir.Value, int | ir.Value] = (0, row_tiles)
+        columns: tuple[int | ir.Value, int | ir.Value] = (0, column_tiles)
         if self.range is not None:
-            begin = b.sdiv(self.range[0], I64(cut.rows))
-            end = b.sdiv(b.add(self.range[1], I64(cut.rows - 1)), I64(cut.rows))
+            size = cut.b_width if self.swapped else cut.rows
+            first, last = self.range
+            tiles = b.sdiv(first, I64(size)), b.sdiv(b.add(last, I64(size - 1)), I64(size))
+            rows, columns = (rows, tiles) if self.swapped else (tiles, columns)
         if spec.m and spec.n:
-            with loop(b, 0, column_tiles, cut.nc) as j0:
-                stop_j = self._least(j0, cut.nc, column_tiles)
+            with loop(b, *columns, cut.nc) as j0:
+                stop_j = self._least(j0, cut.nc, columns[1])
                 with loop(b, 0, max(spec.k, 1), max(cut.kc, 1)) as p0:
-                    self._block(begin, end, j0, stop_j, p0)
+                    self._block(*rows, j0, stop_j, p0)
         b.ret_void()
 
     def _least(self, start: int | ir.Value, count: int, stop: int | ir.Value) -> int | ir.Value:
@@ -205,19 +234,29 @@ class _Gemm:
         return I64(x) if isinstance(x, int) else x
 
     def _block(
-        self, begin: int | ir.Value, end: int | ir.Value, j0: int | ir.Value, stop_j: int | ir.Value, p0: int | ir.Value
+        self,
+        begin: int | ir.Value,
+        end: int | ir.Value,
+        j0: int | ir.Value,
+        stop_j: int | ir.Value,
+        p0: int | ir.Value,
     ) -> None:
         """One block of k and of columns: pack its part of B, then go through the rows."""
         spec, cut, b, v = self.spec, self.cut, self.b, self.v
         steps = self._minus(self._least(p0, cut.kc, spec.k), p0)
         if cut.pack_b:
-            pack = pack_function(self.module, spec.dtype, cut.b_width, spec.b_strides[1], spec.b_strides[0], spec.lanes)
+            pack = pack_function(
+                self.module, spec.dtype, cut.b_width, spec.b_strides[1], spec.b_strides[0], spec.lanes
+            )
             source = v.at(self.base, self._times(p0, spec.b_strides[0]))
             with loop(b, j0, stop_j) as j:
                 first = self._times(j, cut.b_width)
                 place = v.at(self.b_packed, self._times(self._minus(j, j0), cut.kc * cut.b_width))
                 lanes = self._value(self._minus(self._least(first, cut.b_width, spec.n), first))
-                b.call(pack, [place, v.at(source, self._times(first, spec.b_strides[1])), lanes, self._value(steps)])
+                b.call(
+                    pack,
+                    [place, v.at(source, self._times(first, spec.b_strides[1])), lanes, self._value(steps)],
+                )
         with loop(b, begin, end, cut.mc) as t0:
             stop_t = self._least(t0, cut.mc, end)
             if cut.pack_a:
@@ -225,15 +264,21 @@ class _Gemm:
             with loop(b, j0, stop_j) as j, loop(b, t0, stop_t) as t:
                 self._tiles(t, t0, j, j0, p0, steps)
 
-    def _pack_a(self, t0: int | ir.Value, stop: int | ir.Value, p0: int | ir.Value, steps: int | ir.Value) -> None:
+    def _pack_a(
+        self, t0: int | ir.Value, stop: int | ir.Value, p0: int | ir.Value, steps: int | ir.Value
+    ) -> None:
         spec, cut, b, v = self.spec, self.cut, self.b, self.v
-        pack = pack_function(self.module, spec.dtype, cut.a_width, spec.a_strides[0], spec.a_strides[1], spec.lanes)
+        pack = pack_function(
+            self.module, spec.dtype, cut.a_width, spec.a_strides[0], spec.a_strides[1], spec.lanes
+        )
         source = v.at(self.a, self._times(p0, spec.a_strides[1]))
         with loop(b, t0, stop) as t:
             first = self._times(t, cut.rows)
             place = v.at(self.a_packed, self._times(self._minus(t, t0), cut.kc * cut.a_width))
             lanes = self._value(self._minus(self._least(first, cut.a_width, spec.m), first))
-            b.call(pack, [place, v.at(source, self._times(first, spec.a_strides[0])), lanes, self._value(steps)])
+            b.call(
+                pack, [place, v.at(source, self._times(first, spec.a_strides[0])), lanes, self._value(steps)]
+            )
 
     def _tiles(self, t: object, t0: object, j: object, j0: object, p0: object, steps: object) -> None:
         """Call the tile of row tile t and column tile j: a full one, or that of the edge."""
@@ -287,7 +332,61 @@ class _Gemm:
                     emit(rest)
 
 
-def gemm_function(
+def _inner(spec: Spec) -> tuple[Inner, bool, bool] | None:
+    """The product as dot products along k; whether A is the long operand, and whether the short one is copied first."""
+    a_unit, b_unit = spec.a_strides[1] == 1, spec.b_strides[0] == 1
+    if min(spec.m, spec.n) > SHORT or spec.k < 2 * spec.lanes or not min(spec.m, spec.n):
+        return None
+    a_long = spec.m >= spec.n if a_unit and b_unit else a_unit
+    copies = not (a_unit and b_unit)
+    long, short = (spec.m, spec.n) if a_long else (spec.n, spec.m)
+    if not (a_unit or b_unit) or short > SHORT or (copies and (short > 1 or long < 16) and long < 32):
+        return None
+    strides = (spec.a_strides[0], spec.b_strides[1]) if a_long else (spec.b_strides[1], spec.a_strides[0])
+    if copies:
+        strides = (strides[0], spec.k)
+    c_strides = (spec.c_stride, 1) if a_long else (1, spec.c_stride)
+    made = Inner(
+        spec.dtype, long, short, spec.k, *strides, c_strides, spec.lanes, spec.registers, spec.has_fma
+    )
+    return made, a_long, copies
+
+
+def _swapped(spec: Spec) -> Spec | None:
+    """A product with one column as its transpose, one row, where that lets vectors run along A's columns."""
+    if spec.n != 1 or spec.m == 1 or spec.c_stride != 1 or spec.a_strides[0] != 1:
+        return None
+    b = (spec.b_strides[1], spec.b_strides[0])
+    return replace(spec, m=1, n=spec.m, a_strides=b, b_strides=(spec.a_strides[1], 1), c_stride=spec.m)
+
+
+def _emit_inner(function: ir.Function, spec: Spec, accumulate: bool, ranged: bool) -> None:
+    found = _inner(spec)
+    assert found is not None
+    inner, a_long, copies = found
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    a, other, c, scratch = function.args[:4]
+    long, short = (a, other) if a_long else (other, a)
+    begin: int | ir.Value = 0
+    end: int | ir.Value = inner.tiles
+    if ranged:
+        first, last = function.args[-2:]
+        if a_long:
+            begin = b.sdiv(first, I64(inner.rows))
+            end = b.sdiv(b.add(last, I64(inner.rows - 1)), I64(inner.rows))
+        else:
+            end = b.select(b.icmp_signed("<", first, last), I64(inner.tiles), I64(0))
+    if copies:
+        strides = (spec.b_strides[1], spec.b_strides[0]) if a_long else spec.a_strides
+        emit_transposed_copy(
+            Vectors(b, spec.dtype, spec.has_fma), short, scratch, inner.short, spec.k, strides
+        )
+        short = scratch
+    emit_inner(b, inner, (long, short, c), begin, end, accumulate)
+    b.ret_void()
+
+
+def product_function(
     module: ir.Module,
     target: Machine,
     dtype: np.dtype,
@@ -303,11 +402,17 @@ def gemm_function(
     epilogue_name: str = "",
     row_range: bool = False,
 ) -> ir.Function:
-    """void (ptr A, ptr B, ptr C, ptr scratch [, ptr context] [, i64 row_begin, i64 row_end]), once per module and spec."""
+    """void (ptr A, ptr B, ptr C, ptr scratch [, ptr context] [, i64 row_begin, i64 row_end]), once per module and spec.
+
+    C = A B, or C += A B. C may overlap neither operand. The epilogue is applied to every element as it is stored
+    the last time; it finds arrays of its own through the context pointer, and `epilogue_name` tells it from others.
+    """
     spec = _spec(target, dtype, m, n, k, a_strides, b_strides, c_stride)
     if (epilogue is None) != (not epilogue_name):
         raise ValueError("an epilogue needs a name of its own in the module")
-    tag = "".join([".add" if accumulate else "", ".rows" if row_range else "", f".{epilogue_name}" if epilogue else ""])
+    tag = "".join(
+        [".add" if accumulate else "", ".rows" if row_range else "", f".{epilogue_name}" if epilogue else ""]
+    )
     strides = "_".join(map(str, (*spec.a_strides, *spec.b_strides, c_stride)))
     name = f"nf.gemm.{spec.dtype.str[1:]}.{m}x{n}x{k}.{strides}{tag}"
     if name in module.globals:
@@ -317,23 +422,53 @@ def gemm_function(
     function.linkage = "internal"
     function.attributes.add("nounwind")
     function.attributes.add("noinline")
-    _Gemm(function, spec, epilogue, epilogue_name, accumulate, row_range).emit()
+    swapped = None if epilogue else _swapped(spec)
+    if not epilogue and _inner(spec) is not None:
+        _emit_inner(function, spec, accumulate, row_range)
+    elif swapped is not None:
+        _Gemm(function, swapped, None, "", accumulate, row_range, swapped=True).emit()
+    else:
+        _Gemm(function, spec, epilogue, epilogue_name, accumulate, row_range).emit()
     return function
 
 
 def scratch_bytes(
-    target: Machine, dtype: np.dtype, m: int, n: int, k: int, a: tuple[int, int], b: tuple[int, int], c_stride: int
+    target: Machine,
+    dtype: np.dtype,
+    m: int,
+    n: int,
+    k: int,
+    a_strides: tuple[int, int],
+    b_strides: tuple[int, int],
+    c_stride: int,
+    *,
+    epilogue: bool = False,
 ) -> int:
     """Bytes of scratch (aligned to 64) that a call needs; each thread its own."""
-    cut = _blocking(_spec(target, dtype, m, n, k, a, b, c_stride))
+    spec = _spec(target, dtype, m, n, k, a_strides, b_strides, c_stride)
+    inner = None if epilogue else _inner(spec)
+    if inner is not None:
+        return inner[0].short * spec.k * spec.dtype.itemsize if inner[2] else 0
+    cut = _blocking((None if epilogue else _swapped(spec)) or spec)
     return cut.a_bytes + cut.b_bytes
 
 
 def row_tile(
-    target: Machine, dtype: np.dtype, m: int, n: int, k: int, a: tuple[int, int], b: tuple[int, int], c_stride: int
+    target: Machine,
+    dtype: np.dtype,
+    m: int,
+    n: int,
+    k: int,
+    a_strides: tuple[int, int],
+    b_strides: tuple[int, int],
+    c_stride: int,
+    *,
+    epilogue: bool = False,
 ) -> int:
     """Row ranges begin at multiples of this, and end at one or at m."""
-    return _blocking(_spec(target, dtype, m, n, k, a, b, c_stride)).rows
-
-
-product_function = gemm_function
+    spec = _spec(target, dtype, m, n, k, a_strides, b_strides, c_stride)
+    inner = None if epilogue else _inner(spec)
+    if inner is not None:
+        return inner[0].rows if inner[1] else max(m, 1)
+    swapped = None if epilogue else _swapped(spec)
+    return _blocking(spec).rows if swapped is None else _blocking(swapped).b_width

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, Splat, constant, declare, element_type, intrinsic, type_name
+from nufunc.codegen.llvm import I1, I32, I64, POINTER, constant, declare, element_type, type_name
 
 # (builder, values of C, row, column of the first lane, mask of the lanes inside C or None, context pointer) -> new values
 Epilogue = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value, "ir.Constant | None", ir.Value], ir.Value]
@@ -74,6 +74,7 @@ class Vectors:
     def __init__(self, b: ir.IRBuilder, dtype: np.dtype, has_fma: bool) -> None:
         self.b, self.dtype, self.has_fma = b, dtype, has_fma
         self.element, self.size = element_type(dtype), dtype.itemsize
+        self.products: dict[int, ir.Function] = {}
 
     def at(self, pointer: ir.Value, offset: int | ir.Value) -> ir.Value:
         if isinstance(offset, int):
@@ -94,7 +95,9 @@ class Vectors:
     def zero(self, width: int) -> ir.Constant:
         return constant(ir.VectorType(self.element, width), 0)
 
-    def load(self, pointer: ir.Value, offset: int | ir.Value, width: int, mask: ir.Value | None = None) -> ir.Value:
+    def load(
+        self, pointer: ir.Value, offset: int | ir.Value, width: int, mask: ir.Value | None = None
+    ) -> ir.Value:
         """A vector; lanes outside the mask are zero and not read."""
         type_ = ir.VectorType(self.element, width)
         address = self.at(pointer, offset)
@@ -104,7 +107,9 @@ class Vectors:
         function = declare(self.b.module, name, type_, [POINTER, I32, mask.type, type_])
         return self.b.call(function, [address, I32(self.size), mask, self.zero(width)])
 
-    def store(self, value: ir.Value, pointer: ir.Value, offset: int | ir.Value, mask: ir.Value | None = None) -> None:
+    def store(
+        self, value: ir.Value, pointer: ir.Value, offset: int | ir.Value, mask: ir.Value | None = None
+    ) -> None:
         address = self.at(pointer, offset)
         if mask is None:
             self.b.store(value, address, align=self.size)
@@ -114,42 +119,46 @@ class Vectors:
         self.b.call(function, [value, address, I32(self.size), mask])
 
     def fma(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-        if self.has_fma:
-            return intrinsic(self.b, "fma", [x, y, z])
-        return self.b.fadd(z, self.b.fmul(x, y))
+        if not self.has_fma:
+            return self.b.fadd(z, self.b.fmul(x, y))
+        type_ = x.type
+        function = self.products.get(type_.count)
+        if function is None:
+            function = declare(self.b.module, f"llvm.fma.{type_name(type_)}", type_, [type_] * 3)
+            self.products[type_.count] = function
+        return self.b.call(function, [x, y, z])
 
 
 def first_lanes(width: int, valid: int) -> ir.Constant | None:
     """The mask of the first `valid` lanes; None for all."""
-    return None if valid == width else ir.Constant(ir.VectorType(I1, width), [int(k < valid) for k in range(width)])
+    return (
+        None
+        if valid == width
+        else ir.Constant(ir.VectorType(I1, width), [int(k < valid) for k in range(width)])
+    )
 
 
-def counted(
+def repeated(
     b: ir.IRBuilder,
     count: ir.Value,
     state: Sequence[ir.Value],
     body: Callable[[Sequence[ir.Value]], Sequence[ir.Value]],
 ) -> list[Any]:
-    """Run `body` on the state `count` times (perhaps never); returns the last state."""
+    """Run `body` on the state `count` times (at least once); returns the last state."""
     before = b.block
-    loop, after = b.append_basic_block("loop"), b.append_basic_block("after")
-    b.cbranch(b.icmp_signed(">", count, I64(0)), loop, after)
-    b.position_at_end(loop)
+    again, after = b.append_basic_block("again"), b.append_basic_block("after")
+    b.branch(again)
+    b.position_at_end(again)
     left = b.phi(I64)
     phis = [b.phi(s.type) for s in state]
     following = list(body(phis))
     less = b.sub(left, I64(1))
-    end = b.block
-    b.cbranch(b.icmp_signed(">", less, I64(0)), loop, after)
+    b.cbranch(b.icmp_signed(">", less, I64(0)), again, after)
     for phi, first, next_ in zip((left, *phis), (count, *state), (less, *following), strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(next_, end)
+        phi.add_incoming(next_, again)
     b.position_at_end(after)
-    done = [b.phi(s.type) for s in state]
-    for phi, first, next_ in zip(done, state, following, strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(next_, end)
-    return done
+    return following
 
 
 @contextmanager
@@ -173,8 +182,8 @@ def loop(b: ir.IRBuilder, begin: int | ir.Value, end: int | ir.Value, step: int 
 
 
 def tile_function(module: ir.Module, tile: Tile, epilogue: Epilogue | None = None) -> ir.Function:
-    """void (ptr a, ptr b, ptr c, i64 c_stride, i64 k, i1 add [, i64 row, i64 column, ptr context]): C or C + the
-    product, once per module."""
+    """void (ptr a, ptr b, ptr c, i64 c_stride, i64 k, i1 add [, i64 row, i64 column, ptr context]): store the
+    product, or add it; k is at least 1 (at least `chains`)."""
     if tile.name in module.globals:
         return module.globals[tile.name]
     types = [POINTER, POINTER, POINTER, I64, I64, I1] + ([I64, I64, POINTER] if epilogue else [])
@@ -223,34 +232,53 @@ class _Emitter:
             made[chain] = self._step(a, b, at, made[chain])
         return made
 
+    def _steps(self, count: int) -> Callable[[Sequence[ir.Value]], Sequence[ir.Value]]:
+        def steps(state: Sequence[ir.Value]) -> Sequence[ir.Value]:
+            a, b, *sums = state
+            following = self._chain(a, b, count, sums)
+            return [
+                self.v.at(a, count * self.tile.a_strides[1]),
+                self.v.at(b, count * self.tile.b_stride),
+                *following,
+            ]
+
+        return steps
+
     def _products(self) -> list[ir.Value]:
         tile, b = self.tile, self.b
         per = tile.rows * len(tile.widths)
         sums: list[Any] = [self.v.zero(w) for _ in range(tile.chains * tile.rows) for w in tile.widths]
         if tile.steps is not None:
             sums = self._chain(self.a, self.base, tile.steps, sums)
+        elif tile.chains == 1:
+            sums = repeated(b, self.k, [self.a, self.base, *sums], self._steps(1))[2:]
         else:
-            unroll = tile.chains
-
-            def body(count: int) -> Callable[[Sequence[ir.Value]], Sequence[ir.Value]]:
-                def steps(state: Sequence[ir.Value]) -> Sequence[ir.Value]:
-                    x, y, *partial = state
-                    following = self._chain(x, y, count, partial)
-                    x = self.v.at(x, count * tile.a_strides[1])
-                    return [x, self.v.at(y, count * tile.b_stride), *following]
-
-                return steps
-
-            trips = self.k if unroll == 1 else b.lshr(self.k, I64(unroll.bit_length() - 1))
-            x, y, *sums = counted(b, trips, [self.a, self.base, *sums], body(unroll))
-            if unroll > 1:
-                rest = b.and_(self.k, I64(unroll - 1))
-                *_, = counted(b, rest, [x, y, *sums[:per]], body(1))
-                sums = [*_[2:], *sums[per:]]
+            sums = self._chained(sums, per)
         while len(sums) > per:
             half = len(sums) // 2
             sums = [b.fadd(p, q) for p, q in zip(sums[:half], sums[half:], strict=True)]
         return sums
+
+    def _chained(self, sums: list[ir.Value], per: int) -> list[ir.Value]:
+        """`chains` steps at a time; the remaining ones, if any, into the first chain."""
+        b, chains = self.b, self.tile.chains
+        trips = b.lshr(self.k, I64(chains.bit_length() - 1))
+        x, y, *sums = repeated(b, trips, [self.a, self.base, *sums], self._steps(chains))
+        before, more, done = b.block, b.append_basic_block("more"), b.append_basic_block("done")
+        rest = b.and_(self.k, I64(chains - 1))
+        b.cbranch(b.icmp_signed(">", rest, I64(0)), more, done)
+        b.position_at_end(more)
+        longer = repeated(b, rest, [x, y, *sums[:per]], self._steps(1))[2:]
+        end = b.block
+        b.branch(done)
+        b.position_at_end(done)
+        merged = []
+        for short, long_ in zip(sums[:per], longer, strict=True):
+            phi = b.phi(short.type)
+            phi.add_incoming(short, before)
+            phi.add_incoming(long_, end)
+            merged.append(phi)
+        return [*merged, *sums[per:]]
 
     def emit(self) -> None:
         b, v, tile = self.b, self.v, self.tile
@@ -281,6 +309,3 @@ class _Emitter:
                 value = self.epilogue(b, value, i, b.add(column, I64(at)), mask, context)
             v.store(value, pointer, at, mask)
         b.ret_void()
-
-
-__all__ = ["I8", "Epilogue", "Machine", "Splat", "Tile", "Vectors", "counted", "first_lanes", "loop", "registers", "tile_function"]

@@ -1,0 +1,199 @@
+"""Skinny matrix products whose rows of both operands lie along k: dot products, matrix times vector, a few rows of either.
+
+Vectors run along k here. A tile takes some rows of the long operand and all of the short one (at most four rows),
+keeps a vector of partial sums for each pair, and adds the lanes of several sums at a time in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from llvmlite import ir
+
+from nufunc.codegen.gemm_tile import Vectors, first_lanes, loop, repeated
+from nufunc.codegen.llvm import I32, I64, POINTER
+
+SHORT = 4  # rows of the short operand at most
+
+
+@dataclass(frozen=True)
+class Inner:
+    """`long` x `short` dot products of length k. Strides are between rows; c_strides along long and short."""
+
+    dtype: np.dtype
+    long: int
+    short: int
+    k: int
+    long_stride: int
+    short_stride: int
+    c_strides: tuple[int, int]
+    lanes: int
+    registers: int
+    has_fma: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of the long operand per tile: a power of two."""
+        most = self.registers // 4 if self.short == 1 else self.registers // 2 // self.short
+        return min(1 << (max(most, 1).bit_length() - 1), self.lanes)
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.long // self.rows)
+
+
+def _reduced(b: ir.IRBuilder, sums: list[ir.Value]) -> ir.Value:
+    """The sums of the lanes of 2^j vectors, as one vector of 2^j lanes."""
+    count, width = len(sums), sums[0].type.count
+    segment = width
+
+    def halves(x: ir.Value, y: ir.Value, lanes: int) -> ir.Value:
+        starts = range(0, lanes, segment)
+        first, second = (
+            ir.Constant(
+                ir.VectorType(I32, len(starts) * segment // 2),
+                [s + part * segment // 2 + e for s in starts for e in range(segment // 2)],
+            )
+            for part in (0, 1)
+        )
+        return b.fadd(b.shuffle_vector(x, y, first), b.shuffle_vector(x, y, second))
+
+    while len(sums) > 1:
+        sums = [halves(x, y, 2 * width) for x, y in zip(sums[::2], sums[1::2], strict=True)]
+        segment //= 2
+    (last,) = sums
+    while segment > 1:
+        last = halves(last, ir.Constant(last.type, ir.Undefined), last.type.count)
+        segment //= 2
+    assert last.type.count == count
+    return last
+
+
+def _tile(module: ir.Module, spec: Inner, rows: int, accumulate: bool) -> ir.Function:
+    """void (ptr long, ptr short, ptr c) for `rows` rows of the long operand."""
+    fields = (
+        spec.short,
+        spec.k,
+        spec.long_stride,
+        spec.short_stride,
+        *spec.c_strides,
+        spec.lanes,
+        int(spec.has_fma),
+    )
+    name = f"nf.inner.{spec.dtype.str[1:]}.{rows}.{'_'.join(map(str, fields))}{'.add' * accumulate}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 3), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    v = Vectors(b, spec.dtype, spec.has_fma)
+    long, short, c = function.args
+    sums = _sums(v, spec, rows, long, short)
+    padded = 1 << (rows - 1).bit_length()
+    for j in range(spec.short):
+        of_row = sums[j :: spec.short] + [v.zero(spec.lanes)] * (padded - rows)
+        _stored(v, spec, rows, _reduced(b, of_row), v.at(c, j * spec.c_strides[1]), accumulate)
+    b.ret_void()
+    return function
+
+
+def _stored(v: Vectors, spec: Inner, rows: int, values: ir.Value, c: ir.Value, accumulate: bool) -> None:
+    b, step, width = v.b, spec.c_strides[0], values.type.count
+    if step == 1 and width > 1:
+        mask = first_lanes(width, rows)
+        v.store(b.fadd(v.load(c, 0, width, mask), values) if accumulate else values, c, 0, mask)
+        return
+    for i in range(rows):
+        value, place = b.extract_element(values, I32(i)), v.at(c, i * step)
+        b.store(b.fadd(v.scalar(place), value) if accumulate else value, place, align=v.size)
+
+
+def _sums(v: Vectors, spec: Inner, rows: int, long: ir.Value, short: ir.Value) -> list[ir.Value]:
+    """A vector of partial sums for each pair of rows."""
+    b, lanes, per = v.b, spec.lanes, rows * spec.short
+    whole, rest = divmod(spec.k, lanes)
+    chains = 1
+    while chains * per < 8 and 2 * chains <= whole and (2 * chains + 1) * per < spec.registers:
+        chains *= 2
+
+    def step(
+        x: ir.Value, y: ir.Value, at: int, sums: Sequence[ir.Value], mask: ir.Constant | None
+    ) -> list[ir.Value]:
+        others = [v.load(y, at + j * spec.short_stride, lanes, mask) for j in range(spec.short)]
+        made = []
+        for i in range(rows):
+            row = v.load(x, at + i * spec.long_stride, lanes, mask)
+            made += [v.fma(row, other, sums[i * spec.short + j]) for j, other in enumerate(others)]
+        return made
+
+    def chained(x: ir.Value, y: ir.Value, count: int, sums: Sequence[ir.Value]) -> list[ir.Value]:
+        made = list(sums)
+        for at in range(count):
+            chain = slice(at % chains * per, at % chains * per + per)
+            made[chain] = step(x, y, at * lanes, made[chain], None)
+        return made
+
+    def body(state: Sequence[ir.Value]) -> list[ir.Value]:
+        x, y, *sums = state
+        return [v.at(x, chains * lanes), v.at(y, chains * lanes), *chained(x, y, chains, sums)]
+
+    sums: list[ir.Value] = [v.zero(lanes)] * (per * chains)
+    trips, left = divmod(whole, chains)
+    if whole * per > 48 and trips > 1:
+        long, short, *sums = repeated(b, I64(trips), [long, short, *sums], body)
+    else:
+        left = whole
+    sums = chained(long, short, left, sums)
+    if rest:
+        sums[:per] = step(long, short, left * lanes, sums[:per], first_lanes(lanes, rest))
+    while len(sums) > per:
+        half = len(sums) // 2
+        sums = [b.fadd(p, q) for p, q in zip(sums[:half], sums[half:], strict=True)]
+    return sums
+
+
+def emit_inner(
+    b: ir.IRBuilder,
+    spec: Inner,
+    pointers: tuple[ir.Value, ir.Value, ir.Value],
+    begin: int | ir.Value,
+    end: int | ir.Value,
+    accumulate: bool,
+) -> None:
+    """Tiles `begin` to `end` (of `spec.tiles`) of long x short at the builder's position."""
+    v = Vectors(b, spec.dtype, spec.has_fma)
+    long, short, c = pointers
+    whole, rest = divmod(spec.long, spec.rows)
+
+    def call(t: int | ir.Value, rows: int) -> None:
+        x, z = (
+            v.at(p, t * spec.rows * s if isinstance(t, int) else b.mul(t, I64(spec.rows * s)))
+            for p, s in ((long, spec.long_stride), (c, spec.c_strides[0]))
+        )
+        b.call(_tile(b.module, spec, rows, accumulate), [x, short, z])
+
+    with loop(b, begin, end) as t:
+        if not rest or not whole:
+            call(t, spec.rows if whole else rest)
+        else:
+            index = I64(t) if isinstance(t, int) else t
+            with b.if_else(b.icmp_signed("<", index, I64(whole))) as (then, otherwise):
+                with then:
+                    call(t, spec.rows)
+                with otherwise:
+                    call(t, rest)
+
+
+def emit_transposed_copy(
+    v: Vectors, source: ir.Value, target: ir.Value, rows: int, k: int, strides: tuple[int, int]
+) -> None:
+    """target[j * k + p] = source at j * strides[0] + p * strides[1], for j < rows and p < k."""
+    b = v.b
+    with loop(b, I64(0), I64(k)) as p:
+        place, into = v.at(source, b.mul(p, I64(strides[1]))), v.at(target, p)
+        for j in range(rows):
+            b.store(v.scalar(place, j * strides[0]), v.at(into, j * k), align=v.size)

@@ -1,0 +1,296 @@
+"""Own matrix products: all layouts and shapes against sums of longer precision, with the stated error bound."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from llvmlite import ir
+
+from nufunc.codegen import backend, gemm
+from nufunc.codegen.compile import PASSES
+
+HOST = backend.target()
+PLAIN = replace(HOST, has_fma=False)
+NARROW = replace(HOST, vector_bits=256)
+OPTIMISE = backend.Optimise(level=3, passes=PASSES)
+F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
+P, N = ctypes.c_void_p, ctypes.c_int64
+
+Shape = tuple[int, int, int]
+
+
+def strides(layout: str, rows: int, columns: int) -> tuple[int, int]:
+    """Element strides: N row-major, T transposed, L row-major in longer rows, S neither axis adjacent."""
+    table = {"N": (columns, 1), "T": (1, rows), "L": (columns + 3, 1), "S": (2 * columns + 1, 2)}
+    return table[layout]
+
+
+def placed(values: np.ndarray, steps: tuple[int, int], shift: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A copy with these strides, `shift` elements into its memory, among NaN; and that memory from its start on."""
+    rows, columns = values.shape
+    span = 1 + max(rows - 1, 0) * steps[0] + max(columns - 1, 0) * steps[1]
+    memory = np.full(span + shift + 64, np.nan, values.dtype)
+    view = np.lib.stride_tricks.as_strided(
+        memory[shift:], values.shape, [s * values.itemsize for s in steps], writeable=True
+    )
+    view[...] = values
+    return view, memory[shift:]
+
+
+class Products:
+    """Products compiled into one module, as functions of NumPy matrices."""
+
+    def __init__(self, target: backend.Target = HOST) -> None:
+        self.target, self.module, self.specs = target, ir.Module("products"), []  # type: ignore[var-annotated]
+
+    def add(self, dtype: np.dtype, shape: Shape, layouts: str = "NN", **options: Any) -> int:
+        m, n, k = shape
+        a, b = strides(layouts[0], m, k), strides(layouts[1], k, n)
+        c = n + options.pop("c_extra", 0)
+        spec = (dtype, m, n, k, a, b, c)
+        function = gemm.product_function(self.module, self.target, *spec, **options)
+        name = f"entry{len(self.specs)}"
+        outer = ir.Function(self.module, function.function_type, name)
+        builder = ir.IRBuilder(outer.append_basic_block())
+        builder.call(function, list(outer.args))
+        builder.ret_void()
+        self.specs.append((spec, name, options))
+        return len(self.specs) - 1
+
+    def compile(self) -> Products:
+        self.code = backend.compile_module(str(self.module), "products", OPTIMISE)
+        return self
+
+    def __call__(
+        self,
+        index: int,
+        a: np.ndarray,
+        b: np.ndarray,
+        c: np.ndarray | None = None,
+        ranges: list[tuple[int, int]] | None = None,
+        context: np.ndarray | None = None,
+    ) -> np.ndarray:
+        (dtype, m, n, k, a_steps, b_steps, c_step), name, options = self.specs[index]
+        epilogue = "epilogue" in options
+        kinds = [P] * (5 if epilogue else 4) + [N, N] * bool(options.get("row_range"))
+        function = ctypes.CFUNCTYPE(None, *kinds)(self.code.address(name))
+        (_, at_a), (_, at_b) = placed(a, a_steps), placed(b, b_steps)
+        start = np.full((m, n), np.nan, dtype) if c is None else c
+        result, at_c = placed(start, (c_step, 1))
+        size = gemm.scratch_bytes(self.target, dtype, m, n, k, a_steps, b_steps, c_step, epilogue=epilogue)
+        guard = 4096
+        scratch = np.full(size + 64 + guard, 255, np.uint8)  # all ones are NaN
+        base = scratch.ctypes.data + -scratch.ctypes.data % 64
+        args = [at_a.ctypes.data, at_b.ctypes.data, at_c.ctypes.data, base] + (
+            [context.ctypes.data] if context is not None else []
+        )
+        for part in ranges if ranges is not None else [()]:
+            function(*args, *part)
+        assert (scratch[base - scratch.ctypes.data + size :] == 255).all(), "wrote past the scratch memory"
+        values = result.copy()
+        result[...] = np.nan
+        assert np.isnan(at_c.base).all(), "wrote outside C"
+        return values
+
+
+def matrices(dtype: np.dtype, shape: Shape, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, *shape])
+    m, n, k = shape
+    return rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+
+
+def check(got: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> None:
+    """Within the bound of Note [Matrix products] of the product in extended precision."""
+    longer = np.longdouble if a.dtype == F8 else np.float64
+    exact = a.astype(longer) @ b.astype(longer)
+    size = np.abs(a).astype(longer) @ np.abs(b).astype(longer)
+    if c is not None:
+        exact, size = exact + c, size + np.abs(c)
+    k = a.shape[1]
+    blocks = -(-max(k, 1) // gemm.KC)
+    steps = min(k, gemm.KC) + blocks + 1
+    bound = steps * np.finfo(a.dtype).eps * size
+    assert got.shape == exact.shape
+    assert (np.abs(got - exact) <= bound).all(), f"{a.shape} {b.shape}: {np.abs(got - exact).max()}"
+
+
+SMALL = [
+    (1, 1, 1),
+    (1, 1, 37),
+    (1, 9, 5),
+    (9, 1, 5),
+    (3, 3, 3),
+    (4, 4, 4),
+    (5, 7, 9),
+    (13, 17, 11),
+    (2, 40, 70),
+    (40, 2, 70),
+]
+ODD = [(64, 64, 64), (31, 65, 33), (100, 3, 3), (130, 50, 70), (29, 130, 300), (4, 200, 150), (200, 3, 150)]
+
+
+@pytest.mark.parametrize("dtype", [F4, F8])
+@pytest.mark.parametrize("layouts", ["".join(p) for p in itertools.product("NTLS", repeat=2)])
+def test_layouts_and_shapes(dtype: np.dtype, layouts: str) -> None:
+    shapes = SMALL + ODD if layouts in ("NN", "NT", "TN") else SMALL[3:8:2] + ODD[1::3]
+    products = Products()
+    indices = [products.add(dtype, shape, layouts, c_extra=i % 2) for i, shape in enumerate(shapes)]
+    products.compile()
+    for index, shape in zip(indices, shapes, strict=True):
+        a, b = matrices(dtype, shape)
+        check(products(index, a, b), a, b)
+
+
+@pytest.mark.parametrize("dtype", [F4, F8])
+@pytest.mark.parametrize("layouts", ["NN", "TT", "NT"])
+def test_many_blocks(dtype: np.dtype, layouts: str) -> None:
+    shape = (401, 330, 777)
+    products = Products()
+    plain, added = products.add(dtype, shape, layouts), products.add(dtype, shape, layouts, accumulate=True)
+    products.compile()
+    a, b = matrices(dtype, shape)
+    check(products(plain, a, b), a, b)
+    c = np.random.default_rng(1).standard_normal((401, 330)).astype(dtype)
+    check(products(added, a, b, c), a, b, c)
+
+
+def test_nc_blocks_of_wide_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "NC_BYTES", 100 << 10)
+    monkeypatch.setattr(gemm, "MC_BYTES", 30 << 10)
+    gemm._blocking.cache_clear()
+    try:
+        shape = (90, 500, 300)
+        products = Products()
+        index = products.add(F8, shape, "NN", row_range=True)
+        products.compile()
+        a, b = matrices(F8, shape)
+        check(products(index, a, b, ranges=[(0, 90)]), a, b)
+    finally:
+        gemm._blocking.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [F4, F8])
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 0), (5, 1, 0), (50, 60, 0), (0, 0, 0)]
+)
+def test_empty(dtype: np.dtype, shape: Shape) -> None:
+    products = Products()
+    plain, added = products.add(dtype, shape), products.add(dtype, shape, accumulate=True)
+    products.compile()
+    a, b = matrices(dtype, shape)
+    c = np.random.default_rng(0).standard_normal(shape[:2]).astype(dtype)
+    assert (products(plain, a, b) == np.zeros(shape[:2], dtype)).all()
+    expected = c.copy()
+    assert (products(added, a, b, c) == expected).all()
+
+
+@pytest.mark.parametrize("dtype", [F4, F8])
+def test_accumulate(dtype: np.dtype) -> None:
+    shapes = [
+        (7, 5, 3),
+        (64, 48, 32),
+        (100, 1, 60),
+        (1, 100, 60),
+        (33, 2, 80),
+        (2, 33, 80),
+        (1, 1, 500),
+        (60, 70, 1),
+    ]
+    products = Products()
+    cases = [(shape, layouts) for shape in shapes for layouts in ("NN", "TN", "NT")]
+    indices = [products.add(dtype, shape, layouts, accumulate=True) for shape, layouts in cases]
+    products.compile()
+    for index, (shape, _) in zip(indices, cases, strict=True):
+        a, b = matrices(dtype, shape)
+        c = np.random.default_rng(2).standard_normal(shape[:2]).astype(dtype)
+        check(products(index, a, b, c), a, b, c)
+
+
+@pytest.mark.parametrize("dtype", [F4, F8])
+@pytest.mark.parametrize("layouts", ["NN", "TN", "NT"])
+@pytest.mark.parametrize("shape", [(100, 70, 300), (1000, 1, 40), (50, 3, 64), (3, 50, 64), (41, 9, 2)])
+def test_row_ranges_change_no_bit(dtype: np.dtype, layouts: str, shape: Shape) -> None:
+    products = Products()
+    whole, parts = products.add(dtype, shape, layouts), products.add(dtype, shape, layouts, row_range=True)
+    products.compile()
+    a, b = matrices(dtype, shape)
+    expected = products(whole, a, b)
+    check(expected, a, b)
+    (*spec,), m = products.specs[whole][0], shape[0]
+    tile = gemm.row_tile(HOST, *spec)
+    for every in (1, 2, 3):
+        ends = [*range(0, m, tile * every), m]
+        ranges = list(itertools.pairwise(ends))[::-1]
+        assert (products(parts, a, b, ranges=[*ranges, (0, 0)]) == expected).all()
+
+
+@pytest.mark.parametrize(
+    "target", [PLAIN, NARROW, replace(NARROW, has_fma=False), replace(HOST, vector_bits=128)]
+)
+@pytest.mark.parametrize("dtype", [F4, F8])
+def test_other_processors(target: backend.Target, dtype: np.dtype) -> None:
+    shapes = [(5, 7, 9), (64, 64, 64), (31, 65, 33), (130, 1, 70), (3, 50, 70), (60, 50, 300)]
+    cases = [(shape, layouts) for shape in shapes for layouts in ("NN", "NT", "TN")]
+    products = Products(target)
+    indices = [products.add(dtype, shape, layouts) for shape, layouts in cases]
+    assert ("llvm.fma" in str(products.module)) == target.has_fma
+    products.compile()
+    for index, (shape, _) in zip(indices, cases, strict=True):
+        a, b = matrices(dtype, shape)
+        check(products(index, a, b), a, b)
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (100, 70, 600), (40, 1, 100)])
+def test_epilogue(shape: Shape) -> None:
+    """maximum(A B + bias[column] + row, 0)."""
+    m, n, _ = shape
+
+    def epilogue(b: ir.IRBuilder, values: Any, row: Any, column: Any, mask: Any, context: Any) -> Any:
+        v = gemm.Vectors(b, F8, True)
+        width = values.type.count
+        values = b.fadd(values, v.load(context, column, width, mask))
+        values = b.fadd(values, v.splat(b.sitofp(row, ir.DoubleType()), width))
+        return b.select(b.fcmp_ordered(">", values, v.zero(width)), values, v.zero(width))
+
+    products = Products()
+    index = products.add(F8, shape, epilogue=epilogue, epilogue_name="relu")
+    products.compile()
+    a, b = matrices(F8, shape)
+    bias = np.random.default_rng(3).standard_normal(n)
+    got = products(index, a, b, context=bias)
+    np.testing.assert_allclose(
+        got, np.maximum(a @ b + bias + np.arange(m)[:, None], 0), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_one_definition_per_kind() -> None:
+    products = Products()
+    for _ in range(2):
+        products.add(F8, (64, 64, 64))
+    products.add(F8, (512, 512, 512))
+    products.add(F8, (512, 768, 1024))
+    names = [f.name for f in products.module.functions]
+    assert len([name for name in names if name.startswith("nf.gemm")]) == 3
+    assert len(names) == len(set(names))
+
+
+def test_nan_and_infinity_travel() -> None:
+    products = Products()
+    index = products.add(F8, (6, 5, 4))
+    products.compile()
+    a, b = matrices(F8, (6, 5, 4))
+    a[2, 1], b[3, 4] = np.nan, np.inf
+    got = products(index, a, b)
+    assert np.isnan(got[2]).all()
+    assert np.isinf(np.delete(got[:, 4], 2)).all()
+    assert np.isfinite(np.delete(got, 2, axis=0)[:, :4]).all()
+
+
+def test_other_dtypes_are_refused() -> None:
+    with pytest.raises(ValueError, match="float32 and float64"):
+        gemm.product_function(ir.Module("m"), HOST, np.dtype(np.int64), 2, 2, 2, (2, 1), (2, 1), 2)

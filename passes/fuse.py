@@ -147,13 +147,24 @@ class Fusion:
                 # place
                 self.needed.update(o for o in node.operands[1:] if self._reads(o, node.operands[0]))
         for node in reversed(self.graph.nodes):
-            if (
-                self.kind(node) == "elementwise"
-                and node.result not in self.needed
-                and self._is_absorbed(node)
-            ):
+            if self.kind(node) == "elementwise" and node.result not in self.needed and self._is_absorbed(node):
                 self.absorbed.add(node)
         self._limit_depth()
+
+    def _again_from_outside(self, value: Value, *units: Unit) -> bool:
+        """Whether a value may be computed again at other indices, without anything dear that these groups compute."""
+        if not self.is_trivial(value):
+            return False
+        stack = [value]
+        while stack:
+            for operand in self.producers[stack.pop()].operands:
+                for leaf, _ in self.leaves(operand):
+                    producer = self.producers.get(leaf)
+                    if producer is not None and self.is_trivial(leaf):
+                        stack.append(leaf)
+                    elif producer is not None and self.unit_of[producer] in units:
+                        return False
+        return True
 
     def _limit_depth(self) -> None:
         """Store a value now and then along what would be computed in place from far away."""
@@ -189,9 +200,7 @@ class Fusion:
         stack, seen = [value], {value}
         while stack:
             node = self.producers.get(stack.pop())
-            if node is None or not (
-                self.kind(node) == "elementwise" or is_layout(node) or node.prim in READS
-            ):
+            if node is None or not (self.kind(node) == "elementwise" or is_layout(node) or node.prim in READS):
                 continue
             if base in node.operands:
                 return True
@@ -315,9 +324,7 @@ class Fusion:
                     self._note(candidate, node, refusal)
                 else:
                     unit = candidate
-            elif self._mergeable(unit, candidate) and not self._refusal(
-                candidate, node, kind, space, axes, sources
-            ):
+            elif self._mergeable(unit, candidate) and not self._refusal(candidate, node, kind, space, axes, sources):
                 self._merge(unit, candidate)
         if unit is None:
             unit = self._new(order, kind, node)
@@ -376,7 +383,7 @@ class Fusion:
                     continue
                 if after_rows and not (producer in self.of_rows and same):
                     return f"it reads {producer.prim} of the whole space"
-                if not same and not self.is_trivial(leaf):
+                if not (same or self._again_from_outside(leaf, unit)):
                     return f"it reads {producer.prim} at other indices"
             elif self._reaches(source, unit):
                 return "a value between them is computed elsewhere"
@@ -397,9 +404,7 @@ class Fusion:
             return False
         if space != tuple(n for k, n in enumerate(unit.space) if k not in unit.axes):
             return False
-        return any(
-            self.producers.get(leaf) in self.of_rows for o in node.operands for leaf, _ in self.leaves(o)
-        )
+        return any(self.producers.get(leaf) in self.of_rows for o in node.operands for leaf, _ in self.leaves(o))
 
     def _along_rows(self, unit: Unit, node: Node, leaf: Value) -> bool:
         """Whether `node` reads a value of the rows of its group only broadcast along the rows."""
@@ -450,7 +455,7 @@ class Fusion:
             if self._reaches(reader, source, skip_direct=True):
                 return False
             for value, same in reader.sources.get(source, ()):
-                if self.producers[value] in self.of_rows or not (same or self.is_trivial(value)):
+                if self.producers[value] in self.of_rows or not (same or self._again_from_outside(value, a, b)):
                     return False
         return True
 

@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nufunc.codegen import thread_pool
 from nufunc.codegen.backend import BackendError, Executable, Optimise, compile_module
 
 if TYPE_CHECKING:
@@ -368,6 +369,7 @@ class Threads:
     layer: str
     limit: int
     executable: Executable
+    pool: Executable | None = None
 
     @functools.cached_property
     def launch(self) -> int:
@@ -424,25 +426,36 @@ def _start() -> Threads:
     if limit < 2 or _inherited(numba):
         return Threads("", 1, executable)
     functions = _layer_functions(numba)
-    layer = numba.threading_layer()
+    layer, pool, parallel_for = numba.threading_layer(), None, functions["numba_parallel_for"]
+    if _own_pool():
+        pool, parallel_for, started = thread_pool.start(limit - 1)
+        layer, limit = "pool", started + 1
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     setup = ctypes.CFUNCTYPE(None, *[pointer] * 4, ctypes.c_int32, word, word)
     setup(executable.address("nufunc_threads_setup"))(
-        functions["numba_parallel_for"],
+        parallel_for,
         functions["get_num_threads"],
         functions["set_num_threads"],
         ll.address_of_symbol("getpid"),  # None on Windows, which has no fork
         os.getpid(),
-        layer == "workqueue",
+        layer in ("workqueue", "pool"),
         limit,
     )
-    return Threads(layer, limit, executable)
+    return Threads(layer, limit, executable, pool)
+
+
+def _own_pool() -> bool:
+    choice = os.environ.get("NUFUNC_THREADING_LAYER", "numba")
+    if choice not in ("numba", "pool"):
+        raise BackendError(f"NUFUNC_THREADING_LAYER is 'numba' or 'pool', not {choice!r}")
+    return choice == "pool"
 
 
 def threads() -> Threads:
     """Start the threads, once in a process: at the first load of a plan that has a parallel region.
 
-    Which layer: NUMBA_THREADING_LAYER and Numba's own order. With NUMBA_NUM_THREADS=1 none is started.
+    Which layer: NUMBA_THREADING_LAYER and Numba's own order, or with NUFUNC_THREADING_LAYER=pool the threads of
+    `nufunc.codegen.thread_pool`. With NUMBA_NUM_THREADS=1 none is started.
     """
     global _threads
     if _threads is None:

@@ -31,9 +31,13 @@ ALIVE = (
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
-def run(*scenarios: str, layer: str = "default", count: int = 3) -> list[str]:
+def run(*scenarios: str, layer: str = "default", count: int = 4) -> list[str]:
     """The scenarios that went well in a process of its own, up to the first that did not."""
-    environment = {**os.environ, "NUMBA_NUM_THREADS": str(count), "NUMBA_THREADING_LAYER": layer}
+    environment = {**os.environ, "NUMBA_NUM_THREADS": str(count)}
+    if layer == "pool":
+        environment["NUFUNC_THREADING_LAYER"] = layer
+    else:
+        environment["NUMBA_THREADING_LAYER"] = layer
     command = [sys.executable, str(PROGRAMS), *scenarios]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stdout.splitlines() if line.endswith(" ok")]  # TBB writes of forks to stdout
@@ -50,9 +54,11 @@ def starts(layer: str) -> bool:
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True).returncode == 0
 
 
-@pytest.fixture(params=["omp", "tbb", "workqueue"])
+@pytest.fixture(params=["omp", "tbb", "workqueue", "pool"])
 def layer(request: pytest.FixtureRequest) -> str:
-    if not starts(request.param):
+    if request.param == "pool" and sys.platform == "win32":
+        pytest.skip("the pool's threads are POSIX threads")
+    if request.param != "pool" and not starts(request.param):
         pytest.skip(f"numba has no {request.param} here")
     return str(request.param)
 

@@ -175,6 +175,14 @@ def child(function: Callable[[], None], fork: Callable[[], int] = os.fork) -> No
     assert status == 0, f"the child ended with status {status}"
 
 
+def launch(function: Callable[[int], None], tasks: int) -> None:
+    """A region of Python code, as no plan has it; it looks at the threads that run it."""
+    pointer, word = ctypes.c_void_p, ctypes.c_int64
+    body = ctypes.CFUNCTYPE(None, pointer, word, word)(lambda data, task, tasks: function(task))
+    native = ctypes.CFUNCTYPE(None, pointer, pointer, word)(threads.launch_address())
+    native(ctypes.cast(body, pointer), None, tasks)
+
+
 # -- scenarios
 
 
@@ -225,23 +233,22 @@ def masks() -> None:
     worker.join()
     assert seen == [limit]
     set_num_threads(limit)
+    launch(lambda task: None, 2)  # with fewer threads than the mask allows
+    assert get_num_threads() == limit
 
 
 def threads_that_run() -> None:
     """Several threads take part, at most as many as the mask says, and every task runs once."""
     seen: list[tuple[int, int]] = []
 
-    def record(data: int, task: int, tasks: int) -> None:
+    def record(task: int) -> None:
         time.sleep(0.02)
         seen.append((task, threading.get_ident()))
 
-    pointer, word = ctypes.c_void_p, ctypes.c_int64
-    body = ctypes.CFUNCTYPE(None, pointer, word, word)(record)
-    launch = ctypes.CFUNCTYPE(None, pointer, pointer, word)(threads.launch_address())
     for mask in range(1, threads.threads().limit + 1):
         set_num_threads(mask)
         seen.clear()
-        launch(ctypes.cast(body, pointer), None, 13)
+        launch(record, 13)
         assert sorted(task for task, _ in seen) == list(range(13))
         used = {ident for _, ident in seen}
         assert (len(used) == 1) if mask == 1 else (2 <= len(used) <= mask), (mask, used)

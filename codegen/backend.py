@@ -245,13 +245,14 @@ def _optimised(text: str, name: str, optimise: Optimise) -> Iterator[Any]:
 def _run_passes(module: Any, optimise: Optimise) -> None:
     settings = {"loop_vectorize": optimise.loop_vectorize, "slp_vectorize": optimise.slp_vectorize}
     manager, builder = _codegen()._module_pass_manager(opt=optimise.level, **settings)
-    if optimise.passes:
+    adders = [f"add_{name}_pass" for name in optimise.passes]
+    if adders and all(hasattr(manager, adder) for adder in adders):  # an older llvmlite may lack one: then Numba's serve
         from llvmlite.binding.newpassmanagers import create_new_module_pass_manager
 
         _dispose(manager)
         manager = create_new_module_pass_manager()
-        for name in optimise.passes:
-            getattr(manager, f"add_{name}_pass")()
+        for adder in adders:
+            getattr(manager, adder)()
     try:
         manager.run(module, builder)
     finally:

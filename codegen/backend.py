@@ -246,7 +246,7 @@ def _run_passes(module: Any, optimise: Optimise) -> None:
     settings = {"loop_vectorize": optimise.loop_vectorize, "slp_vectorize": optimise.slp_vectorize}
     manager, builder = _codegen()._module_pass_manager(opt=optimise.level, **settings)
     adders = [f"add_{name}_pass" for name in optimise.passes]
-    if adders and all(hasattr(manager, adder) for adder in adders):  # an older llvmlite may lack one: then Numba's serve
+    if adders and all(hasattr(manager, adder) for adder in adders):  # else Numba's own serve
         from llvmlite.binding.newpassmanagers import create_new_module_pass_manager
 
         _dispose(manager)

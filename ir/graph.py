@@ -74,10 +74,11 @@ class Graph:
     """A function over arrays. Frozen: passes build new graphs and never change one.
 
     `consts` are arrays that belong to the graph. `updates[k]` is the index of the parameter that the
-    k-th of the last `len(updates)` outputs is to be written back to.
+    k-th of the last `len(updates)` outputs is to be written back to. `facts` is where passes remember what they
+    found out about this graph, which stays true; loops ask the same of their bodies at every level of a nest.
     """
 
-    __slots__ = ("consts", "name", "nodes", "outputs", "params", "stage", "updates")
+    __slots__ = ("consts", "facts", "name", "nodes", "outputs", "params", "stage", "updates")
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class Graph:
         self.stage = stage
         self.name = name
         self.updates = tuple(updates)
+        self.facts: dict[Any, Any] = {}
 
     @property
     def param_types(self) -> tuple[ArrayType, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.passes.control_parts import Loop, OpenRegion, chosen, chunks, either, flags_of, merge, present
+from nufunc.passes.control_parts import Loop, OpenRegion, chosen, chunks, either, flags_of, grown_flags, merge, present
 
 Differentiate = Callable[[Graph, Sequence[bool]], OpenRegion]
 Tangents = Sequence["Value | None"]
@@ -46,13 +46,13 @@ def jvp_while(
     num_cond, num_body = node.attrs["num_cond"], node.attrs["num_body"]
     cond_consts, body_consts, carry = chunks(operands, num_cond, num_body)
     _, const_dots, carry_dots = chunks(tangents, num_cond, num_body)
-    active = flags_of(carry_dots)
-    while True:
-        region = differentiate(body, [*flags_of(const_dots), *active])
-        grown = either(active, region.active)
-        if grown == active:
-            break
-        active = grown
+    const_flags, start = flags_of(const_dots), flags_of(carry_dots)
+
+    def build(flags: list[bool]) -> tuple[OpenRegion, list[bool]]:
+        region = differentiate(body, [*const_flags, *flags])
+        return region, region.active
+
+    region, active = grown_flags(body, ("jvp", len(carry), *const_flags, *start), start, build)
     consts, carried = chunks(region.params, num_body)
     dots = chunks(region.extra_params, num_body)
     new_body = region.close(
@@ -63,8 +63,8 @@ def jvp_while(
     new_cond = cond.replace(params=(*cond.params, *unused))
     new_consts = [*body_consts, *present(const_dots)]
     attrs = {"num_cond": num_cond, "num_body": len(new_consts)}
-    start = _instantiated(b, carry, carry_dots, active)
-    results = b.emit("while", (*cond_consts, *new_consts, *carry, *start), attrs, (new_cond, new_body))
+    dot_carry = _instantiated(b, carry, carry_dots, active)
+    results = b.emit("while", (*cond_consts, *new_consts, *carry, *dot_carry), attrs, (new_cond, new_body))
     outputs, out_dots = chunks(results, len(carry))
     return outputs, merge(active, out_dots)
 
@@ -76,13 +76,14 @@ def jvp_loop(
     loop = Loop.of(node)
     consts, carry, xs = loop.roles(operands)
     const_dots, carry_dots, x_dots = loop.roles(tangents)
-    active = flags_of(carry_dots)
-    while True:
-        region = differentiate(loop.body, [*flags_of(const_dots), *active, *flags_of(x_dots)])
-        grown = either(active, loop.outs(region.active)[0])
-        if grown == active:
-            break
-        active = grown
+    const_flags, start, x_flags = (flags_of(dots) for dots in (const_dots, carry_dots, x_dots))
+
+    def build(flags: list[bool]) -> tuple[OpenRegion, list[bool]]:
+        region = differentiate(loop.body, [*const_flags, *flags, *x_flags])
+        return region, loop.outs(region.active)[0]
+
+    question = ("jvp", len(carry), *const_flags, *start, *x_flags)
+    region, active = grown_flags(loop.body, question, start, build)
     params: list[Value] = []
     for primal, dot in zip(loop.roles(region.params), loop.roles(region.extra_params), strict=True):
         params += [*primal, *present(dot)]

@@ -3,7 +3,7 @@ dependence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from nufunc.ir.errors import VerifyError
 from nufunc.ir.graph import Graph, Node, Value
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def need_pure(graph: Graph) -> None:
@@ -20,6 +21,32 @@ def need_pure(graph: Graph) -> None:
         raise VerifyError(
             f"transforms work on pure graphs, but @{graph.name} is {graph.stage}: functionalize it first"
         )
+
+
+def remembered(graph: Graph, question: tuple[Hashable, ...], find: Callable[[], T]) -> T:
+    """What `find` says about a graph, asked once."""
+    if question not in graph.facts:
+        graph.facts[question] = find()
+    return graph.facts[question]
+
+
+def grown_flags(
+    graph: Graph, question: tuple[Hashable, ...], start: Sequence[bool], region: Callable[[list[bool]], tuple[R,
+    list[bool]]]
+) -> tuple[R, list[bool]]:
+    """The least flags of carries that `start` grows to, and what `region` builds for them.
+
+    `region` builds something for given flags and tells which flags come out of it. Building is costly, and doubles
+    with every level of a nest, so the fixpoint is remembered and started from when the question comes again.
+    """
+    flags = list(graph.facts.get(question, start))
+    while True:
+        built, out = region(flags)
+        grown = either(flags, out)
+        if grown == flags:
+            graph.facts[question] = flags
+            return built, flags
+        flags = grown
 
 
 def chunks(items: Sequence[T], *sizes: int) -> list[list[T]]:
@@ -134,8 +161,12 @@ def derived_name(name: str, suffix: str) -> str:
     return f"{name}.{suffix}"
 
 
-def dependent(graph: Graph, roots: Sequence[bool]) -> set[Value]:
+def dependent(graph: Graph, roots: Sequence[bool]) -> frozenset[Value]:
     """The values of a graph that depend on the flagged parameters."""
+    return remembered(graph, ("dependent", *roots), lambda: frozenset(_dependent(graph, roots)))
+
+
+def _dependent(graph: Graph, roots: Sequence[bool]) -> set[Value]:
     depends = set(chosen(graph.params, roots))
     for node in graph.nodes:
         flags = [o in depends for o in node.operands]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.passes.control_parts import Loop, OpenRegion, chosen, chunks, either, flags_of, merge, present
+from nufunc.passes.control_parts import Loop, OpenRegion, chosen, chunks, either, flags_of, grown_flags, merge, present
 
 Values = Sequence["Value | None"]
 TransposeRegion = Callable[[Graph, Sequence[bool], Sequence[bool]], OpenRegion]
@@ -62,14 +62,15 @@ def transpose_loop(
         chosen(role, f) for role, f in zip(loop.roles(node.operands), roles, strict=True)
     ]
     carry_cts, y_cts = loop.outs(cotangents)
-    carry_active = flags_of(carry_cts)
-    while True:
-        region = transpose_region(loop.body, linear, [*carry_active, *flags_of(y_cts)])
-        const_active, from_body, x_active = chunks(region.active, len(const_like), loop.num_carry)
-        grown = either(carry_active, from_body)
-        if grown == carry_active:
-            break
-        carry_active = grown
+    y_active = flags_of(y_cts)
+
+    def build(flags: list[bool]) -> tuple[OpenRegion, list[bool]]:
+        region = transpose_region(loop.body, linear, [*flags, *y_active])
+        return region, chunks(region.active, len(const_like), loop.num_carry)[1]
+
+    question = ("transpose", loop.num_carry, *linear, *flags_of(cotangents))
+    region, carry_active = grown_flags(loop.body, question, flags_of(carry_cts), build)
+    const_active, _, x_active = chunks(region.active, len(const_like), loop.num_carry)
     body = _backward_body(region, loop, roles[0], carry_active, carry_like)
     totals = [
         b.zeros(v.type) if c is None else c for c, v, a in zip(carry_cts, carry_like, carry_active) if a

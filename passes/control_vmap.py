@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.passes.control_parts import Loop, chosen, chunks, either, rejected
+from nufunc.passes.control_parts import Loop, chosen, chunks, either, grown_flags, rejected
 
 
 @dataclass
@@ -88,12 +88,12 @@ def batch_while(
     cond, body = node.regions
     cond_consts, body_consts, carry = chunks(batched, node.attrs["num_cond"], node.attrs["num_body"])
     before = carry
-    while True:
-        region = batch_region(body, size, [*body_consts, *carry])
-        grown = either(carry, region.batched)
-        if grown == carry:
-            break
-        carry = grown
+
+    def build(flags: list[bool]) -> tuple[BatchedRegion, list[bool]]:
+        region = batch_region(body, size, [*body_consts, *flags])
+        return region, region.batched
+
+    region, carry = grown_flags(body, ("vmap", size, len(carry), *body_consts, *before), before, build)
     test = batch_region(cond, size, [*cond_consts, *carry])
     if test.batched[0]:
         return lane_by_lane(b, size, node, operands, batched)
@@ -116,14 +116,14 @@ def batch_loop(
     """scan and map: the lanes stay behind the axis that the loop runs over."""
     loop = Loop.of(node)
     const_flags, before, x_flags = loop.roles(batched)
-    carry_flags = before
-    while True:
-        region = batch_region(loop.body, size, [*const_flags, *carry_flags, *x_flags])
-        out_carry, out_ys = loop.outs(region.batched)
-        grown = either(carry_flags, out_carry)
-        if grown == carry_flags:
-            break
-        carry_flags = grown
+
+    def build(flags: list[bool]) -> tuple[BatchedRegion, list[bool]]:
+        region = batch_region(loop.body, size, [*const_flags, *flags, *x_flags])
+        return region, loop.outs(region.batched)[0]
+
+    question = ("vmap", size, loop.num_carry, *const_flags, *before, *x_flags)
+    region, carry_flags = grown_flags(loop.body, question, before, build)
+    out_ys = loop.outs(region.batched)[1]
     consts, carry, xs = loop.roles(operands)
     moved = [b.moved(x, 0, 1) if f else x for x, f in zip(xs, x_flags, strict=True)]
     body = region.close([*carry_flags, *out_ys])

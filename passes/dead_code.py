@@ -4,28 +4,45 @@ nodes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from operator import is_not
 from typing import TypeVar
 
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.control_parts import remembered
 
 _T = TypeVar("_T")
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
     """The graph (pure) without what its outputs do not depend on; its parameters stay."""
+    if "no dead code" in graph.facts:
+        return graph
     live: set[Value] = set(graph.outputs)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if not any(r in live for r in node.results):
+        if live.isdisjoint(node.results):
             continue
-        node = _trimmed(node, [r in live for r in node.results])
+        if node.regions:
+            node = _trimmed(node, [r in live for r in node.results])
         kept.append(node)
         live.update(node.operands)
+    kept.reverse()
     consts = [(v, a) for v, a in graph.consts if v in live]
-    return graph.replace(nodes=tuple(reversed(kept)), consts=tuple(consts))
+    if len(consts) != len(graph.consts) or len(kept) != len(graph.nodes) or any(map(is_not, kept, graph.nodes)):
+        graph = graph.replace(nodes=kept, consts=consts)
+    graph.facts["no dead code"] = True
+    return graph
 
 
 def _trimmed(node: Node, used: list[bool]) -> Node:
+    """The control node with what it needs for the used ones of its results; itself if that is all it has."""
+    trimmed = _trim(node, used)
+    whole = len(trimmed.operands) == len(node.operands) and len(trimmed.results) == len(node.results)
+    return node if whole and trimmed.regions == node.regions else trimmed
+
+
+def _trim(node: Node, used: list[bool]) -> Node:
     match node.prim:
         case "cond":
             return _trim_cond(node, used)
@@ -44,12 +61,31 @@ def _pick(items: Sequence[_T], keep: Sequence[bool]) -> list[_T]:
 
 
 def _with_outputs(region: Graph, used: Sequence[bool]) -> Graph:
-    return eliminate_dead_code(region.replace(outputs=tuple(_pick(region.outputs, used))))
+    if all(used):
+        return eliminate_dead_code(region)
+    return remembered(
+        region,
+        ("live", *used),
+        lambda: eliminate_dead_code(region.replace(outputs=tuple(_pick(region.outputs, used)))),
+    )
 
 
-def _uses(region: Graph) -> set[Value]:
+def _uses(region: Graph) -> frozenset[Value]:
     """The values that nodes or outputs of a region read."""
-    return {o for node in region.nodes for o in node.operands} | set(region.outputs)
+    return remembered(
+        region,
+        ("uses",),
+        lambda: frozenset(chain(region.outputs, *(node.operands for node in region.nodes))),
+    )
+
+
+def _with_params(region: Graph, keep: Sequence[bool]) -> Graph:
+    """The region, free of dead code, with only some of its parameters."""
+    if all(keep):
+        return region
+    region = region.replace(params=tuple(_pick(region.params, keep)))
+    region.facts["no dead code"] = True
+    return region
 
 
 def _trim_cond(node: Node, used: list[bool]) -> Node:
@@ -59,7 +95,7 @@ def _trim_cond(node: Node, used: list[bool]) -> Node:
         any(r.params[k] in read for r, read in zip(regions, reads, strict=True))
         for k in range(len(node.operands) - 1)
     ]
-    regions = [r.replace(params=tuple(_pick(r.params, needed))) for r in regions]
+    regions = [_with_params(r, needed) for r in regions]
     operands = [node.operands[0], *_pick(node.operands[1:], needed)]
     return Node("cond", operands, node.attrs, regions, _pick(node.results, used), node.loc)
 
@@ -84,7 +120,7 @@ def _trim_scan(node: Node, used: list[bool]) -> Node:
     read = [p in reads for p in body.params]
     keep = [*read[:ncon], *live[:ncar], *read[ncon + ncar :]]
     attrs = {**node.attrs, "num_consts": sum(keep[:ncon]), "num_carry": sum(live[:ncar])}
-    body = body.replace(params=tuple(_pick(body.params, keep)))
+    body = _with_params(body, keep)
     return Node("scan", _pick(node.operands, keep), attrs, (body,), _pick(node.results, live), node.loc)
 
 
@@ -99,8 +135,8 @@ def _trim_while(node: Node, used: list[bool]) -> Node:
     reads = _uses(body)
     keep_cond = [p in cond_reads for p in cond.params[:nc]]
     keep_body = [p in reads for p in body.params[:nb]]
-    cond = cond.replace(params=tuple(_pick(cond.params, keep_cond + live)))
-    body = body.replace(params=tuple(_pick(body.params, keep_body + live)))
+    cond = _with_params(cond, keep_cond + live)
+    body = _with_params(body, keep_body + live)
     attrs = {"num_cond": sum(keep_cond), "num_body": sum(keep_body)}
     operands = _pick(node.operands, keep_cond + keep_body + live)
     return Node("while", operands, attrs, (cond, body), _pick(node.results, live), node.loc)
@@ -111,5 +147,5 @@ def _trim_map(node: Node, used: list[bool]) -> Node:
     reads = _uses(body)
     keep = [p in reads for p in body.params]
     attrs = {**node.attrs, "num_consts": sum(keep[: node.attrs["num_consts"]])}
-    body = body.replace(params=tuple(_pick(body.params, keep)))
+    body = _with_params(body, keep)
     return Node("map", _pick(node.operands, keep), attrs, (body,), _pick(node.results, used), node.loc)

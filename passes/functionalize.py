@@ -16,6 +16,7 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import MutationError, UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.control_parts import remembered
 
 
 @dataclass(eq=False)
@@ -120,6 +121,10 @@ def _functionalize(graph: Graph) -> tuple[Graph, list[int]]:
     """The pure graph, and which parameters it writes to."""
     if graph.stage != "traced":
         return graph, []
+    return remembered(graph, ("pure",), lambda: _purified(graph))
+
+
+def _purified(graph: Graph) -> tuple[Graph, list[int]]:
     state = _State(Builder(graph.name))
     for param in graph.params:
         state.define(param, state.b.param(param.type, param.hint))

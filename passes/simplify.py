@@ -47,7 +47,9 @@ class Simplifier:
     def run(self, graph: Graph) -> Graph:
         params = [self.b.param(p.type, p.hint) for p in graph.params]
         outputs = self.inline(graph, params)
-        return eliminate_dead_code(self.b.build(outputs, graph.updates))
+        simplified = eliminate_dead_code(self.b.build(outputs, graph.updates))
+        simplified.facts["simplified"] = True
+        return simplified
 
     def inline(self, graph: Graph, arguments: Sequence[Value]) -> list[Value]:
         """The outputs of `graph` on these arguments."""
@@ -200,4 +202,4 @@ def simplify(graph: Graph) -> Graph:
     }
     """
     need_pure(graph)
-    return Simplifier(graph).run(graph)
+    return graph if "simplified" in graph.facts else Simplifier(graph).run(graph)

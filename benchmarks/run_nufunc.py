@@ -1,7 +1,7 @@
-"""The adaptor of nufunc for the side-by-side benchmark: each workload as plain NumPy under its transforms.
+"""The workloads in nufunc: plain NumPy under its transforms.
 
-The benchmark's `compare.py` imports this file as run_nufunc (name its folder in BENCH_ADAPTORS) and asks
-for ADAPTOR, which maps a kind of workload to a factory: arguments -> (function, arguments, result to NumPy).
+The interface is that of serve.py. ADAPTOR and the names below it serve other harnesses as well: kind of workload ->
+factory, which makes (function, arguments, conversion of results) from arguments.
 """
 
 import math
@@ -19,6 +19,8 @@ import nufunc as nf
 
 NAME, CACHE = "nufunc", True
 NUMPY_NATIVE = True
+PACKAGES = ("nufunc", "numba", "llvmlite")
+NOTES: dict[str, str] = {}
 
 
 # ---- the mathematics ----
@@ -288,5 +290,12 @@ def compiled(func):
 ADAPTOR = {kind: compiled(func) for kind, func in FUNCTIONS.items() if kind not in SKIP}
 
 
-def warmup():
+def over_numpy(kind, args):
+    return nf.jit(FUNCTIONS[kind])
+
+
+def warm_up():
     nf.jit(lambda x: np.sin(x) + 1)(np.ones(3))
+
+
+warmup = warm_up

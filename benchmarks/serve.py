@@ -1,0 +1,147 @@
+"""The process of one library: reads requests, a line of JSON each, and answers each with a line.
+
+    {"first": CASE, "save": FILE}   trace, compile and run; seconds of it, and the results in FILE
+    {"time": CASE}                  one round of calls; seconds of a call, the median of the round
+    {"memory": CASE}                MB by which calls raise the peak of resident memory, after the first ones
+
+With the name of a case as second argument the process runs that case once and says "done".
+
+An adaptor is a module with these names:
+
+    over_numpy(kind, args)          the workload as a function of NumPy arrays that returns NumPy arrays
+    warm_up()                       compiles something that is no workload
+    SKIP, NOTES                     kind -> why it is left out, or how it differs
+    PACKAGES                        the distributions whose versions stand in the report
+"""
+
+import gc
+import importlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import workloads as w
+
+BURST = 0.12  # seconds of a round
+ADAPTORS = {"nufunc": "run_nufunc"}  # the others stand in the folder neighbours
+INPUTS = 2  # calls go through so many sets of arguments, so that no result can be kept
+STATUS = Path("/proc/self/status")
+
+
+def median_time(call: Callable[..., object], inputs: list[tuple]) -> float:
+    """Seconds per call in one round; a slow call is a round by itself."""
+    clock = time.perf_counter
+    gc.collect()
+    begin = clock()
+    call(*inputs[0])
+    once = clock() - begin
+    if once > 0.3:
+        return once
+    begin = clock()
+    for args in inputs:
+        call(*args)
+    repeats = max(1, int(2e-4 / (clock() - begin)))
+    samples, end = [], clock() + BURST
+    gc.disable()
+    while clock() < end or len(samples) < 3:
+        begin = clock()
+        for _ in range(repeats):
+            for args in inputs:
+                call(*args)
+        samples.append((clock() - begin) / (repeats * len(inputs)))
+    gc.enable()
+    return statistics.median(samples)
+
+
+def resident(field: str) -> float:
+    """MB of memory of this process: VmRSS now, VmHWM at its peak."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def peak_growth(call: Callable[..., object], inputs: list[tuple]) -> float | None:
+    """MB by which calls raise the peak, results included; None where the system does not tell."""
+    if not STATUS.exists():
+        return None
+    for args in inputs:
+        call(*args)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
+    before = resident("VmRSS")
+    for args in inputs:
+        call(*args)
+    return max(0.0, resident("VmHWM") - before)
+
+
+def source(module: object) -> str:
+    """Where the package was read from, symbolic links resolved."""
+    return str(Path(str(getattr(module, "__file__", ""))).resolve().parent)
+
+
+class Server:
+    def __init__(self, library: str) -> None:
+        self.adaptor = importlib.import_module(ADAPTORS.get(library, f"neighbours.run_{library}"))
+        self.adaptor.warm_up()
+        self.calls: dict[str, Callable[..., object]] = {}
+        self.inputs: dict[str, list[tuple]] = {}
+
+    def hello(self) -> dict:
+        packages = {name: version(name) for name in ("numpy", *self.adaptor.PACKAGES)}
+        sources = {name: source(sys.modules.get(name)) for name in self.adaptor.PACKAGES if name == "nufunc"}
+        return {"packages": packages, "sources": sources, "notes": dict(self.adaptor.NOTES)}
+
+    def first(self, name: str, save: str) -> dict:
+        case = w.CASES[name]
+        if case.kind in self.adaptor.SKIP:
+            return {"skip": self.adaptor.SKIP[case.kind]}
+        inputs = [case.inputs(seed) for seed in range(INPUTS)]
+        gc.collect()
+        begin = time.perf_counter()
+        call = self.adaptor.over_numpy(case.kind, inputs[0])
+        result = call(*inputs[0])
+        seconds = time.perf_counter() - begin
+        self.calls, self.inputs = {name: call}, {name: inputs}  # one case at a time, or memory would pile up
+        np.savez(save, *(np.asarray(leaf) for leaf in w.leaves(result)))
+        return {"seconds": seconds}
+
+    def answer(self, request: dict) -> dict:
+        if "first" in request:
+            return self.first(request["first"], request["save"])
+        if "memory" in request:
+            return {"mb": peak_growth(self.calls[request["memory"]], self.inputs[request["memory"]])}
+        return {"seconds": median_time(self.calls[request["time"]], self.inputs[request["time"]])}
+
+
+def start_once(library: str, name: str) -> None:
+    """The first result of a case in a process that does nothing else."""
+    case = w.CASES[name]
+    adaptor = importlib.import_module(ADAPTORS.get(library, f"neighbours.run_{library}"))
+    args = case.inputs()
+    adaptor.over_numpy(case.kind, args)(*args)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not mix with answers
+    if len(sys.argv) == 3:
+        start_once(*sys.argv[1:])
+        print("done", file=answers, flush=True)
+        return
+    server = Server(sys.argv[1])
+    print(json.dumps(server.hello()), file=answers, flush=True)
+    for line in sys.stdin:
+        try:
+            answer = server.answer(json.loads(line))
+        except Exception as error:  # noqa: BLE001 - whatever a library raises becomes the cell of the table
+            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

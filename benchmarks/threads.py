@@ -1,6 +1,6 @@
 """Measures parallel regions: what one costs, from which size on it pays, and how it bears other work on the cores.
 
-    python benchmarks/threads.py cost [LAYER...]      us of an empty region, busy and after pauses; CPU time burnt after it
+    python benchmarks/threads.py cost [LAYER...]      us of an empty region, also after pauses; CPU time burnt after it
     python benchmarks/threads.py sizes [LAYER...]     us of a memory-bound and a compute-bound loop, one thread and all
     python benchmarks/threads.py shared [LAYER...]    us of a 50 us loop while 0, 1, 2 other processes compute
 

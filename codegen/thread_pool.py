@@ -6,7 +6,8 @@ yet given a core: on a machine shared with other work a region of 50 us took 0.4
 more in one of ten. Its idle threads spin for some 5 ms of a core after each region. Numba's workqueue sleeps and
 wakes twice per region (60 to 130 us) and ends the process when two threads enter it. Here the caller takes part
 from the first moment and waits at the end only for threads that have begun a task: a region is never much slower
-than its work on one thread. Threads spin for some 20 us after a region, then sleep.
+than its work on one thread. Threads spin for some 10 us after a region, then sleep: longer spinning takes the core
+from the caller where others have the rest (2000 pauses: 60 us in one region of ten).
 
 One region at a time; who comes meanwhile runs alone (`exclusive` in `nufunc.codegen.threads`). The protocol: under
 the mutex the caller publishes (job, wanted), counts the generation up and wakes sleepers; a thread joins while
@@ -20,7 +21,7 @@ import ctypes
 
 from nufunc.codegen.backend import BackendError, Executable, Optimise, compile_module, target
 
-SPIN = 2000  # pauses (some 10 to 20 ns each) before a thread sleeps
+SPIN = 300  # pauses (some 20 to 40 ns each) before a thread sleeps
 
 _PAUSE = {"x86": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32 1)", "": "llvm.donothing()"}
 

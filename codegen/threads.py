@@ -142,6 +142,29 @@ def chunk(b: ir.IRBuilder, task: ir.Value, tasks: ir.Value, extent: int, unit: i
     return bound(task), bound(b.add(task, word(1)))
 
 
+NO_ERROR = -1  # what an error word holds before a region
+
+
+def record_error(b: ir.IRBuilder, word: ir.Value, task: ir.Value, code: ir.Value) -> None:
+    """In a body: note a task's error code (i32; 0: none) in the region's word, an i64 that held NO_ERROR. The
+    lowest task that failed wins, so the error does not depend on the threads either."""
+    from llvmlite import ir
+
+    i64 = ir.IntType(64)
+    place = b.or_(b.shl(task, i64(32)), b.zext(code, i64))
+    good = b.icmp_signed("==", code, code.type(0))
+    b.atomic_rmw("umin", word, b.select(good, i64(NO_ERROR), place), "monotonic")
+
+
+def first_error(b: ir.IRBuilder, word: ir.Value) -> ir.Value:
+    """Behind a region: the code (i32) of the first task that failed, 0 where none did."""
+    from llvmlite import ir
+
+    i32, i64 = ir.IntType(32), ir.IntType(64)
+    held = b.load(word, typ=i64)
+    return b.select(b.icmp_signed("==", held, i64(NO_ERROR)), i32(0), b.trunc(held, i32))
+
+
 # -- launch
 
 _TEXT = """

@@ -27,7 +27,7 @@ from nufunc.runtime.threading import get_num_threads, set_num_threads
 F64, I32, I64, POINTER = ir.DoubleType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
 SIZE = 100_003
 TASKS = 16
-Fill = Callable[[ir.IRBuilder, ir.Function], None]
+Fill = Callable[[ir.IRBuilder, ir.Function], Any]
 
 
 def item(b: ir.IRBuilder, array: Any, index: int) -> Any:
@@ -125,13 +125,32 @@ def nested(b: ir.IRBuilder, plan: ir.Function) -> None:
     threads.emit_region(b, launch, outer, data, TASKS)
 
 
-def compiled(name: str, spec: CallSpec, fill: Fill, error: bool = False) -> Entry:
-    """`fill` emits the plan; with `error` it fails afterwards with code 3."""
+def failing(b: ir.IRBuilder, plan: ir.Function) -> Any:
+    """Tasks from the sixth on fail, with code 100 + task."""
+    body = threads.declare_body(b.module, "failing")
+    f = ir.IRBuilder(body.append_basic_block())
+    (word,) = threads.unpack(f, body.args[0], [POINTER])
+    late = f.icmp_signed(">=", body.args[1], I64(5))
+    code = f.select(late, f.add(f.trunc(body.args[1], I32), I32(100)), I32(0))
+    threads.record_error(f, word, body.args[1], code)
+    f.ret_void()
+    data, word = stack(b, 1), stack(b, 1)
+    b.store(I64(threads.NO_ERROR), word)
+    threads.pack(b, data, [word])
+    launch = item(b, plan.args[3], 0)
+    threads.emit_region(b, launch, body, data, 5)
+    good = threads.first_error(b, word)
+    threads.emit_region(b, launch, body, data, TASKS)
+    return b.add(b.mul(good, I32(1000)), threads.first_error(b, word))
+
+
+def compiled(name: str, spec: CallSpec, fill: Fill) -> Entry:
+    """`fill` emits the plan and returns its error code or None."""
     module = ir.Module(name)
     plan = declare_plan(module, name)
     b = ir.IRBuilder(plan.append_basic_block())
-    fill(b, plan)
-    b.ret(I32(3 if error else 0))
+    code = fill(b, plan)
+    b.ret(I32(0) if code is None else code)
     emit_wrapper(module, plan, spec, name)
     executable = backend.compile_module(str(module), name)
     raised = lambda code: ArithmeticError(f"code {code}")
@@ -255,10 +274,11 @@ def threads_that_run() -> None:
 
 
 def errors() -> None:
-    entry = compiled("failing", SPEC, squares_and_sum, error=True)
-    for _ in range(5):
-        with pytest.raises(ArithmeticError, match="code 3"):
-            entry.fast(X)
+    """The first task that fails decides which error it is."""
+    entry = compiled("failing", CallSpec((), (), release_gil=True), failing)
+    for _ in range(100):
+        with pytest.raises(ArithmeticError, match="code 105"):
+            entry.fast()
         check()
 
 

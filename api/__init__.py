@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ArgumentError", "ArgumentTypeError", "BoundsError", "DTypeError", "EscapedTracerError", "LinAlgError", "MutationError",
-    "NufuncError", "ShapeError", "TraceError", "UnguardedCaptureError", "UnsupportedError", "cache_info", "clear_cache",
-    "cond", "dump", "fori_loop", "functionalize", "grad", "grad_and_value", "hessian", "hvp", "jacfwd", "jacrev", "jit", "jvp",
-    "linear_transpose", "linearize", "map", "numpy", "scan", "spec", "switch", "transform", "tree", "value_and_grad",
-    "vjp", "vmap", "while_loop",
+    "ArgumentError", "ArgumentTypeError", "BoundsError", "DTypeError", "EscapedTracerError", "LinAlgError",
+    "MutationError", "NufuncError", "ShapeError", "TraceError", "UnguardedCaptureError", "UnsupportedError",
+    "cache_info", "clear_cache", "cond", "dump", "fori_loop", "functionalize", "grad", "grad_and_value", "hessian",
+    "hvp", "jacfwd", "jacrev", "jit", "jvp", "linear_transpose", "linearize", "map", "numpy", "scan", "spec",
+    "switch", "transform", "tree", "value_and_grad", "vjp", "vmap", "while_loop",
 ]  # fmt: skip
 
 

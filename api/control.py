@@ -18,8 +18,8 @@ def _run(function: Callable[..., Any], *args: Any) -> Any:
 def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
     """true_fun(*operands) if pred else false_fun(*operands), where pred may be a traced scalar.
 
-    Both functions return trees of one structure with arrays of equal shapes and dtypes. Only the branch that is taken runs,
-    also under vmap, where each lane takes its own.
+    Both functions return trees of one structure with arrays of equal shapes and dtypes. Only the branch that is
+    taken runs, also under vmap, where each lane takes its own.
 
     >>> import numpy as np, nufunc as nf
     >>> nf.vmap(lambda x: nf.cond(x > 0, np.sqrt, lambda x: x * 10, x))(np.array([4., -1.]))
@@ -41,8 +41,8 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any) -> Any:
     """Repeat carry = body_fun(carry) as long as cond_fun(carry) holds; gives the last carry.
 
-    The carry is a tree of arrays whose shapes and dtypes stay. Under vmap each lane stops by itself. Differentiable in forward
-    mode; for reverse mode use `fori_loop` with a fixed number of steps, or `scan`.
+    The carry is a tree of arrays whose shapes and dtypes stay. Under vmap each lane stops by itself. Differentiable
+    in forward mode; for reverse mode use `fori_loop` with a fixed number of steps, or `scan`.
 
     >>> import numpy as np, nufunc as nf
     >>> nf.vmap(lambda x: nf.while_loop(lambda v: v < 100, lambda v: v * v, x))(np.array([2., 3.]))

@@ -17,7 +17,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Configured:
-    """A transform with its parameters but no function yet: `nf.grad(argnums=1)`. Calling it on a function applies it."""
+    """A transform with its parameters but no function yet: `nf.grad(argnums=1)`. Calling it on a function applies
+    it.
+    """
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
@@ -81,7 +83,8 @@ def vmap(
     """
     if randomness not in ("error", "same", "different"):
         raise ArgumentError(
-            f"vmap: Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness!r}", user_location()
+            f"vmap: Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness!r}",
+            user_location(),
         )
     _check_chunk_size("vmap", chunk_size)
     return _made(Vmap(_hashable_dims(in_dims), _hashable_dims(out_dims), randomness, chunk_size), func)
@@ -98,7 +101,9 @@ def _argnums(name: str, argnums: Any) -> Any:
         if argnums == ():
             raise ArgumentError(f"{name}: argnums must be non-empty", user_location())
         return argnums
-    raise ArgumentTypeError(f"{name}: argnums must be int or Tuple[int, ...], got {type(argnums).__name__}", user_location())
+    raise ArgumentTypeError(
+        f"{name}: argnums must be int or Tuple[int, ...], got {type(argnums).__name__}", user_location()
+    )
 
 
 def grad(
@@ -114,7 +119,8 @@ def grad(
     Parameters
     ----------
     func : returns a float array of shape (), or with has_aux a tuple (that, anything).
-    argnums : which positional arguments to differentiate: arrays of float or complex dtype, or trees of these. Negative ones
+    argnums : which positional arguments to differentiate: arrays of float or complex dtype, or trees of these.
+    Negative ones
         count from the end.
     has_aux : whether func returns (output, aux); aux is handed back beside the gradient.
     argnames : names of the arguments to differentiate, instead of argnums; they may be passed by keyword.
@@ -122,8 +128,9 @@ def grad(
 
     Returns
     -------
-    A function with the arguments of func that returns the gradient, shaped as the argument (a tuple of gradients if argnums is a
-    tuple), or (gradient, aux). For a real function of a complex argument z = x + iy the gradient is df/dx + i df/dy.
+    A function with the arguments of func that returns the gradient, shaped as the argument (a tuple of gradients if
+    argnums is a tuple), or (gradient, aux). For a real function of a complex argument z = x + iy the gradient is
+    df/dx + i df/dy.
 
     Raises
     ------
@@ -197,8 +204,8 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
 
     Returns
     -------
-    (output, vjp_fn), or (output, vjp_fn, aux). `vjp_fn(cotangents)` takes a tree like the output and returns a tuple with a
-    cotangent for each primal. It may be called many times, and holds its own copies of what it needs.
+    (output, vjp_fn), or (output, vjp_fn, aux). `vjp_fn(cotangents)` takes a tree like the output and returns a tuple
+    with a cotangent for each primal. It may be called many times, and holds its own copies of what it needs.
 
     Examples
     --------
@@ -250,7 +257,8 @@ def linearize(func: Callable[..., Any], *primals: Any) -> Any:
 
 
 def linear_transpose(func: Callable[..., Any], *primals: Any) -> Any:
-    """The transpose of a linear function: takes a cotangent like its output, returns a tuple of cotangents like the primals.
+    """The transpose of a linear function: takes a cotangent like its output, returns a tuple of cotangents like the
+    primals.
 
     Only the shapes and dtypes of the primals matter.
 
@@ -282,8 +290,9 @@ def jacrev(
 
     Returns
     -------
-    A function that returns the tree of func's output with, at each leaf, the tree of the argument; the leaves have shape
-    output.shape + argument.shape. With a tuple argnums, a tuple stands at each leaf. With has_aux: (jacobian, aux).
+    A function that returns the tree of func's output with, at each leaf, the tree of the argument; the leaves have
+    shape output.shape + argument.shape. With a tuple argnums, a tuple stands at each leaf. With has_aux: (jacobian,
+    aux).
 
     Examples
     --------
@@ -316,7 +325,8 @@ def jacfwd(
     """
     if randomness not in ("error", "same", "different"):
         raise ArgumentError(
-            f"jacfwd: Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness!r}", user_location()
+            f"jacfwd: Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness!r}",
+            user_location(),
         )
     _check_chunk_size("jacfwd", chunk_size)
     return _made(Jacobian("fwd", _argnums("jacfwd", argnums), bool(has_aux), chunk_size, bool(holomorphic)), func)

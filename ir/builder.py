@@ -114,7 +114,9 @@ class Builder:
         return self.filled(value, ArrayType((), np.dtype(dtype)))
 
     def filled(self, value: Any, type: ArrayType) -> Value:
-        """An array of one Python scalar, made once per builder (only in pure graphs: in a traced one it is a buffer)."""
+        """An array of one Python scalar, made once per builder (only in pure graphs: in a traced one it is a
+        buffer).
+        """
         value = np.dtype(type.dtype).type(value).item()
         if self.stage == "traced":
             return self.emit("full", (), {"value": value, "shape": type.shape, "dtype": type.dtype})[0]

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-import numpy as np
-
 
 class Location(NamedTuple):
     """A line of the user's source: file name, line number (from 1) and the function it stands in."""
@@ -45,7 +43,9 @@ class UnguardedCaptureError(TraceError):
 
 
 class MutationError(TraceError):
-    """A traced function changed something whose change would be lost: a captured container, a global, a lane's input."""
+    """A traced function changed something whose change would be lost: a captured container, a global, a lane's
+    input.
+    """
 
 
 class ShapeError(NufuncError, ValueError):

@@ -33,7 +33,8 @@ Infer = Callable[[Sequence[ArrayType], Attrs, Sequence[Graph]], tuple[ArrayType,
 Evaluate = Callable[[Sequence[np.ndarray], Attrs, Sequence[Graph]], Sequence[np.ndarray]]
 Jvp = Callable[["Builder", Sequence[Value], Sequence["Value | None"], Sequence[Value], Attrs], "Sequence[Value | None]"]
 Transpose = Callable[
-    ["Builder", "Sequence[Value | None]", "Sequence[Value | None]", Sequence[ArrayType], Attrs], "Sequence[Value | None]"
+    ["Builder", "Sequence[Value | None]", "Sequence[Value | None]", Sequence[ArrayType], Attrs],
+    "Sequence[Value | None]",
 ]
 Batch = Callable[
     ["Builder", int, Sequence[Value], "Sequence[int | None]", Attrs], "tuple[Sequence[Value], Sequence[int | None]]"

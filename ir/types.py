@@ -33,7 +33,9 @@ def dtype_name(dtype: np.dtype) -> str:
     try:
         return DTYPE_NAMES[dtype]
     except KeyError:
-        raise DTypeError(f"dtype {dtype} is not supported; use bool, int8-64, uint8-64, float32/64 or complex64/128") from None
+        raise DTypeError(
+            f"dtype {dtype} is not supported; use bool, int8-64, uint8-64, float32/64 or complex64/128"
+        ) from None
 
 
 def is_float(dtype: np.dtype) -> bool:

@@ -1,10 +1,11 @@
 """Masks of cotangents: which elements come from a branch of `select` that was taken.
 
 Note [Masked cotangents]
-    The cotangent that `select(c, x, y)` gives to x is zero where c is False. Further back it may meet a factor that is infinite
-    there, as in where(x > 0, sqrt(x), 0) at x = 0, and 0 * inf is NaN. So the mask c travels with the cotangent through elementwise
-    operations, layout changes, sums and broadcasts, and the product with a factor is selected by it again. Products by
-    `dot`, gathers and the bodies of control flow end the mask's way: what is infinite there stays visible.
+    The cotangent that `select(c, x, y)` gives to x is zero where c is False. Further back it may meet a factor that
+    is infinite there, as in where(x > 0, sqrt(x), 0) at x = 0, and 0 * inf is NaN. So the mask c travels with the
+    cotangent through elementwise operations, layout changes, sums and broadcasts, and the product with a factor is
+    selected by it again. Products by `dot`, gathers and the bodies of control flow end the mask's way: what is
+    infinite there stays visible.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Mask = Value | None
 
 _FACTOR = ("mul", "div")  # the cotangent is multiplied by a value that may be infinite
 _SAME_SHAPE = (*_FACTOR, "add", "sub", "neg", "convert", "real", "imag", "conj", "complex", "select")
-_LAYOUT = ("reshape", "transpose", "flip", "slice", "pad", "concat", "reduce_sum")  # their transposes move zeros as zeros
+# their transposes move zeros as zeros
+_LAYOUT = ("reshape", "transpose", "flip", "slice", "pad", "concat", "reduce_sum")
 
 
 class MaskedSums:

@@ -19,7 +19,9 @@ from nufunc.tracer.usercode import user_location
 
 
 class Dims:
-    """Dims given as nested dicts or lists, in a hashable form: equal if they print equally, as they hold ints, None and keys."""
+    """Dims given as nested dicts or lists, in a hashable form: equal if they print equally, as they hold ints, None
+    and keys.
+    """
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -75,14 +77,18 @@ class Vmap(Transform):
         out_dims = [d for d, leaf in zip(leaf_dims, sub.leaves, strict=True) if isinstance(leaf, Slot)]
         in_dims = [*(dims[k] for k in mapped), *(None for _ in sub.captured)]
         values = self._run(sub, size, in_dims, out_dims, [*arrays, *sub.captured], callee)
-        slots = [Slot(s.index, s.scalar and d is None, s.weak and d is None) for s, d in zip(sub.slots, out_dims, strict=True)]
+        slots = [
+            Slot(s.index, s.scalar and d is None, s.weak and d is None)
+            for s, d in zip(sub.slots, out_dims, strict=True)
+        ]
         return sub.result(wrap(values, slots))
 
     def _in_dims(self, callee: Callee, args: tuple[Any, ...], leaves: list[Any], names: list[str]) -> list[int | None]:
         spec = _plain(self.in_dims)
         if isinstance(spec, bool) or not isinstance(spec, int | tuple):
             raise ArgumentError(
-                f"vmap: expected `in_dims` to be int or a (potentially nested) tuple matching the structure of the inputs, "
+                f"vmap: expected `in_dims` to be int or a (potentially nested) tuple matching the structure of "
+                f"the inputs, "
                 f"got {type(spec).__name__}",
                 user_location(),
             )
@@ -92,7 +98,8 @@ class Vmap(Transform):
             dims = tree.broadcast_prefix(spec, args)
         except ValueError:
             raise ArgumentError(
-                f"vmap: in_dims is not compatible with the structure of `inputs`: in_dims is {self.in_dims!r}, the inputs "
+                f"vmap: in_dims is not compatible with the structure of `inputs`: in_dims is {self.in_dims!r}, "
+                f"the inputs "
                 f"have the structure {tree.structure(args)}",
                 user_location(),
             ) from None
@@ -106,13 +113,15 @@ class Vmap(Transform):
             if not isinstance(leaf, Array) or (leaf.scalar and leaf.weak):
                 kind = "float or complex" if isinstance(leaf, Array) else type(leaf).__name__
                 raise ArgumentError(
-                    f"vmap: Got in_dim={dim} for an input but the input is of type {kind} (argument {name}); expected an "
+                    f"vmap: Got in_dim={dim} for an input but the input is of type {kind} (argument {name}); "
+                    f"expected an "
                     "array, or in_dim None for it",
                     user_location(),
                 )
             if not -leaf.ndim <= dim < leaf.ndim:
                 raise ArgumentError(
-                    f"vmap: Got in_dim={dim} for argument {name}, but that input is an array of dimensionality {leaf.ndim}; "
+                    f"vmap: Got in_dim={dim} for argument {name}, but that input is an array of dimensionality "
+                    f"{leaf.ndim}; "
                     f"expected -{leaf.ndim} <= in_dim < {leaf.ndim}",
                     user_location(),
                 )
@@ -156,7 +165,9 @@ class Vmap(Transform):
         out: list[int | None] = []
         for dim, leaf in zip(dims, leaves, strict=True):
             if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int)):
-                raise ArgumentError("vmap: `out_dims` must be an int, None or a python collection of ints", user_location())
+                raise ArgumentError(
+                    "vmap: `out_dims` must be an int, None or a python collection of ints", user_location()
+                )
             if not isinstance(leaf, Slot):
                 if dim is not None:
                     raise ArgumentTypeError(
@@ -169,13 +180,20 @@ class Vmap(Transform):
             ndim = sub.graph.outputs[leaf.index].ndim + 1
             if dim is not None and not -ndim <= dim < ndim:
                 raise BoundsError(
-                    f"vmap: Dimension out of range: out_dims has {dim}, but the output has {ndim} dimensions", user_location()
+                    f"vmap: Dimension out of range: out_dims has {dim}, but the output has {ndim} dimensions",
+                    user_location(),
                 )
             out.append(None if dim is None else dim % ndim)
         return out
 
     def _run(
-        self, sub: Sub, size: int, in_dims: list[int | None], out_dims: list[int | None], arrays: list[Array], callee: Callee
+        self,
+        sub: Sub,
+        size: int,
+        in_dims: list[int | None],
+        out_dims: list[int | None],
+        arrays: list[Array],
+        callee: Callee,
     ) -> list[Value]:
         try:
             if self.chunk_size is None or self.chunk_size >= size:

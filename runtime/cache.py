@@ -13,7 +13,9 @@ MAX_VARIANTS = 16  # compilations kept per signature, for different captured sta
 
 
 class CacheInfo(NamedTuple):
-    """How often something was compiled, how often a compilation was found again by the long way, and how many are held."""
+    """How often something was compiled, how often a compilation was found again by the long way, and how many are
+    held.
+    """
 
     compiles: int
     hits: int

@@ -43,7 +43,9 @@ class Hooks:
     def _param(self, value: Any, path: Path) -> Array:
         sig = signature(value, lambda: source(path))
         if not isinstance(sig, Input):
-            raise UnguardedCaptureError(f"{source(path)} of type {type(value).__name__} cannot be an input", user_location())
+            raise UnguardedCaptureError(
+                f"{source(path)} of type {type(value).__name__} cannot be an input", user_location()
+            )
         self.inputs.append(sig)
         self.sources.append(source(path))
         return param(self.trace, sig)
@@ -51,9 +53,7 @@ class Hooks:
 
 def param(trace: Trace, sig: Input) -> Array:
     """A parameter of the outermost trace for an input."""
-    return trace.param(
-        sig.type, weak=sig.kind in ("float", "complex"), scalar=sig.kind != "array", strides=sig.strides
-    )
+    return trace.param(sig.type, weak=sig.kind in ("float", "complex"), scalar=sig.kind != "array", strides=sig.strides)
 
 
 def compile_call(
@@ -65,7 +65,8 @@ def compile_call(
     names: Sequence[str],
     anchors: tuple[Any, ...],
 ) -> Executable:
-    """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs), and compile.
+    """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs),
+    and compile.
 
     `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id.
     """
@@ -109,7 +110,8 @@ def _session(call: Callable[..., Any]) -> Session:
     session = session_of(call)
     if session is None:
         raise UnguardedCaptureError(
-            f"{getattr(call, '__name__', 'the function')} was made inside a traced function and is called outside of it",
+            f"{getattr(call, '__name__', 'the function')} was made inside a traced function and is called "
+            f"outside of it",
             user_location(),
         )
     return session

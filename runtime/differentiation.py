@@ -72,7 +72,8 @@ class Grad(Transform):
         output = sub.graph.outputs[0].type
         if output.shape != ():
             raise ShapeError(
-                f"{self.label}: Expected {callee.name}(*args) to return a scalar array, got array with {output.ndim} dims "
+                f"{self.label}: Expected {callee.name}(*args) to return a scalar array, got array with "
+                f"{output.ndim} dims "
                 f"(shape {output.shape}). Maybe you wanted to use the vjp or jacrev APIs instead?",
                 where,
             )
@@ -82,7 +83,8 @@ class Grad(Transform):
             )
         if is_complex(output.dtype) and not self.holomorphic:
             raise DTypeError(
-                f"{self.label}: {callee.name} returned a complex number; return a real one (such as its abs or real part), "
+                f"{self.label}: {callee.name} returned a complex number; return a real one (such as its abs or "
+                f"real part), "
                 "or pass holomorphic=True",
                 where,
             )
@@ -124,7 +126,9 @@ def _check_pair(callee: Callee, primals: Any, tangents: Any, label: str) -> tupl
     """Primals and tangents of equal trees, shapes and dtypes, as Arrays."""
     for what, value in (("primals", primals), ("tangents", tangents)):
         if not isinstance(value, tuple):
-            raise ArgumentTypeError(f"{label}: Expected {what} to be a tuple, got {type(value).__name__}", user_location())
+            raise ArgumentTypeError(
+                f"{label}: Expected {what} to be a tuple, got {type(value).__name__}", user_location()
+            )
     if not tree.leaves(primals):
         raise ArgumentError(f"{label}: Expected at least one array in primals", user_location())
     chosen = select(callee, primals, {}, tuple(range(len(primals))), None, label)

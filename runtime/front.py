@@ -32,7 +32,9 @@ class _Writer:
         self.lines.append(f"if not ({condition}): return MISS")
 
     def pick(self, value: Any, expression: str) -> bool:
-        """Lines that check the structure of `value` under `expression` and pick its leaves; False if that is too much."""
+        """Lines that check the structure of `value` under `expression` and pick its leaves; False if that is too
+        much.
+        """
         kind = type(value)
         if value is None:
             self.require(f"{expression} is None")
@@ -73,7 +75,12 @@ class _Writer:
 
 
 def make_front(
-    executable: Executable, func: Any, held: list[Any], args: tuple[Any, ...], signatures: list[Input | Static], miss: Any
+    executable: Executable,
+    func: Any,
+    held: list[Any],
+    args: tuple[Any, ...],
+    signatures: list[Input | Static],
+    miss: Any,
 ) -> Front | None:
     """A function of the argument tuple: the result, or `miss` where anything differs from these arguments.
 

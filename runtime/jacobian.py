@@ -55,12 +55,14 @@ class Jacobian(Transform):
         for a, name in zip(chosen.arrays, chosen.names, strict=True):
             if is_complex(a.dtype):
                 raise DTypeError(
-                    f"{self.label}: argument {name} is complex; pass holomorphic=True for a holomorphic function", user_location()
+                    f"{self.label}: argument {name} is complex; pass holomorphic=True for a holomorphic function",
+                    user_location(),
                 )
         for k in range(count):
             if is_complex(sub.graph.outputs[k].dtype):
                 raise DTypeError(
-                    f"{self.label}: output {k} of {callee.name} is complex; pass holomorphic=True for a holomorphic function",
+                    f"{self.label}: output {k} of {callee.name} is complex; pass holomorphic=True for a "
+                    f"holomorphic function",
                     callee.location(),
                 )
 

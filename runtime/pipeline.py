@@ -37,8 +37,8 @@ from nufunc.passes.transpose import transpose
 from nufunc.passes.vmap import vmap
 
 STAGES = (
-    "traced", "functionalized", "linearized", "linear", "transposed", "vmapped", "whole", "pure", "simplified", "grouped",
-    "loops", "llvm", "asm",
+    "traced", "functionalized", "linearized", "linear", "transposed", "vmapped", "whole", "pure", "simplified",
+    "grouped", "loops", "llvm", "asm",
 )  # fmt: skip
 
 

@@ -87,7 +87,8 @@ class GraphFunction:
         leaves, spec = tree.flatten(given)
         if spec != self.argument:
             raise ArgumentTypeError(
-                f"{self.name}: Expected pytree structure of {what} to be the same as the {'primals' if self.variadic else 'output'}: "
+                f"{self.name}: Expected pytree structure of {what} to be the same as the "
+                f"{'primals' if self.variadic else 'output'}: "
                 f"expected {self.argument}, got {spec}",
                 user_location(),
             )

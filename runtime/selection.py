@@ -116,14 +116,16 @@ def differentiable(leaves: Sequence[Any], names: Sequence[str], transform: str) 
         dtype = getattr(leaf, "dtype", None)
         if not is_number(leaf):
             raise ArgumentTypeError(
-                f"{transform}: argument {name} is of type {type(leaf).__name__}, which cannot be differentiated; choose "
+                f"{transform}: argument {name} is of type {type(leaf).__name__}, which cannot be "
+                f"differentiated; choose "
                 "other arguments with argnums",
                 user_location(),
             )
         if isinstance(leaf, bool | int) or (dtype is not None and not is_inexact(dtype)):
             kind = dtype if dtype is not None else type(leaf).__name__
             raise DTypeError(
-                f"{transform}: argument {name} is {kind}, but derivatives need float or complex inputs; convert it, for "
+                f"{transform}: argument {name} is {kind}, but derivatives need float or complex inputs; convert "
+                f"it, for "
                 "instance with x.astype(float), or choose other arguments with argnums",
                 user_location(),
             )
@@ -142,10 +144,14 @@ def split_aux(result: Any, has_aux: bool, callee: Callee) -> tuple[Any, Any]:
 
 
 def trace_with_aux(
-    callee: Callee, arrays: Sequence[Array], rebuild: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]],
+    callee: Callee,
+    arrays: Sequence[Array],
+    rebuild: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]],
     has_aux: bool,
 ) -> tuple[Sub, int]:
-    """Trace callee on the selected leaves; gives the graph and how many of its leaves belong to the output (not aux)."""
+    """Trace callee on the selected leaves; gives the graph and how many of its leaves belong to the output (not
+    aux).
+    """
     count = 0
 
     def call(params: list[Array]) -> Any:
@@ -181,7 +187,9 @@ def matching(leaves: Sequence[Any], types: Sequence[ArrayType], names: Sequence[
             raise ShapeError(f"{label}: {name} has shape {array.shape}, but should have {want.shape}", user_location())
         if array.dtype != want.dtype:
             if not array.weak or (is_complex(array.dtype) and not is_complex(want.dtype)):
-                raise DTypeError(f"{label}: {name} has dtype {array.dtype}, but should have {want.dtype}", user_location())
+                raise DTypeError(
+                    f"{label}: {name} has dtype {array.dtype}, but should have {want.dtype}", user_location()
+                )
             array = require().wrap(require().b.astype(require().lift(array), want.dtype), scalar=True)
         out.append(array)
     return out

@@ -98,7 +98,8 @@ def collect(result: Any, numbers: bool) -> tuple[tuple[Any, ...], tree.TreeDef, 
     for leaf in found:
         if isinstance(leaf, Selection):
             raise UnsupportedError(
-                "x[mask] with a traced mask has no static shape and cannot be returned; return np.where(mask, x, y), or reduce it",
+                "x[mask] with a traced mask has no static shape and cannot be returned; return np.where(mask, "
+                "x, y), or reduce it",
                 user_location(),
             )
         if isinstance(leaf, Array | np.ndarray) or (numbers and is_number(leaf)):
@@ -147,7 +148,9 @@ def array_leaves(leaves: Sequence[Any], names: Sequence[str], what: str) -> list
     """The leaves as Arrays; ArgumentTypeError naming the one that is none."""
     for leaf, name in zip(leaves, names, strict=True):
         if not is_number(leaf):
-            raise ArgumentTypeError(f"{what} must be arrays, but {name} is of type {type(leaf).__name__}", user_location())
+            raise ArgumentTypeError(
+                f"{what} must be arrays, but {name} is of type {type(leaf).__name__}", user_location()
+            )
     return [as_array(leaf) for leaf in leaves]
 
 

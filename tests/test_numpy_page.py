@@ -34,8 +34,10 @@ def page():
             sections.append(f"## {head}\n\n" + "\n".join(textwrap.wrap(" ".join(names), 118, break_on_hyphens=False)))
     intro = (
         "# NumPy in traced code\n\n"
-        "What follows is generated from the traced namespace. A function that is not there yet raises an error that says so when\n"
-        "it is given a traced value; on concrete values NumPy itself runs. Methods and operators of arrays follow the functions."
+        "What follows is generated from the traced namespace. A function that is not there yet raises an error "
+        "that says so when\n"
+        "it is given a traced value; on concrete values NumPy itself runs. Methods and operators of arrays "
+        "follow the functions."
     )
     return "\n\n".join([intro, *sections]) + "\n"
 

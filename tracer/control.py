@@ -1,4 +1,6 @@
-"""Control flow on traced values: the functions that trace their bodies into regions of cond, while, scan and map nodes."""
+"""Control flow on traced values: the functions that trace their bodies into regions of cond, while, scan and map
+nodes.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,8 @@ def _branches(index: Value, functions: Sequence[Callable[..., Any]], operands: t
     for region in regions[1:]:
         if region.structure != first.structure:
             raise ArgumentTypeError(
-                f"{what}: the branches return different structures: {first.structure} and {region.structure}", user_location()
+                f"{what}: the branches return different structures: {first.structure} and {region.structure}",
+                user_location(),
             )
     for k in range(len(first.outputs)):
         found = [r.outputs[k] for r in regions]
@@ -105,7 +108,8 @@ def _branches(index: Value, functions: Sequence[Callable[..., Any]], operands: t
         strong = {a.dtype for a in found if not a.weak} or {np.result_type(*(a.dtype for a in found))}
         if len(strong) > 1:
             raise ArgumentTypeError(
-                f"{what}: the branches return different dtypes: {', '.join(str(a.dtype) for a in found)}", user_location()
+                f"{what}: the branches return different dtypes: {', '.join(str(a.dtype) for a in found)}",
+                user_location(),
             )
         for region in regions:
             region.convert(k, next(iter(strong)))
@@ -118,7 +122,9 @@ def _branches(index: Value, functions: Sequence[Callable[..., Any]], operands: t
 
 
 def _fixed_carry(what: str, init: Any, trace_body: Callable[[list[Array]], _Region]) -> tuple[list[Array], _Region]:
-    """The initial carry and the body's region, with Python scalars of the carry taking the dtype that the body gives."""
+    """The initial carry and the body's region, with Python scalars of the carry taking the dtype that the body
+    gives.
+    """
     leaves, structure = tree.flatten(init)
     carry = [as_array(leaf) for leaf in leaves]
     region = trace_body(carry)
@@ -141,18 +147,21 @@ def _check_carry(what: str, carry: list[Array], structure: tree.TreeDef, region:
         returned = region.structure.children()[0]
     if returned != structure:
         raise ArgumentTypeError(
-            f"{what}: the body must return a carry of the structure {structure}, but returned {returned}", user_location()
+            f"{what}: the body must return a carry of the structure {structure}, but returned {returned}",
+            user_location(),
         )
     for k, c in enumerate(carry):
         out = region.outputs[k]
         if out.shape != c.shape:
             raise ShapeError(
-                f"{what}: leaf {k} of the carry has shape {c.shape}, but the body returns shape {out.shape}", user_location()
+                f"{what}: leaf {k} of the carry has shape {c.shape}, but the body returns shape {out.shape}",
+                user_location(),
             )
         if out.dtype != c.dtype:
             if not out.weak:
                 raise ArgumentTypeError(
-                    f"{what}: leaf {k} of the carry is {c.dtype}, but the body returns {out.dtype}; convert one with astype",
+                    f"{what}: leaf {k} of the carry is {c.dtype}, but the body returns {out.dtype}; convert one "
+                    f"with astype",
                     user_location(),
                 )
             region.convert(k, c.dtype)
@@ -169,7 +178,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     test = _Region("while.cond", [c.type for c in carry], lambda p: cond_fun(tree.unflatten(structure, p)))
     if len(test.outputs) != 1 or test.outputs[0].shape != ():
         raise ShapeError(
-            f"while_loop: the condition must return one scalar, got {[str(o.type) for o in test.outputs]}", user_location()
+            f"while_loop: the condition must return one scalar, got {[str(o.type) for o in test.outputs]}",
+            user_location(),
         )
     test.convert(0, BOOL)
     trace = require()
@@ -213,7 +223,9 @@ def scan(
 
     def trace_body(carry: list[Array]) -> _Region:
         def call(params: list[Array]) -> Any:
-            result = f(tree.unflatten(structure, params[: len(carry)]), tree.unflatten(items_structure, params[len(carry) :]))
+            result = f(
+                tree.unflatten(structure, params[: len(carry)]), tree.unflatten(items_structure, params[len(carry) :])
+            )
             if not isinstance(result, tuple) or len(result) != 2:
                 raise ArgumentTypeError("scan: the body must return a pair (carry, y)", user_location())
             return result
@@ -235,7 +247,9 @@ def map(f: Callable[[Any], Any], xs: Any) -> Any:
     items, structure = tree.flatten(xs)
     arrays = [as_array(x) for x in items]
     count = _length("map", arrays, None)
-    body = _Region("map.body", [a.type.with_shape(a.shape[1:]) for a in arrays], lambda p: f(tree.unflatten(structure, p)))
+    body = _Region(
+        "map.body", [a.type.with_shape(a.shape[1:]) for a in arrays], lambda p: f(tree.unflatten(structure, p))
+    )
     trace = require()
     b = trace.b
     captured = body.captured
@@ -247,7 +261,9 @@ def map(f: Callable[[Any], Any], xs: Any) -> Any:
 def _length(what: str, arrays: list[Array], length: int | None) -> int:
     sizes = {a.shape[0] for a in arrays if a.ndim}
     if any(not a.ndim for a in arrays):
-        raise ShapeError(f"{what}: the arrays of xs need a leading axis to run over, but one is a scalar", user_location())
+        raise ShapeError(
+            f"{what}: the arrays of xs need a leading axis to run over, but one is a scalar", user_location()
+        )
     if length is not None:
         sizes.add(int(length))
     if len(sizes) != 1:

@@ -16,10 +16,13 @@ _T = TypeVar("_T")
 TreeDef = optree.PyTreeSpec
 
 
-def register(cls: type[_T], to_children: Callable[[_T], tuple[Iterable[Any], Any]], from_children: Callable[[Any, Any], _T]) -> type[_T]:
+def register(
+    cls: type[_T], to_children: Callable[[_T], tuple[Iterable[Any], Any]], from_children: Callable[[Any, Any], _T]
+) -> type[_T]:
     """Make instances of `cls` tree nodes.
 
-    `to_children(obj)` gives (children, aux) with hashable, comparable aux; `from_children(aux, children)` the object again.
+    `to_children(obj)` gives (children, aux) with hashable, comparable aux; `from_children(aux, children)` the object
+    again.
 
     >>> import nufunc as nf
     >>> class Pair:
@@ -49,9 +52,13 @@ def _register_dataclass(cls: type) -> None:
 
 
 def _known(tree: Any) -> Any:
-    """The tree with every dataclass in it registered, and objects of classes as traced code sees them as the user's own."""
+    """The tree with every dataclass in it registered, and objects of classes as traced code sees them as the user's
+    own.
+    """
     found = [
-        x for x in optree.tree_leaves(tree, namespace=NAMESPACE) if dataclasses.is_dataclass(x) and not isinstance(x, type)
+        x
+        for x in optree.tree_leaves(tree, namespace=NAMESPACE)
+        if dataclasses.is_dataclass(x) and not isinstance(x, type)
     ]
     if not found:
         return tree

@@ -439,17 +439,25 @@ def _layer_functions(numba: Any) -> dict[str, int]:
     return found
 
 
+def most_threads() -> int:
+    """NUMBA_NUM_THREADS: the number of threads that a process has at most."""
+    import numba
+
+    config: Any = numba.config
+    return int(config.NUMBA_NUM_THREADS)
+
+
 def _start() -> Threads:
     import llvmlite.binding as ll
     import numba
 
     passes = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
     executable = compile_module(_TEXT.format(line=CACHE_LINE), "nufunc.threads", Optimise(passes=passes))
-    limit = numba.config.NUMBA_NUM_THREADS
+    limit = most_threads()
     if limit < 2 or _inherited(numba):
         return Threads("", 1, executable)
     functions = _layer_functions(numba)
-    layer, pool, parallel_for = numba.threading_layer(), None, functions["numba_parallel_for"]
+    layer, pool, parallel_for = str(numba.threading_layer()), None, functions["numba_parallel_for"]
     if _own_pool():
         pool, parallel_for, started = thread_pool.start(limit - 1)
         layer, limit = "pool", started + 1

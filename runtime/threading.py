@@ -23,7 +23,7 @@ def set_num_threads(n: int) -> None:
         number = operator.index(n)
     except TypeError as error:
         raise ArgumentTypeError(f"the number of threads is an integer, got {n!r}") from error
-    largest = numba.config.NUMBA_NUM_THREADS
+    largest = threads.most_threads()
     if not 1 <= number <= largest:
         raise ArgumentError(f"the number of threads is between 1 and {largest} (NUMBA_NUM_THREADS), got {n!r}")
     if threads.threads().limit > 1:

@@ -20,9 +20,9 @@ from nufunc.tracer import tree
 class Executable:
     """One compilation.
 
-    `positions`: the leaves of the arguments that are run-time inputs. They come first, then what the function captured, which
-    `read` gives for a function object of the same code (None if a guard fails). `updates` are pairs of an input and the
-    output that is written back to it.
+    `positions`: the leaves of the arguments that are run-time inputs. They come first, then what the function
+    captured, which `read` gives for a function object of the same code (None if a guard fails). `updates` are pairs
+    of an input and the output that is written back to it.
     """
 
     name: str
@@ -50,7 +50,9 @@ class Executable:
         return values
 
     def run(self, values: Sequence[Any]) -> Any:
-        """The result for these inputs; what the function writes in place is stored once the whole call has succeeded."""
+        """The result for these inputs; what the function writes in place is stored once the whole call has
+        succeeded.
+        """
         arrays = [_prepared(v, want) for v, want in zip(values, self.inputs, strict=True)]
         if self.updates:
             self._check_targets(values)
@@ -76,7 +78,8 @@ class Executable:
             for j, other in enumerate(values):
                 if j != k and isinstance(other, np.ndarray) and np.may_share_memory(target, other):
                     raise MutationError(
-                        f"{self.name} writes in place to {self.sources[k]}, whose memory overlaps {self.sources[j]}; pass a "
+                        f"{self.name} writes in place to {self.sources[k]}, whose memory overlaps "
+                        f"{self.sources[j]}; pass a "
                         "copy of one of them"
                     )
 

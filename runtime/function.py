@@ -114,7 +114,8 @@ class Transformed:
                     captured = executable.captured(self.func)
                     if captured is None:
                         raise UnguardedCaptureError(
-                            f"what {self._name} reaches changed while it was traced; it must not change what it captures"
+                            f"what {self._name} reaches changed while it was traced; it must not change what it "
+                            f"captures"
                         )
                     if record is None:
                         CACHE.add(key, executable)
@@ -190,7 +191,9 @@ class Transformed:
 
 @functools.cache
 def _miss() -> Any:
-    """What native entries return when an argument does not fit; imported late, since it brings Numba's code generator."""
+    """What native entries return when an argument does not fit; imported late, since it brings Numba's code
+    generator.
+    """
     from nufunc.codegen.wrapper import MISS
 
     globals()["_MISS"] = MISS

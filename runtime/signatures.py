@@ -16,7 +16,7 @@ from nufunc.tracer.usercode import user_location
 
 
 class Spec:
-    """The shape and dtype of an argument without its values, as `nf.spec` makes it. (No dataclass, as those are trees.)"""
+    """The shape and dtype of an argument without its values, as `nf.spec` makes it."""  # no dataclass: those are trees
 
     __slots__ = ("dtype", "shape")
 
@@ -29,7 +29,9 @@ class Spec:
 
 
 class Input(NamedTuple):
-    """A run-time input: "array", "scalar" (a NumPy scalar), "float" or "complex" (Python's). `strides`: in elements, where not C order."""
+    """A run-time input: "array", "scalar" (a NumPy scalar), "float" or "complex" (Python's). `strides`: in elements,
+    where not C order.
+    """
 
     kind: str
     type: ArrayType
@@ -65,25 +67,30 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
     if isinstance(x, np.ndarray):
         if isinstance(x, np.ma.MaskedArray | np.matrix):
             raise ArgumentTypeError(
-                f"argument {name()} is a {kind.__name__}, whose own rules would be lost; pass a plain array, for instance "
+                f"argument {name()} is a {kind.__name__}, whose own rules would be lost; pass a plain array, "
+                f"for instance "
                 f"{'x.filled(0)' if isinstance(x, np.ma.MaskedArray) else 'np.asarray(x)'}",
                 user_location(),
             )
         return _array(np.asarray(x), name)
     if isinstance(x, Array):
         made = f" It was made at {x.location}." if x.location else ""
-        raise EscapedTracerError(f"argument {name()} is a traced value that is used after the call that traced it.{made}", user_location())
+        raise EscapedTracerError(
+            f"argument {name()} is a traced value that is used after the call that traced it.{made}", user_location()
+        )
     if isinstance(x, types.MethodType | types.FunctionType | types.BuiltinFunctionType):
         return Static(kind, x)
     if hasattr(x, "__array__") and not isinstance(x, type):
         raise ArgumentTypeError(
-            f"argument {name()} is of type {kind.__name__}, which is no NumPy array; pass np.asarray(x)", user_location()
+            f"argument {name()} is of type {kind.__name__}, which is no NumPy array; pass np.asarray(x)",
+            user_location()
         )
     try:
         hash(x)
     except TypeError:
         raise ArgumentTypeError(
-            f"argument {name()} is of type {kind.__name__}: expected an array, a number, a tree of these, or a hashable "
+            f"argument {name()} is of type {kind.__name__}: expected an array, a number, a tree of these, or a "
+            f"hashable "
             "static value",
             user_location(),
         ) from None
@@ -101,7 +108,8 @@ def _dtype(dtype: np.dtype, name: Callable[[], str]) -> np.dtype:
     native = _native(dtype)
     if native is None:
         raise DTypeError(
-            f"argument {name()} has dtype {dtype}, which is not supported; use bool, integers, float32/64 or complex64/128",
+            f"argument {name()} has dtype {dtype}, which is not supported; use bool, integers, float32/64 or "
+            f"complex64/128",
             user_location(),
         )
     return native
@@ -128,7 +136,8 @@ def base_key(func: Any) -> tuple[Any, tuple[Any, ...]]:
     if isinstance(func, functools.partial):
         key, anchors = base_key(func.func)
         return ("partial", key, len(func.args), tuple(func.keywords)), anchors
-    if isinstance(func, type) or not hasattr(type(func), "__dict__") or isinstance(func, np.ufunc | types.BuiltinFunctionType):
+    if isinstance(func, type) or not hasattr(type(func), "__dict__") or isinstance(func, np.ufunc |
+    types.BuiltinFunctionType):
         return ("object", id(func)), (func,)
     call = type(func).__call__
     return ("callable", type(func), id(getattr(call, "__code__", call))), (call,)

@@ -87,7 +87,8 @@ def test_a_missing_file(capsys) -> None:
 
 @pytest.mark.parametrize(
     "pipeline",
-    ["functionalize", "simplify", "jvp", "primal", "linearize", "vjp", "vmap{size=2}", "fuse", "linearize; transpose{residuals=1}",
+    ["functionalize", "simplify", "jvp", "primal", "linearize", "vjp", "vmap{size=2}", "fuse",
+     "linearize; transpose{residuals=1}",
      "vmap{size=2, in_dims=(none,), out_dims=(1,)}; vjp{which=(true,)}; simplify; fuse", "", " ; "],
 )  # fmt: skip
 def test_every_pass_runs_and_its_output_is_input_again(capsys, tmp_path, pipeline: str) -> None:

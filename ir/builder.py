@@ -65,7 +65,7 @@ class Builder:
             if error.location is None and self.loc is not None:
                 raise type(error)(str(error), self.loc) from None
             raise
-        results = tuple(Value(t) for t in types)
+        results = tuple([Value(t) for t in types])
         self.nodes.append(Node(prim, operands, attrs, regions, results, self.loc))
         return results
 
@@ -91,8 +91,8 @@ class Builder:
 
     def copy_node(self, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
         """Append a node like `node` on other operands of the same types."""
-        if all(a.type == b.type for a, b in zip(node.operands, operands, strict=True)):
-            results = tuple(Value(r.type, r.hint) for r in node.results)
+        if [o.type for o in node.operands] == [o.type for o in operands]:  # a list compares by identity first
+            results = tuple([Value(r.type, r.hint) for r in node.results])
             self.nodes.append(Node(node.prim, operands, node.attrs, node.regions, results, node.loc))
             return results
         with self.at(node.loc):
@@ -134,6 +134,8 @@ class Builder:
 
     def astype(self, x: Value, dtype: np.dtype) -> Value:
         """`x` converted, or itself."""
+        if x.type.dtype is dtype:
+            return x
         dtype = np.dtype(dtype)
         return x if x.dtype == dtype else self.emit("convert", (x,), {"dtype": dtype})[0]
 

@@ -51,8 +51,7 @@ class Array(Operators):
     __array_priority__ = 1000.0
     __slots__ = (
         "_constant", "affine", "base", "dynamic", "key", "location", "owner", "readonly", "root", "scalar",
-        "strides_", "value", "via",
-        "weak",
+        "strides_", "type", "value", "via", "weak",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +70,7 @@ class Array(Operators):
     ) -> None:
         self.owner = trace
         self.value = value
+        self.type: ArrayType = value.type
         self.weak = weak
         self.strides_ = strides
         self.scalar = scalar
@@ -87,12 +87,8 @@ class Array(Operators):
     # -- what is known statically
 
     @property
-    def type(self) -> ArrayType:
-        return self.value.type
-
-    @property
     def shape(self) -> tuple[int, ...]:
-        return self.value.type.shape
+        return self.type.shape
 
     @shape.setter
     def shape(self, shape: Any) -> None:
@@ -100,15 +96,15 @@ class Array(Operators):
 
     @property
     def dtype(self) -> np.dtype:
-        return self.value.type.dtype
+        return self.type.dtype
 
     @property
     def ndim(self) -> int:
-        return len(self.value.type.shape)
+        return len(self.type.shape)
 
     @property
     def size(self) -> int:
-        return self.value.type.size
+        return self.type.size
 
     @property
     def itemsize(self) -> int:
@@ -116,7 +112,7 @@ class Array(Operators):
 
     @property
     def nbytes(self) -> int:
-        return self.value.type.nbytes
+        return self.type.nbytes
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -128,11 +124,11 @@ class Array(Operators):
     @property
     def known(self) -> np.ndarray | None:
         """The values, where they are static in the trace that runs now."""
+        if self._constant is None or self.root.version:
+            return None
         from nufunc.tracer.trace import current
 
-        if self._constant is None or self.root.version or (self.owner is not current() and not self.scalar):
-            return None
-        return self._constant
+        return self._constant if self.scalar or self.owner is current() else None
 
     def __len__(self) -> int:
         if not self.shape:

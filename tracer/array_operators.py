@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 
+@functools.cache
 def namespace() -> Any:
     """nf.numpy, which is built on Array and so imported late."""
     from nufunc.tracer import np_namespace
@@ -18,6 +20,8 @@ def _ours(x: Any) -> bool:
     """Whether an operator with `x` on the other side is ours: otherwise Python tries the other operand's
     method.
     """
+    if isinstance(x, (Operators, float)):
+        return True
     kinds = (Operators, bool, int, float, complex, np.generic, list, tuple)
     if isinstance(x, kinds) or hasattr(type(x), "__nufunc_selection__"):
         return True

@@ -14,7 +14,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import BoundsError, DTypeError, NufuncError, ShapeError, TraceError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import ArrayType, dtype_name
+from nufunc.ir.types import DTYPE_NAMES, FLOAT64, ArrayType, dtype_name
 from nufunc.tracer.array import Array
 from nufunc.tracer.frames import user_location
 from nufunc.tracer.layout import Strides, broadcast_strides, result_strides
@@ -142,6 +142,8 @@ def normal_shape(shape: Any) -> tuple[int, ...]:
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """NumPy's broadcasting; the error shows all shapes."""
+    if all(s == shapes[0] for s in shapes):
+        return shapes[0] if shapes else ()
     distinct = {s for s in shapes if s}
     if len(distinct) < 2:
         return distinct.pop() if distinct else ()
@@ -158,9 +160,7 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 def weak_type(x: Any) -> Any:
     """What stands for an operand in promotion: its dtype, or int, float, complex for a weak scalar."""
     if type(x) is Array:
-        if not x.weak:
-            return x.dtype
-        return _WEAK[x.dtype.kind]
+        return _WEAK[x.dtype.kind] if x.weak else x.type.dtype
     if isinstance(x, np.generic):
         return x.dtype
     return np.dtype(bool) if isinstance(x, bool) else type(x)
@@ -189,38 +189,39 @@ def checked(dtype: np.dtype) -> np.dtype:
     return dtype
 
 
+class _Unsupported(Exception):
+    """Raised where NumPy's loop has a dtype that nufunc does not compute with."""
+
+
 @functools.lru_cache(maxsize=4096)
 def _resolve(ufunc: np.ufunc, kinds: tuple[Any, ...], dtype: np.dtype | None) -> tuple[np.dtype, ...]:
     wanted = (*kinds, *(None,) * ufunc.nout)
-    if dtype is None:
-        return ufunc.resolve_dtypes(wanted)
-    signature = (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
-    return ufunc.resolve_dtypes(wanted, signature=signature)
+    signature = None if dtype is None else (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
+    dtypes = ufunc.resolve_dtypes(wanted) if signature is None else ufunc.resolve_dtypes(wanted, signature=signature)
+    for given in dtypes:
+        if given not in DTYPE_NAMES:
+            taken = ", ".join(map(str, kinds))
+            raise _Unsupported(f"{taken} computes in {given}, which is not supported; convert first")
+    return dtypes
 
 
 def resolve_dtypes(ufunc: np.ufunc, operands: Sequence[Any], dtype: Any = None) -> tuple[np.dtype, ...]:
     """The dtypes that NumPy's loop for these operands takes and gives."""
     wanted = None if dtype is None else np.dtype(dtype)
     try:
-        dtypes = _resolve(ufunc, tuple(weak_type(x) for x in operands), wanted)
+        return _resolve(ufunc, tuple([weak_type(x) for x in operands]), wanted)
+    except _Unsupported as error:
+        raise fail(DTypeError, f"{ufunc.__name__} of {error}") from None
     except TypeError as error:
         raise fail(DTypeError, f"{ufunc.__name__}: {error}") from None
-    for given in dtypes:
-        try:
-            dtype_name(given)
-        except DTypeError:
-            taken = ", ".join(str(weak_type(x)) for x in operands)
-            raise fail(
-                DTypeError,
-                f"{ufunc.__name__} of {taken} computes in {given}, which is not supported; convert first",
-            ) from None
-    return dtypes
 
 
 def cast_scalar(x: Any, dtype: np.dtype) -> Any:
     """A concrete scalar as a Python scalar of a dtype; an int that does not fit raises OverflowError, as in
     NumPy.
     """
+    if dtype is FLOAT64 and type(x) in (int, float):
+        return float(x)
     if isinstance(x, int) and not isinstance(x, bool) and dtype.kind in "iu":
         info = np.iinfo(dtype)
         if not info.min <= x <= info.max:
@@ -239,9 +240,10 @@ def operand_value(b: Builder, trace: Trace, x: Any, dtype: np.dtype, shape: tupl
 
 def elementwise_strides(shape: tuple[int, ...], operands: Sequence[Any]) -> Strides | None:
     """Memory order of an elementwise result."""
-    arrays = [x for x in operands if type(x) is Array and x.shape]
-    if all(x.strides_ is None for x in arrays):
+    arrays = [x for x in operands if type(x) is Array and x.strides_ is not None and x.shape]
+    if not arrays:
         return None  # NumPy's iterator ignores repeated axes: C order stays
+    arrays = [x for x in operands if type(x) is Array and x.shape]
     return result_strides(shape, [broadcast_strides(x.shape, x.strides_, shape) for x in arrays])
 
 

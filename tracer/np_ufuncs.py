@@ -30,6 +30,12 @@ from nufunc.tracer.np_selection import Selection, selected_call
 from nufunc.tracer.np_ufunc_rules import PRIMITIVES, Rule, rules
 from nufunc.tracer.trace import current, require
 
+# Comparisons and what they become when their operands change sides.
+_MIRRORED = {
+    "equal": "equal", "not_equal": "not_equal", "less": "greater", "less_equal": "greater_equal",
+    "greater": "less", "greater_equal": "less_equal",
+}  # fmt: skip
+
 
 class TracedUfunc:
     """One ufunc of the namespace: callable as NumPy's, with its methods; `rule` emits the primitives."""
@@ -42,6 +48,7 @@ class TracedUfunc:
         self.nin, self.nout, self.nargs = original.nin, original.nout, original.nargs
         self.ntypes, self.types = original.ntypes, original.types
         self.identity, self.signature = original.identity, original.signature
+        self.compares = original.__name__ in _MIRRORED
 
     def __repr__(self) -> str:
         return f"<traced ufunc {self.__name__!r}>"
@@ -100,6 +107,9 @@ def _results(results: Any) -> Any:
 
 def _concrete(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
     """Nothing traced and no array: NumPy computes at once. Outside tracing that goes for arrays too."""
+    for x in args:
+        if type(x) is Array:
+            return False
     outside = current() is None
 
     def plain(x: Any) -> bool:
@@ -132,8 +142,8 @@ def apply(
         raise TypeError(f"{spec.__name__}() takes {nin} positional arguments but {len(inputs)} were given")
     operands = [x if type(x) is Array or is_scalar(x) else as_array(x) for x in inputs]
     if python:
-        operands = [_python_bool(x, spec) for x in operands]
-    special = _comparison(spec, operands) if spec.__name__ in _MIRRORED else None
+        operands = [_python_bool(x, spec) if type(x) is Array and x.weak else x for x in operands]
+    special = _comparison(spec, operands) if spec.compares else None
     dtypes = resolve_dtypes(spec.original, operands, dtype) if special is None else (BOOL,) * 3
     shape = broadcast_shapes(*[x.shape if type(x) is Array else () for x in operands])
     trace = require()
@@ -149,7 +159,7 @@ def apply(
             results = spec.rule(b, *values)
     results = results if isinstance(results, tuple) else (results,)
     strides = elementwise_strides(shape, operands)
-    weak = python and all(_weak(x) for x in operands)
+    weak = python and all(map(_weak, operands))
     known = _known_result(spec, operands, shape) if out is None and where is True else None
     outs = out if isinstance(out, tuple) else (out,) * len(results)
     return_values = []
@@ -170,8 +180,6 @@ def apply(
 
 def _known_result(spec: TracedUfunc, operands: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray | None:
     """The result where all operands are static and small."""
-    if math.prod(shape) > 4096:
-        return None
     values = []
     for x in operands:
         if type(x) is not Array:
@@ -181,6 +189,8 @@ def _known_result(spec: TracedUfunc, operands: Sequence[Any], shape: tuple[int, 
         if known is None:
             return None
         values.append(known.item() if x.weak else known)
+    if math.prod(shape) > 4096:
+        return None
     with np.errstate(all="ignore"):
         return np.asarray(spec.original(*values)) if spec.nout == 1 else None
 
@@ -236,11 +246,6 @@ def _masked(b: Builder, value: Value, where: Any, target: Any) -> Value:
 
 
 # -- special cases of promotion
-
-_MIRRORED = {
-    "equal": "equal", "not_equal": "not_equal", "less": "greater", "less_equal": "greater_equal",
-    "greater": "less", "greater_equal": "less_equal",
-}  # fmt: skip
 
 
 def _comparison(spec: TracedUfunc, operands: Sequence[Any]) -> Callable[..., Value] | None:
@@ -355,6 +360,6 @@ def operator_call(name: str, operands: Sequence[Any], out: Any = None) -> Any:
         return matmul(operands[0], operands[1], out=out)
     if name == "invert" and operands[0].weak and operands[0].dtype == BOOL:
         raise fail(DTypeError, "~ of the truth value of a Python number; use np.logical_not")
-    if out is None and any(type(x) is Selection for x in operands):
+    if out is None and Selection in map(type, operands):
         return selected_call(UFUNCS[name], operands)
     return apply(UFUNCS[name], operands, out=out, python=True)

@@ -13,8 +13,9 @@ import functools
 import os
 import sys
 import sysconfig
+from bisect import bisect_right
 from collections.abc import Mapping
-from types import FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from nufunc.ir.errors import Location
@@ -92,20 +93,62 @@ def is_user_class(cls: type) -> bool:
     return any(map(is_user_code, functions)) if functions else cls.__module__ != "builtins"
 
 
-def user_location(skip_prefixes: tuple[str, ...] = ()) -> Location | None:
-    """The innermost line of user code on the stack; None when there is none.
-
-    `skip_prefixes`: file name prefixes that are passed over too.
-    """
-    frame = sys._getframe(1)
+def user_location() -> Location | None:
+    """The innermost line of user code on the stack; None when there is none."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        filename = code.co_filename
-        if is_user_file(filename):
-            namespace = frame.f_globals
-            generated = filename == "<string>" and "__file__" in namespace
-            skipped = generated or filename.startswith(("<nufunc", *skip_prefixes))
-            if not skipped and not is_own(namespace.get("__name__")):
-                return Location(filename, frame.f_lineno or code.co_firstlineno, code.co_qualname)
-        frame = frame.f_back  # type: ignore[assignment]
+        named = _NAMED.get(code.co_filename)
+        if named is None:
+            named = _is_named(code.co_filename, frame.f_globals)
+        if named:
+            lines = _LINES.get(id(code))
+            return (lines or _lines(code)).at(frame)
+        frame = frame.f_back
     return None
+
+
+_NAMED: dict[str, bool] = {}  # whether locations name this file
+
+
+def _is_named(filename: str, namespace: Mapping[str, Any]) -> bool:
+    """Whether locations may name code of this file with these globals; kept per file where it has one."""
+    named = is_user_file(filename) and not is_own(namespace.get("__name__"))
+    if filename.startswith("<"):
+        generated = filename == "<string>" and "__file__" in namespace
+        return named and not generated and not filename.startswith("<nufunc")
+    _NAMED[filename] = named
+    return named
+
+
+class _Lines:
+    """The lines of a code object. (`frame.f_lineno` walks the table from its beginning: a long function, in which every
+    line makes a node, would take time that is quadratic in its length.)"""
+
+    __slots__ = ("code", "lines", "locations", "starts")
+
+    def __init__(self, code: CodeType) -> None:
+        self.code = code
+        table = list(code.co_lines())
+        self.starts = [start for start, _, _ in table]
+        self.lines = [line for _, _, line in table]
+        self.locations: list[Location | None] = [None] * len(table)
+
+    def at(self, frame: FrameType) -> Location:
+        """The line that a frame of this code is at."""
+        k = bisect_right(self.starts, frame.f_lasti) - 1
+        found = self.locations[k]
+        if found is None:
+            line = self.lines[k] or self.code.co_firstlineno
+            found = self.locations[k] = Location(self.code.co_filename, line, self.code.co_qualname)
+        return found
+
+
+_LINES: dict[int, _Lines] = {}  # by id of the code, which the entry keeps alive
+
+
+def _lines(code: CodeType) -> _Lines:
+    if len(_LINES) >= 1024:
+        _LINES.clear()
+    lines = _LINES[id(code)] = _Lines(code)
+    return lines

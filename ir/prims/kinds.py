@@ -58,6 +58,8 @@ def need_dtype(prim: str, type: ArrayType, kinds: str) -> None:
 
 def need_same(prim: str, types: Types) -> None:
     """All operands have one shape and one dtype."""
+    if types.count(types[0]) == len(types):  # compares by identity first, and most types are one object
+        return
     need_same_shape(prim, types)
     if any(t.dtype != types[0].dtype for t in types):
         raise DTypeError(f"{prim}: operands of different dtypes: {shown(types)}")

@@ -140,12 +140,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = list(library.NEEDS)
     parser.add_argument("--libraries", nargs="+", choices=known, help="default: those that are installed")
+    parser.add_argument("--python", nargs="+", default=[], metavar="LIBRARY=FILE", help="interpreters of their own")
     parser.add_argument("--only", nargs="+", metavar="PART", help="cases whose names contain one of these")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="page to write; default results/cpu.md, or results/first_marks.md")
     parser.add_argument("--marks", action="store_true", help="nufunc, jax and torch on four cases, and imports")
     parser.add_argument("--calls-only", action="store_true", help="no second processes, starts and imports")
     options = parser.parse_args()
+    library.INTERPRETERS.update(item.split("=", 1) for item in options.python)
     names = library.installed()
     if options.marks:
         names = [name for name in names if name in ("nufunc", "jax", "torch")]

@@ -35,8 +35,15 @@ IMPORTS = {
 }
 
 
+INTERPRETERS: dict[str, str] = {}  # the Python of a library that needs an environment of its own
+
+
 def installed() -> list[str]:
-    return [library for library, package in NEEDS.items() if find_spec(package)]
+    return [library for library, package in NEEDS.items() if library in INTERPRETERS or find_spec(package)]
+
+
+def python(library: str) -> str:
+    return INTERPRETERS.get(library, sys.executable)
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -68,7 +75,7 @@ class Library:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "serve.py"), self.name],
+            [python(self.name), str(HERE / "serve.py"), self.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -126,7 +133,7 @@ class Library:
 
 def fresh_start(library: str, case: str, cache: Path) -> float | None:
     """Seconds from starting Python to the first result of a case; None if it fails."""
-    command = [sys.executable, str(HERE / "serve.py"), library, case]
+    command = [python(library), str(HERE / "serve.py"), library, case]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(cache), cwd=HERE) as process:
         line = process.stdout.readline()
@@ -141,6 +148,6 @@ def import_times(libraries: list[str], rounds: int, cache: Path) -> dict[str, fl
     for _ in range(rounds + 1):
         for name in names:
             code = f"from time import perf_counter as t\na = t()\nimport {IMPORTS[name]}\nprint(t() - a)"
-            out = subprocess.check_output([sys.executable, "-c", code], env=environment(cache), text=True)
+            out = subprocess.check_output([python(name), "-c", code], env=environment(cache), text=True)
             times[name].append(float(out))
     return {name: min(values[1:]) for name, values in times.items()}

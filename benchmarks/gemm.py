@@ -82,9 +82,7 @@ _name.restype, _name.argtypes = ctypes.c_char_p, [ctypes.py_object]
 def core_name() -> str:
     """The processor whose kernels SciPy's OpenBLAS has chosen."""
     library = ctypes.CDLL(cython_blas.__file__)
-    name = getattr(library, "scipy_openblas_get_corename", None) or getattr(
-        library, "openblas_get_corename", None
-    )
+    name = getattr(library, "scipy_openblas_get_corename", None) or getattr(library, "openblas_get_corename", None)
     if name is None:
         return "unknown (not an OpenBLAS)"
     name.restype = ctypes.c_char_p
@@ -101,9 +99,7 @@ class Callee:
         return str(self.pointer.get_reference())
 
 
-def blas(
-    dtype: np.dtype, m: int, n: int, k: int, ta: str, tb: str, batch: int
-) -> Callable[..., Callable[[int], None]]:
+def blas(dtype: np.dtype, m: int, n: int, k: int, ta: str, tb: str, batch: int) -> Callable[..., Callable[[int], None]]:
     """The same through SciPy's OpenBLAS, called from compiled code too."""
     letter = "s" if dtype.itemsize == 4 else "d"
     capsule = cython_blas.__pyx_capi__[letter + "gemm"]
@@ -198,9 +194,9 @@ def report(dtype: str, name: str, case: tuple[int, int, int, str, str, int]) -> 
     best = [np.inf, np.inf]
     for _ in range(15):
         for which, call in enumerate((own, theirs)):
-            start = time.perf_counter()
+            start = time.thread_time()
             call(count)
-            best[which] = min(best[which], (time.perf_counter() - start) / count)
+            best[which] = min(best[which], (time.thread_time() - start) / count)
     rates = [flop / t / 1e9 for t in best]
     print(
         f"{dtype} {name:30}{rates[0]:9.1f}{rates[1]:9.1f}{best[1] / best[0]:7.2f}   "

@@ -20,14 +20,17 @@ from nufunc.codegen.gemm_pack import pack_function
 from nufunc.codegen.gemm_tile import Epilogue, Machine, Tile, Vectors, loop, registers, tile_function
 from nufunc.codegen.llvm import I1, I64, POINTER
 
-KC = 256  # steps of k per block: a packed panel of B (2 vectors wide) and one of A stay in the first-level cache
-MC_BYTES = 384 << 10  # of A packed at a time: half of a second-level cache
+KC = 512  # steps of k per block; C is read and written once per block
+MC_BYTES = 256 << 10  # of A packed at a time: a share of the second-level cache
 NC_BYTES = 3 << 20  # of B packed at a time: a share of the third-level cache
-IN_PLACE_BYTES = 32 << 10  # matrices up to this size are read where they are
-UNROLL = 64  # products of vectors up to which a tile's loop over k is unrolled
-EDGE_COST = (
-    0.02  # share of a product's time at which an edge is worth the tile, to be compiled, that it needs
-)
+IN_PLACE_BYTES = 512 << 10  # matrices up to this size are read where they are,
+CROWDED_BYTES = 32 << 10  # or this size where their rows fall into the same few sets of a cache
+PREFETCH_BYTES = 512 << 10  # size of C from which its tiles are fetched before they are needed
+LARGE = 32768  # products of vectors from which the processor's register tile is preferred, shared by all products
+PREFERENCE = 0.94  # of its time another tile has to take at most
+PLAIN_LOOPS = 32  # steps of k from which the loops around tiles are not optimised: LLVM takes longer than for the tiles
+UNROLL = 32  # products of vectors up to which a tile's loop over k is unrolled
+EDGE_COST = 0.02  # share of a product's time at which an edge is worth the tile, to be compiled, that it needs
 SUPPORTED = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -101,29 +104,44 @@ def _tile_cost(spec: Spec, rows: int, columns: int) -> float:
     """Cycles of one register tile, for two fma and two loads per cycle and four cycles of latency."""
     vectors = len(_edge_widths(spec, columns)[0])
     step = max(rows * vectors / 2, (rows + vectors) / 2, 2.0) + 0.02 * (rows + vectors)
-    return spec.k * step + 1.0 * rows * vectors + 12
+    return spec.k * step + rows * vectors + rows + 12
+
+
+def _cost(spec: Spec, rows: int, vectors: int) -> float:
+    """Cycles of a product cut into tiles of so many rows and vectors."""
+    columns = vectors * spec.lanes
+    row_tiles, row_rest = divmod(spec.m, rows)
+    column_tiles, column_rest = divmod(spec.n, columns)
+    cost = row_tiles * column_tiles * _tile_cost(spec, rows, columns)
+    if row_rest:
+        cost += column_tiles * _tile_cost(spec, row_rest, columns)
+    if column_rest:
+        cost += row_tiles * _tile_cost(spec, rows, column_rest)
+    if row_rest and column_rest:
+        cost += _tile_cost(spec, row_rest, column_rest)
+    return cost * (1 + EDGE_COST * (bool(row_rest) + bool(column_rest)))
 
 
 @cache
 def _register_tile(spec: Spec) -> tuple[int, int]:
     """Rows and vectors of the register tile that leaves the least of the matrix to edges."""
-    best = (math.inf, 1, 1)
-    for vectors in range(1, min(8, -(-spec.n // spec.lanes)) + 1):
-        held = vectors + 1  # a row of B, and the element of A
-        for rows in range(1, min(spec.m, max(1, (spec.registers - held) // vectors)) + 1):
-            columns = vectors * spec.lanes
-            row_tiles, row_rest = divmod(spec.m, rows)
-            column_tiles, column_rest = divmod(spec.n, columns)
-            cost = row_tiles * column_tiles * _tile_cost(spec, rows, columns)
-            if row_rest:
-                cost += column_tiles * _tile_cost(spec, row_rest, columns)
-            if column_rest:
-                cost += row_tiles * _tile_cost(spec, rows, column_rest)
-            if row_rest and column_rest:
-                cost += _tile_cost(spec, row_rest, column_rest)
-            cost *= 1 + EDGE_COST * (bool(row_rest) + bool(column_rest))
-            best = min(best, (cost, -rows, vectors))
-    return -best[1], best[2]
+    candidates = [
+        (rows, vectors)
+        for vectors in range(1, min(8, -(-spec.n // spec.lanes)) + 1)
+        for rows in range(1, min(spec.m, max(1, (spec.registers - vectors - 1) // vectors)) + 1)
+    ]  # besides the sums, registers hold a row of B and one element of A
+    best = min(candidates, key=lambda tile: (_cost(spec, *tile), -tile[0]), default=(1, 1))
+    usual = (8, 3) if spec.registers > 16 else (6, 2)
+    large = spec.m * spec.n * spec.k >= LARGE * spec.lanes
+    if large and usual in candidates and _cost(spec, *best) > PREFERENCE * _cost(spec, *usual):
+        return usual
+    return best
+
+
+def _in_place(extent: int, stride: int, other: int, size: int) -> bool:
+    """Whether tiles read a matrix where it is: `extent` rows of `other` adjacent elements."""
+    crowded = stride * size % 2048 == 0 and extent > 1
+    return extent * other * size <= (CROWDED_BYTES if crowded else IN_PLACE_BYTES)
 
 
 @cache
@@ -133,11 +151,15 @@ def _blocking(spec: Spec) -> Blocking:
     columns = vectors * lanes
     row_tiles, column_tiles = -(-spec.m // rows), -(-spec.n // columns)
     blocks = max(1, -(-spec.k // KC))
-    kc = -(-(-(-spec.k // blocks)) // 8) * 8 if blocks > 1 else spec.k
-    small = spec.k * spec.n * size <= IN_PLACE_BYTES
-    pack_b = spec.b_strides[1] != 1 or (row_tiles > 2 and not small)
-    pack_a = column_tiles > 2 and spec.m * spec.k * size > IN_PLACE_BYTES
-    a_width = -(-rows // lanes) * lanes
+    kc = 8 * math.ceil(spec.k / blocks / 8) if blocks > 1 else spec.k
+    pack_b = spec.b_strides[1] != 1
+    if row_tiles > 2:
+        pack_b = pack_b or not _in_place(spec.k, spec.b_strides[0], spec.n, size)
+    along_k = spec.a_strides[1] == 1
+    lines = (spec.m, spec.a_strides[0], spec.k) if along_k else (spec.k, spec.a_strides[1], spec.m)
+    pack_a = column_tiles > 2 and not _in_place(*lines, size)
+    piece = 16 // size
+    a_width = -(-rows // piece) * piece
     mc = min(row_tiles, max(1, MC_BYTES // (kc * a_width * size))) if pack_a else row_tiles
     nc = min(column_tiles, max(1, NC_BYTES // (kc * columns * size))) if pack_b else column_tiles
     a_bytes = mc * kc * a_width * size if pack_a else 0
@@ -175,6 +197,10 @@ class _Gemm:
     def _bytes(self, pointer: ir.Value, offset: int) -> ir.Value:
         return self.v.at(pointer, offset // self.spec.dtype.itemsize)
 
+    def _far(self) -> bool:
+        """Whether C is so large that its tiles come from afar."""
+        return self.spec.m * self.spec.c_stride * self.spec.dtype.itemsize > PREFETCH_BYTES
+
     def _tile(self, rows: int, columns: int, last: bool) -> tuple[ir.Function, bool]:
         spec, cut = self.spec, self.cut
         widths, valid = _edge_widths(spec, columns)
@@ -183,15 +209,10 @@ class _Gemm:
         per = rows * len(widths)
         steps = spec.k if spec.k * per <= UNROLL else None
         chains = 1
-        while (
-            chains * per < 8
-            and chains < 4
-            and 2 * chains <= spec.k
-            and (2 * chains + 1) * per < spec.registers
-        ):
+        while chains * per < 8 and chains < 4 and 2 * chains <= spec.k and (2 * chains + 1) * per < spec.registers:
             chains *= 2
         with_epilogue = self.epilogue is not None and last
-        tile = Tile(spec.dtype, rows, widths, valid, a, stride, chains, spec.has_fma, steps)
+        tile = Tile(spec.dtype, rows, widths, valid, a, stride, chains, spec.has_fma, steps, prefetch=self._far())
         if with_epilogue:
             tile = replace(tile, epilogue=self.tag)
         return tile_function(self.module, tile, self.epilogue if with_epilogue else None), with_epilogue
@@ -245,9 +266,7 @@ class _Gemm:
         spec, cut, b, v = self.spec, self.cut, self.b, self.v
         steps = self._minus(self._least(p0, cut.kc, spec.k), p0)
         if cut.pack_b:
-            pack = pack_function(
-                self.module, spec.dtype, cut.b_width, spec.b_strides[1], spec.b_strides[0], spec.lanes
-            )
+            pack = pack_function(self.module, spec.dtype, cut.b_width, spec.b_strides[1], spec.b_strides[0], spec.lanes)
             source = v.at(self.base, self._times(p0, spec.b_strides[0]))
             with loop(b, j0, stop_j) as j:
                 first = self._times(j, cut.b_width)
@@ -264,21 +283,15 @@ class _Gemm:
             with loop(b, j0, stop_j) as j, loop(b, t0, stop_t) as t:
                 self._tiles(t, t0, j, j0, p0, steps)
 
-    def _pack_a(
-        self, t0: int | ir.Value, stop: int | ir.Value, p0: int | ir.Value, steps: int | ir.Value
-    ) -> None:
+    def _pack_a(self, t0: int | ir.Value, stop: int | ir.Value, p0: int | ir.Value, steps: int | ir.Value) -> None:
         spec, cut, b, v = self.spec, self.cut, self.b, self.v
-        pack = pack_function(
-            self.module, spec.dtype, cut.a_width, spec.a_strides[0], spec.a_strides[1], spec.lanes
-        )
+        pack = pack_function(self.module, spec.dtype, cut.a_width, spec.a_strides[0], spec.a_strides[1], spec.lanes)
         source = v.at(self.a, self._times(p0, spec.a_strides[1]))
         with loop(b, t0, stop) as t:
             first = self._times(t, cut.rows)
             place = v.at(self.a_packed, self._times(self._minus(t, t0), cut.kc * cut.a_width))
             lanes = self._value(self._minus(self._least(first, cut.a_width, spec.m), first))
-            b.call(
-                pack, [place, v.at(source, self._times(first, spec.a_strides[0])), lanes, self._value(steps)]
-            )
+            b.call(pack, [place, v.at(source, self._times(first, spec.a_strides[0])), lanes, self._value(steps)])
 
     def _tiles(self, t: object, t0: object, j: object, j0: object, p0: object, steps: object) -> None:
         """Call the tile of row tile t and column tile j: a full one, or that of the edge."""
@@ -346,9 +359,7 @@ def _inner(spec: Spec) -> tuple[Inner, bool, bool] | None:
     if copies:
         strides = (strides[0], spec.k)
     c_strides = (spec.c_stride, 1) if a_long else (1, spec.c_stride)
-    made = Inner(
-        spec.dtype, long, short, spec.k, *strides, c_strides, spec.lanes, spec.registers, spec.has_fma
-    )
+    made = Inner(spec.dtype, long, short, spec.k, *strides, c_strides, spec.lanes, spec.registers, spec.has_fma)
     return made, a_long, copies
 
 
@@ -378,9 +389,7 @@ def _emit_inner(function: ir.Function, spec: Spec, accumulate: bool, ranged: boo
             end = b.select(b.icmp_signed("<", first, last), I64(inner.tiles), I64(0))
     if copies:
         strides = (spec.b_strides[1], spec.b_strides[0]) if a_long else spec.a_strides
-        emit_transposed_copy(
-            Vectors(b, spec.dtype, spec.has_fma), short, scratch, inner.short, spec.k, strides
-        )
+        emit_transposed_copy(Vectors(b, spec.dtype, spec.has_fma), short, scratch, inner.short, spec.k, strides)
         short = scratch
     emit_inner(b, inner, (long, short, c), begin, end, accumulate)
     b.ret_void()
@@ -410,9 +419,7 @@ def product_function(
     spec = _spec(target, dtype, m, n, k, a_strides, b_strides, c_stride)
     if (epilogue is None) != (not epilogue_name):
         raise ValueError("an epilogue needs a name of its own in the module")
-    tag = "".join(
-        [".add" if accumulate else "", ".rows" if row_range else "", f".{epilogue_name}" if epilogue else ""]
-    )
+    tag = "".join([".add" if accumulate else "", ".rows" if row_range else "", f".{epilogue_name}" if epilogue else ""])
     strides = "_".join(map(str, (*spec.a_strides, *spec.b_strides, c_stride)))
     name = f"nf.gemm.{spec.dtype.str[1:]}.{m}x{n}x{k}.{strides}{tag}"
     if name in module.globals:
@@ -422,6 +429,8 @@ def product_function(
     function.linkage = "internal"
     function.attributes.add("nounwind")
     function.attributes.add("noinline")
+    if k >= PLAIN_LOOPS:
+        function.attributes.add("optnone")
     swapped = None if epilogue else _swapped(spec)
     if not epilogue and _inner(spec) is not None:
         _emit_inner(function, spec, accumulate, row_range)

@@ -1,4 +1,5 @@
-"""Skinny matrix products whose rows of both operands lie along k: dot products, matrix times vector, a few rows of either.
+"""Skinny matrix products whose rows of both operands lie along k: dot products, matrix times vector, a few rows of
+either.
 
 Vectors run along k here. A tile takes some rows of the long operand and all of the short one (at most four rows),
 keeps a vector of partial sums for each pair, and adds the lanes of several sums at a time in the end.
@@ -120,9 +121,7 @@ def _sums(v: Vectors, spec: Inner, rows: int, long: ir.Value, short: ir.Value) -
     while chains * per < 8 and 2 * chains <= whole and (2 * chains + 1) * per < spec.registers:
         chains *= 2
 
-    def step(
-        x: ir.Value, y: ir.Value, at: int, sums: Sequence[ir.Value], mask: ir.Constant | None
-    ) -> list[ir.Value]:
+    def step(x: ir.Value, y: ir.Value, at: int, sums: Sequence[ir.Value], mask: ir.Constant | None) -> list[ir.Value]:
         others = [v.load(y, at + j * spec.short_stride, lanes, mask) for j in range(spec.short)]
         made = []
         for i in range(rows):

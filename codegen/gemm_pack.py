@@ -44,6 +44,7 @@ def pack_function(
     module: ir.Module, dtype: np.dtype, width: int, lane_stride: int, step_stride: int, vector: int
 ) -> ir.Function:
     """void (ptr dst, ptr src, i64 lanes, i64 steps): fill one panel from `lanes` (1 to width) lanes of the source."""
+    vector = min(vector, width & -width)  # the widest that divides a panel's step
     name = f"nf.pack.{dtype.str[1:]}.{width}.{lane_stride}_{step_stride}.v{vector}"
     if name in module.globals:
         return module.globals[name]
@@ -77,8 +78,7 @@ def _copied(v: Vectors, function: ir.Function, width: int, step_stride: int, vec
         with edge:
             numbers = lane_numbers(vector)
             masks = [
-                b.icmp_signed("<", numbers, splat(b, b.sub(lanes, I64(at)), vector))
-                for at in range(0, width, vector)
+                b.icmp_signed("<", numbers, splat(b, b.sub(lanes, I64(at)), vector)) for at in range(0, width, vector)
             ]
             with loop(b, I64(0), steps) as p:
                 source, target = v.at(src, b.mul(p, I64(step_stride))), v.at(dst, b.mul(p, I64(width)))
@@ -95,9 +95,7 @@ def _transposed(v: Vectors, function: ir.Function, width: int, lane_stride: int,
         rows = []
         for lane in range(vector):
             number = b.add(group, I64(lane))
-            row = b.select(
-                b.icmp_signed("<", number, lanes), number, last
-            )  # any row does for lanes past the edge
+            row = b.select(b.icmp_signed("<", number, lanes), number, last)  # any row does for lanes past the edge
             rows.append(v.at(src, b.mul(row, I64(lane_stride))))
         target = v.at(dst, group)
         with loop(b, I64(0), whole, piece) as p:

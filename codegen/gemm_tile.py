@@ -22,7 +22,8 @@ from llvmlite import ir
 
 from nufunc.codegen.llvm import I1, I32, I64, POINTER, constant, declare, element_type, type_name
 
-# (builder, values of C, row, column of the first lane, mask of the lanes inside C or None, context pointer) -> new values
+# (builder, values of C, row, column of the first lane, mask of the lanes inside C or None, context pointer) -> new
+# values
 Epilogue = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value, "ir.Constant | None", ir.Value], ir.Value]
 
 
@@ -57,6 +58,7 @@ class Tile:
     has_fma: bool
     steps: int | None = None  # k, where it is so small that the loop is unrolled
     epilogue: str = ""
+    prefetch: bool = False  # fetch C before the loop: worth it where C has left the caches since
 
     @property
     def name(self) -> str:
@@ -64,6 +66,7 @@ class Tile:
         strides = f"a{self.a_strides[0]}_{self.a_strides[1]}.b{self.b_stride}"
         rest = f".k{self.steps}" if self.steps is not None else ""
         rest += f".{self.epilogue}" if self.epilogue else ""
+        rest += ".prefetch" if self.prefetch else ""
         fma = "" if self.has_fma else ".nofma"
         return f"nf.tile.{self.dtype.str[1:]}.{self.rows}x{widths}.{self.last}.{strides}.c{self.chains}{rest}{fma}"
 
@@ -95,9 +98,7 @@ class Vectors:
     def zero(self, width: int) -> ir.Constant:
         return constant(ir.VectorType(self.element, width), 0)
 
-    def load(
-        self, pointer: ir.Value, offset: int | ir.Value, width: int, mask: ir.Value | None = None
-    ) -> ir.Value:
+    def load(self, pointer: ir.Value, offset: int | ir.Value, width: int, mask: ir.Value | None = None) -> ir.Value:
         """A vector; lanes outside the mask are zero and not read."""
         type_ = ir.VectorType(self.element, width)
         address = self.at(pointer, offset)
@@ -107,9 +108,7 @@ class Vectors:
         function = declare(self.b.module, name, type_, [POINTER, I32, mask.type, type_])
         return self.b.call(function, [address, I32(self.size), mask, self.zero(width)])
 
-    def store(
-        self, value: ir.Value, pointer: ir.Value, offset: int | ir.Value, mask: ir.Value | None = None
-    ) -> None:
+    def store(self, value: ir.Value, pointer: ir.Value, offset: int | ir.Value, mask: ir.Value | None = None) -> None:
         address = self.at(pointer, offset)
         if mask is None:
             self.b.store(value, address, align=self.size)
@@ -131,11 +130,7 @@ class Vectors:
 
 def first_lanes(width: int, valid: int) -> ir.Constant | None:
     """The mask of the first `valid` lanes; None for all."""
-    return (
-        None
-        if valid == width
-        else ir.Constant(ir.VectorType(I1, width), [int(k < valid) for k in range(width)])
-    )
+    return None if valid == width else ir.Constant(ir.VectorType(I1, width), [int(k < valid) for k in range(width)])
 
 
 def repeated(
@@ -280,15 +275,23 @@ class _Emitter:
             merged.append(phi)
         return [*merged, *sums[per:]]
 
+    def _prefetch(self, address: ir.Value) -> None:
+        """To the first-level cache, to be written."""
+        function = declare(self.b.module, "llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
+        self.b.call(function, [address, I32(1), I32(3), I32(1)])
+
     def emit(self) -> None:
         b, v, tile = self.b, self.v, self.tile
-        sums = self._products()
         rows = [b.mul(self.c_stride, I64(i)) if i else I64(0) for i in range(tile.rows)]
         places = [
             (v.at(self.c, row), start, width, mask)
             for row in rows
             for start, width, mask in zip(self.starts, tile.widths, self.masks, strict=True)
         ]
+        if tile.prefetch:
+            for pointer, at, _, _ in places:
+                self._prefetch(v.at(pointer, at))
+        sums = self._products()
         before = b.block
         adding, storing = b.append_basic_block("adding"), b.append_basic_block("storing")
         b.cbranch(self.add, adding, storing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -86,9 +87,8 @@ class Products:
         guard = 4096
         scratch = np.full(size + 64 + guard, 255, np.uint8)  # all ones are NaN
         base = scratch.ctypes.data + -scratch.ctypes.data % 64
-        args = [at_a.ctypes.data, at_b.ctypes.data, at_c.ctypes.data, base] + (
-            [context.ctypes.data] if context is not None else []
-        )
+        args = [at_a.ctypes.data, at_b.ctypes.data, at_c.ctypes.data, base]
+        args += [] if context is None else [context.ctypes.data]
         for part in ranges if ranges is not None else [()]:
             function(*args, *part)
         assert (scratch[base - scratch.ctypes.data + size :] == 255).all(), "wrote past the scratch memory"
@@ -149,35 +149,53 @@ def test_layouts_and_shapes(dtype: np.dtype, layouts: str) -> None:
 @pytest.mark.parametrize("dtype", [F4, F8])
 @pytest.mark.parametrize("layouts", ["NN", "TT", "NT"])
 def test_many_blocks(dtype: np.dtype, layouts: str) -> None:
-    shape = (401, 330, 777)
+    shape = (101, 170, 777)
     products = Products()
     plain, added = products.add(dtype, shape, layouts), products.add(dtype, shape, layouts, accumulate=True)
     products.compile()
     a, b = matrices(dtype, shape)
     check(products(plain, a, b), a, b)
-    c = np.random.default_rng(1).standard_normal((401, 330)).astype(dtype)
+    c = np.random.default_rng(1).standard_normal((101, 170)).astype(dtype)
     check(products(added, a, b, c), a, b, c)
 
 
-def test_nc_blocks_of_wide_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemm, "NC_BYTES", 100 << 10)
-    monkeypatch.setattr(gemm, "MC_BYTES", 30 << 10)
+@pytest.fixture
+def small_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Blocks so small that middling matrices are packed and cut in every direction."""
+    sizes = {"KC": 64, "MC_BYTES": 8 << 10, "NC_BYTES": 64 << 10, "IN_PLACE_BYTES": 2048, "CROWDED_BYTES": 1024}
+    for name, value in sizes.items():
+        monkeypatch.setattr(gemm, name, value)
+    monkeypatch.setattr(gemm, "PREFETCH_BYTES", 0)
     gemm._blocking.cache_clear()
-    try:
-        shape = (90, 500, 300)
-        products = Products()
-        index = products.add(F8, shape, "NN", row_range=True)
-        products.compile()
-        a, b = matrices(F8, shape)
-        check(products(index, a, b, ranges=[(0, 90)]), a, b)
-    finally:
-        gemm._blocking.cache_clear()
+    yield
+    gemm._blocking.cache_clear()
+
+
+@pytest.mark.usefixtures("small_caches")
+@pytest.mark.parametrize("dtype", [F4, F8])
+@pytest.mark.parametrize("layouts", ["NN", "TN", "NT", "SS", "TT"])
+def test_blocks_in_every_direction(dtype: np.dtype, layouts: str) -> None:
+    shapes = [(93, 500, 150), (31, 65, 201), (300, 20, 70)]
+    products = Products()
+    indices = [products.add(dtype, shape, layouts) for shape in shapes]
+    parts = products.add(dtype, shapes[0], layouts, row_range=True, accumulate=True)
+    products.compile()
+    cut = gemm._blocking(gemm._spec(HOST, *products.specs[0][0]))
+    assert cut.pack_a
+    assert cut.pack_b
+    assert min(-(-93 // cut.rows) / cut.mc, 500 / cut.b_width / cut.nc, 150 / cut.kc) > 1
+    for index, shape in zip(indices, shapes, strict=True):
+        a, b = matrices(dtype, shape)
+        check(products(index, a, b), a, b)
+    a, b = matrices(dtype, shapes[0])
+    tile = cut.rows
+    ranges = [(2 * tile, 93), (0, tile), (tile, 2 * tile)]
+    zeros = np.zeros((93, 500), dtype)
+    assert (products(parts, a, b, zeros, ranges=ranges) == products(parts, a, b, zeros, ranges=[(0, 93)])).all()
 
 
 @pytest.mark.parametrize("dtype", [F4, F8])
-@pytest.mark.parametrize(
-    "shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 0), (5, 1, 0), (50, 60, 0), (0, 0, 0)]
-)
+@pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 0), (5, 1, 0), (50, 60, 0), (0, 0, 0)])
 def test_empty(dtype: np.dtype, shape: Shape) -> None:
     products = Products()
     plain, added = products.add(dtype, shape), products.add(dtype, shape, accumulate=True)
@@ -229,9 +247,7 @@ def test_row_ranges_change_no_bit(dtype: np.dtype, layouts: str, shape: Shape) -
         assert (products(parts, a, b, ranges=[*ranges, (0, 0)]) == expected).all()
 
 
-@pytest.mark.parametrize(
-    "target", [PLAIN, NARROW, replace(NARROW, has_fma=False), replace(HOST, vector_bits=128)]
-)
+@pytest.mark.parametrize("target", [PLAIN, NARROW, replace(NARROW, has_fma=False), replace(HOST, vector_bits=128)])
 @pytest.mark.parametrize("dtype", [F4, F8])
 def test_other_processors(target: backend.Target, dtype: np.dtype) -> None:
     shapes = [(5, 7, 9), (64, 64, 64), (31, 65, 33), (130, 1, 70), (3, 50, 70), (60, 50, 300)]
@@ -263,9 +279,7 @@ def test_epilogue(shape: Shape) -> None:
     a, b = matrices(F8, shape)
     bias = np.random.default_rng(3).standard_normal(n)
     got = products(index, a, b, context=bias)
-    np.testing.assert_allclose(
-        got, np.maximum(a @ b + bias + np.arange(m)[:, None], 0), rtol=1e-12, atol=1e-12
-    )
+    np.testing.assert_allclose(got, np.maximum(a @ b + bias + np.arange(m)[:, None], 0), rtol=1e-12, atol=1e-12)
 
 
 def test_one_definition_per_kind() -> None:

@@ -20,6 +20,7 @@ from nufunc.ir.errors import (
     UnsupportedError,
 )
 from nufunc.runtime.cache import cache_info, clear_cache
+from nufunc.runtime.threading import get_num_threads, set_num_threads
 from nufunc.transforms import (
     functionalize,
     grad,
@@ -46,9 +47,10 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgumentError", "ArgumentTypeError", "BoundsError", "DTypeError", "EscapedTracerError", "LinAlgError",
     "MutationError", "NufuncError", "ShapeError", "TraceError", "UnguardedCaptureError", "UnsupportedError",
-    "cache_info", "clear_cache", "cond", "dump", "fori_loop", "functionalize", "grad", "grad_and_value", "hessian",
-    "hvp", "jacfwd", "jacrev", "jit", "jvp", "linear_transpose", "linearize", "map", "numpy", "scan", "spec",
-    "switch", "transform", "tree", "value_and_grad", "vjp", "vmap", "while_loop",
+    "cache_info", "clear_cache", "cond", "dump", "fori_loop", "functionalize", "get_num_threads", "grad",
+    "grad_and_value", "hessian", "hvp", "jacfwd", "jacrev", "jit", "jvp", "linear_transpose", "linearize", "map",
+    "numpy", "scan", "set_num_threads", "spec", "switch", "transform", "tree", "value_and_grad", "vjp", "vmap",
+    "while_loop",
 ]  # fmt: skip
 
 

@@ -458,7 +458,7 @@ def _start() -> Threads:
         return Threads("", 1, executable)
     functions = _layer_functions(numba)
     layer, pool, parallel_for = str(numba.threading_layer()), None, functions["numba_parallel_for"]
-    if _own_pool():
+    if _own_pool(layer, numba):
         pool, parallel_for, started = thread_pool.start(limit - 1)
         layer, limit = "pool", started + 1
     pointer, word = ctypes.c_void_p, ctypes.c_int64
@@ -475,18 +475,25 @@ def _start() -> Threads:
     return Threads(layer, limit, executable, pool)
 
 
-def _own_pool() -> bool:
-    choice = os.environ.get("NUFUNC_THREADING_LAYER", "numba")
-    if choice not in ("numba", "pool"):
-        raise BackendError(f"NUFUNC_THREADING_LAYER is 'numba' or 'pool', not {choice!r}")
-    return choice == "pool"
+def _own_pool(layer: str, numba: Any) -> bool:
+    """Whether our own threads run the tasks instead of Numba's layer, which has started as `layer`.
+
+    By itself where Numba would take omp or workqueue and the user asked for neither: after a pause omp keeps a core
+    busy for milliseconds and then takes as long to wake, and workqueue must not be entered twice.
+    """
+    choice = os.environ.get("NUFUNC_THREADING_LAYER", "auto")
+    if choice not in ("auto", "numba", "pool"):
+        raise BackendError(f"NUFUNC_THREADING_LAYER is 'auto', 'numba' or 'pool', not {choice!r}")
+    asked = str(numba.config.THREADING_LAYER) != "default"
+    return choice == "pool" or (choice == "auto" and layer != "tbb" and not asked and os.name == "posix")
 
 
 def threads() -> Threads:
     """Start the threads, once in a process: at the first load of a plan that has a parallel region.
 
-    Which layer: NUMBA_THREADING_LAYER and Numba's own order, or with NUFUNC_THREADING_LAYER=pool the threads of
-    `nufunc.codegen.thread_pool`. With NUMBA_NUM_THREADS=1 none is started.
+    Which layer: that of NUMBA_THREADING_LAYER, else tbb where it is installed, else the threads of
+    `nufunc.codegen.thread_pool`; NUFUNC_THREADING_LAYER=numba or pool decides it. With NUMBA_NUM_THREADS=1 none is
+    started.
     """
     global _threads
     if _threads is None:

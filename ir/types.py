@@ -53,7 +53,8 @@ def is_inexact(dtype: np.dtype) -> bool:
 
 def real_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype of the real part: float64 for complex128, the dtype itself for a real one."""
-    return {COMPLEX64: FLOAT32, COMPLEX128: FLOAT64}.get(dtype, dtype)
+    parts: dict[np.dtype, np.dtype] = {COMPLEX64: FLOAT32, COMPLEX128: FLOAT64}
+    return parts.get(dtype, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,7 @@ def _while(state: _State, node: Node) -> Sequence[Value]:
     nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
     tested, init = node.operands[:nc], [state.read(o) for o in node.operands[nc + nb :]]
     bases = {state.env[o].base for o in tested}
+    operands: Sequence[Value]
     operands, _, ((body, written),) = _unaliased(state, node.operands[nc : nc + nb], (body,), bases)
     nb = len(operands)
     targets = [k for k in written if k < nb]

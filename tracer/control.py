@@ -239,7 +239,8 @@ def scan(
     attrs = {"length": count, "reverse": bool(reverse), "num_consts": len(captured), "num_carry": len(carry)}
     operands = [trace.lift(a) for a in (*captured, *carry, *arrays)]
     results = b.emit("scan", operands, attrs, (body.graph(captured),))
-    return tree.unflatten(body.structure, _wrapped(results))  # type: ignore[no-any-return]
+    carry_and_ys: tuple[Any, Any] = tree.unflatten(body.structure, _wrapped(results))
+    return carry_and_ys
 
 
 def map(f: Callable[[Any], Any], xs: Any) -> Any:

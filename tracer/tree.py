@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import optree
 
@@ -12,13 +12,12 @@ from nufunc.tracer.standins import as_original
 from nufunc.tracer.view import rebuilt_type
 
 NAMESPACE = "nufunc"
-_T = TypeVar("_T")
 TreeDef = optree.PyTreeSpec
 
 
 def register(
-    cls: type[_T], to_children: Callable[[_T], tuple[Iterable[Any], Any]], from_children: Callable[[Any, Any], _T]
-) -> type[_T]:
+    cls: Any, to_children: Callable[[Any], tuple[Iterable[Any], Any]], from_children: Callable[[Any, Any], Any]
+) -> Any:
     """Make instances of `cls` tree nodes.
 
     `to_children(obj)` gives (children, aux) with hashable, comparable aux; `from_children(aux, children)` the object

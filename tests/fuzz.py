@@ -1,0 +1,89 @@
+"""Long fuzzing, on the command line: `python tests/fuzz.py --programs 20000 --graphs 100000 --seed 1`.
+
+Programs are random imperative NumPy code (`random_programs`): NumPy eager, the interpreter, the compiled function
+and vmap must agree. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every bit. A
+failure prints its seed, with which it runs again: `--programs 1 --seed SEED`.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+
+from random_graphs import random_arguments, random_graph, same_bits
+from random_programs import RandomChooser, check_program, random_program
+
+from nufunc.ir.interpret import run
+from nufunc.ir.text import graph_hash, parse_graph, print_graph
+from nufunc.ir.verify import verify
+from nufunc.passes.functionalize import functionalize
+from nufunc.passes.simplify import simplify
+
+
+def fuzz_program(seed: int) -> None:
+    """One program, in every way that it can run."""
+    program = random_program(RandomChooser(seed), steps=10)
+    try:
+        check_program(program, seed)
+    except Exception:
+        print(program.source)
+        raise
+
+
+def fuzz_graph(seed: int) -> None:
+    """One pure and one traced graph, through text and passes."""
+    for stage in ("pure", "traced"):
+        graph = verify(random_graph(seed, stage, steps=30, locs=seed % 2 == 0))
+        text = print_graph(graph)
+        parsed = parse_graph(text)
+        assert print_graph(parsed) == text, "the text is not canonical"
+        assert graph_hash(parsed) == graph_hash(graph), "the hash changes with the text"
+        arguments = random_arguments(graph, seed)
+        in_place = [a.copy() for a in arguments]
+        expected = run(graph, in_place)
+        if stage == "traced":
+            graph = verify(functionalize(graph), "functionalize")
+            expected = [*expected, *(in_place[k] for k in graph.updates)]
+        simplified = verify(simplify(graph), "simplify")
+        for name, result in (("functionalize", graph), ("simplify", simplified)):
+            found = run(result, arguments)
+            assert all(same_bits(a, b) for a, b in zip(expected, found, strict=True)), f"{name} changes a value"
+        assert print_graph(simplify(simplified)) == print_graph(simplified), "simplify is not idempotent"
+
+
+def campaign(what: str, check: Callable[[int], None], first: int, count: int, most: int) -> Counter:
+    """Run `check` on so many seeds; failures by kind, of which the first `most` are shown."""
+    failures: Counter = Counter()
+    start = time.perf_counter()
+    for seed in range(first, first + count):
+        try:
+            check(seed)
+        except Exception as error:  # noqa: BLE001  (whatever goes wrong is a finding)
+            failures[f"{type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"] += 1
+            if sum(failures.values()) <= most:
+                print(f"--- {what}, seed {seed}")
+                traceback.print_exc(limit=-3, file=sys.stdout)
+    print(f"{count} {what} in {time.perf_counter() - start:.0f} s, {sum(failures.values())} failures")
+    for kind, times in failures.most_common():
+        print(f"{times:6d}  {kind}")
+    return failures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fuzz nufunc with random programs and random graphs.")
+    parser.add_argument("--programs", type=int, default=0, help="number of random NumPy programs")
+    parser.add_argument("--graphs", type=int, default=0, help="number of random graphs")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--show", type=int, default=5, help="failures shown in full")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    failures = campaign("graphs", fuzz_graph, options.seed, options.graphs, options.show)
+    failures += campaign("programs", fuzz_program, options.seed, options.programs, options.show)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

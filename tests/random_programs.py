@@ -1,0 +1,417 @@
+"""Random imperative NumPy programs: views, writes, reductions, broadcasting, Python loops and traced control flow.
+
+A program is the source of a function `program(x, y)`. Its control flow goes through a name `flow`, which is nufunc or
+`PlainFlow`, the same functions in plain Python, so that one source runs in NumPy alone and in nufunc.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+import nufunc as nf
+
+
+class Chooser(Protocol):
+    """Where the choices come from: hypothesis, which can shrink them, or a random generator, which is fast."""
+
+    def integer(self, low: int, high: int) -> int: ...
+
+
+class RandomChooser:
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def integer(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+
+class PlainFlow:
+    """nufunc's control flow in plain Python."""
+
+    @staticmethod
+    def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> Any:
+        return true_fun(*operands) if pred else false_fun(*operands)
+
+    @staticmethod
+    def fori_loop(lower: int, upper: int, body: Callable, init: Any) -> Any:
+        for i in range(lower, upper):
+            init = body(i, init)
+        return init
+
+    @staticmethod
+    def while_loop(test: Callable, body: Callable, init: Any) -> Any:
+        while test(init):
+            init = body(init)
+        return init
+
+    @staticmethod
+    def scan(body: Callable, init: Any, xs: Any) -> Any:
+        out = []
+        for x in xs:
+            init, y = body(init, x)
+            out.append(y)
+        return init, np.stack(out)
+
+
+@dataclass
+class Variable:
+    """A name with its shape; `array` if it can be indexed and written to, `frozen` if NumPy would refuse a write."""
+
+    name: str
+    shape: tuple[int, ...]
+    frozen: bool = False
+    contiguous: bool = True
+
+
+@dataclass
+class Maker:
+    choose: Chooser
+    variables: list[Variable] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    indent: str = "    "
+    count: int = 0
+    depth: int = 0
+    inner: int = 0  # the number of functions around
+
+    # -- choices
+
+    def pick(self, items: list) -> Any:
+        return items[self.choose.integer(0, len(items) - 1)]
+
+    def chance(self, percent: int) -> bool:
+        return self.choose.integer(1, 100) <= percent
+
+    def new(self, shape: tuple[int, ...], **options: Any) -> Variable:
+        self.count += 1
+        variable = Variable(f"v{self.count}", shape, **options)
+        self.variables.append(variable)
+        return variable
+
+    def line(self, text: str) -> None:
+        self.lines.append(self.indent + text)
+
+    def arrays(self, writable: bool = False) -> list[Variable]:
+        return [v for v in self.variables if v.shape and not (writable and v.frozen)]
+
+    # -- expressions
+
+    def operand(self, shape: tuple[int, ...]) -> str:
+        """An expression that broadcasts to `shape`."""
+        fitting = [v for v in self.variables if _broadcasts(v.shape, shape)]
+        if fitting and self.chance(75):
+            chosen = self.pick(fitting)
+            return chosen.name
+        return self.pick(["0.5", "2", "-1.25", "3", "np.pi", "0.0", "1"])
+
+    def expression(self, shape: tuple[int, ...]) -> str:
+        """An expression that broadcasts to `shape`, bounded for bounded operands."""
+        a, b = self.operand(shape), self.operand(shape)
+        forms = [
+            "{a} + {b}", "{a} - {b}", "{a} * 0.5 * np.tanh({b})", "np.sin({a})", "np.cos({a}) * {b}",
+            "np.exp(-np.abs({a}))", "np.maximum({a}, {b})", "np.minimum({a}, {b})",
+            "np.where({a} > {b}, {a}, 0.5 * ({b}))", "np.sqrt(np.abs({a}) + 1)", "{a} / (1 + np.abs({b}))",
+            "np.clip({a}, -1, 2)", "-({a})",
+            "np.arctan({a})", "({a}) ** 2 * 0.1",
+        ]  # fmt: skip
+        return self.pick(forms).format(a=f"({a})", b=f"({b})")
+
+    def part(self, v: Variable) -> tuple[str, tuple[int, ...]]:
+        """A basic index of an array, and the shape that it shows."""
+        terms, shape = [], []
+        for n in v.shape:
+            kind = self.choose.integer(0, 4) if n else 0
+            if kind <= 1:
+                terms.append(":")
+                shape.append(n)
+            elif kind == 2:
+                terms.append(str(self.choose.integer(-n, n - 1)))
+            else:
+                low, high = sorted((self.choose.integer(0, n), self.choose.integer(0, n)))
+                step = self.choose.integer(1, 2) if kind == 3 else -1
+                text = f"{low}:{high}:{step}" if step > 0 else "::-1"
+                terms.append(text)
+                shape.append(len(range(n)[low:high:step]) if step > 0 else n)
+        return ", ".join(terms), tuple(shape)
+
+    # -- statements
+
+    def step(self) -> None:
+        kinds = [
+            self.assign, self.assign, self.view, self.view, self.write, self.write, self.write, self.increment,
+            self.reduce, self.create, self.mask, self.rearrange, self.gather,
+        ]  # fmt: skip
+        if self.depth < 2:
+            kinds += [self.python_loop, self.loop, self.cond, self.scan, self.while_loop]
+        self.pick(kinds)()
+
+    def shape(self) -> tuple[int, ...]:
+        return self.pick(self.variables).shape if self.variables else (3,)
+
+    def assign(self) -> None:
+        shape = self.shape()
+        text = self.expression(shape)
+        v = self.new(shape)
+        # adding zeros of the shape keeps the shape known, whatever the operands broadcast to
+        self.line(f"{v.name} = np.zeros({shape}) + ({text})" if shape else f"{v.name} = np.sum({text})")
+        if not shape:
+            self.lines[-1] = f"{self.indent}{v.name} = {text} + 0.0 * np.sum(x)"  # a Python number would be static
+
+    def create(self) -> None:
+        shape = self.pick([(2,), (3,), (2, 3), (3, 2), (1, 3)])
+        v = self.new(shape)
+        self.line(f"{v.name} = {self.pick(['np.zeros', 'np.ones'])}({shape})")
+
+    def view(self) -> None:
+        arrays = self.arrays()
+        if not arrays:
+            return
+        v = self.pick(arrays)
+        kind = self.choose.integer(0, 5)
+        if kind <= 2:
+            index, shape = self.part(v)
+            basic = bool(shape)
+            w = self.new(shape, frozen=v.frozen, contiguous=False)
+            self.line(f"{w.name} = {v.name}[{index}]")
+            if not basic:
+                w.frozen = True
+        elif kind == 3:
+            w = self.new(v.shape[::-1], frozen=v.frozen, contiguous=False)
+            self.line(f"{w.name} = {v.name}.T")
+        elif kind == 4 and v.contiguous:
+            size = int(np.prod(v.shape))
+            w = self.new((size,), frozen=v.frozen)
+            self.line(f"{w.name} = {v.name}.reshape({size})")
+        else:
+            w = self.new((2, *v.shape), frozen=True, contiguous=False)
+            self.line(f"{w.name} = np.broadcast_to({v.name}, {w.shape})")
+
+    def write(self) -> None:
+        arrays = self.arrays(writable=True)
+        if arrays:
+            v = self.pick(arrays)
+            index, shape = self.part(v)
+            self.line(f"{v.name}[{index}] = {self.expression(shape)}")
+
+    def increment(self) -> None:
+        arrays = self.arrays(writable=True)
+        if arrays:
+            v = self.pick(arrays)
+            operator = self.pick(["+=", "-=", "*="])
+            if self.chance(50):
+                # in an inner function, a bare name on the left would be a local one
+                target = v.name if not self.inner else f"{v.name}[...]"
+                self.line(f"{target} {operator} {self.expression(v.shape)}")
+            else:
+                index, shape = self.part(v)
+                self.line(f"{v.name}[{index}] {operator} {self.expression(shape)}")
+
+    def mask(self) -> None:
+        arrays = self.arrays(writable=True)
+        if arrays:
+            v = self.pick(arrays)
+            self.line(f"{v.name}[{v.name} > {self.pick(['0.3', '0.0', '-0.7'])}] = {self.pick(['0.1', '-0.2'])}")
+
+    def reduce(self) -> None:
+        arrays = [v for v in self.arrays() if 0 not in v.shape]
+        if arrays:
+            v = self.pick(arrays)
+            kind = self.pick(["sum", "mean", "max", "min", "cumsum", "sort"])
+            axis = self.choose.integer(0, len(v.shape) - 1)
+            if kind in ("cumsum", "sort"):
+                w = self.new(v.shape)
+                self.line(f"{w.name} = np.{kind}({v.name}, axis={axis})")
+            elif self.chance(50):
+                w = self.new(v.shape[:axis] + v.shape[axis + 1 :], frozen=len(v.shape) == 1)
+                self.line(f"{w.name} = np.{kind}({v.name}, axis={axis})")
+            else:
+                w = self.new((), frozen=True)
+                self.line(f"{w.name} = {v.name}.{kind}()")
+
+    def rearrange(self) -> None:
+        arrays = self.arrays()
+        if arrays:
+            v = self.pick(arrays)
+            axis = self.choose.integer(0, len(v.shape) - 1)
+            shape = list(v.shape)
+            if self.chance(50):
+                shape[axis] *= 2
+                w = self.new(tuple(shape))
+                self.line(f"{w.name} = np.concatenate([{v.name}, {v.name} * 0.5], axis={axis})")
+            else:
+                w = self.new(v.shape)
+                self.line(f"{w.name} = np.roll({v.name}, 1, axis={axis})")
+
+    def gather(self) -> None:
+        arrays = [v for v in self.arrays() if v.shape[0]]
+        if arrays:
+            v = self.pick(arrays)
+            indices = [self.choose.integer(-v.shape[0], v.shape[0] - 1) for _ in range(2)]
+            w = self.new((2, *v.shape[1:]))
+            self.line(f"{w.name} = {v.name}[{indices}]")
+
+    # -- control flow
+
+    def block(self, head: str, result: tuple[int, ...] | None, params: list[Variable] | None = None) -> None:
+        """An indented block of a few statements, the names in it local; `result`: it returns such an array."""
+        self.line(head)
+        before, indent = list(self.variables), self.indent
+        self.indent += "    "
+        self.depth += 1
+        self.inner += result is not None
+        self.variables += params or []
+        start = len(self.lines)
+        for _ in range(self.choose.integer(0, 3)):
+            self.step()
+        if result is not None:
+            zero = f"np.zeros({result}) + " if result else "0.0 + "
+            self.line(f"return {zero}({self.expression(result)})")
+        elif len(self.lines) == start:
+            self.line("pass")
+        self.variables, self.indent = before, indent
+        self.depth -= 1
+        self.inner -= result is not None
+
+    def python_loop(self) -> None:
+        self.block(f"for _ in range({self.choose.integer(0, 3)}):", None)
+
+    def function(self, name: str, result: tuple[int, ...], params: list[Variable]) -> None:
+        names = ", ".join(p.name for p in params)
+        self.block(f"def {name}({names}):", result, [p for p in params if p.name.startswith("c")])
+
+    def loop(self) -> None:
+        shape = self.shape()
+        self.count += 1
+        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True, contiguous=False)
+        self.function(name, shape, [Variable("i", ()), carry])
+        init = f"np.zeros({shape}) + ({self.operand(shape)})" if shape else f"0.0 + {self.operand(())}"
+        v = self.new(shape, frozen=not shape)
+        self.line(f"{v.name} = flow.fori_loop(0, {self.choose.integer(0, 4)}, {name}, {init})")
+
+    def cond(self) -> None:
+        shape = self.shape()
+        self.count += 1
+        yes, no = f"t{self.count}", f"e{self.count}"
+        self.function(yes, shape, [])
+        self.function(no, shape, [])
+        tested = self.pick(self.variables).name
+        v = self.new(shape, frozen=not shape)
+        self.line(f"{v.name} = flow.cond(np.sum({tested}) > {self.pick(['0.25', '-0.6', '2.1'])}, {yes}, {no})")
+
+    def scan(self) -> None:
+        arrays = [v for v in self.arrays() if v.shape[0]]
+        if not arrays:
+            return
+        xs, shape = self.pick(arrays), self.shape()
+        self.count += 1
+        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True, contiguous=False)
+        item = Variable(f"cx{self.count}", xs.shape[1:], frozen=True, contiguous=False)
+        self.line(f"def {name}({carry.name}, {item.name}):")
+        before = self.lines.pop()
+        self.block(before.strip(), shape, [carry, item])
+        returned = self.lines.pop().strip().removeprefix("return ")
+        self.line(f"    return {returned}, {item.name} * 2")
+        init = f"np.zeros({shape}) + ({self.operand(shape)})" if shape else f"0.0 + {self.operand(())}"
+        v, w = self.new(shape, frozen=not shape), self.new(xs.shape)
+        self.line(f"{v.name}, {w.name} = flow.scan({name}, {init}, {xs.name} * 1.0)")
+
+    def while_loop(self) -> None:
+        shape = self.shape()
+        self.count += 1
+        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True, contiguous=False)
+        tested = self.pick(self.variables).name
+        self.function(f"b{name}", shape, [carry])
+        self.line(f"def t{name}(s):")
+        self.line(f"    return (s[0] < {self.choose.integer(0, 3)}) & (np.sum({tested}) < {self.pick(['0.9', '3.3'])})")
+        init = f"np.zeros({shape}) + ({self.operand(shape)})" if shape else f"0.0 + {self.operand(())}"
+        v = self.new(shape, frozen=not shape)
+        self.line(f"{v.name} = flow.while_loop(t{name}, lambda s: (s[0] + 1, b{name}(s[1])), (0, {init}))[1]")
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    if len(shape) > len(target):
+        return False
+    return all(n in (1, m) for n, m in zip(shape[::-1], target[::-1], strict=False))
+
+
+@dataclass
+class Program:
+    source: str
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def function(self, flow: Any) -> Callable:
+        """The program over this control flow."""
+        namespace = {"np": np, "flow": flow}
+        exec(compile(self.source, "<program>", "exec"), namespace)
+        return namespace["program"]
+
+    def arguments(self, seed: int, lanes: int | None = None) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        lead = () if lanes is None else (lanes,)
+        return [rng.normal(size=lead + shape) for shape in self.shapes]
+
+
+def random_program(choose: Chooser, steps: int = 6) -> Program:
+    maker = Maker(choose)
+    shapes = (maker.pick([(3,), (2, 3), (4,), (1,)]), maker.pick([(), (3,), (3, 2), (2, 2)]))
+    maker.variables = [Variable("x", shapes[0]), Variable("y", shapes[1], frozen=not shapes[1])]
+    for _ in range(choose.integer(1, steps)):
+        maker.step()
+    names = [maker.pick(maker.variables).name for _ in range(choose.integer(1, 3))]
+    source = "\n".join(["def program(x, y):", *maker.lines, f"    return {', '.join(names)},"])
+    return Program(source + "\n", shapes)
+
+
+# -- running a program in every way
+
+
+def close(found: Any, expected: Any, what: str, source: str) -> None:
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape, f"{what}: shape {found.shape}, not {expected.shape}\n{source}"
+    assert found.dtype == expected.dtype, f"{what}: dtype {found.dtype}, not {expected.dtype}\n{source}"
+    fits = np.allclose(found, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+    assert fits, f"{what}: {found}, not {expected}\n{source}"
+
+
+def check_same(
+    run: Callable, arguments: list[np.ndarray], outputs: Any, final: list[np.ndarray], what: str, source: str
+) -> None:
+    """What a run returns, and what it leaves in its arguments."""
+    own = [a.copy() for a in arguments]
+    found = run(*own)
+    assert len(found) == len(outputs)
+    for k, (a, b) in enumerate(zip(found, outputs, strict=True)):
+        close(a, b, f"{what}, result {k}", source)
+    for k, (a, b) in enumerate(zip(own, final, strict=True)):
+        close(a, b, f"{what}, argument {k} afterwards", source)
+
+
+def eager(program: Program, arguments: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+    """NumPy's own results, copied since they may be views, and the arguments after the call."""
+    own = [a.copy() for a in arguments]
+    with np.errstate(all="ignore"):
+        outputs = [np.array(o) for o in program.function(PlainFlow)(*own)]
+    return outputs, own
+
+
+def check_program(program: Program, seed: int, ways: tuple[str, ...] = ("interpreter", "jit", "vmap")) -> None:
+    """NumPy eager, the interpreter of the traced graph, the compiled function, and lanes under vmap agree."""
+    from nufunc.ir.interpret import run
+    from nufunc.ir.text import parse_graph
+
+    source, function = program.source, program.function(nf)
+    arguments = program.arguments(seed)
+    outputs, final = eager(program, arguments)
+    if "interpreter" in ways:
+        graph = parse_graph(nf.dump(function, *arguments, stage="whole"))
+        check_same(lambda *a: run(graph, a), arguments, outputs, final, "interpreter", source)
+    if "jit" in ways:
+        check_same(nf.jit(function), arguments, outputs, final, "jit", source)
+    if "vmap" in ways:
+        lanes = program.arguments(seed + 1, lanes=3)
+        runs = [eager(program, [a[k] for a in lanes]) for k in range(3)]
+        outputs = [np.stack(o) for o in zip(*(r[0] for r in runs), strict=True)]
+        # under vmap an argument is not written to
+        copying = nf.vmap(lambda *values: function(*(v.copy() for v in values)))
+        check_same(copying, lanes, outputs, lanes, "vmap", source)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,14 +79,9 @@ class Builder:
 
         return emit
 
-    @contextmanager
-    def at(self, loc: Location | None) -> Iterator[None]:
-        """Nodes emitted inside carry `loc`."""
-        before, self.loc = self.loc, loc
-        try:
-            yield
-        finally:
-            self.loc = before
+    def at(self, loc: Location | None) -> _At:
+        """A context: nodes emitted inside carry `loc`."""
+        return _At(self, loc)
 
     def copy_node(self, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
         """Append a node like `node` on other operands of the same types."""
@@ -172,3 +166,20 @@ class Builder:
         if y is None:
             return x
         return self.emit("add", (x, y))[0]
+
+
+class _At:
+    """What `Builder.at` gives; passes enter one per node, so it is no generator."""
+
+    __slots__ = ("before", "builder", "loc")
+
+    def __init__(self, builder: Builder, loc: Location | None) -> None:
+        self.builder = builder
+        self.loc = loc
+
+    def __enter__(self) -> None:
+        self.before = self.builder.loc
+        self.builder.loc = self.loc
+
+    def __exit__(self, *exception: object) -> None:
+        self.builder.loc = self.before

@@ -15,6 +15,7 @@ Control primitives (cond, while, scan, map) have regions; their rules need whole
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,12 +87,12 @@ def all_primitives() -> dict[str, Primitive]:
 
 def attr_tuple(attrs: Attrs) -> tuple[tuple[str, Any], ...]:
     """Attributes as a hashable, ordered tuple; floats by their bits, so that 0.0 and -0.0, or NaNs, keep apart."""
-    return tuple(sorted((k, _bits(v)) for k, v in attrs.items()))
+    return tuple(sorted([(k, _bits(v)) for k, v in attrs.items()])) if attrs else ()
 
 
 def _bits(value: Any) -> Any:
     if isinstance(value, float):
-        return ("float", np.float64(value).tobytes())
+        return ("float", struct.pack("<d", value))
     if isinstance(value, complex):
         return ("complex", np.complex128(value).tobytes())
     if isinstance(value, tuple):

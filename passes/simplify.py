@@ -17,6 +17,7 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import NufuncError
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import FLOAT64
 from nufunc.passes import simplify_control, simplify_layout, simplify_rules
 from nufunc.passes.control_parts import need_pure
 from nufunc.passes.dead_code import eliminate_dead_code
@@ -125,8 +126,7 @@ class Simplifier:
 
     def full(self, value: Any, like: Value) -> Value:
         """An array of the type of `like` filled with a scalar, as NumPy converts it to the dtype."""
-        with np.errstate(all="ignore"):
-            attrs = {"value": _scalar(value, like.dtype), "shape": like.shape, "dtype": like.dtype}
+        attrs = {"value": _scalar(value, like.dtype), "shape": like.shape, "dtype": like.dtype}
         return self.emit(Node("full", (), attrs, (), (Value(like.type),), self.b.loc))[0]
 
     def again(
@@ -173,9 +173,12 @@ class Simplifier:
 
 
 def _scalar(value: Any, dtype: np.dtype) -> Any:
+    if dtype == FLOAT64 and type(value) is float:
+        return value
     if isinstance(value, complex) and dtype.kind != "c":
         value = value.real
-    return np.full((), value, dtype).item()
+    with np.errstate(all="ignore"):
+        return np.full((), value, dtype).item()
 
 
 def _evaluate(record: primitive.Primitive, arrays: list[np.ndarray], node: Node) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nufunc.runtime.executable import Executable
@@ -22,36 +22,43 @@ class CacheInfo(NamedTuple):
     entries: int
 
 
+@dataclass(eq=False)
+class _Variants:
+    """What was compiled under one key; `used` orders keys by their last use."""
+
+    executables: list[Executable]
+    used: int
+
+
 class Cache:
     """The executables of this process by key, the least recently used dropped first."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.entries: OrderedDict[Any, list[Executable]] = OrderedDict()
+        self.entries: dict[Any, _Variants] = {}
         self.compiles = 0
         self.hits = 0
 
     def find(self, key: Any, func: Any) -> tuple[Executable, tuple[Any, ...]] | None:
         """The compilation that fits what the function captures now, and what it captures."""
         variants = self.entries.get(key)
-        for executable in variants or ():
+        for executable in variants.executables if variants is not None else ():
             captured = executable.captured(func)
             if captured is not None:
                 with self.lock:
                     self.hits += 1
-                    if key in self.entries:
-                        self.entries.move_to_end(key)
+                    variants.used = self.hits + self.compiles  # type: ignore[union-attr]
                 return executable, captured
         return None
 
     def add(self, key: Any, executable: Executable) -> None:
         with self.lock:
             self.compiles += 1
-            variants = self.entries.get(key, [])
-            self.entries[key] = [executable, *variants][:MAX_VARIANTS]
-            self.entries.move_to_end(key)
+            before = self.entries.get(key)
+            executables = [executable, *(before.executables if before is not None else ())][:MAX_VARIANTS]
+            self.entries[key] = _Variants(executables, self.hits + self.compiles)
             while len(self.entries) > MAX_KEYS:
-                self.entries.popitem(last=False)
+                del self.entries[min(self.entries, key=lambda k: self.entries[k].used)]
 
 
 CACHE = Cache()
@@ -64,7 +71,7 @@ def cache_info() -> CacheInfo:
     >>> nf.cache_info().compiles >= 0
     True
     """
-    return CacheInfo(CACHE.compiles, CACHE.hits, sum(map(len, CACHE.entries.values())))
+    return CacheInfo(CACHE.compiles, CACHE.hits, sum(len(v.executables) for v in CACHE.entries.values()))
 
 
 def clear_cache() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from nufunc.ir.errors import UnguardedCaptureError
@@ -70,6 +72,33 @@ def compile_call(
 
     `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id.
     """
+    with _collection_paused():
+        return _compile(transforms, func, leaves, spec, signatures, names, anchors)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """No cyclic garbage collection inside: what a compilation makes stays alive until its end, and to walk over all
+    of it again and again would take time that is quadratic in the size of the graph.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _compile(
+    transforms: tuple[Transform, ...],
+    func: Callable[..., Any],
+    leaves: Sequence[Any],
+    spec: tree.TreeDef,
+    signatures: Sequence[Input | Static],
+    names: Sequence[str],
+    anchors: tuple[Any, ...],
+) -> Executable:
     trace = Trace(getattr(func, "__name__", type(func).__name__))
     hooks = Hooks(trace)
     positions = tuple(k for k, s in enumerate(signatures) if isinstance(s, Input))

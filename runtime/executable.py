@@ -37,23 +37,30 @@ class Executable:
     updates: tuple[tuple[int, int], ...]
     anchors: tuple[Any, ...]
     record: Record | None = None
+    front: Callable[[Any, tuple[Any, ...]], Any] | None = None  # the short way here, shared by all who call this
 
     def captured(self, func: Any) -> tuple[Any, ...] | None:
         """The current values of what the function captures, if this compilation still fits them."""
         values = self.read(func)
         if values is None:
             return None
-        wanted = self.inputs[len(self.positions) :]
-        for value, want, source in zip(values, wanted, self.sources[len(self.positions) :], strict=True):
-            if signature(value, lambda source=source: source) != want:  # type: ignore[misc]
-                return None
+        if values:
+            k = len(self.positions)
+            name = lambda: self.sources[k]
+            for value in values:
+                if signature(value, name) != self.inputs[k]:
+                    return None
+                k += 1
         return values
 
     def run(self, values: Sequence[Any]) -> Any:
         """The result for these inputs; what the function writes in place is stored once the whole call has
         succeeded.
         """
-        arrays = [_prepared(v, want) for v, want in zip(values, self.inputs, strict=True)]
+        arrays = [
+            v if type(v) is np.ndarray and v.dtype is want.type.dtype else _prepared(v, want)
+            for v, want in zip(values, self.inputs, strict=True)
+        ]
         if self.updates:
             self._check_targets(values)
         results = self.entry.slow(*arrays)

@@ -11,7 +11,7 @@ from nufunc.runtime.signatures import Input, Static
 from nufunc.runtime.subgraph import Slot
 from nufunc.tracer import tree
 
-Front = Callable[[tuple[Any, ...]], Any]
+Front = Callable[[Any, tuple[Any, ...]], Any]
 
 
 class _Writer:
@@ -76,19 +76,19 @@ class _Writer:
 
 def make_front(
     executable: Executable,
-    func: Any,
-    held: list[Any],
+    held: int,
     args: tuple[Any, ...],
     signatures: list[Input | Static],
     miss: Any,
 ) -> Front | None:
-    """A function of the argument tuple: the result, or `miss` where anything differs from these arguments.
+    """A function of the called function and the argument tuple: the result, or `miss` where anything differs from
+    these arguments.
 
-    `held` are leaves that the function itself brings (residuals); they come before those of the arguments. None where
-    the arguments' trees hold nodes that only the general way can take apart.
+    `held` is how many leaves the function itself brings (residuals); they come before those of the arguments. None
+    where the arguments' trees hold nodes that only the general way can take apart.
     """
-    writer = _Writer(signatures[len(held) :], miss)
-    writer.leaves += [writer.constant(leaf) for leaf in held]
+    writer = _Writer(signatures[held:], miss)
+    writer.leaves += [f"fn.residuals[{i}]" for i in range(held)]
     names = [f"a{i}" for i in range(len(args))]
     for name, arg in zip(names, args, strict=True):
         if not writer.pick(arg, name):
@@ -97,14 +97,13 @@ def make_front(
     unpack = f"        {', '.join(names)}{',' if len(names) == 1 else ''} = args" if names else "        pass"
     leaves = list(writer.leaves)
     if executable.anchors or len(executable.inputs) > len(executable.positions):
-        read, fn = writer.constant(executable.read), writer.constant(func)
-        picked += [f"    k = {read}({fn})", "    if k is None: return MISS"]
+        picked += [f"    k = {writer.constant(executable.read)}(fn)", "    if k is None: return MISS"]
         if len(executable.inputs) > len(executable.positions):
             leaves.append("*k")
     call = f"{writer.constant(executable.entry.fast)}({', '.join(leaves)})"
     text = "\n".join(
         [
-            "def front(args):",
+            "def front(fn, args):",
             f"    if len(args) != {len(names)}: return MISS",
             "    try:",
             unpack,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from pathlib import Path as FilePath
+from collections.abc import Callable, Set
+from types import MethodType
 from typing import Any
+
+import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, UnguardedCaptureError, UnsupportedError
 from nufunc.runtime import pipeline
@@ -21,6 +23,7 @@ from nufunc.tracer import tree
 from nufunc.tracer.trace import current
 from nufunc.tracer.usercode import user_location
 
+_NONE: frozenset[int] = frozenset()
 MAX_FRONTS = 4  # short ways kept per transformed function
 
 
@@ -35,7 +38,8 @@ class Transformed:
             raise ArgumentTypeError(f"{label} takes a function, got {type(func).__name__}", user_location())
         self.transforms: tuple[Transform, ...] = transforms
         self.func: Callable[..., Any] = func
-        self._fronts: tuple[Front, ...] = ()
+        self._fronts: list[Front] = []
+        self._bound: dict[type, list[Front]] = {}  # the fronts of this function as a method, by the object's class
         functools.update_wrapper(self, func, updated=())
 
     def __repr__(self) -> str:
@@ -48,7 +52,10 @@ class Transformed:
         """Bind as a function does, so that methods can be decorated."""
         if obj is None or not hasattr(self.func, "__get__"):
             return self
-        return Transformed(self.transforms, self.func.__get__(obj, cls))
+        bound = Transformed(self.transforms, self.func.__get__(obj, cls))
+        if isinstance(bound.func, MethodType) and bound.func.__func__ is self.func:
+            bound._fronts = self._bound.setdefault(type(obj), [])
+        return bound
 
     # -- what the globals view needs to rebuild a transformed function over an instrumented one
 
@@ -68,7 +75,7 @@ class Transformed:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if not kwargs:
             for front in self._fronts:
-                result = front(args)
+                result = front(self.func, args)
                 if result is not _MISS:
                     return result
         return self._call(args, kwargs)
@@ -84,24 +91,25 @@ class Transformed:
         return result
 
     def _install(self, executable: Executable, args: tuple[Any, ...], signatures: list[Input | Static]) -> None:
-        held = list(self.func.residuals) if isinstance(self.func, GraphFunction) else []
-        front = make_front(executable, self.func, held, args, signatures, _miss())
-        if front is not None:
-            self._fronts = (front, *self._fronts)[:MAX_FRONTS]
+        """Take the short way next time. A front that is here already has missed, as it does for strided arrays."""
+        front = executable.front
+        if front is None:
+            held = len(self.func.residuals) if isinstance(self.func, GraphFunction) else 0
+            front = executable.front = make_front(executable, held, args, signatures, _miss()) or _no_front
+        if front is not _no_front and front not in self._fronts:
+            self._fronts[:] = [front, *self._fronts][:MAX_FRONTS]
 
     def _executable(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], record: pipeline.Record | None = None
     ) -> tuple[Executable, tuple[Any, ...], list[Input | Static], list[Any]]:
         """(compilation, captured values, signatures, leaves) for these arguments."""
         held = self.func if isinstance(self.func, GraphFunction) else None
-        leaves, spec = tree.flatten((held, args, kwargs))
+        leaves, spec = _flatten_call(held, args, kwargs)
         static = self._static_leaves(args, kwargs, held)
         signatures: list[Input | Static] = []
+        name = lambda: self._leaf_names(held, args, kwargs)[len(signatures)]
         for k, leaf in enumerate(leaves):
-            if k in static:
-                signatures.append(self._static(leaf))
-            else:
-                signatures.append(signature(leaf, lambda k=k: self._leaf_names(held, args, kwargs)[k]))  # type: ignore[misc]
+            signatures.append(self._static(leaf) if k in static else signature(leaf, name))
         base, anchors = (None, ()) if held is not None else base_key(self.func)
         key = (self.transforms, base, spec, tuple(signatures))
         found = None if record is not None else CACHE.find(key, self.func)
@@ -135,11 +143,11 @@ class Transformed:
             names += [repr(key) + path for path in tree.paths(kwargs[key])]
         return names
 
-    def _static_leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any], held: Any) -> set[int]:
+    def _static_leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any], held: Any) -> Set[int]:
         """The leaves of arguments that a jit at the head of the chain declares static."""
         jit = self.transforms[0] if self.transforms else None
         if not isinstance(jit, Jit) or not (jit.static_argnums or jit.static_argnames):
-            return set()
+            return _NONE
         names = parameter_names(self.func)
         nums = {i % len(args) for i in jit.static_argnums if -len(args) <= i < len(args)}
         nums |= {names.index(n) for n in jit.static_argnames if n in names and names.index(n) < len(args)}
@@ -185,8 +193,31 @@ class Transformed:
             executable = compile_call(self.transforms, self.func, leaves, spec, signatures, names, anchors)
         executable.record = record
         if folder and record is not None:
-            record.write(FilePath(folder) / f"{CACHE.compiles:04d}-{self._name}")
+            record.write(f"{folder}/{CACHE.compiles:04d}-{self._name}")
         return executable
+
+
+_LEAVES = frozenset((np.ndarray, bool, int, float, complex, np.float32, np.float64, np.int32, np.int64))
+
+
+def _flatten_call(held: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], tree.TreeDef]:
+    """The leaves of a call and its structure; plain arrays and numbers need no walk over trees."""
+    if held is None and _LEAVES.issuperset(map(type, args)):
+        if not kwargs:
+            return list(args), _flat_structure(len(args))
+        if _LEAVES.issuperset(map(type, kwargs.values())):
+            return [*args, *(kwargs[key] for key in sorted(kwargs))], _flat_structure(len(args), *kwargs)
+    return tree.flatten((held, args, kwargs))
+
+
+@functools.lru_cache(maxsize=256)
+def _flat_structure(count: int, *names: str) -> tree.TreeDef:
+    return tree.structure((None, (0,) * count, dict.fromkeys(names, 0)))
+
+
+def _no_front(fn: Any, args: tuple[Any, ...]) -> Any:
+    """In place of a front where there can be none."""
+    return _MISS
 
 
 @functools.cache

@@ -25,7 +25,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from nufunc.ir.graph import Graph
 from nufunc.ir.text import print_graph
@@ -51,11 +50,12 @@ class Record:
     def add(self, stage: str, text: str) -> None:
         self.entries.append((stage, text))
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str) -> None:
         """One numbered file per step, so that two compilations can be compared file by file."""
-        folder.mkdir(parents=True, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         for i, (stage, text) in enumerate(self.entries):
-            (folder / f"{i:02d}-{stage}.txt").write_text(text + "\n")
+            with open(os.path.join(folder, f"{i:02d}-{stage}.txt"), "w", encoding="utf-8") as file:
+                file.write(text + "\n")
 
 
 class _Recording(threading.local):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -61,9 +61,9 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
     if kind is complex:
         return _COMPLEX
     if isinstance(x, np.generic):
-        return Input("scalar", ArrayType((), _dtype(x.dtype, name)))
+        return _input("scalar", (), x.dtype, None) or _unsupported(x.dtype, name)
     if isinstance(x, Spec):
-        return Input("array", ArrayType(x.shape, _dtype(x.dtype, name)))
+        return _input("array", x.shape, x.dtype, None) or _unsupported(x.dtype, name)
     if isinstance(x, np.ndarray):
         if isinstance(x, np.ma.MaskedArray | np.matrix):
             raise ArgumentTypeError(
@@ -97,30 +97,29 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
     return Static(kind, x)
 
 
-@functools.lru_cache(maxsize=64)
-def _native(dtype: np.dtype) -> np.dtype | None:
-    """The dtype in native byte order if nufunc computes with it."""
+@functools.lru_cache(maxsize=4096)
+def _input(kind: str, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...] | None) -> Input | None:
+    """One object per input, so that keys compare by identity; None for a dtype that nufunc does not compute with."""
     native = dtype.newbyteorder("=")
-    return next((d for d in DTYPE_NAMES if d == native), None)
+    known = next((d for d in DTYPE_NAMES if d == native), None)
+    return None if known is None else Input(kind, ArrayType(shape, known), strides)
 
 
-def _dtype(dtype: np.dtype, name: Callable[[], str]) -> np.dtype:
-    native = _native(dtype)
-    if native is None:
-        raise DTypeError(
-            f"argument {name()} has dtype {dtype}, which is not supported; use bool, integers, float32/64 or "
-            f"complex64/128",
-            user_location(),
-        )
-    return native
+def _unsupported(dtype: np.dtype, name: Callable[[], str]) -> NoReturn:
+    raise DTypeError(
+        f"argument {name()} has dtype {dtype}, which is not supported; use bool, integers, float32/64 or complex64/128",
+        user_location(),
+    )
 
 
 def _array(x: np.ndarray, name: Callable[[], str]) -> Input:
     # only the layouts in which NumPy's views differ from those of a C-ordered array enter the key
     strides = None
-    if x.ndim > 1 and x.size and not x.flags.c_contiguous:
-        strides = tuple(s // x.itemsize if s % x.itemsize == 0 else s for s in x.strides)
-    return Input("array", ArrayType(x.shape, _dtype(x.dtype, name)), strides)
+    shape = x.shape
+    if len(shape) > 1 and not x.flags.c_contiguous and x.size:
+        size = x.itemsize
+        strides = tuple([s // size if s % size == 0 else s for s in x.strides])
+    return _input("array", shape, x.dtype, strides) or _unsupported(x.dtype, name)
 
 
 def base_key(func: Any) -> tuple[Any, tuple[Any, ...]]:

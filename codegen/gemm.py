@@ -9,8 +9,10 @@ split at multiples of `row_tile` only, and every choice below depends on the sha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 from llvmlite import ir
@@ -25,12 +27,15 @@ MC_BYTES = 256 << 10  # of A packed at a time: a share of the second-level cache
 NC_BYTES = 3 << 20  # of B packed at a time: a share of the third-level cache
 IN_PLACE_BYTES = 512 << 10  # matrices up to this size are read where they are,
 CROWDED_BYTES = 32 << 10  # or this size where their rows fall into the same few sets of a cache
+ROWS_FIRST_BYTES = 24 << 10  # size of B up to which C is written row by row: all of B stays in the first-level cache
 PREFETCH_BYTES = 512 << 10  # size of C from which its tiles are fetched before they are needed
 LARGE = 32768  # products of vectors from which the processor's register tile is preferred, shared by all products
 PREFERENCE = 0.94  # of its time another tile has to take at most
 PLAIN_LOOPS = 32  # steps of k from which the loops around tiles are not optimised: LLVM takes longer than for the tiles
+MOST_ROWS = 16  # of a register tile: more take longer to compile and are no faster
 UNROLL = 32  # products of vectors up to which a tile's loop over k is unrolled
 EDGE_COST = 0.02  # share of a product's time at which an edge is worth the tile, to be compiled, that it needs
+Index: TypeAlias = int | ir.Value  # a number known when the code is emitted, or when it runs
 SUPPORTED = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -128,7 +133,7 @@ def _register_tile(spec: Spec) -> tuple[int, int]:
     candidates = [
         (rows, vectors)
         for vectors in range(1, min(8, -(-spec.n // spec.lanes)) + 1)
-        for rows in range(1, min(spec.m, max(1, (spec.registers - vectors - 1) // vectors)) + 1)
+        for rows in range(1, min(spec.m, MOST_ROWS, max(1, (spec.registers - vectors - 1) // vectors)) + 1)
     ]  # besides the sums, registers hold a row of B and one element of A
     best = min(candidates, key=lambda tile: (_cost(spec, *tile), -tile[0]), default=(1, 1))
     usual = (8, 3) if spec.registers > 16 else (6, 2)
@@ -220,8 +225,8 @@ class _Gemm:
     def emit(self) -> None:
         spec, cut, b = self.spec, self.cut, self.b
         row_tiles, column_tiles = -(-spec.m // cut.rows), -(-spec.n // cut.b_width)
-        rows: tuple[int | ir.Value, int | ir.Value] = (0, row_tiles)
-        columns: tuple[int | ir.Value, int | ir.Value] = (0, column_tiles)
+        rows: tuple[Index, Index] = (0, row_tiles)
+        columns: tuple[Index, Index] = (0, column_tiles)
         if self.range is not None:
             size = cut.b_width if self.swapped else cut.rows
             first, last = self.range
@@ -234,7 +239,7 @@ class _Gemm:
                     self._block(*rows, j0, stop_j, p0)
         b.ret_void()
 
-    def _least(self, start: int | ir.Value, count: int, stop: int | ir.Value) -> int | ir.Value:
+    def _least(self, start: Index, count: int, stop: Index) -> Index:
         """min(start + count, stop)"""
         if isinstance(start, int) and isinstance(stop, int):
             return min(start + count, stop)
@@ -243,24 +248,24 @@ class _Gemm:
         stop = I64(stop) if isinstance(stop, int) else stop
         return b.select(b.icmp_signed("<", end, stop), end, stop)
 
-    def _times(self, index: int | ir.Value, factor: int) -> int | ir.Value:
+    def _times(self, index: Index, factor: int) -> Index:
         return index * factor if isinstance(index, int) else self.b.mul(index, I64(factor))
 
-    def _minus(self, x: int | ir.Value, y: int | ir.Value) -> int | ir.Value:
+    def _minus(self, x: Index, y: Index) -> Index:
         if isinstance(x, int) and isinstance(y, int):
             return x - y
         return self.b.sub(*(I64(v) if isinstance(v, int) else v for v in (x, y)))
 
-    def _value(self, x: int | ir.Value) -> ir.Value:
+    def _value(self, x: Index) -> ir.Value:
         return I64(x) if isinstance(x, int) else x
 
     def _block(
         self,
-        begin: int | ir.Value,
-        end: int | ir.Value,
-        j0: int | ir.Value,
-        stop_j: int | ir.Value,
-        p0: int | ir.Value,
+        begin: Index,
+        end: Index,
+        j0: Index,
+        stop_j: Index,
+        p0: Index,
     ) -> None:
         """One block of k and of columns: pack its part of B, then go through the rows."""
         spec, cut, b, v = self.spec, self.cut, self.b, self.v
@@ -280,10 +285,14 @@ class _Gemm:
             stop_t = self._least(t0, cut.mc, end)
             if cut.pack_a:
                 self._pack_a(t0, stop_t, p0, steps)
-            with loop(b, j0, stop_j) as j, loop(b, t0, stop_t) as t:
-                self._tiles(t, t0, j, j0, p0, steps)
+            if spec.k * spec.n * spec.dtype.itemsize <= ROWS_FIRST_BYTES:
+                with loop(b, t0, stop_t) as t, loop(b, j0, stop_j) as j:
+                    self._tiles(t, t0, j, j0, p0, steps)
+            else:
+                with loop(b, j0, stop_j) as j, loop(b, t0, stop_t) as t:
+                    self._tiles(t, t0, j, j0, p0, steps)
 
-    def _pack_a(self, t0: int | ir.Value, stop: int | ir.Value, p0: int | ir.Value, steps: int | ir.Value) -> None:
+    def _pack_a(self, t0: Index, stop: Index, p0: Index, steps: Index) -> None:
         spec, cut, b, v = self.spec, self.cut, self.b, self.v
         pack = pack_function(self.module, spec.dtype, cut.a_width, spec.a_strides[0], spec.a_strides[1], spec.lanes)
         source = v.at(self.a, self._times(p0, spec.a_strides[1]))
@@ -293,7 +302,7 @@ class _Gemm:
             lanes = self._value(self._minus(self._least(first, cut.a_width, spec.m), first))
             b.call(pack, [place, v.at(source, self._times(first, spec.a_strides[0])), lanes, self._value(steps)])
 
-    def _tiles(self, t: object, t0: object, j: object, j0: object, p0: object, steps: object) -> None:
+    def _tiles(self, t: Index, t0: Index, j: Index, j0: Index, p0: Index, steps: Index) -> None:
         """Call the tile of row tile t and column tile j: a full one, or that of the edge."""
         spec, cut, b, v = self.spec, self.cut, self.b, self.v
         i, column = self._times(t, cut.rows), self._times(j, cut.b_width)
@@ -331,7 +340,7 @@ class _Gemm:
 
         self._either(t, spec.m // cut.rows, spec.m % cut.rows, by_column, cut.rows)
 
-    def _either(self, index: object, whole: int, rest: int, emit: object, size: int) -> None:
+    def _either(self, index: Index, whole: int, rest: int, emit: Callable[[int], None], size: int) -> None:
         """emit(size) for the first `whole` indices, emit(rest) for the one after them."""
         if not rest:
             emit(size)
@@ -378,8 +387,8 @@ def _emit_inner(function: ir.Function, spec: Spec, accumulate: bool, ranged: boo
     b = ir.IRBuilder(function.append_basic_block("entry"))
     a, other, c, scratch = function.args[:4]
     long, short = (a, other) if a_long else (other, a)
-    begin: int | ir.Value = 0
-    end: int | ir.Value = inner.tiles
+    begin: Index = 0
+    end: Index = inner.tiles
     if ranged:
         first, last = function.args[-2:]
         if a_long:

@@ -147,6 +147,33 @@ def test_layouts_and_shapes(dtype: np.dtype, layouts: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [F4, F8])
+@pytest.mark.parametrize("shape", [(5, 7, 9), (3, 40, 70), (70, 1, 40), (1, 1, 50), (60, 70, 80)])
+def test_reversed_and_repeated_operands(dtype: np.dtype, shape: Shape) -> None:
+    """Strides below zero and of zero, as views in a plan have them; only pointers and strides know."""
+    (m, n, k), item = shape, dtype.itemsize
+    a, b = matrices(dtype, shape)
+    cases = [
+        (a[::-1, ::-1], b[:, ::-1]),
+        (a[:, ::-1], b[::-1]),
+        (np.broadcast_to(a[:1], (m, k)), np.broadcast_to(b[:, :1], (k, n))),
+        (np.broadcast_to(a[:, :1], (m, k)), np.broadcast_to(b[:1], (k, n))),
+        (np.broadcast_to(a[0, 0], (m, k)), np.broadcast_to(b[0, 0], (k, n))),
+    ]
+    module, sizes = ir.Module("views"), []
+    for x, y in cases:
+        steps = [tuple(s // item for s in v.strides) for v in (x, y)]
+        function = gemm.product_function(module, HOST, dtype, m, n, k, *steps, n)
+        function.linkage = ""
+        sizes.append((function.name, gemm.scratch_bytes(HOST, dtype, m, n, k, *steps, n)))
+    code = backend.compile_module(str(module), "views", OPTIMISE)
+    for (x, y), (name, size) in zip(cases, sizes, strict=True):
+        scratch, c = np.empty(size + 64, np.uint8), np.full((m, n), np.nan, dtype)
+        pointers = [x.ctypes.data, y.ctypes.data, c.ctypes.data, scratch.ctypes.data + -scratch.ctypes.data % 64]
+        ctypes.CFUNCTYPE(None, P, P, P, P)(code.address(name))(*pointers)
+        check(c, x, y)
+
+
+@pytest.mark.parametrize("dtype", [F4, F8])
 @pytest.mark.parametrize("layouts", ["NN", "TT", "NT"])
 def test_many_blocks(dtype: np.dtype, layouts: str) -> None:
     shape = (101, 170, 777)

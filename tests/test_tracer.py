@@ -13,6 +13,7 @@ import pytest
 import scipy.special
 from numpy_harness import assert_same, expected, run, trace
 
+import nufunc as nf
 from nufunc.ir import interpret
 from nufunc.ir.errors import TraceError, UnguardedCaptureError, UnsupportedError
 from nufunc.ir.types import ArrayType, type_of
@@ -302,3 +303,9 @@ def test_numpys_protocols_reach_the_traced_functions() -> None:
 
     for a, w in zip(run(through_numpy, X), expected(through_numpy, X), strict=True):
         assert_same(a, w)
+
+
+def test_numpy_scalars_compare_with_traced_values():
+    x = np.arange(5.0)
+    got = nf.jit(lambda x: np.where(np.ones(3).sum() > x, 1.0, x))(x)
+    np.testing.assert_array_equal(got, np.where(np.ones(3).sum() > x, 1.0, x))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math as _math
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def _functions() -> dict[int, tuple[Any, Callable[..., Any]]]:
     modules: list[Namespace] = [numpy, numpy.linalg]
     for module in modules:
         for value in vars(module).values():
-            original = getattr(value, "original", None)
+            original = None if isinstance(value, types.ModuleType) else getattr(value, "original", None)
             if original is not None and not getattr(value, "unsupported", False):
                 table[id(original)] = (original, value)
     for name, alias in (("amax", "max"), ("amin", "min"), ("around", "round")):
@@ -58,34 +58,38 @@ def _special_function(function: Any) -> Callable[..., Any] | None:
 
 def _swaps() -> dict[int, tuple[Any, Any]]:
     """Stand-ins by the identity of what they stand for."""
-    pairs: list[tuple[Any, Any]] = [
-        (np, numpy), (np.linalg, numpy.linalg), (np.fft, numpy.fft), (np.random, numpy.random), (_math, math),
-    ]  # fmt: skip
-    pairs.extend(BUILTINS.items())
+    pairs: list[tuple[Any, Any]] = [(_math, math), *BUILTINS.items()]
     pairs.extend((getattr(np, name), grid) for name, grid in GRIDS.items())
     pairs.extend((value, getattr(math, name)) for name, value in vars(_math).items() if callable(value))
-    for original, module in (
-        (np, numpy),
-        (np.linalg, numpy.linalg),
-        (np.fft, numpy.fft),
-        (np.random, numpy.random),
-    ):
-        for name, value in vars(original).items():  # dir and getattr would load numpy.f2py and numpy.testing
-            if (
-                not name.startswith("_")
-                and callable(value)
-                and not isinstance(value, type)
-                and name not in GRIDS
-            ):
-                pairs.append((value, getattr(module, name)))
+    pairs += [*_module_pairs(np, numpy), *_module_pairs(np.linalg, numpy.linalg)]
     return {id(obj): (obj, stand_in) for obj, stand_in in pairs}
 
 
+def _module_pairs(original: types.ModuleType, module: Any) -> Iterator[tuple[Any, Any]]:
+    """A module of NumPy's and its functions, each with its stand-in."""
+    yield original, module
+    for name, value in vars(original).items():  # dir and getattr would load numpy.f2py and numpy.testing
+        if name.startswith("_") or not callable(value) or isinstance(value, type) or name in GRIDS:
+            continue
+        yield value, getattr(module, name)
+
+
 _SWAPS = _swaps()
+_LATE = ["fft", "random"]  # parts of NumPy that nobody has imported yet
+
+
+def _add_late() -> None:
+    """The stand-ins of parts of NumPy that have been imported since."""
+    for name in [n for n in _LATE if n in vars(np)]:
+        pairs = _module_pairs(getattr(np, name), getattr(numpy, name))
+        _SWAPS.update((id(obj), (obj, stand_in)) for obj, stand_in in pairs)
+        _LATE.remove(name)
 
 
 def swap(obj: Any) -> Any:
     """What traced code sees instead of `obj`, which is `obj` itself for everything that needs no stand-in."""
+    if _LATE:
+        _add_late()
     entry = _SWAPS.get(id(obj))
     if entry is not None:
         return entry[1]
@@ -100,12 +104,18 @@ def swap(obj: Any) -> Any:
     return obj
 
 
+_COMPARISONS = (np.less, np.less_equal, np.equal, np.not_equal, np.greater, np.greater_equal)
+
+
 def array_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """__array_ufunc__: a NumPy ufunc was called on a traced value."""
     stand_in = traced(ufunc)
     if stand_in is None:
         raise fail(UnsupportedError, f"the ufunc {ufunc.__name__!r} of a traced value is not supported")
     if method == "__call__":
+        if ufunc in _COMPARISONS and type(inputs[0]) is np.ndarray and not inputs[0].ndim:
+            # the comparison operators of NumPy's scalars pass themselves on as 0-d arrays
+            inputs = (inputs[0][()], *inputs[1:])
         return stand_in(*inputs, **kwargs)
     if not isinstance(stand_in, TracedUfunc):
         raise fail(UnsupportedError, f"{ufunc.__name__}.{method} of a traced value is not supported")

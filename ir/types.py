@@ -57,12 +57,20 @@ def real_dtype(dtype: np.dtype) -> np.dtype:
     return parts.get(dtype, dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ArrayType:
     """The type of a value: a static shape and a native dtype."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:  # nearly always: the types of results are those of operands
+            return True
+        return type(other) is ArrayType and self.shape == other.shape and self.dtype == other.dtype
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype))
 
     @property
     def ndim(self) -> int:

@@ -7,7 +7,6 @@ or None.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -277,11 +276,10 @@ def _reduce_sum(s: Simplifier, node: Node) -> Value | None:
         return None
     if dtype.kind == "f" and not _multiples_are_exact(fill, count, dtype):
         return None
-    total = Fraction(fill) * count
-    if dtype.kind != "f":
-        total = Fraction(int(total) & (2 ** (8 * dtype.itemsize) - 1))
-        return s.full(np.array(int(total), np.uint64).astype(dtype).item(), node.result)
-    return s.full(float(total), node.result)
+    if dtype.kind == "f":
+        return s.full(fill * count, node.result)
+    wrapped = int(fill) * count & (2 ** (8 * dtype.itemsize) - 1)
+    return s.full(np.array(wrapped, np.uint64).astype(dtype).item(), node.result)
 
 
 def _multiples_are_exact(value: float, count: int, dtype: np.dtype) -> bool:
@@ -289,7 +287,7 @@ def _multiples_are_exact(value: float, count: int, dtype: np.dtype) -> bool:
     free)."""
     if not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0):
         return False
-    odd = abs(Fraction(value)).numerator
+    odd = abs(value.as_integer_ratio()[0])
     odd //= odd & -odd or 1
     digits = 24 if dtype == FLOAT32 else 53
     return odd * count <= 2**digits and abs(value) * count <= float(np.finfo(dtype).max) / 2

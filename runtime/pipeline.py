@@ -27,8 +27,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from nufunc.ir.graph import Graph
-from nufunc.ir.text import print_graph
-from nufunc.ir.verify import verify
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.linearize import linearize
 from nufunc.passes.simplify import simplify
@@ -84,8 +82,10 @@ def note(stage: str, text: Callable[[], str]) -> None:
 def checked(stage: str, graph: Graph) -> Graph:
     """The graph, verified if NUFUNC_VERIFY is set and recorded if somebody records."""
     if os.environ.get("NUFUNC_VERIFY", "") not in ("", "0"):
+        from nufunc.ir.verify import verify
+
         verify(graph, stage)
-    note(stage, lambda: print_graph(graph))
+    note(stage, lambda: str(graph))
     return graph
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 
-from nufunc.codegen import threads
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError
 
 
@@ -19,6 +18,8 @@ def set_num_threads(n: int) -> None:
     """
     import numba
 
+    from nufunc.codegen import threads
+
     try:
         number = operator.index(n)
     except TypeError as error:
@@ -32,4 +33,6 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     """How many threads a call from this thread may use: 1 in a child forked after the threads had started."""
+    from nufunc.codegen import threads
+
     return int(threads.threads().mask())

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import string
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from nufunc.tracer.np_core import as_array, builder, fail, finish, normal_axis, 
 
 Labels = tuple[str, ...]
 Term = tuple[Value, Labels]
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def einsum(
@@ -54,7 +55,7 @@ def einsum(
 
 def _interleaved(operands: tuple[Any, ...]) -> tuple[str, list[Array]]:
     """einsum(x, [0, 1], y, [1, 2], [0, 2]) as an equation."""
-    names = string.ascii_letters
+    names = _LETTERS
 
     def letters(labels: Any) -> str:
         return "".join("..." if label is Ellipsis else names[int(label)] for label in labels)
@@ -107,7 +108,7 @@ def parse_equation(equation: str, ndims: list[int]) -> tuple[list[Labels], Label
 def _labels(part: str, ndim: int, equation: str) -> Labels:
     before, ellipsis, after = part.partition("...")
     named = before + after
-    if not all(c in string.ascii_letters for c in named):
+    if not all(c in _LETTERS for c in named):
         raise fail(
             ShapeError, f"invalid subscript in einsum equation {equation!r}: subscripts must be letters"
         )

@@ -90,6 +90,19 @@ class _Grid:
 GRIDS = {name: _Grid(name) for name in ("mgrid", "ogrid", "r_", "c_")}
 
 
+class _Late(Namespace):
+    """A part of NumPy that NumPy itself imports at its first use, and so do we."""
+
+    def __init__(self, part: str, doc: str) -> None:
+        types.ModuleType.__init__(self, f"nufunc.numpy.{part}", doc)
+        self._part = part
+
+    @property
+    def _original(self) -> types.ModuleType:  # type: ignore[override]
+        original: types.ModuleType = getattr(np, self._part)
+        return original
+
+
 class _Random(types.ModuleType):
     """numpy.random: refused while tracing, since a draw would be made once and repeated at every call."""
 
@@ -149,8 +162,8 @@ def _build() -> Namespace:
     for name in ("outer", "matmul", "tensordot", "trace", "diagonal", "cross", "matrix_transpose"):
         setattr(linalg, name, getattr(np_linalg, f"linalg_{name}", None) or getattr(module, name))
     module.linalg = linalg  # type: ignore[attr-defined]
-    module.fft = Namespace("nufunc.numpy.fft", np.fft, "numpy.fft: not traced yet.")  # type: ignore[attr-defined]
-    module.random = _Random("nufunc.numpy.random", np.random.__doc__)  # type: ignore[attr-defined]
+    module.fft = _Late("fft", "numpy.fft: not traced yet.")  # type: ignore[attr-defined]
+    module.random = _Random("nufunc.numpy.random", "numpy.random: not traced.")  # type: ignore[attr-defined]
     module._operator = operator_call  # type: ignore[attr-defined]
     module._flatten = np_shape._flatten  # type: ignore[attr-defined]
     module._assign_part = _assign_part  # type: ignore[attr-defined]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import sysconfig
 from bisect import bisect_right
 from collections.abc import Mapping
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -24,11 +23,9 @@ _HEAP_TYPE = 1 << 9
 
 
 def _library_prefixes() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {os.path.realpath(folder) for folder in folders}
-    folders.add(os.path.dirname(os.__file__))
-    return tuple(os.path.normcase(folder) + os.sep for folder in sorted(folders))
+    # installed packages are known by the name of their folder; sysconfig knows its path, but reads a large table
+    folder = os.path.dirname(os.__file__)
+    return tuple(os.path.normcase(f) + os.sep for f in sorted({folder, os.path.realpath(folder)}))
 
 
 _PREFIXES = _library_prefixes()

@@ -78,7 +78,7 @@ def lower(
     plan = Plan(grouped, function, host.vector_bits // 8, host.has_fma)
     plan.emit()
     work = sum(t.size for t in (*grouped.param_types, *grouped.output_types))
-    spec = CallSpec(tuple(args), tuple(results), plan.workspace, release_gil=work >= RELEASE_GIL)
+    spec = CallSpec(tuple(args), tuple(results), plan.workspace, release_gil=work >= RELEASE_GIL or plan.regions > 0)
     emit_wrapper(module, function, spec, prefix)
     _mark_inline(module, plan.small)
     return Lowered(
@@ -135,12 +135,19 @@ class Compiled(Entry):
 
 def load(lowered: Lowered, executable: Executable) -> Compiled:
     """The entry of a lowered graph whose machine code is `executable`."""
-    from nufunc.codegen import blas
-
-    addresses = [blas.address(e) if isinstance(e, str) else e.__array_interface__["data"][0] for e in lowered.externs]
+    addresses = [_address(e) for e in lowered.externs]
     entry = Compiled(executable, symbol(lowered.name), lowered.spec, addresses, lowered.error, keep=lowered)
     entry.lowered, entry.executable = lowered, executable
     return entry
+
+
+def _address(extern: str | np.ndarray) -> int:
+    """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
+    from nufunc.codegen import blas, threads
+
+    if not isinstance(extern, str):
+        return int(extern.__array_interface__["data"][0])
+    return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)
 
 
 def compile_graph(

@@ -29,6 +29,7 @@ from nufunc.codegen.llvm import (
 )
 from nufunc.codegen.loops import Accumulator, Affine, Axis, Inst, LoopNest, Phase
 from nufunc.codegen.scalars import Scalars
+from nufunc.codegen.threads import chunk
 
 # A float sum of more blocks than this is summed in blocks of _BLOCK, whose sums are added: errors stay near
 # NumPy's.
@@ -39,12 +40,13 @@ _FAR = 2**63 - 1  # the index of "none yet" in argmax
 
 def emit_nest(module: ir.Module, nest: LoopNest, has_fma: bool, symbol: str) -> ir.Function:
     """Emit `void symbol(ptr buffer..., ptr error)` for a scheduled nest; `error` points to an i32 that error
-    sites go to."""
-    type_ = ir.FunctionType(ir.VoidType(), [POINTER] * (len(nest.buffers) + 1))
+    sites go to. That of a split nest has two more arguments, from where to where it runs: [i64 start, i64 stop)."""
+    pointers = [POINTER] * (len(nest.buffers) + 1)
+    type_ = ir.FunctionType(ir.VoidType(), pointers + [I64, I64] * (nest.split is not None))
     function = ir.Function(module, type_, symbol)
     function.linkage = "internal"
     function.attributes.add("nounwind")
-    for argument in function.args:
+    for argument in function.args[: len(pointers)]:
         argument.add_attribute("noalias")
     _Emitter(function, nest, has_fma).emit()
     return function
@@ -64,7 +66,8 @@ class _Emitter:
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.scalars = Scalars(self.b, has_fma)
         self.memory = Memory(self.b)
-        self.pointers, self.error = function.args[:-1], function.args[-1]
+        count = len(nest.buffers)
+        self.pointers, self.error, self.range = function.args[:count], function.args[count], function.args[count + 1 :]
         self.blocks: list[ir.Block] = [self.b.block]
         self.values: dict[int, Any] = {}
         self.dtypes: dict[int, np.dtype] = {}
@@ -93,16 +96,26 @@ class _Emitter:
 
     def open(self, axis: Axis, lanes: int) -> _Loop | None:
         """Enter the loop over an axis; None where it has one block only."""
-        if axis.extent <= lanes:
+        start, stop = self.bounds(axis)
+        if isinstance(stop, ir.Constant) and axis.extent <= lanes:
             self.axis_level[axis.name] = len(self.blocks)
             self.axis_value[axis.name] = I64(0)
             self.blocks.append(self.blocks[-1])
             return None
-        loop = self.begin(I64(0), I64(axis.extent), lanes)
+        loop = self.begin(start, stop, lanes)
         self.blocks.append(loop.block)
         self.axis_level[axis.name] = len(self.blocks) - 1
         self.axis_value[axis.name] = self.overlapped(loop.counter, axis.extent, lanes)
         return loop
+
+    def bounds(self, axis: Axis) -> tuple[ir.Value, ir.Value]:
+        """From where to where the loop over an axis runs."""
+        if axis.name == self.nest.split:
+            return self.range[0], self.range[1]
+        if axis.part is not None:
+            of, parts, unit = axis.part
+            return chunk(self.b, self.axis_value[of], I64(parts), axis.extent, unit)
+        return I64(0), I64(axis.extent)
 
     def overlapped(self, counter: ir.Value, extent: int, lanes: int) -> ir.Value:
         """The start of a block; the last one is moved back so that it ends at the extent."""
@@ -200,11 +213,12 @@ class _Emitter:
         if axis is None:
             return self.body(phase, None, state)
         lanes = phase.lanes if axis.name == phase.vector else 1
-        blocks = -(-axis.extent // lanes)
+        parts = 1 if axis.part is None else axis.part[1]
+        blocks = -(-axis.extent // lanes) // parts
         sums = any(a.op == "add" and a.dtype.kind in "fc" for a in phase.accumulators)
         if blocks > _LONG and sums and not any(i.op == "running" for i in phase.body):
             return self.blocked(phase, axis, lanes, state)
-        if lanes == 1 and 1 < axis.extent <= _UNROLLED and len(phase.body) <= _UNROLLED_BODY:
+        if lanes == 1 and parts == 1 and 1 < axis.extent <= _UNROLLED and len(phase.body) <= _UNROLLED_BODY:
             return self.unrolled(phase, axis, state)
         loop = self.open(axis, lanes)
         state = self.carry(loop, state)
@@ -230,11 +244,12 @@ class _Emitter:
     def blocked(self, phase: Phase, axis: Axis, lanes: int, state: list[ir.Value]) -> list[ir.Value]:
         """A long reduction in blocks, whose results are combined one after the other."""
         step = lanes * _BLOCK
-        outer = self.begin(I64(0), I64(axis.extent), step)
+        first, last = self.bounds(axis)
+        outer = self.begin(first, last, step)
         total = self.carry(outer, state)
         fresh = [r for acc in phase.accumulators for r in self.initial(acc)]
         end = self.b.add(outer.counter, I64(step), flags=["nsw"])
-        stop = self.b.select(self.b.icmp_signed("<", end, I64(axis.extent)), end, I64(axis.extent))
+        stop = self.b.select(self.b.icmp_signed("<", end, last), end, last)
         inner = self.begin(outer.counter, stop, lanes)
         part = self.carry(inner, fresh)
         self.blocks.append(inner.block)

@@ -47,11 +47,14 @@ AxisKind = Literal["parallel", "reduce", "serial"]
 
 @dataclass(frozen=True)
 class Axis:
-    """One loop: 0 <= name < extent. "serial" must run in order, "reduce" may be split over lanes."""
+    """One loop: 0 <= name < extent. "serial" must run in order, "reduce" may be split over lanes. `part` is (axis,
+    n, unit): only the part of it that belongs to the value of that axis, of n parts that begin at multiples of unit.
+    """
 
     name: str
     extent: int
     kind: AxisKind = "parallel"
+    part: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ class Buffer:
 @dataclass(frozen=True)
 class LoopNest:
     """See Note [LoopNest]. `copies` is the number of the buffer that the nest only copies to the output, or
-    None."""
+    None. `split` is an outer axis of which `tasks` tasks take parts."""
 
     name: str
     buffers: tuple[Buffer, ...]
@@ -194,6 +197,8 @@ class LoopNest:
     lanes: int = 1
     exact: bool = False
     copies: int | None = None
+    split: str | None = None
+    tasks: int = 1
 
     def all_axes(self) -> Iterator[Axis]:
         yield from self.axes
@@ -206,7 +211,8 @@ class LoopNest:
         pad = ""
         for axis in self.axes:
             pad += "  "
-            lines.append(pad + _loop_line(axis, self.vector, self.lanes))
+            split = f", split into {self.tasks} tasks" if axis.name == self.split else ""
+            lines.append(pad + _loop_line(axis, self.vector, self.lanes) + split)
         for phase in self.phases:
             inner = pad + "  "
             lines.extend(f"{inner}%{acc.id} = {acc.init!r}" for acc in phase.accumulators)
@@ -222,7 +228,8 @@ class LoopNest:
 
 def _loop_line(axis: Axis, vector: str | None, lanes: int) -> str:
     by = f" by {lanes} lanes" if axis.name == vector else ""
-    return f"for {axis.name} in 0..{axis.extent}{by}: {axis.kind}"
+    part = "" if axis.part is None else f", part {axis.part[0]} of {axis.part[1]} by {axis.part[2]}"
+    return f"for {axis.name} in 0..{axis.extent}{by}: {axis.kind}{part}"
 
 
 def levels(nest: LoopNest, phase: Phase, known: dict[int, int]) -> dict[int, int]:
@@ -397,14 +404,14 @@ def _outer_cost(nest: LoopNest, axis: Axis, width: int) -> float:
         known = varying(nest, phase, axis.name, known)
         known.update(a.id for a in phase.accumulators if a.value in known)
         points = _points((*nest.axes, *phase.axes))
-        total += points * sum(_inst_cost(i, axis.name, known, lanes) for i in phase.body)
+        total += points * sum(inst_cost(i, axis.name, known, lanes) for i in phase.body)
     return total
 
 
 def _inner_choice(nest: LoopNest, phase: Phase, width: int) -> tuple[float, Axis | None]:
     """The cheapest axis of a phase to vectorise (None: none), and the cost."""
     points = _points((*nest.axes, *phase.axes))
-    scalar = points * sum(_inst_cost(i, "", set(), 1) for i in phase.body)
+    scalar = points * sum(inst_cost(i, "", set(), 1) for i in phase.body)
     best: tuple[float, Axis | None] = (float(scalar), None)
     if any(i.op == "running" for i in phase.body):
         return best
@@ -413,7 +420,7 @@ def _inner_choice(nest: LoopNest, phase: Phase, width: int) -> tuple[float, Axis
             continue
         known = varying(nest, phase, axis.name, set())
         lanes = _effective(axis.extent, width)
-        cost = points * sum(_inst_cost(i, axis.name, known, lanes) for i in phase.body)
+        cost = points * sum(inst_cost(i, axis.name, known, lanes) for i in phase.body)
         cost += 8 * points / axis.extent * len(phase.accumulators)  # combining the lanes
         if cost < best[0]:
             best = (cost, axis)
@@ -437,7 +444,8 @@ def _effective(extent: int, width: int) -> float:
     return extent / -(-extent // lanes)
 
 
-def _inst_cost(inst: Inst, axis: str, known: set[int], lanes: float) -> float:
+def inst_cost(inst: Inst, axis: str, known: set[int], lanes: float) -> float:
+    """Cycles per point of an instruction that runs on `lanes` points of an axis at a time."""
     if inst.op == "const":
         return 0.0
     if lanes == 1:

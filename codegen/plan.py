@@ -6,18 +6,22 @@ in `_scratch_of` and used in the same order by the emitters.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import buffers, library
+from nufunc.codegen import buffers, library, threads
 from nufunc.codegen.buffers import Frame, aligned, is_view
+from nufunc.codegen.cost import node_work
+from nufunc.codegen.divide import Divided, divide
 from nufunc.codegen.emit_cpu import emit_nest
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
 from nufunc.codegen.loops import LoopNest, points, schedule
 from nufunc.codegen.nest_builder import Sites, build_nests
+from nufunc.codegen.regions import emit_region
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
 
@@ -30,6 +34,7 @@ class Plan:
 
     def __init__(self, graph: Graph, function: ir.Function, vector_bytes: int, has_fma: bool) -> None:
         self.graph, self.function, self.module = graph, function, function.module
+        self.prefix, self.regions, self.in_task = function.name, 0, False
         self.vector_bytes, self.has_fma = vector_bytes, has_fma
         self.sites = Sites()
         self.nests: list[LoopNest] = []
@@ -45,20 +50,31 @@ class Plan:
 
     def emit(self) -> None:
         inputs, outputs, workspace, self.table = self.function.args
-        self.entry = self.function.append_basic_block("entry")
-        start = self.function.append_basic_block("start")
-        self.b = b = ir.IRBuilder(self.entry)
-        self.error = self.alloca(4, 4)
-        b.store(I32(0), self.error)
-        pointers = [self._item(inputs, k) for k in range(len(self.graph.params))]
-        results = [self._item(outputs, k) for k in range(len(self.graph.outputs))]
-        self.failed = self.function.append_basic_block("failed")
-        b.branch(start)
-        b.position_at_end(start)
+        self.open(self.function)
+        with self.b.goto_block(self.entry):
+            pointers = [self._item(inputs, k) for k in range(len(self.graph.params))]
+            results = [self._item(outputs, k) for k in range(len(self.graph.outputs))]
         self.run(self.graph, self.frame, pointers, results, workspace)
-        b.ret(I32(0))
-        b.position_at_end(self.failed)
-        b.ret(b.load(self.error, typ=I32))
+        self.b.ret(I32(0))
+        self.b.position_at_end(self.failed)
+        self.b.ret(self.b.load(self.error, typ=I32))
+        self.seal()
+
+    def open(self, function: ir.Function) -> None:
+        """Emit into an empty function from now on: into `start`, what it needs once into `entry`."""
+        self.function = function
+        self.entry = function.append_basic_block("entry")
+        self.start = function.append_basic_block("start")
+        self.failed = function.append_basic_block("failed")
+        self.b = ir.IRBuilder(self.entry)
+        self.error = self.alloca(4, 4)
+        self.b.store(I32(0), self.error)
+        self.b.position_at_end(self.start)
+
+    def seal(self) -> None:
+        """Behind the last instruction of a function."""
+        with self.b.goto_block(self.entry):
+            self.b.branch(self.start)
 
     def _item(self, pointer: ir.Value, index: int) -> ir.Value:
         address = self.b.gep(pointer, [I64(index)], source_etype=POINTER)
@@ -149,19 +165,38 @@ class Plan:
             self.nest(nest, [*pointers, *consts, *results])
 
     def nest(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
-        """Call the function of a nest, emitted once for equal nests."""
+        """Run a nest, in parallel where that is worth it."""
         nest = schedule(nest, self.vector_bytes)
-        rows = [self.alloca(b.size * b.dtype.itemsize, 64) for b in nest.buffers if b.scratch]
+        divided = Divided((nest,)) if self.in_task else divide(nest, self.vector_bytes)
+        shared = [self.alloca(size, 64) for size in divided.shared]
+        for piece in divided.nests:
+            self._scheduled(piece, [*pointers, *shared])
+
+    def _scheduled(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
+        """Call the function of a nest, emitted once for equal nests."""
         key = str(nest)
         if key not in self.functions:
             self.nests.append(nest)
-            symbol = f"{self.function.name}.{nest.name}.{len(self.functions)}"
+            symbol = f"{self.prefix}.{nest.name}.{len(self.functions)}"
             self.functions[key] = emit_nest(self.module, nest, self.has_fma, symbol)
             if points(nest) <= INLINE_POINTS:
                 self.small.add(symbol)
-        self.b.call(self.functions[key], [*pointers, *rows, self.error])
-        if any(i.op == "check" for p in nest.phases for i in p.body):
-            self.check_error()
+
+        def call(arguments: Sequence[ir.Value], *bounds: ir.Value) -> None:
+            rows = [self.alloca(b.size * b.dtype.itemsize, 64) for b in nest.buffers if b.scratch]
+            self.b.call(self.functions[key], [*arguments, *rows, self.error, *bounds])
+            if any(i.op == "check" for p in nest.phases for i in p.body):
+                self.check_error()
+
+        if nest.split is None:
+            call(pointers)
+            return
+        axis = next(a for a in nest.axes if a.name == nest.split)
+        unit, tasks = (nest.lanes if axis.name == nest.vector else 1), nest.tasks
+        emit_region(
+            self, tasks, pointers,
+            lambda inside, task: call(inside, *threads.chunk(self.b, task, I64(tasks), axis.extent, unit)),
+        )  # fmt: skip
 
     def kernel(self, region: Graph, pointers: Sequence[ir.Value], name: str) -> None:
         """Run a pure graph as loop nests: parameters, then outputs."""
@@ -174,14 +209,18 @@ class Plan:
     def _scratch_of(self, node: Node, frames: list[Frame]) -> int:
         if node.prim == "fused":
             return 0
-        if node.prim in ("cond", "map", "while", "scan"):
+        if node.prim == "map":
+            return map_tasks(node) * aligned(frames[0].size)
+        if node.prim in ("cond", "while", "scan"):
             return sum(_swap_sizes(node, frames)) + max((aligned(f.size) for f in frames), default=0)
         return library.scratch(self, node)
 
     # -- loops
 
-    def loop(self, length: int) -> CountedLoop:
-        return CountedLoop(self, length)
+    def loop(self, length: int | ir.Value, start: ir.Value | None = None) -> CountedLoop:
+        """A loop up to `length`, from 0 or from `start`."""
+        stop = I64(length) if isinstance(length, int) else length
+        return CountedLoop(self, I64(0) if start is None else start, stop)
 
 
 class Scope:
@@ -218,10 +257,10 @@ class Scope:
 
 
 class CountedLoop:
-    """for i in 0..length, as a context: `with loop as i`. Only for length >= 1."""
+    """for i in start..stop, as a context: `with loop as i`. Only for start < stop."""
 
-    def __init__(self, plan: Plan, length: int) -> None:
-        self.plan, self.length = plan, length
+    def __init__(self, plan: Plan, start: ir.Value, stop: ir.Value) -> None:
+        self.plan, self.start, self.stop = plan, start, stop
 
     def __enter__(self) -> ir.Value:
         b = self.plan.b
@@ -230,7 +269,7 @@ class CountedLoop:
         b.branch(self.block)
         b.position_at_end(self.block)
         self.counter = b.phi(I64)
-        self.counter.add_incoming(I64(0), self.before)
+        self.counter.add_incoming(self.start, self.before)
         return self.counter
 
     def carry(self, value: ir.Value) -> Any:
@@ -250,7 +289,7 @@ class CountedLoop:
         for phi, value in carried:
             phi.add_incoming(value, b.block)
         after = self.plan.function.append_basic_block("after")
-        b.cbranch(b.icmp_signed("<", following, I64(self.length)), self.block, after)
+        b.cbranch(b.icmp_signed("<", following, self.stop), self.block, after)
         b.position_at_end(after)
 
 
@@ -316,35 +355,78 @@ class _Carries:
 
 def _scan(plan: Plan, scope: Scope, node: Node) -> None:
     body, frame = node.regions[0], scope.frame.frames[node][0]
-    length = node.attrs["length"]
-    consts, carries = node.attrs["num_consts"], node.attrs.get("num_carry", 0)
-    fixed = [scope.pointer(o) for o in node.operands[:consts]]
-    xs = [
-        (scope.pointer(o), t.type.nbytes)
-        for o, t in zip(node.operands[consts + carries :], body.params[consts + carries :])
-    ]
-    ys = [(scope.pointer(r), o.type.nbytes) for r, o in zip(node.results[carries:], body.outputs[carries:])]
-    if node.prim == "map":
-        carry, arena = None, scope.scratch(node)
-    else:
-        carry = _Carries(plan, scope, node, node.operands[consts : consts + carries])
-        arena = carry.arena
+    length, consts, carries = node.attrs["length"], node.attrs["num_consts"], node.attrs["num_carry"]
+    carry = _Carries(plan, scope, node, node.operands[consts : consts + carries])
     if length == 0:
         return
+    rows = _Rows(plan, scope, node, consts, carries)
     loop = plan.loop(length)
     counter = loop.__enter__()
-    if carry is not None:
-        carry.enter(loop.carry)
-    i = plan.b.sub(I64(length - 1), counter) if node.attrs.get("reverse") else counter
-    here = lambda p, size: plan.at(p, plan.b.mul(i, I64(size)))
-    current, following = (carry.current, carry.following) if carry is not None else ([], [])
-    params = [*fixed, *current, *(here(p, n) for p, n in xs)]
-    plan.run(body, frame, params, [*following, *(here(p, n) for p, n in ys)], arena)
-    if carry is None:
-        loop.finish([])
-        return
+    carry.enter(loop.carry)
+    i = plan.b.sub(I64(length - 1), counter) if node.attrs["reverse"] else counter
+    xs, ys = rows.at(i)
+    plan.run(body, frame, [*rows.fixed, *carry.current, *xs], [*carry.following, *ys], carry.arena)
     loop.finish(carry.step())
     carry.leave([carry.following[k] for k in carry.swapped])
+
+
+class _Rows:
+    """The operands and results of a scan or map that are stacked, and the constant operands."""
+
+    def __init__(self, plan: Plan, scope: Scope, node: Node, consts: int, carries: int) -> None:
+        self.plan, body = plan, node.regions[0]
+        self.fixed = [scope.pointer(o) for o in node.operands[:consts]]
+        self.xs = [scope.pointer(o) for o in node.operands[consts + carries :]]
+        self.ys = [scope.pointer(r) for r in node.results[carries:]]
+        self.x_bytes = [t.type.nbytes for t in body.params[consts + carries :]]
+        self.y_bytes = [o.type.nbytes for o in body.outputs[carries:]]
+
+    def at(self, i: ir.Value) -> tuple[list[ir.Value], list[ir.Value]]:
+        """The addresses of row i."""
+        here = lambda p, size: self.plan.at(p, self.plan.b.mul(i, I64(size)))
+        pairs = ((self.xs, self.x_bytes), (self.ys, self.y_bytes))
+        xs, ys = ([here(p, n) for p, n in zip(*pair, strict=True)] for pair in pairs)
+        return xs, ys
+
+    def everything(self) -> list[ir.Value]:
+        return [*self.fixed, *self.xs, *self.ys]
+
+    def elsewhere(self, pointers: Sequence[ir.Value]) -> _Rows:
+        """The same by other names, as a task calls them."""
+        made = copy.copy(self)
+        a, b = len(self.fixed), len(self.fixed) + len(self.xs)
+        made.fixed, made.xs, made.ys = (list(p) for p in (pointers[:a], pointers[a:b], pointers[b:]))
+        return made
+
+
+def map_tasks(node: Node) -> int:
+    """Tasks that share the lanes of a map."""
+    return max(1, min(threads.tasks_for(node_work(node)), node.attrs["length"]))
+
+
+def _map(plan: Plan, scope: Scope, node: Node) -> None:
+    body, frame, length = node.regions[0], scope.frame.frames[node][0], node.attrs["length"]
+    if length == 0:
+        return
+    rows, arena = _Rows(plan, scope, node, node.attrs["num_consts"], 0), scope.scratch(node)
+
+    def lanes(rows: _Rows, arena: ir.Value, first: ir.Value, last: ir.Value) -> None:
+        loop = plan.loop(last, first)
+        xs, ys = rows.at(loop.__enter__())
+        plan.run(body, frame, [*rows.fixed, *xs], ys, arena)
+        loop.finish([])
+
+    tasks = map_tasks(node)
+    if tasks == 1 or plan.in_task:
+        lanes(rows, arena, I64(0), I64(length))
+        return
+
+    def some(inside: list[ir.Value], task: ir.Value) -> None:
+        *pointers, base = inside
+        own = plan.at(base, plan.b.mul(task, I64(aligned(frame.size))))
+        lanes(rows.elsewhere(pointers), own, *threads.chunk(plan.b, task, I64(tasks), length))
+
+    emit_region(plan, tasks, [*rows.everything(), arena], some)
 
 
 def _while(plan: Plan, scope: Scope, node: Node) -> None:
@@ -381,6 +463,7 @@ def _cond(plan: Plan, scope: Scope, node: Node) -> None:
     b = plan.b
     index, *args = (scope.pointer(o) for o in node.operands)
     results = [scope.pointer(r) for r in node.results]
+    arena = scope.scratch(node)  # before the branch, which ends the block
     blocks = [plan.function.append_basic_block("branch") for _ in node.regions]
     after = plan.function.append_basic_block("after")
     if node.operands[0].dtype.kind == "b":
@@ -391,7 +474,6 @@ def _cond(plan: Plan, scope: Scope, node: Node) -> None:
         chosen = b.switch(value, blocks[-1])
         for k, block in enumerate(blocks[:-1]):
             chosen.add_case(I64(k), block)
-    arena = scope.scratch(node)
     for block, region, frame in zip(blocks, node.regions, scope.frame.frames[node], strict=True):
         b.position_at_end(block)
         plan.run(region, frame, args, results, arena)
@@ -399,4 +481,4 @@ def _cond(plan: Plan, scope: Scope, node: Node) -> None:
     b.position_at_end(after)
 
 
-_CONTROL = {"scan": _scan, "map": _scan, "while": _while, "cond": _cond}
+_CONTROL = {"scan": _scan, "map": _map, "while": _while, "cond": _cond}

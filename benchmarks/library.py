@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-THREADS = "2"
 TIMEOUT = 240.0  # seconds for one answer
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 HAND = "numba"  # loops written by hand: a mark, not a neighbour
@@ -35,6 +34,7 @@ IMPORTS = {
 }
 
 
+SETTINGS = {"threads": "2", "BENCH_CLOCK": "wall"}
 INTERPRETERS: dict[str, str] = {}  # the Python of a library that needs an environment of its own
 
 
@@ -47,12 +47,14 @@ def python(library: str) -> str:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Two threads for each library, its caches in a folder of their own, and bytecode on disk as usual."""
+    """The same number of threads for each library, its caches in a folder of their own, bytecode on disk."""
     folder = str(cache)
-    settings = os.environ | dict.fromkeys(THREAD_VARIABLES, THREADS)
+    settings = os.environ | dict.fromkeys(THREAD_VARIABLES, SETTINGS["threads"])
     settings |= {
+        "BENCH_CLOCK": SETTINGS["BENCH_CLOCK"],
         "NUFUNC_CACHE_DIR": f"{folder}/nufunc",
         "NUMBA_CACHE_DIR": f"{folder}/numba",
+        "PYTHONWARNINGS": "ignore",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": f"{folder}/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

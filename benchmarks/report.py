@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import workloads as w
-from library import HAND, THREADS
+from library import HAND
 
 SHORT = 2e-4  # calls below so many seconds are overhead more than work
 
@@ -169,10 +169,12 @@ def remarks(results: dict, rows: dict) -> list[str]:
     return notes
 
 
-HOW = f"""NumPy arrays in, NumPy arrays out, {THREADS} threads for each library, one process per library, rounds that go
+HOW = """NumPy arrays in, NumPy arrays out, {clock} for each library, one process per library, rounds that go
 from library to library. A time is the least, over rounds, of the median within a round of some 0.1 s; calls go through
 two sets of arguments in turn. Absolute times move with the machine: compare the ratios. By hand means loops and
 derivatives written in Numba."""
+
+CLOCKS = {"wall": "two threads", "cpu": "one thread and CPU time, which other programs disturb little,"}
 
 FIRST = """Seconds to trace, compile and run, in a process that has compiled something else before and finds no cache on
 disk; after the stroke, in a second process that finds what the first left there."""
@@ -194,7 +196,8 @@ def page(title: str, results: dict) -> str:
         for run in results["runs"]
     ]
     versions = ", ".join(f"{name} {number}" for name, number in packages.items())
-    lines = [f"# {title}", "", f"{results['machine']}; {versions}. Measured {'; '.join(runs)}.", "", HOW]
+    lines = [f"# {title}", "", f"{results['machine']}; {versions}. Measured {'; '.join(runs)}."]
+    lines += ["", HOW.format(clock=CLOCKS[results["clock"]])]
     lines += ["", "## Milliseconds of a call", "", *calls(names, rows), "", slower(rows)]
     lines += ["", "## Geometric means of nufunc / library", ""]
     lines += ["In brackets the number of rows.", "", *means(names, rows)]

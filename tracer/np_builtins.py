@@ -1,4 +1,4 @@
-"""Stand-ins for Python's own functions: max, min, sum, any, all, sorted, isinstance, and the module math."""
+"""Stand-ins for functions of Python (max, min, sum, any, all, sorted, isinstance, type, hasattr) and the module math."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _quantifier(original: Callable[..., Any], reduce: Callable[..., Any], join: 
         if type(iterable) is Array:
             if iterable.ndim > 1:
                 return original(iterable)
-            return reduce(iterable)
+            return _truth(reduce(iterable))
         # Python stops at the first item that decides; one that is traced does not, so that the rest are
         # combined
         answer: Any = original is builtins.all
@@ -86,9 +86,14 @@ def _quantifier(original: Callable[..., Any], reduce: Callable[..., Any], join: 
                 answer = test if type(answer) is bool else UFUNCS[join](answer, test)
             elif bool(item) is not (original is builtins.all):
                 return original is not builtins.all
-        return answer
+        return _truth(answer)
 
     return call
+
+
+def _truth(x: Any) -> Any:
+    """A traced bool as Python's own: True + True is 2."""
+    return wrap(value_of(x), weak=True) if type(x) is Array else x
 
 
 @functools.wraps(builtins.sorted)
@@ -110,9 +115,38 @@ def represented_type(x: Array) -> type:
 
 @functools.wraps(builtins.isinstance)
 def isinstance_(obj: Any, class_or_tuple: Any, /) -> bool:
-    if type(obj) is not Array or builtins.isinstance(obj, class_or_tuple):
+    if type(obj) is not Array or class_or_tuple is Array:
         return builtins.isinstance(obj, class_or_tuple)
     return issubclass(represented_type(obj), class_or_tuple)
+
+
+class _TypeOfType(type):
+    """Makes `type_` answer as type does: what a traced value is, and which objects are classes."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls is not type_:
+            return super().__call__(*args, **kwargs)
+        if len(args) != 1 or kwargs:
+            return type(*args, **kwargs)
+        if type(args[0]) is Array:
+            return represented_type(args[0])
+        found = type(args[0])
+        return type_ if found in (type, _TypeOfType) else found
+
+    def __instancecheck__(cls, obj: object) -> bool:
+        return builtins.isinstance(obj, type) if cls is type_ else super().__instancecheck__(obj)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, type) if cls is type_ else super().__subclasscheck__(subclass)
+
+
+class type_(type, metaclass=_TypeOfType):
+    """type in traced code, so that `type(x) is np.ndarray` takes the branch of the untraced program."""
+
+
+@functools.wraps(builtins.hasattr)
+def hasattr_(obj: Any, name: str, /) -> bool:
+    return builtins.hasattr(represented_type(obj) if type(obj) is Array else obj, name)
 
 
 BUILTINS: dict[Any, Any] = {
@@ -123,6 +157,8 @@ BUILTINS: dict[Any, Any] = {
     builtins.all: _quantifier(builtins.all, np_all, "logical_and"),
     builtins.sorted: sorted_,
     builtins.isinstance: isinstance_,
+    builtins.type: type_,
+    builtins.hasattr: hasattr_,
 }
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from nufunc.tracer.view import Session
 
 _STATE = "__nufunc_state__"
+_PATH = "__nufunc_class_path__"  # the member of a rebuilt class that says how its original is reached
 _HEAP_TYPE, _BASE_TYPE = 1 << 9, 1 << 10  # flags of a type: made by a class statement; may be subclassed
 _METACLASSES = (type, abc.ABCMeta, type(typing.Protocol))
 
@@ -135,10 +136,10 @@ def rebuild_class(session: Session, cls: type, path: Path) -> type:
     )
     if not any(issubclass(base, _Quiet) for base in bases):
         bases = (_first_base(cls), *(base for base in bases if base is not object))
-    namespace: dict[str, Any] = {ORIGINAL: cls}
+    namespace: dict[str, Any] = {ORIGINAL: cls, _PATH: path}
     for name, member in vars(cls).items():
         if name not in _LEFT_OUT and not isinstance(member, types.MemberDescriptorType):
-            namespace[name] = _member(session, name, member, path)
+            namespace[name] = _member(session, cls, name, member, path)
     slots = namespace.pop("__slots__", None)
     if issubclass(cls, tuple):
         namespace["__slots__"] = ()
@@ -147,12 +148,22 @@ def rebuild_class(session: Session, cls: type, path: Path) -> type:
         # Instances need a dictionary for their state: the slots become ordinary attributes, the name stays.
         type.__setattr__(new, "__slots__", slots)
     session.remember(cls, new, path)
-    given = dict(vars(new))
-    session.unseen.classes.append((new, given))
-    for member in namespace.values():
-        if isinstance(member, _Member):
-            member.given = given
+    session.unseen.classes.append((new, dict(vars(new))))
     return new
+
+
+def _guard_lookup(session: Session, cls: type, name: str, definer: type | None) -> None:
+    """Guard that `name`, looked up in the rebuilt class `cls`, is found in `definer`'s original, or nowhere.
+
+    A class before it that gets the name later would hide it. (One that has it already was passed over by super.)
+    """
+    for base in cls.__mro__:
+        original = original_type(base)
+        if original is definer:
+            return
+        path = vars(base).get(_PATH)
+        if path is not None and name not in vars(original):
+            session.captures.guard(path, "no attr", name)
 
 
 def _first_base(cls: type) -> type:
@@ -179,57 +190,76 @@ def _solid_base(cls: type) -> type:
     return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
 
 
-def _member(session: Session, name: str, member: Any, path: Path) -> Any:
+def _member(session: Session, cls: type, name: str, member: Any, path: Path) -> Any:
     where = path.child("member", name)
     if name in _AS_THEY_ARE:
         return member
     if isinstance(member, property):
-        return _lazy_property(session, member, where)
+        return _lazy_property(session, cls, name, member, where)
     if isinstance(member, _CALLED):
-        return _Member(session, name, member, where)
+        return _Member(session, cls, name, member, where)
     if hasattr(type(member), "__nufunc_parts__"):
-        return _Member(session, name, member, where)  # a decorated method: the same transform of its stand-in
+        # A decorated method: the same transform of its stand-in.
+        return _Member(session, cls, name, member, where)
     if name.startswith("__") and name.endswith("__"):
         return member
     if hasattr(type(member), "__get__"):
         if not is_user_class(type(member)):
             return member  # the field getters of named tuples and the like
-        return (_DataMember if hasattr(type(member), "__set__") else _Member)(session, name, member, where)
-    return _Member(session, name, member, where)
+        return (_DataMember if hasattr(type(member), "__set__") else _Member)(session, cls, name, member, where)
+    return _Member(session, cls, name, member, where)
 
 
-def _lazy_property(session: Session, member: property, path: Path) -> property:
+def _lazy_property(session: Session, cls: type, name: str, member: property, path: Path) -> property:
     def lazy(which: str, fn: Any) -> Any:
         if fn is None:
             return None
-        return lambda *args: session.hand_out(fn, path.attr(which))(*args)
+
+        def accessor(self: Any, *args: Any) -> Any:
+            _guard_lookup(session, type(self), name, cls)
+            return session.hand_out(fn, path.attr(which))(self, *args)
+
+        return accessor
 
     return property(
         lazy("fget", member.fget), lazy("fset", member.fset), lazy("fdel", member.fdel), member.__doc__
     )
 
 
+_UNRESOLVED = object()
+
+
 class _Member:
     """A class member that asks the session for its stand-in when it is first looked up."""
 
-    def __init__(self, session: Session, name: str, member: Any, path: Path) -> None:
+    def __init__(self, session: Session, definer: type, name: str, member: Any, path: Path) -> None:
         self.session = session
+        self.definer = definer
         self.name = name
         self.member = member
         self.path = path
         self.owner: type | None = None
-        self.given: dict[str, Any] | None = None
+        self.standin: Any = _UNRESOLVED
+        self.asked: set[type] = set()  # the classes through which it was looked up
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner = owner
 
+    def look_up(self, cls: type) -> Any:
+        """The stand-in, with the guards of a lookup in the rebuilt class `cls`."""
+        if cls not in self.asked:
+            self.asked.add(cls)
+            _guard_lookup(self.session, cls, self.name, self.definer)
+        if self.standin is _UNRESOLVED:
+            self.standin = self._resolve()
+        return self.standin
+
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        standin = self._resolve()
-        if self.owner is not None and self.given is not None:
-            type.__setattr__(self.owner, self.name, standin)
-            self.given[self.name] = standin
-        get = getattr(type(standin), "__get__", None)
-        return standin if get is None else get(standin, obj, owner)
+        cls = type(obj) if owner is None else owner
+        standin = self.look_up(cls)
+        # np.tanh as a class attribute binds no self, though its stand-in, a Python function, would.
+        binds = hasattr(type(self.member), "__get__") and hasattr(type(standin), "__get__")
+        return type(standin).__get__(standin, obj, cls) if binds else standin
 
     def _resolve(self) -> Any:
         hand_out, member, path = self.session.hand_out, self.member, self.path
@@ -251,11 +281,11 @@ class _DataMember(_Member):
     """A descriptor of a user class that defines `__set__` too."""
 
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        standin = self._resolve()
+        standin = self.look_up(type(obj) if owner is None else owner)
         return type(standin).__get__(standin, obj, owner)
 
     def __set__(self, obj: Any, value: Any) -> None:
-        standin = self._resolve()
+        standin = self.look_up(type(obj))
         type(standin).__set__(standin, obj, value)
 
 
@@ -315,7 +345,10 @@ def _attribute(self: Any, state: _State, name: str) -> Any:
     if name.startswith("__") and name.endswith("__"):
         return object.__getattribute__(self, name)
     original, path, session = state.original, state.path, state.session
-    member = next((vars(base)[name] for base in type(original).__mro__ if name in vars(base)), None)
+    definer = next((base for base in type(original).__mro__ if name in vars(base)), None)
+    member = None if definer is None else vars(definer)[name]
+    if type(member) is not types.MemberDescriptorType and name not in getattr(original, "__dict__", ()):
+        _guard_lookup(session, type(self), name, definer)
     if isinstance(member, types.MemberDescriptorType):
         standin = cache[name] = session.hand_out(member.__get__(original), path.attr(name))
         return standin

@@ -28,7 +28,8 @@ def modules() -> Iterator[str]:
 def test_doctests(name: str) -> None:
     module = importlib.import_module(name)
     # the examples are a user's code: functions written in them must not count as the package's own
-    scope = {**vars(module), "nf": nufunc, "np": np, "__name__": "__main__"}
+    names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+    scope = {**names, "nf": nufunc, "np": np, "__name__": "__main__"}
     runner = doctest.DocTestRunner(optionflags=OPTIONS)
     for test in doctest.DocTestFinder().find(module, name, globs=scope):
         runner.run(test)

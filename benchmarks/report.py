@@ -179,8 +179,8 @@ CLOCKS = {"wall": "two threads", "cpu": "one thread and CPU time, which other pr
 FIRST = """Seconds to trace, compile and run, in a process that has compiled something else before and finds no cache on
 disk; after the stroke, in a second process that finds what the first left there."""
 
-MEMORY = """MB by which two calls raise the peak of resident memory once the first calls are over, results included. A
-library that keeps its memory for itself shows less than it holds."""
+MEMORY = """MB by which two calls raise the peak of resident memory once the first calls are over, results included. The
+heap is trimmed before; a library with a pool of its own shows less than it holds."""
 
 
 def page(title: str, results: dict) -> str:

@@ -14,6 +14,7 @@ An adaptor is a module with these names:
     PACKAGES                        the distributions whose versions stand in the report
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -31,6 +32,7 @@ import workloads as w
 BURST = 0.12  # seconds of a round
 ADAPTORS = {"nufunc": "run_nufunc"}  # the others stand in the folder neighbours
 INPUTS = 2  # calls go through so many sets of arguments, so that no result can be kept
+LIBC = ctypes.CDLL(None) if os.name == "posix" else None
 STATUS = Path("/proc/self/status")
 clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
 
@@ -72,6 +74,8 @@ def peak_growth(call: Callable[..., object], inputs: list[tuple]) -> float | Non
     for args in inputs:
         call(*args)
     gc.collect()
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)  # or freed blocks that the heap keeps would hide what calls need
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
     before = resident("VmRSS")
     for args in inputs:

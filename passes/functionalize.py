@@ -196,11 +196,11 @@ def _while(state: _State, node: Node) -> Sequence[Value]:
     nb = len(operands)
     targets = [k for k in written if k < nb]
     extended = _moved(_with_outputs(body, written, targets), targets, nb, len(body.params))
-    pure_test, tested = _test(state, test, tested, [operands[k] for k in targets], node)
+    pure_test, reads = _test(state, test, tested, [operands[k] for k in targets], node)
     consts = [state.read(o) for k, o in enumerate(operands) if k not in targets]
     carry = [*init, *(state.read(operands[k]) for k in targets)]
-    attrs = {"num_cond": len(tested), "num_body": len(consts)}
-    arguments = [*(state.read(o) for o in tested), *consts, *carry]
+    attrs = {"num_cond": len(reads), "num_body": len(consts)}
+    arguments = [*(state.read(o) for o in reads), *consts, *carry]
     results = state.b.emit("while", arguments, attrs, (pure_test, extended))
     _write_back(state, [operands[k] for k in targets], results[len(node.results) :])
     return results[: len(node.results)]

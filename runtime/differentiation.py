@@ -66,7 +66,7 @@ class Grad(Transform):
         if not sub.structure.is_leaf() and (count != 1 or not sub.structure.children()[0].is_leaf()):
             raise ArgumentTypeError(
                 f"{self.label}: Expected {callee.name}(*args) to return a single scalar array, got a "
-                f"{getattr(sub.structure.children()[0].type, '__name__', 'tree')}; use has_aux=True for further results",
+                f"{getattr(sub.structure.children()[0].type, '__name__', 'tree')}; use has_aux=True for more results",
                 where,
             )
         output = sub.graph.outputs[0].type

@@ -4,6 +4,7 @@
     python benchmarks/compare.py --only heat --rounds 9         some rows again; the page keeps the others
     python benchmarks/compare.py --libraries nufunc jax         only these
     python benchmarks/compare.py --marks                        four rows and imports -> results/first_marks.md
+    python benchmarks/compare.py --cpu-time                     one thread, CPU time -> results/cpu_time.md
 
 Each library runs in a process of its own (pools of threads do not mix); rounds go from library to library,
 so that a slow moment of the machine hits all of them. The page says how each figure was taken. Beside the
@@ -143,7 +144,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--python", nargs="+", default=[], metavar="LIBRARY=FILE", help="interpreters of their own")
     parser.add_argument("--only", nargs="+", metavar="PART", help="cases whose names contain one of these")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="page to write; default results/cpu.md, or results/first_marks.md")
+    parser.add_argument("--out", type=Path, help="page to write, in place of the one in results")
     parser.add_argument("--marks", action="store_true", help="nufunc, jax and torch on four cases, and imports")
     parser.add_argument("--cpu-time", action="store_true", help="one thread, CPU time: for a machine that is not quiet")
     parser.add_argument("--calls-only", action="store_true", help="no second processes, starts and imports")
@@ -156,7 +157,7 @@ def parse() -> argparse.Namespace:
         names = [name for name in names if name in ("nufunc", "jax", "torch")]
     options.libraries = options.libraries or names
     options.cases = [w.CASES[name] for name in MARKS] if options.marks else w.select(options.only)
-    default = "first_marks.md" if options.marks else "cpu.md"
+    default = "first_marks.md" if options.marks else "cpu_time.md" if options.cpu_time else "cpu.md"
     options.out = options.out or library.HERE / "results" / default
     options.imports = not options.calls_only and not options.only
     options.starts = options.imports and not options.marks

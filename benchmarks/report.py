@@ -169,12 +169,12 @@ def remarks(results: dict, rows: dict) -> list[str]:
     return notes
 
 
-HOW = """NumPy arrays in, NumPy arrays out, {clock} for each library, one process per library, rounds that go
+HOW = """NumPy arrays in, NumPy arrays out, one process per library, {clock}. Rounds go
 from library to library. A time is the least, over rounds, of the median within a round of some 0.1 s; calls go through
 two sets of arguments in turn. Absolute times move with the machine: compare the ratios. By hand means loops and
 derivatives written in Numba."""
 
-CLOCKS = {"wall": "two threads", "cpu": "one thread and CPU time, which other programs disturb little,"}
+CLOCKS = {"wall": "two threads", "cpu": "one thread; CPU time, which other programs disturb little"}
 
 FIRST = """Seconds to trace, compile and run, in a process that has compiled something else before and finds no cache on
 disk; after the stroke, in a second process that finds what the first left there."""

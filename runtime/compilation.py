@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from nufunc.passes.fuse import fuse
 from nufunc.runtime import pipeline
 from nufunc.runtime.executable import Executable
 from nufunc.runtime.residuals import GraphFunction
+from nufunc.runtime.results import lasting
 from nufunc.runtime.signatures import Input, Static, signature
 from nufunc.runtime.subgraph import Slot, collect
 from nufunc.runtime.transform import Callee, Transform
@@ -21,7 +23,7 @@ from nufunc.tracer import dispatch, tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
 from nufunc.tracer.trace import Trace
-from nufunc.tracer.usercode import user_location
+from nufunc.tracer.usercode import is_user_class, user_location
 from nufunc.tracer.view import Session, instrument, session_of
 
 
@@ -111,10 +113,12 @@ def _compile(
         else:
             call, captures = instrument(func, hooks)
             session = _session(call)
-            new = [session.hand_out_static(x) if callable(x) and not isinstance(x, Array) else x for x in new]
+            new = [session.hand_out_static(x) if _is_looked_into(x) else x for x in new]
             with session:
                 _, args, kwargs = tree.unflatten(spec, new)
-        template, structure, outputs = collect(Callee(transforms, call, func)(*args, **kwargs), numbers=False)
+        callee = Callee(transforms, call, func, copies=True)
+        template, structure, outputs = collect(callee(*args, **kwargs), numbers=False)
+        template = lasting(template, leaves, new, callee.location())
         traced = trace.finish(outputs)
     graph = pipeline.whole(traced)
     inputs = [s for s in signatures if isinstance(s, Input)] + hooks.inputs
@@ -133,6 +137,13 @@ def _compile(
         updates=tuple((source, first + k) for k, source in enumerate(graph.updates)),
         anchors=anchors,
     )
+
+
+def _is_looked_into(leaf: Any) -> bool:
+    """Whether a static argument holds what traced code may reach, to be read by path at each call."""
+    if isinstance(leaf, Array | enum.Enum):
+        return False
+    return callable(leaf) or is_user_class(type(leaf))
 
 
 def _session(call: Callable[..., Any]) -> Session:

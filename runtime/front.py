@@ -47,6 +47,8 @@ class _Writer:
         if dataclasses.is_dataclass(kind):
             self.require(f"type({expression}) is {self.constant(kind)}")
             names = [f.name for f in dataclasses.fields(kind)]
+            if hasattr(value, "__dict__"):  # what is no field may hide an attribute of the class
+                self.require(f"len({expression}.__dict__) == {len(value.__dict__)}")
             return all(self.pick(getattr(value, n), self._local(f"{expression}.{n}")) for n in names)
         if not tree.structure(value).is_leaf():
             return False

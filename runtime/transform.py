@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nufunc.ir.errors import Location
+from nufunc.runtime.results import refuse_lost_changes, snapshot
 from nufunc.runtime.subgraph import inline, trace_sub, wrap, write_updates
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
@@ -38,11 +39,21 @@ class Callee:
     transforms: tuple[Transform, ...]
     func: Callable[..., Any]
     origin: Callable[..., Any]  # the user's own object, for names and source lines
+    # Whether the trees of arguments that the function gets are copies of the caller's: those of an outermost call are,
+    # and those that a transform other than jit hands on.
+    copies: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.transforms:
+        if self.transforms:
+            first, *rest = self.transforms
+            copies = self.copies or not isinstance(first, Jit)
+            return first.apply(Callee(tuple(rest), self.func, self.origin, copies), args, kwargs)
+        if not self.copies:
             return self.func(*args, **kwargs)
-        return self.transforms[0].apply(Callee(self.transforms[1:], self.func, self.origin), args, kwargs)
+        before = snapshot((args, kwargs))
+        result = self.func(*args, **kwargs)
+        refuse_lost_changes(before, result, self.name, self.location())
+        return result
 
     @property
     def name(self) -> str:

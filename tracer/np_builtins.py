@@ -1,4 +1,4 @@
-"""Stand-ins for functions of Python (max, min, sum, any, all, sorted, isinstance, type, hasattr) and the module math."""
+"""Stand-ins for functions of Python (max, min, sum, any, all, sorted, isinstance, type, hasattr) and for math."""
 
 from __future__ import annotations
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import optree
 
+from nufunc.ir.errors import ArgumentTypeError
 from nufunc.tracer.standins import as_original
-from nufunc.tracer.view import rebuilt_type
+from nufunc.tracer.view import rebuilt_type, user_location
 
 NAMESPACE = "nufunc"
 TreeDef = optree.PyTreeSpec
@@ -38,6 +40,13 @@ def _register_dataclass(cls: type) -> None:
     names = tuple(f.name for f in dataclasses.fields(cls))
 
     def to_children(obj: Any) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
+        for name in getattr(obj, "__dict__", ()):
+            if name not in names and _is_plain(cls, name):
+                raise ArgumentTypeError(
+                    f"attribute {name!r} of a {cls.__qualname__} hides the one of its class, but is no field of the "
+                    f"dataclass and would be lost; declare it with a type ({name}: float = ...) or make it an argument",
+                    user_location(),
+                )
         return tuple(getattr(obj, n) for n in names), None, names
 
     def from_children(_: Any, children: Iterable[Any]) -> Any:
@@ -48,6 +57,11 @@ def _register_dataclass(cls: type) -> None:
         return obj
 
     optree.register_pytree_node(cls, to_children, from_children, namespace=NAMESPACE)
+
+
+def _is_plain(cls: type, name: str) -> bool:
+    """Whether a class has an attribute of this name that is no descriptor (as a cached property is)."""
+    return hasattr(cls, name) and not hasattr(type(inspect.getattr_static(cls, name)), "__get__")
 
 
 def _known(tree: Any) -> Any:

@@ -156,9 +156,20 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Arra
     if sorter is not None:
         raise fail(UnsupportedError, "np.searchsorted with a sorter")
     x, y = as_array(a), as_array(v)
-    compare = UFUNCS["less"] if side == "left" else UFUNCS["less_equal"]
-    before = compare(x, y[..., None] if y.ndim else y)
-    return np_reduce.sum(before, axis=-1)
+    if y.ndim:
+        y = y[..., None]
+    if side == "left":
+        return np_reduce.sum(_sorts_before(x, y), axis=-1)
+    return np_reduce.sum(UFUNCS["logical_not"](_sorts_before(y, x)), axis=-1)
+
+
+def _sorts_before(x: Array, y: Array) -> Array:
+    """x < y in the order of np.sort, where NaN comes last."""
+    less = UFUNCS["less"](x, y)
+    if y.dtype.kind != "f":
+        return less
+    last = UFUNCS["isnan"](y)
+    return less | (last & ~UFUNCS["isnan"](x) if x.dtype.kind == "f" else last)
 
 
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Array:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
 
 ROWS = 64  # rows of a task at least: each packs the other matrix again
+ROWS_OF_A_LOOP = 8  # rows at least for a loop of products to be better than one product of a copy
 SCRATCH = 32 << 20  # bytes for the packing of all tasks at most
 BYTES_PER_NS = 10
 
@@ -37,13 +38,15 @@ BYTES_PER_NS = 10
 @dataclass(frozen=True)
 class _Matrix:
     """An operand as rows (free axes) by columns (contracted), with strides in elements; packed: must be
-    copied first."""
+    copied first. `outer` are leading free axes that do not lie in step with the others: the products of a loop over
+    them, in which the other operand stays."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
     batch: tuple[int, ...]
     source: Strided | None
     packed: tuple[int, ...] | None
+    outer: tuple[int, ...] = ()
 
 
 def _groups(node: Node) -> list[tuple[list[int], list[int], list[int]]]:
@@ -69,10 +72,16 @@ def _matrix(
     source: Strided | None, value: Value, groups: tuple[list[int], list[int], list[int]], any_strides: bool
 ) -> _Matrix:
     batch, free, inner = groups
-    if source is not None:
-        rows, columns = source.merged(free), source.merged(inner)
-        if rows is not None and columns is not None and (any_strides or _fits(rows, columns)):
-            return _Matrix(rows, columns, tuple(source.strides[a] for a in batch), source, None)
+    columns = None if source is None else source.merged(inner)
+    if source is not None and columns is not None:
+        steps = tuple(source.strides[a] for a in batch)
+        rows = source.merged(free)
+        if rows is not None and (any_strides or _fits(rows, columns)):
+            return _Matrix(rows, columns, steps, source, None)
+        for cut in range(1, len(free)) if any_strides else ():
+            rows = source.merged(free[cut:])
+            if rows is not None and rows[0] >= ROWS_OF_A_LOOP:
+                return _Matrix(rows, columns, steps, source, None, tuple(free[:cut]))
     shape = [value.shape[a] for a in (*batch, *free, *inner)]
     n, k = math.prod(value.shape[a] for a in free), math.prod(value.shape[a] for a in inner)
     return _Matrix((n, k), (k, 1), row_major(shape)[: len(batch)], None, (*batch, *free, *inner))
@@ -110,7 +119,8 @@ def _product(plan: Plan, node: Node) -> _Product:
     if dtype not in gemm.SUPPORTED:
         return _Product(matrices, batch, None, 1, False, 0)
     host = target()
-    spec = (host, dtype, m, n, k, (x.rows[1], x.columns[1]), (y.columns[1], y.rows[1]), n)
+    stride = math.prod(node.operands[1].shape[a] for a in _groups(node)[1][1])  # from row to row of the result
+    spec = (host, dtype, m, n, k, (x.rows[1], x.columns[1]), (y.columns[1], y.rows[1]), stride)
     count = math.prod(extent for extent, _ in batch)
     lanes, item = host.vector_bits // 8 // dtype.itemsize, dtype.itemsize
     work = threads.tasks_for(count * max(m * n * k / lanes / 4, (m * k + k * n + m * n) * item / BYTES_PER_NS))
@@ -135,6 +145,14 @@ def _batch(node: Node, matrices: Sequence[_Matrix]) -> list[tuple[int, tuple[int
         if merged and merged[-1][1] == tuple(s * extent for s in strides):
             extent *= merged.pop()[0]
         merged.append((extent, strides))
+    place = len(axes)
+    for side, (_, free, _) in enumerate(_groups(node)):
+        matrix = matrices[side]
+        for axis in matrix.outer:
+            assert matrix.source is not None
+            own, result = matrix.source.strides[axis], steps[place + free.index(axis)]
+            merged.append((node.operands[side].shape[axis], (own, 0, result) if side == 0 else (0, own, result)))
+        place += len(free)
     return merged
 
 

@@ -24,6 +24,7 @@ LOST = (
     "inside a traced function: that would happen while tracing only, not at later calls; "
     "build the new value and return it instead"
 )
+_MISSING = object()
 _LEAVES = frozenset((int, bool, str, bytes, type(None)))
 
 
@@ -49,8 +50,22 @@ _MUTATORS = {
 }
 
 
-def _refusal(kind: str, name: str) -> Callable[..., Any]:
-    def refuse(self: Any, *args: object, **kwargs: object) -> Any:
+def stores_the_same(base: Any, container: Any, name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a change is the end of `container[key] += x`, which has written to the array that is the item."""
+    if name != "__setitem__" or isinstance(args[0], slice):
+        return False
+    if issubclass(base, dict):
+        return dict.get(container, args[0], _MISSING) is args[1]  # __getitem__ would ask __missing__
+    try:
+        return base.__getitem__(container, args[0]) is args[1]
+    except (IndexError, TypeError):
+        return False
+
+
+def _refusal(base: type, kind: str, name: str) -> Callable[..., Any]:
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if stores_the_same(base, self, name, args):
+            return None
         raise MutationError(
             f"a captured {kind} ({source(self._nufunc_path)}) is changed ({name}) {LOST}",
             user_location(),
@@ -64,14 +79,18 @@ def _setdefault(self: Any, key: object, default: object = None) -> Any:
     return self[key] if key in self else self.__setitem__(key, default)
 
 
+def _changeable(cls: type) -> type:
+    return next(base for base in _MUTATORS if issubclass(cls, base))
+
+
 def mutators(cls: type) -> list[str]:
     """The names of the methods of a container class that change the container."""
-    base = next(base for base in _MUTATORS if issubclass(cls, base))
-    return [name for name in _MUTATORS[base].split() if hasattr(cls, name)]
+    return [name for name in _MUTATORS[_changeable(cls)].split() if hasattr(cls, name)]
 
 
 def _refusals(cls: type) -> dict[str, Any]:
-    namespace: dict[str, Any] = {name: _refusal(cls.__name__, name) for name in mutators(cls)}
+    base = _changeable(cls)
+    namespace: dict[str, Any] = {name: _refusal(base, cls.__name__, name) for name in mutators(cls)}
     if issubclass(cls, dict):
         namespace["setdefault"] = _setdefault
     return namespace

@@ -29,7 +29,7 @@ import numpy as np
 
 from nufunc.ir.errors import MutationError, UnguardedCaptureError
 from nufunc.tracer.captures import Path, source
-from nufunc.tracer.containers import LOST, ORIGINAL, is_plain_namedtuple, mutators, original_type
+from nufunc.tracer.containers import LOST, ORIGINAL, is_plain_namedtuple, mutators, original_type, stores_the_same
 from nufunc.tracer.library import checked
 from nufunc.tracer.usercode import is_user_class, user_location
 
@@ -64,6 +64,9 @@ class _Rebuilt(_Quiet):
         return super().__getattribute__(name) if state is None else _attribute(self, state, name)
 
     def __setattr__(self, name: str, value: object) -> None:
+        state = _state(self)
+        if state is not None and state.cache.get(name, state) is value:
+            return  # the end of `self.w += x`, which has written to the array
         _refuse(self, f"attribute {name!r} of ", "assigned")
         super().__setattr__(name, value)
 
@@ -102,7 +105,8 @@ def _container_base(base: type) -> type:
         original = getattr(base, name)
 
         def change(self: Any, *args: Any, **kwargs: Any) -> Any:
-            _refuse(self, "", f"changed ({name})")
+            if not stores_the_same(base, self, name, args):
+                _refuse(self, "", f"changed ({name})")
             return original(self, *args, **kwargs)
 
         return change

@@ -96,13 +96,16 @@ def _dot_transpose_one(b: Builder, ct: Value, other: Value, types: Types, attrs:
     others = dot_free_axes(attrs, 1 - which, rest.ndim)
     first = lead + (len(mine) if which == 0 else 0)  # where the other's free axes stand in ct
     ct_axes = tuple(range(first, first + len(others)))
-    back = b.dot(
-        ct, other, contract=(ct_axes, others), batch=(tuple(range(lead)), tuple(attrs["batch"][1 - which]))
-    )
-    # Its axes are: batch, my free ones, and the other's contracted axes in their order there.
+    # The product's axes are batch, then my free ones and those that the other contracts (in their order there),
+    # or the other way round: whichever needs no transposition.
     partner = dict(zip(attrs["contract"][1 - which], attrs["contract"][which]))
-    order = (*attrs["batch"][which], *mine, *(partner[a] for a in sorted(partner)))
-    return b.transposed(back, inverse_permutation(order))
+    inner = tuple(partner[a] for a in sorted(partner))
+    batch, others_batch = tuple(range(lead)), tuple(attrs["batch"][1 - which])
+    order = (*attrs["batch"][which], *inner, *mine)
+    if order == tuple(range(target.ndim)):
+        return b.dot(other, ct, contract=(others, ct_axes), batch=(others_batch, batch))
+    back = b.dot(ct, other, contract=(ct_axes, others), batch=(batch, others_batch))
+    return b.transposed(back, inverse_permutation((*attrs["batch"][which], *mine, *inner)))
 
 
 def _dot_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:

@@ -120,7 +120,7 @@ class _Random(types.ModuleType):
                     UnsupportedError,
                     f"np.random.{name} in a traced function would be drawn once and repeated at every call; "
                     "draw outside "
-                    "and pass the numbers as an argument, or use nf.random with a key",
+                    "and pass the numbers as an argument",
                 )
             return value(*args, **kwargs)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from api_results import same
 
 import nufunc as nf
 
@@ -17,26 +18,6 @@ A, B = RNG.standard_normal((4, 4)), RNG.standard_normal((4, 4))
 SPD = A @ A.T + 4 * np.eye(4)
 INV = np.linalg.inv(SPD)
 Pair = namedtuple("Pair", "left right")
-
-
-def same(got, expected, rtol=1e-10):
-    """Equal containers, shapes, dtypes and numbers."""
-    if expected is None or isinstance(expected, str):
-        assert got == expected
-    elif isinstance(expected, (dict, list, tuple)):
-        assert type(got) is type(expected)
-        assert len(got) == len(expected)
-        if isinstance(expected, dict):
-            assert list(got) == list(expected)
-            got, expected = got.values(), expected.values()
-        for g, e in zip(got, expected):
-            same(g, e, rtol)
-    else:
-        expected = np.asarray(expected)
-        assert isinstance(got, (np.ndarray, np.generic))
-        assert got.dtype == expected.dtype
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=rtol, atol=1e-12)
 
 
 def softmax(x):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from api_results import same
 
 import nufunc as nf
 
@@ -16,26 +17,6 @@ Pair = namedtuple("Pair", "left right")
 MODES = {"rev": nf.jacrev, "fwd": nf.jacfwd}
 both = pytest.mark.parametrize("jac", MODES.values(), ids=MODES)
 EYE = np.eye(4)
-
-
-def same(got, expected, rtol=1e-9):
-    """Equal containers, shapes, dtypes and numbers."""
-    if expected is None or isinstance(expected, str):
-        assert got == expected
-    elif isinstance(expected, (dict, list, tuple)):
-        assert type(got) is type(expected)
-        assert len(got) == len(expected)
-        if isinstance(expected, dict):
-            assert list(got) == list(expected)
-            got, expected = got.values(), expected.values()
-        for g, e in zip(got, expected):
-            same(g, e, rtol)
-    else:
-        expected = np.asarray(expected)
-        assert isinstance(got, (np.ndarray, np.generic))
-        assert got.dtype == expected.dtype
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=rtol, atol=1e-11)
 
 
 def central_differences(func, x, step=1e-6):

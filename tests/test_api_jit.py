@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from api_results import same
 
 import nufunc as nf
 
@@ -13,26 +14,6 @@ RNG = np.random.default_rng(19)
 X, Y = RNG.standard_normal((2, 4))
 A, M = RNG.standard_normal((3, 4)), RNG.standard_normal((4, 4))
 Pair = namedtuple("Pair", "left right")
-
-
-def same(got, expected):
-    """Equal containers, shapes, dtypes and numbers."""
-    if expected is None or isinstance(expected, str):
-        assert got == expected
-    elif isinstance(expected, (dict, list, tuple)):
-        assert type(got) is type(expected)
-        assert len(got) == len(expected)
-        if isinstance(expected, dict):
-            assert list(got) == list(expected)
-            got, expected = got.values(), expected.values()
-        for g, e in zip(got, expected):
-            same(g, e)
-    else:
-        expected = np.asarray(expected)
-        assert isinstance(got, (np.ndarray, np.generic))
-        assert got.dtype == expected.dtype
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-13)
 
 
 @dataclass

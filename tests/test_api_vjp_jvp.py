@@ -5,6 +5,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
+from api_results import same
 
 import nufunc as nf
 
@@ -14,26 +15,6 @@ A = RNG.standard_normal((3, 4))
 M = RNG.standard_normal((4, 4))
 CT3 = RNG.standard_normal(3)
 Pair = namedtuple("Pair", "left right")
-
-
-def same(got, expected, rtol=1e-10):
-    """Equal containers, shapes, dtypes and numbers."""
-    if expected is None or isinstance(expected, str):
-        assert got == expected
-    elif isinstance(expected, (dict, list, tuple)):
-        assert type(got) is type(expected)
-        assert len(got) == len(expected)
-        if isinstance(expected, dict):
-            assert list(got) == list(expected)
-            got, expected = got.values(), expected.values()
-        for g, e in zip(got, expected):
-            same(g, e, rtol)
-    else:
-        expected = np.asarray(expected)
-        assert isinstance(got, (np.ndarray, np.generic))
-        assert got.dtype == expected.dtype
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=rtol, atol=1e-12)
 
 
 def running_update(x):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from api_results import same
 
 import nufunc as nf
 
@@ -55,24 +56,6 @@ def pile(results, dims):
 def loop(func, size, in_dims, out_dims, args):
     dims = (in_dims,) * len(args) if isinstance(in_dims, int) else in_dims
     return pile([func(*(pick(a, d, lane) for a, d in zip(args, dims))) for lane in range(size)], out_dims)
-
-
-def same(got, expected):
-    """Equal containers, shapes, dtypes and numbers."""
-    if expected is None or isinstance(expected, (str, int)):
-        assert got == expected
-    elif isinstance(expected, (dict, list, tuple)):
-        assert type(got) is type(expected)
-        if isinstance(expected, dict):
-            assert list(got) == list(expected)
-        assert len(got) == len(expected)
-        for g, e in zip(children(got), children(expected)):
-            same(g, e)
-    else:
-        assert isinstance(got, (np.ndarray, np.generic))
-        assert got.dtype == expected.dtype
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-13)
 
 
 def write_into_buffer(x):

@@ -60,24 +60,6 @@ def param(trace: Trace, sig: Input) -> Array:
     return trace.param(sig.type, weak=sig.kind in ("float", "complex"), scalar=sig.kind != "array", strides=sig.strides)
 
 
-def compile_call(
-    transforms: tuple[Transform, ...],
-    func: Callable[..., Any],
-    leaves: Sequence[Any],
-    spec: tree.TreeDef,
-    signatures: Sequence[Input | Static],
-    names: Sequence[str],
-    anchors: tuple[Any, ...],
-) -> Executable:
-    """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs),
-    and compile.
-
-    `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id.
-    """
-    with _collection_paused():
-        return _compile(transforms, func, leaves, spec, signatures, names, anchors)
-
-
 @contextmanager
 def _collection_paused() -> Iterator[None]:
     """No cyclic garbage collection inside: what a compilation makes stays alive until its end, and to walk over all
@@ -92,7 +74,8 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _compile(
+@_collection_paused()
+def compile_call(
     transforms: tuple[Transform, ...],
     func: Callable[..., Any],
     leaves: Sequence[Any],
@@ -101,6 +84,11 @@ def _compile(
     names: Sequence[str],
     anchors: tuple[Any, ...],
 ) -> Executable:
+    """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs),
+    and compile.
+
+    `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id.
+    """
     trace = Trace(getattr(func, "__name__", type(func).__name__))
     hooks = Hooks(trace)
     positions = tuple(k for k, s in enumerate(signatures) if isinstance(s, Input))

@@ -129,7 +129,7 @@ def compile_call(
 
 def _is_looked_into(leaf: Any) -> bool:
     """Whether a static argument holds what traced code may reach, to be read by path at each call."""
-    if isinstance(leaf, Array | enum.Enum):
+    if isinstance(leaf, Array | enum.Enum | int | float | complex | str | bytes):
         return False
     return callable(leaf) or is_user_class(type(leaf))
 

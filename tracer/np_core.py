@@ -163,7 +163,10 @@ def weak_type(x: Any) -> Any:
         return _WEAK[x.dtype.kind] if x.weak else x.type.dtype
     if isinstance(x, np.generic):
         return x.dtype
-    return np.dtype(bool) if isinstance(x, bool) else type(x)
+    if isinstance(x, bool):
+        return np.dtype(bool)
+    # a member of an IntEnum is as strong as a NumPy scalar
+    return type(x) if type(x) in _ZEROS else np.asarray(x).dtype
 
 
 _WEAK: dict[str, Any] = {"b": np.dtype(bool), "i": int, "u": int, "f": float, "c": complex}
@@ -226,7 +229,7 @@ def cast_scalar(x: Any, dtype: np.dtype) -> Any:
         info = np.iinfo(dtype)
         if not info.min <= x <= info.max:
             raise OverflowError(f"Python integer {x} out of bounds for {dtype}")
-        return x
+        return int(x)
     with np.errstate(all="ignore"):
         return np.asarray(x).astype(dtype).item()
 

@@ -59,6 +59,9 @@ def refuse_ndarray(array: np.ndarray) -> Array:
     )
 
 
+_WEAK = frozenset((int, float, complex))
+
+
 class Trace:
     """A graph of stage *traced* under construction; `with trace:` makes it the one that operations append to.
 
@@ -192,7 +195,8 @@ class Trace:
         if isinstance(x, np.generic):
             dtype, weak = x.dtype.newbyteorder("="), False
         else:
-            dtype, weak = np.dtype(type(x)), not isinstance(x, bool)
+            weak = type(x) in _WEAK  # as in NumPy, members of an IntEnum are not
+            dtype = np.dtype(type(x)) if weak else np.asarray(x).dtype
         dtype_name(dtype)
         known = np.array(x, dtype)  # an int beyond 64 bits raises OverflowError here, as in NumPy
         value = self.b.filled(known.item(), ArrayType((), dtype))

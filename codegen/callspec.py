@@ -76,13 +76,15 @@ _FIXED = (
 @dataclass(frozen=True)
 class CallSpec:
     """All that the wrapper is specialised for. `tuple_result` makes a single result a tuple of one; results
-    other than one always come as a tuple. `release_gil` lets other Python threads run during the plan."""
+    other than one always come as a tuple. `release_gil` lets other Python threads run during the
+    plan; one that `polls` may come back with the exception of a signal's handler."""
 
     args: tuple[ArgSpec, ...]
     results: tuple[ResultSpec, ...]
     workspace: int = 0
     tuple_result: bool = False
     release_gil: bool = False
+    polls: bool = False
 
     @property
     def as_tuple(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nufunc.codegen.cost import graph_work
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.wrapper import ArgSpec, CallSpec, Entry, ResultSpec, declare_plan, emit_wrapper
 from nufunc.ir.errors import BoundsError, LinAlgError, Location, NufuncError
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 # gives no faster code (measured on elementwise chains, sums, softmax, an MLP's gradient).
 PASSES = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
 INLINE_CALLS = 6  # call sites up to which a function of vmath is dissolved
-RELEASE_GIL = 20_000  # elements of arguments and results from which other threads may run meanwhile
+RELEASE_GIL = 20_000  # elements of arguments and results from which other threads may run meanwhile,
+LONG = 100_000  # or nanoseconds of work
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,13 @@ def lower(
     plan = Plan(grouped, function, host.vector_bits // 8, host.has_fma)
     plan.emit()
     work = sum(t.size for t in (*grouped.param_types, *grouped.output_types))
-    spec = CallSpec(tuple(args), tuple(results), plan.workspace, release_gil=work >= RELEASE_GIL or plan.regions > 0)
+    spec = CallSpec(
+        tuple(args),
+        tuple(results),
+        plan.workspace,
+        release_gil=work >= RELEASE_GIL or plan.regions > 0 or graph_work(grouped) >= LONG,
+        polls=plan.budget is not None,
+    )
     emit_wrapper(module, function, spec, prefix)
     _mark_inline(module, plan.small)
     return Lowered(
@@ -143,10 +151,12 @@ def load(lowered: Lowered, executable: Executable) -> Compiled:
 
 def _address(extern: str | np.ndarray) -> int:
     """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
-    from nufunc.codegen import blas, threads
+    from nufunc.codegen import abi, blas, threads
 
     if not isinstance(extern, str):
         return int(extern.__array_interface__["data"][0])
+    if extern.startswith("Py"):
+        return abi.python_address(extern)
     return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)
 
 

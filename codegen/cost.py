@@ -28,13 +28,15 @@ def node_work(node: Node) -> float:
         return max(inner)
     size = max((v.type.size for v in (*node.operands, *node.results)), default=1)
     if node.prim == "fused":
-        cycles = sum(
-            max((v.type.size for v in (*n.operands, *n.results)), default=1) * op_cost(n.prim)
-            for n in node.regions[0].nodes
-        )
-        return 0.0 if node.attrs["kind"] == "view" else cycles / _LANES / _CYCLES_PER_NS
+        return 0.0 if node.attrs["kind"] == "view" else sum(map(_cycles, node.regions[0].nodes)) / _CYCLES_PER_NS
     if node.prim == "dot":
         contracted = math.prod(node.operands[0].shape[a] for a in node.attrs["contract"][0])
         return node.result.type.size * contracted / _LANES / _CYCLES_PER_NS
     rows = node.operands[0].shape[-1] if node.operands and node.operands[0].shape else 1
     return float(size * (rows if node.prim not in ("sort", "argsort") else 8 + 4 * math.log2(rows + 1)))
+
+
+def _cycles(node: Node) -> float:
+    size = max((v.type.size for v in (*node.operands, *node.results)), default=1)
+    cost = op_cost(node.prim)
+    return max(size / _LANES, 1.0) * (cost if cost > 1 else 0.4)

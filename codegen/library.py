@@ -72,10 +72,13 @@ class Caller:
         return _opaque(module.globals[name])
 
     def call(self, name: str, args: Sequence[ir.Value]) -> None:
-        type_ = ir.FunctionType(ir.VoidType(), [POINTER] * len(args))
-        function = self.plan.b.bitcast(self.plan.extern(name), ir.PointerType())
-        call = self.plan.b.call(_Callee(function, type_), list(args))
-        del call
+        call_extern(self.plan, name, ir.VoidType(), args)
+
+
+def call_extern(plan: Plan, name: str, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:
+    """Call a C function whose address stands in the plan's table."""
+    type_ = ir.FunctionType(result, [a.type for a in args])
+    return plan.b.call(_Callee(plan.extern(name), type_), list(args))
 
 
 def _opaque(value: Any) -> Any:

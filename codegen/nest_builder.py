@@ -21,7 +21,20 @@ from nufunc.ir.types import BOOL, INT64
 
 Index = tuple[Affine, ...]
 _TOGETHER = 8  # operands of a concat up to which one nest stores them all
+_WHOLE = 1024  # points of a nest from which it is worth more code to have most of them without tests of bounds
 _KEPT_COST, _KEPT_ROW = 4, 16  # from which cost, and length of rows, a value is kept from phase to phase
+
+
+Box = tuple[tuple[int, int], ...]  # from and to, of each axis
+
+
+def complement(shape: Sequence[int], box: Sequence[tuple[int, int]]) -> list[Box]:
+    """Boxes that cover what a box leaves of an array."""
+    boxes: list[Box] = []
+    for k, (low, high) in enumerate(box):
+        rest = [(0, n) for n in shape[k + 1 :]]
+        boxes += [(*box[:k], part, *rest) for part in ((0, low), (high, shape[k]))]
+    return [b for b in boxes if all(low < high for low, high in b)]
 
 
 class Sites:
@@ -36,16 +49,49 @@ class Sites:
         return code
 
 
-def build_nests(region: Graph, name: str, sites: Sites) -> list[LoopNest]:
+def build_nests(region: Graph, name: str, sites: Sites, boxed: bool = False) -> list[LoopNest]:
     """The nests that compute a fused region, in order; buffers are its parameters, its constants, then its
-    outputs."""
+    outputs. With `boxed` what lies in the midst of an array has loops of its own, without tests of bounds."""
     producers = {r: n for n in region.nodes for r in n.results}
     if len(region.outputs) == 1:
         node = producers.get(region.outputs[0])
         if node is not None and node.prim in ASSEMBLY:
-            return [n for n in _Assembly(region, name, sites, producers).build(node) if n is not None]
-    nest = NestBuilder(region, name, sites, producers).build()
-    return [] if nest is None else [nest]
+            return [n for n in _Assembly(region, name, sites, producers, boxed).build(node) if n is not None]
+    builder = NestBuilder(region, name, sites, producers)
+    nest = builder.build()
+    if nest is None:
+        return []
+    boxes = builder.boxes(nest) if boxed else []
+    return _boxed_nests((region, name, sites, producers), boxes, lambda b, _, i: b.store_all(i)) if boxes else [nest]
+
+
+def _boxed_nests(
+    args: tuple[Any, ...], boxes: Sequence[Box], store: Callable[[NestBuilder, int, Index], None]
+) -> list[LoopNest]:
+    """Nests that go through boxes, together row by row where these differ along the last axis only, so that what
+    stands side by side in memory is written together. `store` is told a box's number and an index in it."""
+    rows: dict[Box, list[int]] = {}
+    for number, box in enumerate(boxes):
+        rows.setdefault(box[:-1], []).append(number)
+    nests = []
+    for outer, numbers in rows.items():
+        b = NestBuilder(*args)
+        axes, index = b.part_axes(outer)
+        phases = []
+        for number in numbers:
+            b.body = []
+            low, high = boxes[number][-1]
+            inner, (last,) = b.axes((high - low,), f"r{number}_", ["parallel"])
+            store(b, number, (*index, last + low))
+            phases.append(Phase(tuple(inner), tuple(b.body)))
+        if len(phases) == 1:
+            axes, phases = [*axes, *phases[0].axes], [Phase((), phases[0].body)]
+        nests.append(LoopNest(b.name, tuple(b.buffers), tuple(axes), tuple(phases)))
+    return nests
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
 
 
 class NestBuilder:
@@ -53,6 +99,7 @@ class NestBuilder:
 
     def __init__(self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node]) -> None:
         self.region, self.name, self.sites, self.producers = region, name, sites, producers
+        self.tests: list[tuple[Affine, int, int]] = []  # of indices that are inside their operand for some points only
         inputs = [*region.params, *(v for v, _ in region.consts)]
         self.input_number = {v: k for k, v in enumerate(inputs)}
         self.buffers = [Buffer(v.hint or f"x{k}", v.dtype, v.type.size) for k, v in enumerate(inputs)]
@@ -108,6 +155,28 @@ class NestBuilder:
             index.append(Affine.of(axis.name))
         return made, tuple(index)
 
+    def part_axes(self, box: Box) -> tuple[list[Axis], Index]:
+        """Axes and indices of a part of an elementwise space."""
+        axes, index = self.axes([high - low for low, high in box], "i", ["parallel"] * len(box))
+        return axes, tuple(i + low for i, (low, _) in zip(index, box, strict=True))
+
+    def boxes(self, nest: LoopNest) -> list[Box]:
+        """Parts of an elementwise nest of which the first needs no tests of bounds; none where that is not worth it."""
+        shape = self._space()[0]
+        inner = [(0, n) for n in shape]
+        if len(nest.phases) > 1 or nest.phases[0].axes or math.prod(shape) < _WHOLE or len(nest.axes) > 3:
+            return []
+        for index, low, high in self.tests:
+            (key, c), *more = index.terms
+            if more or not isinstance(key, str) or c not in (1, -1):
+                continue
+            k, ends = int(key[1:]), sorted(((low - index.const) * c, (high - 1 - index.const) * c))
+            inner[k] = (max(inner[k][0], ends[0]), min(inner[k][1], ends[1] + 1))
+        if any(low >= high for low, high in inner) or 2 * math.prod(h - l for l, h in inner) < math.prod(shape):
+            return []
+        around = complement(shape, inner)
+        return [tuple(inner), *around] if around else []
+
     def range_of(self, index: Affine) -> tuple[float, float]:
         """The least and greatest value of an affine form (infinite where it holds computed values)."""
         low = high = float(index.const)
@@ -154,6 +223,9 @@ class NestBuilder:
                 self._reduce(node, full)
             for k in stored:
                 value = self.region.outputs[k]
+                if self._stack(value) is not None:
+                    self.store_output(k, self.full_index)
+                    continue
                 where = outer_index if reduced and not serial and len(value.shape) == len(kept) else self.full_index
                 self.store(k, self.at(value, where, None), self.linear(where, value.shape))
             if inner and any(a.extent == 0 for a in inner):
@@ -180,7 +252,14 @@ class NestBuilder:
                 return node.operands[0].shape, {node.attrs["axis"]}, False, False
             if node.prim in REDUCTIONS:
                 return node.operands[0].shape, set(node.attrs["axes"]), False, False
-        return self.region.outputs[0].shape, set(), False, False
+        first = self.region.outputs[0]
+        stack = self._stack(first)
+        return first.shape if stack is None else _without(first.shape, stack.attrs["axis"]), set(), False, False
+
+    def _stack(self, output: Value) -> Node | None:
+        """The concatenation behind an output that a group stores with others of the space of its operands."""
+        node = self.producers.get(output)
+        return node if node is not None and node.prim == "concat" else None
 
     def level(self, value: Value) -> int:
         """How many reductions stand one behind the other before a value."""
@@ -216,6 +295,23 @@ class NestBuilder:
         attrs = {"mode": mode}
         buffer = self.outputs[output]
         self.emit("store", (value,), self.dtypes[value], attrs=attrs, buffer=buffer, index=address, guard=guard)
+
+    def store_all(self, index: Index) -> None:
+        """All outputs of an elementwise region at a point."""
+        for k in range(len(self.region.outputs)):
+            self.store_output(k, index)
+
+    def store_output(self, k: int, index: Index) -> None:
+        """An output at a point of its space; of a stack the elements that stand side by side."""
+        value = self.region.outputs[k]
+        stack = self._stack(value)
+        if stack is None:
+            self.store(k, self.at(value, index, None), self.linear(index, value.shape))
+            return
+        axis = stack.attrs["axis"]
+        for number, operand in enumerate(stack.operands):
+            part = self.at(operand, (*index[:axis], Affine(), *index[axis:]), None)
+            self.store(k, part, self.linear((*index[:axis], Affine(number), *index[axis:]), value.shape))
 
     # -- values at indices
 
@@ -322,6 +418,8 @@ class NestBuilder:
         least, greatest = self.range_of(index)
         if greatest < low or least >= high:
             return False, None
+        if least < low or greatest >= high:
+            self.tests.append((index, low, high))
         for holds, op, bound in ((least >= low, "ge", low), (greatest < high, "lt", high)):
             if not holds:
                 test = self.emit(op, (self.index_value(index), self.const(bound, INT64)), BOOL)
@@ -364,12 +462,16 @@ class NestBuilder:
 class _Assembly:
     """Nests of an output that is put together from parts, each over its own space."""
 
-    def __init__(self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node]) -> None:
-        self.args = (region, name, sites, producers)
+    def __init__(
+        self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node], boxed: bool = False
+    ) -> None:
+        self.args, self.boxed = (region, name, sites, producers), boxed
 
     def build(self, node: Node) -> list[LoopNest | None]:
         if node.prim == "concat":
             return self.concat(node)
+        if node.prim == "update" and self.boxed and set(node.attrs["step"]) == {1} and node.operands[1].type.size > 1:
+            return self.update(node)
         base = self.part(node.operands[0], lambda b, i: i, copies=True)
         if node.prim == "update":
             start, step = node.attrs["start"], node.attrs["step"]
@@ -385,6 +487,19 @@ class _Assembly:
             base,
             self.part(node.operands[1], lambda b, i: _scattered(b, node, i, ndim), serial=ndim, mode=mode),
         ]
+
+    def update(self, node: Node) -> list[LoopNest | None]:
+        """A new array from an update's value and what it leaves of the base."""
+        base, value = node.operands
+        start = node.attrs["start"]
+        box = tuple((first, first + n) for first, n in zip(start, value.shape, strict=True))
+
+        def store(b: NestBuilder, number: int, index: Index) -> None:
+            inside = tuple(i + -first for i, first in zip(index, start, strict=True))
+            read = b.at(base, index, None) if number else b.at(value, inside, None)
+            b.store(0, read, b.linear(index, base.shape))
+
+        return list(_boxed_nests(self.args, [box, *complement(base.shape, box)], store))
 
     def concat(self, node: Node) -> list[LoopNest | None]:
         axis, offset, nests = node.attrs["axis"], 0, []

@@ -15,9 +15,11 @@ from llvmlite import ir
 
 from nufunc.codegen import buffers, library, threads
 from nufunc.codegen.buffers import Frame, aligned, is_view
-from nufunc.codegen.cost import node_work
+from nufunc.codegen.cost import ITERATIONS, node_work
 from nufunc.codegen.divide import Divided, divide
 from nufunc.codegen.emit_cpu import emit_nest
+from nufunc.codegen.lanes import Lanes
+from nufunc.codegen.lanes import width as map_width
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
 from nufunc.codegen.loops import LoopNest, points, schedule
 from nufunc.codegen.nest_builder import Sites, build_nests
@@ -26,7 +28,8 @@ from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
 
 INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
-COPY_LIMIT = 4096  # bytes of a carry up to which it is copied back after an iteration; larger ones swap two buffers
+POLL = 20_000_000  # nanoseconds of loops after which signals are looked at
+COPY_LIMIT = 64  # bytes of a carry up to which it is copied back after an iteration; larger ones swap two buffers
 
 
 class Plan:
@@ -35,6 +38,7 @@ class Plan:
     def __init__(self, graph: Graph, function: ir.Function, vector_bytes: int, has_fma: bool) -> None:
         self.graph, self.function, self.module = graph, function, function.module
         self.prefix, self.regions, self.in_task = function.name, 0, False
+        self.budget: ir.Value | None = None  # nanoseconds until signals are looked at; None: no loop is long
         self.vector_bytes, self.has_fma = vector_bytes, has_fma
         self.sites = Sites()
         self.nests: list[LoopNest] = []
@@ -157,8 +161,9 @@ class Plan:
         region = node.regions[0]
         pointers = [scope.pointer(o) for o in node.operands]
         results = [scope.pointer(r) for r in node.results]
-        nests = build_nests(region, node.attrs["kind"], self.sites)
-        if node in scope.frame.in_place:
+        in_place = node in scope.frame.in_place
+        nests = build_nests(region, node.attrs["kind"], self.sites, boxed=not in_place)
+        if in_place:
             nests = [n for n in nests if n.copies is None]
         consts = [self.constant(array) for _, array in region.consts]
         for nest in nests:
@@ -210,17 +215,40 @@ class Plan:
         if node.prim == "fused":
             return 0
         if node.prim == "map":
-            return map_tasks(node) * aligned(frames[0].size)
+            return map_tasks(node, self.vector_bytes) * aligned(frames[0].size)
         if node.prim in ("cond", "while", "scan"):
             return sum(_swap_sizes(node, frames)) + max((aligned(f.size) for f in frames), default=0)
         return library.scratch(self, node)
 
     # -- loops
 
-    def loop(self, length: int | ir.Value, start: ir.Value | None = None) -> CountedLoop:
+    def poll(self, work: float) -> None:
+        """In a loop whose iteration takes `work` nanoseconds: now and then let Python handle signals, so that Ctrl-C
+        ends the call. A task does not: only Python's main thread handles them."""
+        if self.in_task:
+            return
+        if self.budget is None:
+            self.budget = self.alloca(8, 8)
+            with self.b.goto_block(self.entry):
+                self.b.store(I64(POLL), self.budget)
+        b = self.b
+        left = b.sub(b.load(self.budget, typ=I64), I64(int(work) + 1))
+        b.store(left, self.budget)
+        asks, goes_on = (self.function.append_basic_block(n) for n in ("poll", "polled"))
+        b.cbranch(b.icmp_signed("<", left, I64(0)), asks, goes_on)
+        b.position_at_end(asks)
+        state = library.call_extern(self, "PyGILState_Ensure", I32, [])
+        raised = library.call_extern(self, "PyErr_CheckSignals", I32, [])
+        library.call_extern(self, "PyGILState_Release", ir.VoidType(), [state])
+        b.store(I64(POLL), self.budget)
+        b.store(raised, self.error)
+        b.cbranch(b.icmp_signed("==", raised, I32(0)), goes_on, self.failed)
+        b.position_at_end(goes_on)
+
+    def loop(self, length: int | ir.Value, start: ir.Value | None = None, step: int = 1) -> CountedLoop:
         """A loop up to `length`, from 0 or from `start`."""
         stop = I64(length) if isinstance(length, int) else length
-        return CountedLoop(self, I64(0) if start is None else start, stop)
+        return CountedLoop(self, I64(0) if start is None else start, stop, step)
 
 
 class Scope:
@@ -257,10 +285,10 @@ class Scope:
 
 
 class CountedLoop:
-    """for i in start..stop, as a context: `with loop as i`. Only for start < stop."""
+    """for i in start..stop by step, as a context: `with loop as i`. Only for start < stop."""
 
-    def __init__(self, plan: Plan, start: ir.Value, stop: ir.Value) -> None:
-        self.plan, self.start, self.stop = plan, start, stop
+    def __init__(self, plan: Plan, start: ir.Value, stop: ir.Value, step: int) -> None:
+        self.plan, self.start, self.stop, self.step = plan, start, stop, step
 
     def __enter__(self) -> ir.Value:
         b = self.plan.b
@@ -284,7 +312,7 @@ class CountedLoop:
 
     def finish(self, carried: Sequence[tuple[Any, ir.Value]]) -> None:
         b = self.plan.b
-        following = b.add(self.counter, I64(1), flags=["nsw"])
+        following = b.add(self.counter, I64(self.step), flags=["nsw"])
         self.counter.add_incoming(following, b.block)
         for phi, value in carried:
             phi.add_incoming(value, b.block)
@@ -363,6 +391,8 @@ def _scan(plan: Plan, scope: Scope, node: Node) -> None:
     loop = plan.loop(length)
     counter = loop.__enter__()
     carry.enter(loop.carry)
+    if node_work(node) > POLL:
+        plan.poll(node_work(node) / length)
     i = plan.b.sub(I64(length - 1), counter) if node.attrs["reverse"] else counter
     xs, ys = rows.at(i)
     plan.run(body, frame, [*rows.fixed, *carry.current, *xs], [*carry.following, *ys], carry.arena)
@@ -399,9 +429,10 @@ class _Rows:
         return made
 
 
-def map_tasks(node: Node) -> int:
+def map_tasks(node: Node, vector_bytes: int) -> int:
     """Tasks that share the lanes of a map."""
-    return max(1, min(threads.tasks_for(node_work(node)), node.attrs["length"]))
+    width = map_width(node, vector_bytes)
+    return max(1, min(threads.tasks_for(node_work(node) / width), node.attrs["length"] // width))
 
 
 def _map(plan: Plan, scope: Scope, node: Node) -> None:
@@ -410,13 +441,21 @@ def _map(plan: Plan, scope: Scope, node: Node) -> None:
         return
     rows, arena = _Rows(plan, scope, node, node.attrs["num_consts"], 0), scope.scratch(node)
 
+    width = map_width(node, plan.vector_bytes)
+
     def lanes(rows: _Rows, arena: ir.Value, first: ir.Value, last: ir.Value) -> None:
-        loop = plan.loop(last, first)
-        xs, ys = rows.at(loop.__enter__())
-        plan.run(body, frame, [*rows.fixed, *xs], ys, arena)
+        loop = plan.loop(last, first, width)
+        i = loop.__enter__()
+        if width > 1:
+            final = I64(length - width)
+            row = plan.b.select(plan.b.icmp_signed("<", i, final), i, final)
+            Lanes(plan, width).block(node, rows.fixed, rows.xs, rows.ys, row)
+        else:
+            xs, ys = rows.at(i)
+            plan.run(body, frame, [*rows.fixed, *xs], ys, arena)
         loop.finish([])
 
-    tasks = map_tasks(node)
+    tasks = map_tasks(node, plan.vector_bytes)
     if tasks == 1 or plan.in_task:
         lanes(rows, arena, I64(0), I64(length))
         return
@@ -424,7 +463,7 @@ def _map(plan: Plan, scope: Scope, node: Node) -> None:
     def some(inside: list[ir.Value], task: ir.Value) -> None:
         *pointers, base = inside
         own = plan.at(base, plan.b.mul(task, I64(aligned(frame.size))))
-        lanes(rows.elsewhere(pointers), own, *threads.chunk(plan.b, task, I64(tasks), length))
+        lanes(rows.elsewhere(pointers), own, *threads.chunk(plan.b, task, I64(tasks), length, width))
 
     emit_region(plan, tasks, [*rows.everything(), arena], some)
 
@@ -451,6 +490,7 @@ def _while(plan: Plan, scope: Scope, node: Node) -> None:
     plan.run(cond, cond_frame, [*cond_consts, *carry.current], [flag], carry.arena)
     b.cbranch(b.icmp_unsigned("!=", b.load(flag, typ=I8), I8(0)), inside, after)
     b.position_at_end(inside)
+    plan.poll(node_work(node) / ITERATIONS)
     plan.run(body, body_frame, [*body_consts, *carry.current], carry.following, carry.arena)
     for made, value in carry.step():
         made.add_incoming(value, b.block)

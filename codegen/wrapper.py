@@ -94,7 +94,7 @@ class Entry:
         self.spec = spec
         self._fail = fail = _raiser(on_error)
         self._externs = (ctypes.c_void_p * max(len(externs), 1))(*externs)
-        make = ctypes.CFUNCTYPE if spec.release_gil else ctypes.PYFUNCTYPE
+        make = ctypes.CFUNCTYPE if spec.release_gil and not spec.polls else ctypes.PYFUNCTYPE  # this one raises too
         self._plan = make(ctypes.c_int32, *[ctypes.c_void_p] * 4)(executable.address(plan_symbol(prefix)))
         self._owned: tuple[object, ...] = (executable.code, keep)
         self.native = abi.native_call_wanted()

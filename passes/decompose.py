@@ -1,12 +1,16 @@
-"""Decomposition: rewrites library nodes that are better computed by a loop nest than by a library call.
+"""Decomposition: rewrites library and scatter nodes that are better computed by a loop nest.
 
 A dot of integers or bools, one without contraction, and one of small matrices become a broadcasted product
-and a sum, which fuse with their surroundings.
+and a sum, which fuse with their surroundings. Adding one element per row to zeros (the transpose of taking one, as in
+the gradient of a cross entropy) becomes a comparison with the column's number, so that no array of zeros is written
+and read again.
 """
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
@@ -16,7 +20,8 @@ SMALL_DOT = 2048  # multiplications per matrix up to which a call of BLAS costs 
 
 def decompose(graph: Graph) -> Graph:
     """The same graph with such dots rewritten; regions are left to whoever visits them."""
-    if not any(_applies(n) for n in graph.nodes):
+    rows = {n: found for n in graph.nodes if n.prim == "scatter_add" and (found := _one_per_row(graph, n))}
+    if not rows and not any(_applies(n) for n in graph.nodes):
         return graph
     b = Builder(graph.name, graph.stage)
     env: dict[Value, Value] = {p: p for p in graph.params}
@@ -26,6 +31,9 @@ def decompose(graph: Graph) -> Graph:
         if _applies(node):
             with b.at(node.loc):
                 env[node.result] = dot_as_product(b, node, *operands)
+        elif node in rows:
+            with b.at(node.loc):
+                env[node.result] = one_per_row(b, node, operands[1], operands[2 + rows[node][0]], *rows[node])
         else:
             env.update(zip(node.results, b.copy_node(node, operands), strict=True))
     return graph.replace(nodes=b.nodes, outputs=[env[o] for o in graph.outputs])
@@ -52,12 +60,101 @@ def dot_as_product(b: Builder, node: Node, x: Value, y: Value) -> Value:
     shape = (*node.result.shape, *(x.shape[a] for a in xc))
     space_x = [*range(nb + nx), *range(nb + nx + ny, nb + nx + ny + nc)]
     space_y = [*range(nb), *range(nb + nx, nb + nx + ny + nc)]
-    product = b.mul(
-        _spread(b, x, (*xb, *xf, *xc), space_x, shape), _spread(b, y, (*yb, *yf, *yc), space_y, shape)
-    )
+    product = b.mul(_spread(b, x, (*xb, *xf, *xc), space_x, shape), _spread(b, y, (*yb, *yf, *yc), space_y, shape))
     return b.summed(product, range(nb + nx + ny, nb + nx + ny + nc))
 
 
 def _spread(b: Builder, x: Value, perm: tuple[int, ...], dims: list[int], shape: tuple[int, ...]) -> Value:
     x = b.transposed(x, perm)
     return x if x.shape == shape else b.emit("broadcast", (x,), {"shape": shape, "dims": tuple(dims)})[0]
+
+
+def _one_per_row(graph: Graph, node: Node) -> tuple[int, list[int]] | None:
+    """Of a scatter_add into zeros, where all index arrays but one just count the rows: the number of that one, and for
+    each axis of the index arrays (without those of one element) the axis of the result that it goes through."""
+    producers = {r: n for n in graph.nodes for r in n.results}
+    base = producers.get(node.operands[0])
+    axes, indices = node.attrs["axes"], node.operands[2:]
+    if base is None or base.prim != "full" or base.attrs["value"] != 0 or node.result.type.size == 0:
+        return None
+    if node.attrs["mode"] == "error" and not _checked(graph, node):
+        return None
+    consts = dict(graph.consts)
+    extents = [n for n in indices[0].shape if n != 1]
+    through: dict[int, int] = {}
+    free = []
+    for k, index in enumerate(indices):
+        axis = _counts(index, producers, consts, extents)
+        if axis is None or axis in through or extents[axis] != node.result.shape[axes[k]]:
+            free.append(k)
+        else:
+            through[axis] = axes[k]
+    if len(free) != 1 or len(through) != len(extents) or not through:
+        return None
+    return free[0], [through[a] for a in range(len(extents))]
+
+
+def _checked(graph: Graph, node: Node) -> bool:
+    """Whether a gather checks the same indices."""
+    shape, axes = node.result.shape, node.attrs["axes"]
+    return any(
+        g.prim == "gather"
+        and g.attrs["mode"] == "error"
+        and g.operands[1:] == node.operands[2:]
+        and g.attrs["axes"] == axes
+        and all(g.operands[0].shape[a] == shape[a] for a in axes)
+        for g in graph.nodes
+    )
+
+
+def _counts(
+    index: Value, producers: dict[Value, Node], consts: dict[Value, np.ndarray], extents: list[int]
+) -> int | None:
+    """The axis (without those of one element) along which an index array counts from 0."""
+    if index in consts:
+        array = consts[index].reshape(extents)
+        for axis, n in enumerate(extents):
+            if np.array_equal(array, np.arange(n).reshape([n if a == axis else 1 for a in range(len(extents))])
+                              + np.zeros(extents, np.int64)):  # fmt: skip
+                return axis
+        return None
+    node = producers.get(index)
+    chain = []
+    while node is not None and node.prim in ("broadcast", "reshape"):
+        chain.append(node)
+        node = producers.get(node.operands[0])
+    if node is None or node.prim != "iota":
+        return None
+    axis = node.attrs["axis"]
+    for step in reversed(chain):
+        x, shape = step.operands[0].shape, step.result.shape
+        if step.prim == "broadcast":
+            axis = step.attrs["dims"][axis]
+            continue
+        if [n for n in x if n != 1] != [n for n in shape if n != 1] or x[axis] == 1:
+            return None
+        place = sum(n != 1 for n in x[:axis])
+        axis = [k for k, n in enumerate(shape) if n != 1][place]
+    return sum(n != 1 for n in index.shape[:axis]) if index.shape[axis] != 1 else None
+
+
+def one_per_row(b: Builder, node: Node, value: Value, index: Value, number: int, through: list[int]) -> Value:
+    """scatter_add into zeros as select(index == column, 0 + value, 0)."""
+    axes, result = node.attrs["axes"], node.result
+    shape, column = result.shape, axes[number]
+    rest = [d for d in range(len(shape)) if d not in axes]
+    extents = [shape[d] for d in through]
+    if node.attrs["mode"] == "clip":
+        index = b.minimum(b.maximum(index, b.like(index, 0)), b.like(index, shape[column] - 1))
+    where = _placed(b, b.reshaped(index, extents), through, shape)
+    added = _placed(b, b.reshaped(value, [*extents, *(shape[d] for d in rest)]), [*through, *rest], shape)
+    columns = b.emit("iota", (), {"shape": shape, "dtype": index.dtype, "axis": column})[0]
+    zero = b.zeros(result.type)
+    return b.select(b.eq(where, columns), b.add(zero, added), zero)
+
+
+def _placed(b: Builder, x: Value, dims: list[int], shape: tuple[int, ...]) -> Value:
+    """Broadcast to `shape`, with axis i of x as axis dims[i]."""
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    x = b.transposed(x, order)
+    return b.emit("broadcast", (x,), {"shape": shape, "dims": tuple(sorted(dims))})[0]

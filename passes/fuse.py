@@ -24,6 +24,7 @@ import math
 
 from nufunc.ir import primitive
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.columns import by_columns
 from nufunc.passes.decompose import decompose
 from nufunc.passes.fuse_regions import rebuild
 
@@ -39,12 +40,13 @@ _CHEAP_COST = 3  # cheap operations in a row that are rather computed again than
 _LARGEST = 96  # members of a group; beyond, registers spill and compile time grows faster than the gain
 _DEEP = 40  # nodes in a row that a reader computes in place
 _SMALL = 64  # elements up to which unrelated groups of one space are merged
+_STACK = 8  # arrays of a stack that a group stores
 _ROW = 4096  # elements of a row up to which what follows its reductions stays with them
 
 
 def fuse(graph: Graph, reasons: list[str] | None = None) -> Graph:
     """The grouped graph. `reasons` collects why neighbours were not fused."""
-    return Fusion(decompose(graph), [] if reasons is None else reasons).run()
+    return Fusion(by_columns(decompose(graph)), [] if reasons is None else reasons).run()
 
 
 def reasons(graph: Graph) -> list[str]:
@@ -64,12 +66,28 @@ class Unit:
         self.axes: tuple[int, ...] | None = None
         self.sources: dict[Unit, list[tuple[Value, bool]]] = {}  # producer -> (value, read at the same index)
 
+    @property
+    def stacks(self) -> bool:
+        return any(n.prim == "concat" for n in self.members)
+
     def __repr__(self) -> str:
         return f"<{self.kind} {', '.join(n.prim for n in self.members)}>"
 
 
 def is_layout(node: Node) -> bool:
     return primitive.get(node.prim).kind in ("layout", "create") and node.prim != "concat"
+
+
+def stacked_shape(node: Node) -> tuple[int, ...] | None:
+    """The shape of what a concatenation puts side by side, where it is a stack of a few arrays: a group of this space
+    can store them. None for other nodes."""
+    if node.prim != "concat" or len(node.operands) > _STACK or node.result.ndim < 2:
+        return None
+    axis = node.attrs["axis"]
+    if any(o.shape[axis] != 1 for o in node.operands):
+        return None
+    shape = node.result.shape
+    return (*shape[:axis], *shape[axis + 1 :])
 
 
 def splits_only(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
@@ -82,6 +100,14 @@ def splits_only(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
         if product != extent:
             return False
     return not rest
+
+
+def replaces_most(node: Node) -> bool:
+    """Whether an update leaves so little of its base that a new array costs less than what an update in place needs:
+    the value on its own first, where it is computed from the base."""
+    if node.prim != "update" or set(node.attrs["step"]) != {1}:
+        return False
+    return bool(2 * node.operands[1].type.size >= node.result.type.size)
 
 
 def _read_through(node: Node, index: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -138,18 +164,34 @@ class Fusion:
                 self.cost[node.result] = 1 + sum(self._cost(o) for o in node.operands)
         self.needed.update(self.graph.outputs)
         for node in self.graph.nodes:
+            if node.prim == "reshape" and node.result in self.needed:
+                source = self._behind_reshapes(node.operands[0])
+                if source in self.producers and self.kind(self.producers[source]) == "elementwise":
+                    self.needed.add(source)  # what is needed is the same memory
             if node.prim == "reshape" and not splits_only(node.operands[0].shape, node.result.shape):
                 source = self._behind_reshapes(node.operands[0])
                 if not self._is_flat(source):
                     self.needed.add(source)
-            elif node.prim in ASSEMBLY and node.prim != "concat":
+            elif node.prim in ASSEMBLY and node.prim != "concat" and not replaces_most(node):
                 # what is written where it is also read from is computed before, so that the update can be in
                 # place
                 self.needed.update(o for o in node.operands[1:] if self._reads(o, node.operands[0]))
         for node in reversed(self.graph.nodes):
-            if self.kind(node) == "elementwise" and node.result not in self.needed and self._is_absorbed(node):
+            if node.results[0] in self.needed:
+                continue
+            if self._is_absorbed(node) if self.kind(node) == "elementwise" else self._is_passing(node):
                 self.absorbed.add(node)
         self._limit_depth()
+
+    def _is_passing(self, node: Node) -> bool:
+        """An update whose base others read too, so that it would be a copy, and which one elementwise reader takes."""
+        if node.prim != "update" or set(node.attrs["step"]) != {1}:
+            return False
+        users, base = self.users.get(node.result, []), node.operands[0]
+        if len(users) != 1 or self.kind(users[0]) != "elementwise" or len(self.users[base]) == 1:
+            return False
+        producer = self.producers.get(base)
+        return producer is None or producer.prim not in ASSEMBLY
 
     def _again_from_outside(self, value: Value, *units: Unit) -> bool:
         """Whether a value may be computed again at other indices, without anything dear that these groups compute."""
@@ -223,8 +265,8 @@ class Fusion:
         return True
 
     def _is_absorbed(self, node: Node) -> bool:
-        """One reader only, at other indices than its own, that does not repeat elements: it computes the
-        value itself."""
+        """One reader only, at other indices than its own or absorbed itself, that does not repeat elements: it
+        computes the value itself."""
         value, size = node.result, node.result.type.size
         moved, reshaped = False, True
         while True:
@@ -233,9 +275,9 @@ class Fusion:
                 return False
             user = users[0]
             if user.prim in ASSEMBLY:
-                return True
+                return stacked_shape(user) is None  # a group stores a stack as it computes its parts
             if not is_layout(user) and user.prim not in READS:
-                return moved and not self.alone(user)
+                return (moved or user in self.absorbed) and not self.alone(user)
             if user.prim != "pad" and user.result.type.size > size:
                 return False
             reshaped = reshaped and user.prim == "reshape"
@@ -256,6 +298,29 @@ class Fusion:
                     found[leaf] = False
             self._leaves[value] = list(found.items())
         return self._leaves[value]
+
+    def _is_cut(self, node: Node) -> bool:
+        """A slice that must stand in memory, of a stored value and in its order: a group stores it with others."""
+        users, cut = self.users.get(node.result, []), False
+        if node.result not in self.outputs and all(u.prim == "dot" for u in users):
+            return False  # strides can say it
+        at: Node | None = node
+        while at is not None and at.prim in ("slice", "reshape"):
+            cut = cut or at.prim == "slice"
+            value = at.operands[0]
+            at = self.producers.get(value)
+            if at is None or not self.is_inline(at) or value in self.needed:
+                return cut
+        return False
+
+    def _stacked_leaves(self, operand: Value) -> list[tuple[Value, bool]]:
+        """The leaves of an operand of a stack, each with whether it is read at the index of the stack's space."""
+        node = self.producers.get(operand)
+        if node is not None and node.prim == "reshape" and operand not in self.needed:
+            value = node.operands[0]
+            if [n for n in value.shape if n != 1] == [n for n in operand.shape if n != 1] and value.ndim < operand.ndim:
+                return self.leaves(value)
+        return [(leaf, False) for leaf, _ in self.leaves(operand)]
 
     # -- grouping
 
@@ -300,10 +365,13 @@ class Fusion:
         if self.kind(node) == "reduce":
             axes = (node.attrs["axis"],) if "axis" in node.attrs else tuple(sorted(node.attrs["axes"]))
             return "reduce", node.operands[0].shape, axes
+        stacked = stacked_shape(node)
+        if stacked is not None:
+            return "loop", stacked, None
         return "loop", node.result.shape, None
 
     def _place(self, order: int, node: Node) -> None:
-        if node.prim in ASSEMBLY or self.is_inline(node):
+        if (node.prim in ASSEMBLY and stacked_shape(node) is None) or (self.is_inline(node) and not self._is_cut(node)):
             kind = "assemble" if node.prim in ASSEMBLY else "copy"
             single = self._new(order, kind, node)
             for operand in node.operands:
@@ -313,7 +381,8 @@ class Fusion:
         kind, space, axes = self._space(node)
         found: dict[Value, bool] = {}
         for operand in node.operands:
-            for leaf, same in self.leaves(operand):
+            stacks = stacked_shape(node) is not None
+            for leaf, same in self._stacked_leaves(operand) if stacks else self.leaves(operand):
                 found[leaf] = found.get(leaf, True) and same
         sources = list(found.items())
         unit: Unit | None = None
@@ -363,6 +432,8 @@ class Fusion:
     ) -> str:  # fmt: skip
         """Why `node` cannot join `unit`; empty if it can."""
         after_rows = unit.space != space
+        if (axes is not None and unit.stacks) or (unit.axes is not None and stacked_shape(node) is not None):
+            return "what reduces does not store a stack"
         if after_rows and not (axes is None and self._is_of_rows(unit, node, space)):
             return f"its space is {space}, not {unit.space}"
         if unit.kind == "scan" or (kind == "scan" and unit.axes is not None):
@@ -450,6 +521,8 @@ class Fusion:
         if a.space != b.space or "scan" in (a.kind, b.kind) or len(a.members) + len(b.members) > _LARGEST:
             return False
         if a.axes is not None and b.axes is not None and a.axes != b.axes:
+            return False
+        if (a.axes is not None or b.axes is not None) and (a.stacks or b.stacks):
             return False
         for reader, source in ((a, b), (b, a)):
             if self._reaches(reader, source, skip_direct=True):

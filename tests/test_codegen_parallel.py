@@ -76,18 +76,18 @@ def test_bits_do_not_depend_on_threads(name):
 
 
 def test_lanes_of_a_map_are_shared_and_stop_on_their_own():
-    numbers = rng.integers(1, 3000, 4001).astype(float)
+    numbers = rng.integers(1, 3000, 40_001).astype(float)
     compiled = nf.vmap(collatz)
     many, one = (with_threads(n, compiled, numbers)[0] for n in (nf.get_num_threads(), 1))
     assert "region" in nf.dump(compiled, numbers, stage="llvm")
     expected = []
-    for n in numbers:
+    for n in numbers[:2000]:
         count = 0
         while n > 1.5:
             n, count = (n / 2 if n % 2 == 0 else 3 * n + 1), count + 1
         expected.append(count)
     assert np.array_equal(many, one)
-    assert np.array_equal(many, expected)
+    assert np.array_equal(many[:2000], expected)
 
 
 def test_an_index_out_of_bounds_in_a_task():

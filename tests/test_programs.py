@@ -3,6 +3,7 @@
 import copy
 import enum
 import math
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -572,3 +573,27 @@ def test_members_of_number_enums_are_numbers() -> None:
     ):
         same(nf.jit(f)(X), f(X))
     same(nf.jit(lambda x, n: x**n)(X, Order.SQUARE), X**2)
+
+
+def test_names_that_appear_later_are_seen() -> None:
+    settings = types.ModuleType("settings")
+    settings.__file__ = __file__
+    scope: dict[str, Any] = {"settings": settings, "__name__": "program"}
+    text = """
+def missing(x):
+    try:
+        return x * later
+    except NameError:
+        return x
+def looked_up(x): return x * globals().get("later", 2.0)
+def asked(x): return x * 2 if "later" in globals() else x
+def attribute(x): return x * getattr(settings, "later", 2.0)
+def has(x): return x * 3 if hasattr(settings, "later") else x
+"""
+    exec(text, scope)
+    functions = [scope[name] for name in ("missing", "looked_up", "asked", "attribute", "has")]
+    compiled = [nf.jit(f) for f in functions]
+    for change in (lambda: None, lambda: scope.update(later=3.0), lambda: vars(settings).update(later=5.0)):
+        change()
+        for f, g in zip(functions, compiled, strict=True):
+            same(g(X), f(X))

@@ -151,8 +151,8 @@ class GlobalsView(dict[str, Any]):
         if name in self.base:
             standin = self.session.hand_out(self.base[name], self.path.child("global", name))
         else:
-            builtin = self.builtins[name]  # the KeyError becomes Python's own NameError
             self.session.captures.guard(self.path, "absent", name)
+            builtin = self.builtins[name]  # the KeyError becomes Python's own NameError
             standin = self.session.hooks.swap(builtin)
         self[name] = self.given[name] = standin
         return standin
@@ -164,7 +164,14 @@ class GlobalsView(dict[str, Any]):
             return default
 
     def __contains__(self, name: object) -> bool:
-        return name in self.base or super().__contains__(name)
+        if super().__contains__(name):
+            return True
+        if isinstance(name, str) and not is_dunder(name):
+            if name in self.base:
+                self[name]  # whether it is there depends on what is: guarded by handing it out
+            else:
+                self.session.captures.guard(self.path, "absent", name)
+        return name in self.base
 
     def _import(
         self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
@@ -431,7 +438,11 @@ class ModuleView(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         session, module, path = vars(self)["__nufunc_view__"]
-        value = getattr(module, name)
+        try:
+            value = getattr(module, name)
+        except AttributeError:
+            session.captures.guard(path, "no attr", name)
+            raise
         if is_dunder(name) or (is_own(module.__name__) and not _looked_into(module, value)):
             return value
         standin = vars(self)[name] = session.hand_out(value, path.attr(name))

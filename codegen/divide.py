@@ -28,8 +28,9 @@ from nufunc.codegen.loops import (
 from nufunc.codegen.threads import tasks_for
 from nufunc.ir.types import INT64
 
-CYCLES_PER_NS, NEAR_BYTES_PER_NS, FAR_BYTES_PER_NS = 3, 40, 10
-CACHE = 1 << 20  # bytes that a nest may touch and find in the cache
+CYCLES_PER_NS, NEAR_BYTES_PER_NS, FAR_BYTES_PER_NS = 3, 60, 10
+PER_CYCLE = 3  # simple instructions that run at a time
+CACHE = 4 << 20  # bytes that a nest may touch and find in the caches
 MOST_SUMS = 4096  # partial results of a task at most
 
 
@@ -50,8 +51,9 @@ def nest_work(nest: LoopNest, vector_bytes: int) -> float:
         lanes = min(lanes, vector_bytes // 8)  # wider vectors are several registers
         points = 1
         for axis in (*nest.axes, *phase.axes):
-            points *= axis.extent
-        cycles += points * sum(inst_cost(i, vector or "", known, lanes) for i in phase.body)
+            points *= axis.trips
+        costs = [inst_cost(i, vector or "", known, lanes) for i in phase.body]
+        cycles += points * sum(c if c * lanes > 1 else c / PER_CYCLE for c in costs)
     used = {i.buffer for p in nest.phases for i in p.body if i.buffer >= 0}
     touched = sum(nest.buffers[k].size * nest.buffers[k].dtype.itemsize for k in used)
     return max(cycles / CYCLES_PER_NS, touched / (FAR_BYTES_PER_NS if touched > CACHE else NEAR_BYTES_PER_NS))
@@ -62,7 +64,7 @@ def divide(nest: LoopNest, vector_bytes: int) -> Divided:
     tasks = tasks_for(nest_work(nest, vector_bytes))
     if tasks < 2:
         return Divided((nest,))
-    units = [_units(a, nest.vector, nest.lanes) if a.kind == "parallel" else 1 for a in nest.axes]
+    units = [_units(a, nest.vector, nest.lanes) if a.kind == "parallel" and a.part is None else 1 for a in nest.axes]
     enough = [k for k, n in enumerate(units) if n >= tasks]
     best = enough[0] if enough else max(range(len(units)), key=units.__getitem__, default=0)
     if units and units[best] >= min(tasks, 8):

@@ -56,6 +56,11 @@ class Axis:
     kind: AxisKind = "parallel"
     part: tuple[str, int, int] | None = None
 
+    @property
+    def trips(self) -> int:
+        """Points that the loop goes through each time."""
+        return self.extent if self.part is None else -(-self.extent // self.part[1])
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -352,7 +357,10 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
     if best is not None and best[0] < 0.98 * inner_cost:
         axis = best[2]
         lanes = _lanes(axis.extent, width, _unroll(nest, nest.phases, axis.name), nest.exact)
-        return _with(nest, axes=_last(nest.axes, axis), vector=axis.name if lanes > 1 else None, lanes=lanes)
+        axes = _last(nest.axes, axis)
+        along = _along_lines(nest, axis) if lanes > 1 else None
+        axes = axes if along is None else _tiled(axes, axis, along)
+        return _with(nest, axes=axes, vector=axis.name if lanes > 1 else None, lanes=lanes)
     phases = []
     for phase, (_, chosen) in zip(nest.phases, inner, strict=True):
         if chosen is None:
@@ -362,6 +370,31 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
         vector = chosen.name if lanes > 1 else None
         phases.append(Phase(_last(phase.axes, chosen), phase.body, phase.accumulators, vector, lanes))
     return _with(nest, phases=tuple(phases))
+
+
+_TILE = 64  # rows of a transposition that are written side by side: as many pages as the processor knows well
+
+
+def _tiled(axes: tuple[Axis, ...], vector: Axis, along: Axis) -> tuple[Axis, ...]:
+    """With the loop over `along` innermost, in parts whose number is a loop outside the vectors' one."""
+    rest = tuple(a for a in axes if a not in (vector, along))
+    parts = -(-along.extent // _TILE)
+    if parts == 1:
+        return (*rest, vector, along)
+    return (*rest, Axis("tile", parts), vector, Axis(along.name, along.extent, along.kind, ("tile", parts, 1)))
+
+
+def _along_lines(nest: LoopNest, vector: Axis) -> Axis | None:
+    """Where lanes lie far apart in memory, as in a transposition: the axis along which the next elements of the same
+    cache lines come. Its loop is the innermost, so that each line is fetched once."""
+    if any(p.axes for p in nest.phases):
+        return None
+    for inst in (i for p in nest.phases for i in p.body if i.op in ("load", "store")):
+        if abs(inst.index.coefficient(vector.name)) > SHORT_STEP:
+            for axis in nest.axes:
+                if axis.kind == "parallel" and axis != vector and abs(inst.index.coefficient(axis.name)) == 1:
+                    return axis
+    return None
 
 
 def _unroll(nest: LoopNest, phases: Sequence[Phase], axis: str) -> int:
@@ -435,7 +468,7 @@ def points(nest: LoopNest) -> int:
 def _points(axes: Sequence[Axis]) -> int:
     total = 1
     for axis in axes:
-        total *= axis.extent
+        total *= axis.trips
     return total
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from nufunc.ir.errors import UnguardedCaptureError
 from nufunc.ir.graph import Graph
 from nufunc.passes.fuse import fuse
@@ -23,7 +25,7 @@ from nufunc.tracer import dispatch, tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
 from nufunc.tracer.trace import Trace
-from nufunc.tracer.usercode import is_user_class, user_location
+from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import Session, instrument, session_of
 
 
@@ -101,7 +103,7 @@ def compile_call(
         else:
             call, captures = instrument(func, hooks)
             session = _session(call)
-            new = [session.hand_out_static(x) if _is_looked_into(x) else x for x in new]
+            new = [_stand_in(session, x, name) for x, name in zip(new, names, strict=True)]
             with session:
                 _, args, kwargs = tree.unflatten(spec, new)
         callee = Callee(transforms, call, func, copies=True)
@@ -127,11 +129,17 @@ def compile_call(
     )
 
 
-def _is_looked_into(leaf: Any) -> bool:
-    """Whether a static argument holds what traced code may reach, to be read by path at each call."""
-    if isinstance(leaf, Array | enum.Enum | int | float | complex | str | bytes):
-        return False
-    return callable(leaf) or is_user_class(type(leaf))
+# Static arguments that are nothing but their value, which is part of the key.
+_VALUES = (Array, enum.Enum, int, float, complex, str, bytes, np.generic, np.ndarray)
+
+
+def _stand_in(session: Session, leaf: Any, name: str) -> Any:
+    """What the function gets for a leaf. A static object may hold what traced code reaches: that is read by path at
+    each call, or refused, as a random generator is, whose draws would be made once.
+    """
+    if isinstance(leaf, _VALUES):
+        return leaf
+    return session.hand_out(leaf, Path.constant(leaf, "" if callable(leaf) else f"argument {name}"))
 
 
 def _session(call: Callable[..., Any]) -> Session:

@@ -597,3 +597,15 @@ def has(x): return x * 3 if hasattr(settings, "later") else x
         change()
         for f, g in zip(functions, compiled, strict=True):
             same(g(X), f(X))
+
+
+@pytest.mark.parametrize(
+    ("f", "made"),
+    [
+        (lambda x, it: x * next(it), lambda: iter([1.0, 2.0])),
+        (lambda x, rng: x + rng.normal(), lambda: np.random.default_rng(0)),
+    ],
+)
+def test_iterators_and_generators_as_arguments_are_refused(f: Any, made: Any) -> None:
+    with pytest.raises(nf.NufuncError, match=r"argument 1 \('(it|rng)'\) is a .*done once, while tracing"):
+        nf.jit(f)(X, made())

@@ -1,5 +1,5 @@
-"""LAPACK nodes of a plan. A row-major matrix is LAPACK's transpose of it, which every call here takes into
-account."""
+"""Linear algebra nodes of a plan: own kernels for real matrices, LAPACK for complex ones. A row-major matrix is
+LAPACK's transpose of it, which every call here takes into account."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 
+from nufunc.codegen import factor
+from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import aligned
 from nufunc.codegen.emit_memory import Memory
 from nufunc.codegen.library import Caller, letter
@@ -35,6 +37,8 @@ def _sizes(node: Node) -> tuple[int, int, int]:
 
 def scratch(node: Node) -> int:
     """Copies of the matrices, the pivots, and for solve the right-hand sides by columns."""
+    if _own(node):
+        return _own_scratch(node)
     matrices = aligned(node.operands[0].type.nbytes)
     if node.prim in ("cholesky", "triangular_solve"):
         return matrices if node.prim == "cholesky" else 0
@@ -45,7 +49,7 @@ def scratch(node: Node) -> int:
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
     if all(r.type.size == 0 for r in node.results):
         return
-    EMITTERS[node.prim](plan, scope, node)
+    (OWN if _own(node) else EMITTERS)[node.prim](plan, scope, node)
 
 
 def _each(plan: Plan, count: int, body: Callable[[ir.Value], None]) -> None:
@@ -67,8 +71,12 @@ def _info(plan: Plan) -> ir.Value:
 
 def _require(plan: Plan, info: ir.Value, node: Node, kind: str) -> None:
     """Record an error site where LAPACK's info is not zero, and leave the plan."""
+    _require_zero(plan, plan.b.load(info, typ=I32), node, kind)
+
+
+def _require_zero(plan: Plan, code: ir.Value, node: Node, kind: str) -> None:
     b = plan.b
-    bad = b.icmp_signed("!=", b.load(info, typ=I32), I32(0))
+    bad = b.icmp_signed("!=", code, I32(0))
     b.store(b.select(bad, I32(plan.site(kind, node.loc)), b.load(plan.error, typ=I32)), plan.error)
     plan.check_error()
 
@@ -191,7 +199,7 @@ def _determinant(plan: Plan, scope: Scope, node: Node) -> None:
         matrix = _part(plan, work, i, size)
         if n:
             _getrf(caller, dtype, n, matrix, pivots, info)
-        product, total = _pivots(plan, scalars, memory, dtype, n, matrix, pivots, node.prim == "slogdet")
+        product, total = _pivots(plan, scalars, memory, dtype, n, n, matrix, pivots, node.prim == "slogdet")
         memory.store(results[0], i, dtype, product)
         if node.prim == "slogdet":
             memory.store(results[1], i, real_dtype(dtype), total)
@@ -200,8 +208,8 @@ def _determinant(plan: Plan, scope: Scope, node: Node) -> None:
 
 
 def _pivots(
-    plan: Plan, scalars: Scalars, memory: Memory, dtype: np.dtype, n: int, matrix: ir.Value, pivots: ir.Value,
-    logs: bool,
+    plan: Plan, scalars: Scalars, memory: Memory, dtype: np.dtype, n: int, lead: int, matrix: ir.Value,
+    pivots: ir.Value, logs: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     b, real = plan.b, real_dtype(dtype)
     type_ = register_type(dtype)
@@ -214,7 +222,7 @@ def _pivots(
     product = tuple(loop.carry(p) for p in one) if dtype.kind == "c" else loop.carry(one)
     total = loop.carry(zero)
     do = lambda op, args, kind, out: scalars.emit(op, args, [kind] * len(args), out, {})
-    pivot = memory.load(matrix, b.mul(k, I64(n + 1)), dtype)
+    pivot = memory.load(matrix, b.mul(k, I64(lead + 1)), dtype)
     size = do("abs", (pivot,), dtype, real)
     factor = do("sign", (pivot,), dtype, dtype) if logs else pivot
     place = b.load(b.gep(pivots, [k], source_etype=I32), typ=I32)
@@ -234,4 +242,132 @@ def do_select(scalars: Scalars, test: ir.Value, x: Any, y: Any, dtype: np.dtype)
 EMITTERS = {
     "cholesky": _cholesky, "solve": _solve, "triangular_solve": _triangular_solve,
     "det": _determinant, "slogdet": _determinant,
+}  # fmt: skip
+
+
+# -- own kernels
+
+
+def _own(node: Node) -> bool:
+    return node.operands[0].dtype in factor.SUPPORTED
+
+
+def _factor_of(plan: Plan, node: Node) -> factor.Factor:
+    return factor.Factor(plan.module, node.operands[0].dtype, target())
+
+
+def _own_scratch(node: Node) -> int:
+    """A work matrix, the pivots, and what the kernels pack: for one matrix of the stack at a time."""
+    _, n, _ = _sizes(node)
+    kernels = factor.Factor(ir.Module(), node.operands[0].dtype, target())
+    if node.prim == "triangular_solve":
+        return kernels.packed_bytes()
+    if node.prim == "cholesky":
+        return kernels.work_bytes(n) + kernels.packed_bytes()
+    return kernels.work_bytes(n) + aligned(4 * n) + kernels.lu_scratch_bytes(n)
+
+
+def _own_cholesky(plan: Plan, scope: Scope, node: Node) -> None:
+    count, n, size = _sizes(node)
+    kernels, work = _factor_of(plan, node), scope.scratch(node)
+    packed = plan.at(work, kernels.work_bytes(n))
+    source, result = scope.pointer(node.operands[0]), scope.pointer(node.result)
+    function, lead = kernels.cholesky(n <= factor.BLOCK), I64(factor.leading(n, node.result.dtype))
+
+    def one(i: ir.Value) -> None:
+        places = [_part(plan, result, i, size), _part(plan, source, i, size), work]
+        _require_zero(plan, plan.b.call(function, [*places, I64(n), lead, packed]), node, NOT_POSITIVE)
+
+    _each(plan, count, one)
+
+
+class _Eliminated:
+    """LU of the matrices of a node, one at a time: the work matrix, its row length and its pivots."""
+
+    def __init__(self, plan: Plan, scope: Scope, node: Node) -> None:
+        self.plan, self.source = plan, scope.pointer(node.operands[0])
+        _, self.n, self.size = _sizes(node)
+        self.kernels, self.work = _factor_of(plan, node), scope.scratch(node)
+        self.pivots = plan.at(self.work, self.kernels.work_bytes(self.n))
+        self.scratch = plan.at(self.pivots, aligned(4 * self.n))
+        self.lead = factor.leading(self.n, node.operands[0].dtype)
+
+    def factor(self, i: ir.Value) -> ir.Value:
+        """Not zero where matrix i is singular."""
+        source = _part(self.plan, self.source, i, self.size)
+        args = [self.work, source, I64(self.n), I64(self.lead), self.pivots, self.scratch]
+        return self.plan.b.call(self.kernels.lu(), args)
+
+
+def _own_solve(plan: Plan, scope: Scope, node: Node) -> None:
+    rhs = node.operands[1]
+    count, n, _ = _sizes(node)
+    lu, columns, item = _Eliminated(plan, scope, node), rhs.shape[-1], rhs.dtype.itemsize
+    result = scope.pointer(node.result)
+    plan.copy(result, scope.pointer(rhs), rhs.type.nbytes)
+
+    def one(i: ir.Value) -> None:
+        _require_zero(plan, lu.factor(i), node, SINGULAR)
+        side = _part(plan, result, i, n * columns * item)
+        plan.b.call(lu.kernels.exchange(), [side, I64(columns), lu.pivots, I64(n), I64(columns)])
+        strides = (lu.lead, 1)
+        _substitute(plan, lu.kernels, lu.work, strides, side, (n, columns), lu.scratch, unit=True, forward=True)
+        _substitute(plan, lu.kernels, lu.work, strides, side, (n, columns), lu.scratch, unit=False, forward=False)
+
+    _each(plan, count, one)
+
+
+def _substitute(
+    plan: Plan, kernels: factor.Factor, matrix: ir.Value, strides: tuple[int, int], side: ir.Value,
+    shape: tuple[int, int], packed: ir.Value, *, unit: bool, forward: bool,
+) -> None:  # fmt: skip
+    """Solve with the lower triangle from the first row on, or the upper one from the last."""
+    (s, t), (n, columns), step = strides, shape, shape[1]
+    if not forward:
+        item = kernels.dtype.itemsize
+        matrix, side = plan.at(matrix, (n - 1) * (s + t) * item), plan.at(side, (n - 1) * columns * item)
+        s, t, step = -s, -t, -step
+    numbers = [I64(v) for v in (s, t, step, n, columns)]
+    plan.b.call(kernels.forward(unit), [matrix, *numbers[:2], side, *numbers[2:], packed])
+
+
+def _own_triangular_solve(plan: Plan, scope: Scope, node: Node) -> None:
+    a, rhs = node.operands
+    count, n, size = _sizes(node)
+    columns, item = rhs.shape[-1], rhs.dtype.itemsize
+    kernels, packed = _factor_of(plan, node), scope.scratch(node)
+    matrices, result = scope.pointer(a), scope.pointer(node.result)
+    plan.copy(result, scope.pointer(rhs), rhs.type.nbytes)
+    lower, trans, unit = (node.attrs[k] for k in ("lower", "trans", "unit"))
+
+    def one(i: ir.Value) -> None:
+        side = _part(plan, result, i, n * columns * item)
+        matrix, strides = _part(plan, matrices, i, size), ((1, n) if trans else (n, 1))
+        _substitute(
+            plan, kernels, matrix, strides, side, (n, columns), packed, unit=unit, forward=lower != trans
+        )
+
+    _each(plan, count, one)
+
+
+def _own_determinant(plan: Plan, scope: Scope, node: Node) -> None:
+    """As with LAPACK: a zero among the pivots makes det zero, and slogdet 0 and -inf."""
+    count, n, _ = _sizes(node)
+    dtype, lu, logs = node.operands[0].dtype, _Eliminated(plan, scope, node), node.prim == "slogdet"
+    results = [scope.pointer(r) for r in node.results]
+    scalars, memory = Scalars(plan.b, plan.has_fma), Memory(plan.b)
+
+    def one(i: ir.Value) -> None:
+        if n:
+            lu.factor(i)
+        found = _pivots(plan, scalars, memory, dtype, n, lu.lead, lu.work, lu.pivots, logs)
+        for place, value in zip(results, found[: len(results)], strict=True):
+            memory.store(place, i, dtype, value)
+
+    _each(plan, count, one)
+
+
+OWN = {
+    "cholesky": _own_cholesky, "solve": _own_solve, "triangular_solve": _own_triangular_solve,
+    "det": _own_determinant, "slogdet": _own_determinant,
 }  # fmt: skip

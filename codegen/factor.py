@@ -1,0 +1,391 @@
+"""Own factorisations and triangular solves of matrices in f32 and f64 as LLVM with explicit vectors, on the calling
+thread; extents and strides are arguments.
+
+Note [Factorisations]
+Vectors run along rows, whose elements are adjacent. Cholesky factors A = U' U, with the upper triangle by rows; LU
+does P A = L U by rows, its narrow panels transposed, so that the search for a pivot is one of adjacent elements.
+Everything above a few columns is recursion over halves: two smaller problems and one product, which runs at the
+speed of the register tile. Work matrices have rows of whole vectors, so that only operands and results want masks.
+A triangular solve from the last row to the first is one from the first to the last with negative strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from llvmlite import ir
+
+from nufunc.codegen.factor_tile import Tiles, define, least, transpose
+from nufunc.codegen.gemm_tile import Machine, Vectors, loop, registers
+from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, constant, declare, intrinsic, lane_numbers, splat, type_name
+
+SUPPORTED = (np.dtype(np.float32), np.dtype(np.float64))
+BLOCK = 16  # order up to which a Cholesky factor is found row by row; halves are multiples of it
+TRIANGLE = 64  # order up to which a triangular solve goes through its row tiles one by one
+STEPS = 128  # of a product between two visits of the updated matrix, and rows of its packed operand
+LINE = 64  # bytes
+
+
+def leading(n: int, dtype: np.dtype) -> int:
+    """Elements from row to row of a work matrix: whole cache lines, an odd number of them, so that columns do not fall
+    into few sets of a cache."""
+    per_line = LINE // dtype.itemsize
+    lines = -(-n // per_line)
+    return (lines + 1 - lines % 2 if lines > 1 else lines) * per_line
+
+
+class Factor:
+    """The kernels of one dtype in a module; each is defined when it is first asked for."""
+
+    def __init__(self, module: ir.Module, dtype: np.dtype, target: Machine) -> None:
+        self.module, self.dtype = module, dtype
+        self.lanes = target.vector_bits // 8 // dtype.itemsize
+        self.rows = 8 if registers(target) > 16 else 4
+        self.width = 2 * self.lanes  # of a register tile
+        self.panel = max(8, self.lanes)  # columns of LU that are eliminated one by one
+        self.has_fma = target.has_fma
+        self.tiles = Tiles(module, dtype, self.rows, self.lanes, target.has_fma)
+
+    # -- memory of a call, in bytes
+
+    def packed_bytes(self) -> int:
+        return STEPS * self.width * self.dtype.itemsize
+
+    def work_bytes(self, n: int) -> int:
+        return n * leading(n, self.dtype) * self.dtype.itemsize
+
+    def lu_scratch_bytes(self, n: int) -> int:
+        """A transposed panel, then what products pack."""
+        return self._panel_bytes(n) + self.packed_bytes()
+
+    def _panel_bytes(self, n: int) -> int:
+        per_line = LINE // self.dtype.itemsize
+        return -(-n // per_line) * LINE * self.panel
+
+    # -- functions
+
+    def _function(
+        self, kind: str, types: Sequence[ir.Type], result: ir.Type, emit: Callable[..., None]
+    ) -> ir.Function:
+        name = f"nf.factor.{self.dtype.str[1:]}.{kind}"
+        return define(self.module, name, types, result, emit, self.dtype, self.has_fma)
+
+    def transpose(self) -> ir.Function:
+        """void (ptr dst, i64 ldd, ptr src, i64 lds, i64 rows, i64 columns): dst[j, i] = src[i, j]."""
+        return self._function("transpose", [POINTER, I64, POINTER, I64, I64, I64], ir.VoidType(), transpose)
+
+    def update(self) -> ir.Function:
+        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, ptr c, i64 ldc, i64 m, i64 n, i64 k, i1 upper, ptr packed):
+        C[m, n] -= A[m, k] B[k, n], where s and t are A's strides; `upper`: only where tiles meet the upper triangle."""
+        types = [POINTER, I64, I64, POINTER, I64, POINTER, I64, I64, I64, I64, I1, POINTER]
+        return self._function("update", types, ir.VoidType(), self._update)
+
+    def forward(self, unit: bool) -> ir.Function:
+        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 n, i64 columns, ptr packed): B becomes L^-1 B, where L is
+        the lower triangle of the matrix with strides s and t; `unit`: with ones for its diagonal."""
+        types = [POINTER, I64, I64, POINTER, I64, I64, I64, POINTER]
+        emit = lambda v, *args: self._forward(v, unit, *args)
+        return self._function("forward.unit" if unit else "forward", types, ir.VoidType(), emit)
+
+    def cholesky(self, small: bool) -> ir.Function:
+        """i32 (ptr dst, ptr src, ptr work, i64 n, i64 ld, ptr packed): the lower factor of the matrix whose lower
+        triangle is src's; 1 where a pivot is not positive. `small`: n is BLOCK at most."""
+        types = [POINTER, POINTER, POINTER, I64, I64, POINTER]
+        emit = lambda v, *args: self._cholesky(v, small, *args)
+        return self._function("cholesky.small" if small else "cholesky", types, I32, emit)
+
+    def lu(self) -> ir.Function:
+        """i32 (ptr work, ptr src, i64 n, i64 ld, ptr pivots, ptr scratch): work becomes the unit lower and the upper
+        factor of the matrix at src, pivots (of i32) say which row, from 1 on, each was exchanged with; 1 where a
+        pivot is zero."""
+        return self._function("lu", [POINTER, POINTER, I64, I64, POINTER, POINTER], I32, self._lu)
+
+    def exchange(self) -> ir.Function:
+        """void (ptr a, i64 ld, ptr pivots, i64 count, i64 columns): exchange rows as `count` pivots say."""
+        return self._function("exchange", [POINTER, I64, POINTER, I64, I64], ir.VoidType(), self._exchange)
+
+    # -- products and triangular solves
+
+    def _update(self, v: Vectors, *args: ir.Value) -> None:
+        a, s, t, base, ldb, c, ldc, m, n, k, upper, packed = args
+        b, block = v.b, self.tiles.block()
+        with loop(b, I64(0), k, STEPS) as p, loop(b, I64(0), n, self.width) as j:
+            steps = least(b, b.sub(k, p), I64(STEPS))
+            columns = least(b, b.sub(n, j), I64(self.width))
+            rows = v.at(v.at(base, b.mul(p, ldb)), j)
+            worth = b.and_(
+                b.icmp_signed(">", m, I64(2 * self.rows)), b.icmp_signed("==", columns, I64(self.width))
+            )
+            with b.if_then(worth), loop(b, I64(0), steps) as q:
+                source, target = v.at(rows, b.mul(q, ldb)), v.at(packed, b.mul(q, I64(self.width)))
+                for at in range(0, self.width, self.lanes):
+                    v.store(v.load(source, at, self.lanes), target, at)
+            rows, stride = b.select(worth, packed, rows), b.select(worth, I64(self.width), ldb)
+            end = b.select(upper, least(b, m, b.add(j, I64(self.width))), m)
+            left, above = v.at(a, b.mul(p, t)), v.at(c, j)
+            with loop(b, I64(0), end, self.rows) as i:
+                count = least(b, b.sub(m, i), I64(self.rows))
+                here = v.at(above, b.mul(i, ldc))
+                b.call(block, [v.at(left, b.mul(i, s)), s, t, rows, stride, here, ldc, steps, count, columns])
+        b.ret_void()
+
+    def _forward(self, v: Vectors, unit: bool, *args: ir.Value) -> None:
+        a, s, t, base, ldb, n, columns, packed = args
+        b = v.b
+        with b.if_then(b.icmp_signed(">", n, I64(TRIANGLE))):
+            half, rest = self._halves(b, n, BLOCK)
+            below, other = v.at(a, b.mul(half, s)), v.at(base, b.mul(half, ldb))
+            again = self.forward(unit)
+            b.call(again, [a, s, t, base, ldb, half, columns, packed])
+            b.call(self.update(), [below, s, t, base, ldb, other, ldb, rest, columns, half, I1(0), packed])
+            b.call(again, [v.at(below, b.mul(half, t)), s, t, other, ldb, rest, columns, packed])
+            b.ret_void()
+        return self._forward_tiles(v, unit, args)
+
+    def _forward_tiles(self, v: Vectors, unit: bool, args: Sequence[ir.Value]) -> None:
+        """Row tiles one after the other, for as many columns as a register tile has."""
+        a, s, t, base, ldb, n, columns, _ = args
+        b = v.b
+        with loop(b, I64(0), columns, self.width) as j:
+            wide = least(b, b.sub(columns, j), I64(self.width))
+            top = v.at(base, j)
+            with loop(b, I64(0), n, self.rows) as i:
+                count = least(b, b.sub(n, i), I64(self.rows))
+                left, here = v.at(a, b.mul(i, s)), v.at(top, b.mul(i, ldb))
+                with b.if_then(b.icmp_signed(">", i, I64(0))):
+                    b.call(self.tiles.block(), [left, s, t, top, ldb, here, ldb, i, count, wide])
+                diagonal = v.at(left, b.mul(i, t))
+                with loop(b, I64(0), wide, self.lanes) as at:
+                    b.call(
+                        self.tiles.triangle(unit),
+                        [diagonal, s, t, v.at(here, at), ldb, count, b.sub(wide, at)],
+                    )
+        b.ret_void()
+
+    def _halves(self, b: ir.IRBuilder, n: ir.Value, unit: int) -> tuple[ir.Value, ir.Value]:
+        """Half of n, rounded up to a multiple of `unit`, and the rest; n is greater than unit."""
+        half = b.and_(b.add(b.lshr(n, I64(1)), I64(unit - 1)), I64(-unit))
+        return half, b.sub(n, half)
+
+    # -- Cholesky
+
+    def _cholesky(self, v: Vectors, small: bool, *args: ir.Value) -> None:
+        dst, src, work, n, ld, packed = args
+        b, transpose, size = v.b, self.transpose(), v.size
+        with loop(b, I64(0), n, BLOCK) as i:
+            wide, rest = least(b, b.sub(n, i), I64(BLOCK)), b.sub(n, i)
+            corner = v.at(src, b.mul(i, b.add(n, I64(1))))
+            b.call(transpose, [v.at(work, b.mul(i, b.add(ld, I64(1)))), ld, corner, n, rest, wide])
+        self._clear_ends(v, work, n, ld)
+        if small:
+            code = b.call(self._root_rows(), [work, n, ld])
+        else:
+            code = b.call(self._root(), [work, n, ld, packed])
+        with b.if_then(b.icmp_signed("!=", code, I32(0))):
+            b.ret(I32(1))
+        with loop(b, I64(0), n, BLOCK) as i:
+            wide = least(b, b.sub(n, i), I64(BLOCK))
+            b.call(transpose, [v.at(dst, b.mul(i, n)), n, v.at(work, i), ld, b.add(i, wide), wide])
+        memset = declare(self.module, "llvm.memset.p0.i64", ir.VoidType(), [POINTER, I8, I64, I1])
+        with loop(b, I64(0), b.sub(n, I64(1))) as i:
+            place = v.at(dst, b.add(b.mul(i, b.add(n, I64(1))), I64(1)))
+            b.call(memset, [place, I8(0), b.mul(b.sub(b.sub(n, I64(1)), i), I64(size)), I1(0)])
+        b.ret(I32(0))
+
+    def _clear_ends(self, v: Vectors, work: ir.Value, n: ir.Value, ld: ir.Value) -> None:
+        """Zeros behind each row, up to whole vectors."""
+        b = v.b
+        stop = b.and_(b.add(n, I64(self.lanes - 1)), I64(-self.lanes))
+        with loop(b, I64(0), n) as i:
+            row = v.at(work, b.mul(i, ld))
+            with loop(b, n, stop) as j:
+                b.store(constant(v.element, 0), v.at(row, j), align=v.size)
+
+    def _root_rows(self) -> ir.Function:
+        """i32 (ptr a, i64 n, i64 ld): the upper factor in place, row by row."""
+
+        def emit(v: Vectors, a: ir.Value, n: ir.Value, ld: ir.Value) -> None:
+            b, lanes = v.b, self.lanes
+            with loop(b, I64(0), n) as k:
+                row = v.at(a, b.mul(k, ld))
+                pivot = v.scalar(row, k)
+                with b.if_then(b.fcmp_ordered("<=", pivot, constant(v.element, 0))):
+                    b.ret(I32(1))
+                root = intrinsic(b, "sqrt", [pivot])
+                roots = v.splat(root, lanes)
+                with loop(b, b.and_(k, I64(-lanes)), n, lanes) as j:
+                    v.store(b.fdiv(v.load(row, j, lanes), roots), row, j)
+                b.store(root, v.at(row, k), align=v.size)
+                with loop(b, b.add(k, I64(1)), n) as i:
+                    factor = v.splat(b.fneg(v.scalar(row, i)), lanes)
+                    other = v.at(a, b.mul(i, ld))
+                    with loop(b, b.and_(i, I64(-lanes)), n, lanes) as j:
+                        v.store(v.fma(factor, v.load(row, j, lanes), v.load(other, j, lanes)), other, j)
+            b.ret(I32(0))
+
+        return self._function("root_rows", [POINTER, I64, I64], I32, emit)
+
+    def _root(self) -> ir.Function:
+        """i32 (ptr a, i64 n, i64 ld, ptr packed): the upper factor in place, by halves."""
+
+        def emit(v: Vectors, a: ir.Value, n: ir.Value, ld: ir.Value, packed: ir.Value) -> None:
+            b = v.b
+            with b.if_then(b.icmp_signed("<=", n, I64(BLOCK))):
+                b.ret(b.call(self._root_rows(), [a, n, ld]))
+            half, rest = self._halves(b, n, BLOCK)
+            right = v.at(a, half)
+            below = v.at(right, b.mul(half, ld))
+            with b.if_then(b.icmp_signed("!=", b.call(self._root(), [a, half, ld, packed]), I32(0))):
+                b.ret(I32(1))
+            b.call(self.forward(False), [a, I64(1), ld, right, ld, half, rest, packed])
+            b.call(
+                self.update(),
+                [right, I64(1), ld, right, ld, below, ld, rest, rest, half, I1(1), packed],
+            )
+            b.ret(b.call(self._root(), [below, rest, ld, packed]))
+
+        return self._function("root", [POINTER, I64, I64, POINTER], I32, emit)
+
+    # -- LU
+
+    def _lu(self, v: Vectors, *args: ir.Value) -> None:
+        work, src, n, ld, pivots, scratch = args
+        b = v.b
+        memcpy = declare(self.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, I1])
+        with loop(b, I64(0), n) as i:
+            target, source = v.at(work, b.mul(i, ld)), v.at(src, b.mul(i, n))
+            b.call(memcpy, [target, source, b.mul(n, I64(v.size)), I1(0)])
+        self._clear_ends(v, work, n, ld)
+        b.ret(b.call(self._eliminated(), [work, ld, n, n, pivots, scratch, v.at(scratch, self._panel_length(b, n))]))
+
+    def _panel_length(self, b: ir.IRBuilder, n: ir.Value) -> ir.Value:
+        """Elements of a transposed panel of n rows."""
+        per_line = LINE // self.dtype.itemsize
+        return b.mul(b.and_(b.add(n, I64(per_line - 1)), I64(-per_line)), I64(self.panel))
+
+    def _eliminated(self) -> ir.Function:
+        """i32 (ptr a, i64 ld, i64 m, i64 w, ptr pivots, ptr panel, ptr packed): LU of m rows and w columns in place,
+        by halves of the columns."""
+
+        def emit(v: Vectors, *args: ir.Value) -> None:
+            a, ld, m, w, pivots, panel, packed = args
+            b = v.b
+            with b.if_then(b.icmp_signed("<=", w, I64(self.panel))):
+                b.ret(b.call(self._eliminated_panel(), [a, ld, m, w, pivots, panel]))
+            half, rest = self._halves(b, w, self.panel)
+            below = v.at(a, b.mul(half, ld))
+            right, corner = v.at(a, half), v.at(below, half)
+            lower = b.sub(m, half)
+            more = b.gep(pivots, [half], source_etype=I32)
+            first = b.call(self._eliminated(), [a, ld, m, half, pivots, panel, packed])
+            b.call(self.exchange(), [right, ld, pivots, half, rest])
+            b.call(self.forward(True), [a, ld, I64(1), right, ld, half, rest, packed])
+            b.call(self.update(), [below, ld, I64(1), right, ld, corner, ld, lower, rest, half, I1(0), packed])
+            second = b.call(self._eliminated(), [corner, ld, lower, rest, more, panel, packed])
+            b.call(self.exchange(), [below, ld, more, rest, half])
+            with loop(b, I64(0), rest) as i:
+                place = b.gep(more, [i], source_etype=I32)
+                number = b.load(place, typ=I32, align=4)
+                b.store(b.add(number, b.trunc(half, I32)), place, align=4)
+            b.ret(b.or_(first, second))
+
+        types = [POINTER, I64, I64, I64, POINTER, POINTER, POINTER]
+        return self._function("eliminated", types, I32, emit)
+
+    def _eliminated_panel(self) -> ir.Function:
+        """i32 (ptr a, i64 ld, i64 m, i64 w, ptr pivots, ptr panel): the same for few columns, transposed meanwhile."""
+
+        def emit(v: Vectors, *args: ir.Value) -> None:
+            a, ld, m, w, pivots, panel = args
+            b, lanes = v.b, self.lanes
+            length = b.and_(b.add(m, I64(lanes - 1)), I64(-lanes))
+            b.call(self.transpose(), [panel, length, a, ld, m, w])
+            zero = b.alloca(I32)
+            b.store(I32(0), zero)
+            with loop(b, I64(0), w) as k:
+                column = v.at(panel, b.mul(k, length))
+                with loop(b, m, length) as i:
+                    b.store(constant(v.element, 0), v.at(column, i), align=v.size)
+            with loop(b, I64(0), w) as k:
+                column = v.at(panel, b.mul(k, length))
+                place = self._largest(v, column, k, length)
+                b.store(b.trunc(b.add(place, I64(1)), I32), b.gep(pivots, [k], source_etype=I32), align=4)
+                with loop(b, I64(0), w) as c:
+                    other = v.at(panel, b.mul(c, length))
+                    upper, lower = v.at(other, k), v.at(other, place)
+                    x, y = v.scalar(upper), v.scalar(lower)
+                    b.store(y, upper, align=v.size)
+                    b.store(x, lower, align=v.size)
+                pivot = v.scalar(column, k)
+                nothing = b.fcmp_ordered("==", pivot, constant(v.element, 0))
+                with b.if_else(nothing) as (then, otherwise):
+                    with then:
+                        b.store(I32(1), zero)
+                    with otherwise:
+                        self._eliminate(v, panel, length, column, k, w, pivot)
+            b.call(self.transpose(), [a, ld, panel, length, w, m])
+            b.ret(b.load(zero, typ=I32))
+
+        return self._function("eliminated_panel", [POINTER, I64, I64, I64, POINTER, POINTER], I32, emit)
+
+    def _eliminate(self, v: Vectors, panel: ir.Value, length: ir.Value, *rest: ir.Value) -> None:
+        """Divide what is below the pivot of column k by it, and take its multiples from the columns after it."""
+        column, k, w, pivot = rest
+        b, lanes = v.b, self.lanes
+        pivots, after = v.splat(pivot, lanes), b.add(k, I64(1))
+        bound = splat(b, k, lanes)
+        with loop(b, b.and_(k, I64(-lanes)), length, lanes) as i:
+            below = b.icmp_signed(">", b.add(lane_numbers(lanes), splat(b, i, lanes)), bound)
+            old = v.load(column, i, lanes)
+            factor = b.fdiv(old, pivots)
+            v.store(b.select(below, factor, old), column, i)
+            with loop(b, after, w) as c:
+                other = v.at(panel, b.mul(c, length))
+                top = v.splat(b.fneg(v.scalar(other, k)), lanes)
+                value = v.load(other, i, lanes)
+                v.store(b.select(below, v.fma(top, factor, value), value), other, i)
+
+    def _largest(self, v: Vectors, column: ir.Value, k: ir.Value, length: ir.Value) -> ir.Value:
+        """The first place from k on of the largest magnitude; NaN counts as nothing, as in LAPACK."""
+        b, lanes = v.b, self.lanes
+        numbers = ir.VectorType(I64, lanes)
+        start, low = splat(b, k, lanes), b.and_(k, I64(-lanes))
+        before = b.block
+        again, after = b.append_basic_block("again"), b.append_basic_block("after")
+        b.branch(again)
+        b.position_at_end(again)
+        i, most, where = b.phi(I64), b.phi(ir.VectorType(v.element, lanes)), b.phi(numbers)
+        here = b.add(lane_numbers(lanes), splat(b, i, lanes))
+        size = intrinsic(b, "fabs", [v.load(column, i, lanes)])
+        better = b.and_(b.icmp_signed(">=", here, start), b.fcmp_ordered(">", size, most))
+        larger, found = b.select(better, size, most), b.select(better, here, where)
+        following = b.add(i, I64(lanes))
+        for phi, first, next_ in ((i, low, following), (most, v.zero(lanes), larger), (where, start, found)):
+            phi.add_incoming(first, before)
+            phi.add_incoming(next_, again)
+        b.cbranch(b.icmp_signed("<", following, length), again, after)
+        b.position_at_end(after)
+        top = self._reduced(v, "fmax", larger, v.element)
+        best = b.fcmp_ordered("==", larger, splat(b, top, lanes))
+        candidates = b.select(best, found, constant(numbers, (1 << 62)))
+        return self._reduced(v, "smin", candidates, I64)
+
+    def _reduced(self, v: Vectors, op: str, value: ir.Value, result: ir.Type) -> ir.Value:
+        name = f"llvm.vector.reduce.{op}.{type_name(value.type)}"
+        return v.b.call(declare(self.module, name, result, [value.type]), [value])
+
+    def _exchange(self, v: Vectors, *args: ir.Value) -> None:
+        a, ld, pivots, count, columns = args
+        b, lanes = v.b, self.lanes
+        with loop(b, I64(0), count) as k:
+            number = b.load(b.gep(pivots, [k], source_etype=I32), typ=I32, align=4)
+            other = b.sub(b.sext(number, I64), I64(1))
+            with b.if_then(b.icmp_signed("!=", other, k)):
+                upper, lower = v.at(a, b.mul(k, ld)), v.at(a, b.mul(other, ld))
+                with loop(b, I64(0), columns, lanes) as j:
+                    mask = b.icmp_signed("<", lane_numbers(lanes), splat(b, b.sub(columns, j), lanes))
+                    x, y = v.load(upper, j, lanes, mask), v.load(lower, j, lanes, mask)
+                    v.store(y, upper, j, mask)
+                    v.store(x, lower, j, mask)
+        b.ret_void()

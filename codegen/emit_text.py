@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.loops import Accumulator, Affine, Axis, Inst, LoopNest, Phase, collapse, levels
-from nufunc.codegen.nest_builder import Sites, build_nests
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests
 from nufunc.codegen.text_scalars import PLAIN, expression, number
 from nufunc.ir import primitive
 from nufunc.ir.errors import BoundsError, NufuncError

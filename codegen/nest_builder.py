@@ -13,28 +13,14 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, Inst, LoopNest, Phase, op_cost
-from nufunc.codegen.nest_rules import ASSEMBLY, CUMULATIVE, REDUCTIONS, RULES, identity
+from nufunc.codegen.nest_rules import CUMULATIVE, REDUCTIONS, RULES, identity
 from nufunc.ir import primitive
 from nufunc.ir.errors import Location, VerifyError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64
 
 Index = tuple[Affine, ...]
-_TOGETHER = 8  # operands of a concat up to which one nest stores them all
-_WHOLE = 1024  # points of a nest from which it is worth more code to have most of them without tests of bounds
 _KEPT_COST, _KEPT_ROW = 4, 16  # from which cost, and length of rows, a value is kept from phase to phase
-
-
-Box = tuple[tuple[int, int], ...]  # from and to, of each axis
-
-
-def complement(shape: Sequence[int], box: Sequence[tuple[int, int]]) -> list[Box]:
-    """Boxes that cover what a box leaves of an array."""
-    boxes: list[Box] = []
-    for k, (low, high) in enumerate(box):
-        rest = [(0, n) for n in shape[k + 1 :]]
-        boxes += [(*box[:k], part, *rest) for part in ((0, low), (high, shape[k]))]
-    return [b for b in boxes if all(low < high for low, high in b)]
 
 
 class Sites:
@@ -49,47 +35,6 @@ class Sites:
         return code
 
 
-def build_nests(region: Graph, name: str, sites: Sites, boxed: bool = False) -> list[LoopNest]:
-    """The nests that compute a fused region, in order; buffers are its parameters, its constants, then its
-    outputs. With `boxed` what lies in the midst of an array has loops of its own, without tests of bounds."""
-    producers = {r: n for n in region.nodes for r in n.results}
-    if len(region.outputs) == 1:
-        node = producers.get(region.outputs[0])
-        if node is not None and node.prim in ASSEMBLY:
-            return [n for n in _Assembly(region, name, sites, producers, boxed).build(node) if n is not None]
-    builder = NestBuilder(region, name, sites, producers)
-    nest = builder.build()
-    if nest is None:
-        return []
-    boxes = builder.boxes(nest) if boxed else []
-    return _boxed_nests((region, name, sites, producers), boxes, lambda b, _, i: b.store_all(i)) if boxes else [nest]
-
-
-def _boxed_nests(
-    args: tuple[Any, ...], boxes: Sequence[Box], store: Callable[[NestBuilder, int, Index], None]
-) -> list[LoopNest]:
-    """Nests that go through boxes, together row by row where these differ along the last axis only, so that what
-    stands side by side in memory is written together. `store` is told a box's number and an index in it."""
-    rows: dict[Box, list[int]] = {}
-    for number, box in enumerate(boxes):
-        rows.setdefault(box[:-1], []).append(number)
-    nests = []
-    for outer, numbers in rows.items():
-        b = NestBuilder(*args)
-        axes, index = b.part_axes(outer)
-        phases = []
-        for number in numbers:
-            b.body = []
-            low, high = boxes[number][-1]
-            inner, (last,) = b.axes((high - low,), f"r{number}_", ["parallel"])
-            store(b, number, (*index, last + low))
-            phases.append(Phase(tuple(inner), tuple(b.body)))
-        if len(phases) == 1:
-            axes, phases = [*axes, *phases[0].axes], [Phase((), phases[0].body)]
-        nests.append(LoopNest(b.name, tuple(b.buffers), tuple(axes), tuple(phases)))
-    return nests
-
-
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return (*shape[:axis], *shape[axis + 1 :])
 
@@ -99,6 +44,7 @@ class NestBuilder:
 
     def __init__(self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node]) -> None:
         self.region, self.name, self.sites, self.producers = region, name, sites, producers
+        self.steps: dict[str, int] = {}  # axes of which only every step-th point reads something
         self.tests: list[tuple[Affine, int, int]] = []  # of indices that are inside their operand for some points only
         inputs = [*region.params, *(v for v, _ in region.consts)]
         self.input_number = {v: k for k, v in enumerate(inputs)}
@@ -155,28 +101,6 @@ class NestBuilder:
             index.append(Affine.of(axis.name))
         return made, tuple(index)
 
-    def part_axes(self, box: Box) -> tuple[list[Axis], Index]:
-        """Axes and indices of a part of an elementwise space."""
-        axes, index = self.axes([high - low for low, high in box], "i", ["parallel"] * len(box))
-        return axes, tuple(i + low for i, (low, _) in zip(index, box, strict=True))
-
-    def boxes(self, nest: LoopNest) -> list[Box]:
-        """Parts of an elementwise nest of which the first needs no tests of bounds; none where that is not worth it."""
-        shape = self._space()[0]
-        inner = [(0, n) for n in shape]
-        if len(nest.phases) > 1 or nest.phases[0].axes or math.prod(shape) < _WHOLE or len(nest.axes) > 3:
-            return []
-        for index, low, high in self.tests:
-            (key, c), *more = index.terms
-            if more or not isinstance(key, str) or c not in (1, -1):
-                continue
-            k, ends = int(key[1:]), sorted(((low - index.const) * c, (high - 1 - index.const) * c))
-            inner[k] = (max(inner[k][0], ends[0]), min(inner[k][1], ends[1] + 1))
-        if any(low >= high for low, high in inner) or 2 * math.prod(h - l for l, h in inner) < math.prod(shape):
-            return []
-        around = complement(shape, inner)
-        return [tuple(inner), *around] if around else []
-
     def range_of(self, index: Affine) -> tuple[float, float]:
         """The least and greatest value of an affine form (infinite where it holds computed values)."""
         low = high = float(index.const)
@@ -190,7 +114,7 @@ class NestBuilder:
     # -- the whole nest
 
     def build(self) -> LoopNest | None:
-        full, reduced, serial, reverse = self._space()
+        full, reduced, serial, reverse = self.space()
         reduce_nodes = [n for n in self.region.nodes if n.prim in REDUCTIONS]
         level = {v: self.level(v) for v in self.region.outputs}
         if 0 in [n for k, n in enumerate(full) if serial or k not in reduced]:
@@ -242,7 +166,7 @@ class NestBuilder:
             Inst(a.id, "const", (), a.dtype, {"value": np.dtype(a.dtype).type(a.init + 0).item()}) for a in accumulators
         ]
 
-    def _space(self) -> tuple[tuple[int, ...], set[int], bool, bool]:
+    def space(self) -> tuple[tuple[int, ...], set[int], bool, bool]:
         """The full iteration space, the axes that are reduced or serial, whether serial, and whether
         backwards."""
         for node in self.region.nodes:
@@ -426,6 +350,24 @@ class NestBuilder:
                 guard = self.both(guard, test)
         return True, guard
 
+    def stepped(self, index: Affine, extent: int, step: int, guard: int | None) -> tuple[Affine, int | None] | None:
+        """The position of `index` among every step-th place of `extent` places, and the guard under which it is one
+        of them; None where it never is."""
+        if all(c % step == 0 for _, c in index.terms):
+            place = Affine(index.const // step, tuple((k, c // step) for k, c in index.terms))
+            possible, guard = self.within(place, 0, extent, guard)
+            return (place, guard) if possible and index.const % step == 0 else None
+        possible, guard = self.within(index, 0, (extent - 1) * step + 1 if extent else 0, guard)
+        if not possible:
+            return None
+        (key, c), *more = index.terms
+        if not more and isinstance(key, str) and c in (1, -1):
+            self.steps[key] = math.lcm(step, self.steps.get(key, 1))
+        position = self.index_value(index)
+        rest = self.emit("index_mod", (position,), INT64, attrs={"by": step})
+        guard = self.both(guard, self.emit("eq", (rest, self.const(0, INT64)), BOOL))
+        return Affine.of(self.emit("index_div", (position,), INT64, attrs={"by": step})), guard
+
     def both(self, a: int | None, b: int | None) -> int | None:
         if a is None or b is None:
             return b if a is None else a
@@ -457,98 +399,3 @@ class NestBuilder:
             attrs = {"extent": extent, "site": self.sites.add("index", node.loc)}
             found.append(Affine.of(self.emit("check", (value,), INT64, attrs=attrs, guard=guard)))
         return found
-
-
-class _Assembly:
-    """Nests of an output that is put together from parts, each over its own space."""
-
-    def __init__(
-        self, region: Graph, name: str, sites: Sites, producers: dict[Value, Node], boxed: bool = False
-    ) -> None:
-        self.args, self.boxed = (region, name, sites, producers), boxed
-
-    def build(self, node: Node) -> list[LoopNest | None]:
-        if node.prim == "concat":
-            return self.concat(node)
-        if node.prim == "update" and self.boxed and set(node.attrs["step"]) == {1} and node.operands[1].type.size > 1:
-            return self.update(node)
-        base = self.part(node.operands[0], lambda b, i: i, copies=True)
-        if node.prim == "update":
-            start, step = node.attrs["start"], node.attrs["step"]
-            where = lambda b, i: tuple(x * s + first for x, s, first in zip(i, step, start))
-            return [base, self.part(node.operands[1], where)]
-        if node.prim == "dynamic_update":
-            sizes = node.operands[1].shape
-            move = lambda b, i: tuple(x + s for x, s in zip(i, b.window(node, 2, sizes)))
-            return [base, self.part(node.operands[1], move)]
-        ndim = node.operands[2].ndim if len(node.operands) > 2 else 0
-        mode = "add" if node.prim == "scatter_add" else "set"
-        return [
-            base,
-            self.part(node.operands[1], lambda b, i: _scattered(b, node, i, ndim), serial=ndim, mode=mode),
-        ]
-
-    def update(self, node: Node) -> list[LoopNest | None]:
-        """A new array from an update's value and what it leaves of the base."""
-        base, value = node.operands
-        start = node.attrs["start"]
-        box = tuple((first, first + n) for first, n in zip(start, value.shape, strict=True))
-
-        def store(b: NestBuilder, number: int, index: Index) -> None:
-            inside = tuple(i + -first for i, first in zip(index, start, strict=True))
-            read = b.at(base, index, None) if number else b.at(value, inside, None)
-            b.store(0, read, b.linear(index, base.shape))
-
-        return list(_boxed_nests(self.args, [box, *complement(base.shape, box)], store))
-
-    def concat(self, node: Node) -> list[LoopNest | None]:
-        axis, offset, nests = node.attrs["axis"], 0, []
-        if len(node.operands) <= _TOGETHER and all(o.shape == node.operands[0].shape for o in node.operands):
-            return [self.together(node, axis)]
-        for operand in node.operands:
-            shift = Affine(offset)
-            move = lambda b, i, shift=shift: tuple(x + shift if k == axis else x for k, x in enumerate(i))
-            nests.append(self.part(operand, move))
-            offset += operand.shape[axis]
-        return nests
-
-    def together(self, node: Node, axis: int) -> LoopNest | None:
-        """One nest for all operands of a concat, whose spaces are equal: they share what they read."""
-        shape = node.operands[0].shape
-        if 0 in shape:
-            return None
-        b = NestBuilder(*self.args)
-        axes, index = b.axes(shape, "i", ["parallel"] * len(shape))
-        for k, operand in enumerate(node.operands):
-            value = b.at(operand, index, None)
-            target = (*index[:axis], index[axis] + k * shape[axis], *index[axis + 1 :])
-            b.store(0, value, b.linear(target, node.result.shape))
-        return LoopNest(b.name, tuple(b.buffers), tuple(axes), (Phase((), tuple(b.body)),))
-
-    def part(
-        self,
-        value: Value,
-        where: Callable[..., Index],
-        *,
-        copies: bool = False,
-        serial: int = 0,
-        mode: str = "set",
-    ) -> LoopNest | None:
-        """The nest that stores `value` into the output at the indices that `where` gives."""
-        if 0 in value.shape:
-            return None
-        b = NestBuilder(*self.args)
-        kinds: list[AxisKind] = ["serial" if k < serial else "parallel" for k in range(value.ndim)]
-        axes, index = b.axes(value.shape, "i", kinds)
-        shape = b.region.outputs[0].shape
-        target = where(b, index)
-        b.store(0, b.at(value, index, None), b.linear(target, shape), mode=mode)
-        source = b.input_number.get(value) if copies else None
-        phase = Phase((), tuple(b.body))
-        return LoopNest(b.name, tuple(b.buffers), tuple(axes), (phase,), exact=mode == "add", copies=source)
-
-
-def _scattered(b: NestBuilder, node: Node, index: Index, ndim: int) -> Index:
-    found = dict(zip(node.attrs["axes"], b.looked_up(node, 2, index[:ndim], None)))
-    rest = iter(index[ndim:])
-    return tuple(found[k] if k in found else next(rest) for k in range(node.operands[0].ndim))

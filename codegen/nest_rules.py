@@ -11,7 +11,7 @@ import numpy as np
 from nufunc.codegen.loops import Accumulator, Affine
 from nufunc.ir.errors import UnsupportedError, VerifyError
 from nufunc.ir.graph import Node
-from nufunc.ir.types import BOOL, INT64
+from nufunc.ir.types import INT64
 
 if TYPE_CHECKING:
     from nufunc.codegen.nest_builder import NestBuilder
@@ -32,17 +32,7 @@ def identity(op: str, dtype: np.dtype) -> Any:
     if op == "add":
         return False if kind == "b" else 0 if kind in "iu" else -0.0 if kind == "f" else complex(-0.0, -0.0)
     if op in ("mul", "bit_and"):
-        return (
-            True
-            if kind == "b"
-            else -1
-            if op == "bit_and"
-            else 1
-            if kind in "iu"
-            else 1.0
-            if kind == "f"
-            else 1 + 0j
-        )
+        return True if kind == "b" else -1 if op == "bit_and" else 1 if kind in "iu" else 1.0 if kind == "f" else 1 + 0j
     if op == "bit_or":
         return kind != "b" and 0
     low = op in ("maximum", "argmax")
@@ -97,21 +87,13 @@ def _pad(b: NestBuilder, node: Node, index: Index, guard: int | None) -> int:
     test: int | None = None
     source = []
     for i, n, low, interior in zip(index, x.shape, attrs["low"], attrs["interior"], strict=True):
-        i = i + -low
-        step = interior + 1
-        possible, test = b.within(i, 0, (n - 1) * step + 1 if n else 0, test)
-        if not possible:
+        found = b.stepped(i + -low, n, interior + 1, test)
+        if found is None:
             return b.const(_zero(x.dtype), x.dtype)
-        if step > 1:
-            position = b.index_value(i)
-            rest = b.emit("index_mod", (position,), INT64, attrs={"by": step})
-            test = b.both(test, b.emit("eq", (rest, b.const(0, INT64)), BOOL))
-            i = Affine.of(b.emit("index_div", (position,), INT64, attrs={"by": step}))
+        i, test = found
         source.append(i)
     inside = b.both(guard, test)
-    return b.choose(
-        test, lambda: b.at(x, tuple(source), inside), lambda: b.const(_zero(x.dtype), x.dtype), x.dtype
-    )
+    return b.choose(test, lambda: b.at(x, tuple(source), inside), lambda: b.const(_zero(x.dtype), x.dtype), x.dtype)
 
 
 def _concat(b: NestBuilder, node: Node, index: Index, guard: int | None) -> int:
@@ -137,20 +119,13 @@ def _update(b: NestBuilder, node: Node, index: Index, guard: int | None) -> int:
     source = []
     starts, steps = node.attrs["start"], node.attrs["step"]
     for i, n, start, step in zip(index, value.shape, starts, steps, strict=True):
-        i = i + -start
-        possible, test = b.within(i, 0, (n - 1) * step + 1 if n else 0, test)
-        if not possible:
+        found = b.stepped(i + -start, n, step, test)
+        if found is None:
             return b.at(base, index, guard)
-        if step > 1:
-            position = b.index_value(i)
-            rest = b.emit("index_mod", (position,), INT64, attrs={"by": step})
-            test = b.both(test, b.emit("eq", (rest, b.const(0, INT64)), BOOL))
-            i = Affine.of(b.emit("index_div", (position,), INT64, attrs={"by": step}))
+        i, test = found
         source.append(i)
     inside = b.both(guard, test)
-    return b.choose(
-        test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype
-    )
+    return b.choose(test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype)
 
 
 def _dynamic_slice(b: NestBuilder, node: Node, index: Index, guard: int | None) -> int:
@@ -169,9 +144,7 @@ def _dynamic_update(b: NestBuilder, node: Node, index: Index, guard: int | None)
             return b.at(base, index, guard)
         source.append(i)
     inside = b.both(guard, test)
-    return b.choose(
-        test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype
-    )
+    return b.choose(test, lambda: b.at(value, tuple(source), inside), lambda: b.at(base, index, guard), base.dtype)
 
 
 def _gather(b: NestBuilder, node: Node, index: Index, guard: int | None) -> int:

@@ -22,7 +22,8 @@ from nufunc.codegen.lanes import Lanes
 from nufunc.codegen.lanes import width as map_width
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
 from nufunc.codegen.loops import LoopNest, points, schedule
-from nufunc.codegen.nest_builder import Sites, build_nests
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests
 from nufunc.codegen.regions import emit_region
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value

@@ -6,7 +6,8 @@ import pytest
 import nufunc as nf
 from nufunc.codegen.divide import divide
 from nufunc.codegen.loops import schedule
-from nufunc.codegen.nest_builder import Sites, build_nests
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import BoundsError
 from nufunc.ir.types import ArrayType

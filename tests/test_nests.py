@@ -1,0 +1,111 @@
+"""Parts of large arrays with loops of their own: no tests of bounds inside, no divisions for steps; same results."""
+
+import numpy as np
+import pytest
+
+import nufunc as nf
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests, complement
+from nufunc.ir.builder import Builder
+from nufunc.ir.types import ArrayType
+
+rng = np.random.default_rng(8)
+U = rng.normal(size=(41, 53))
+V = rng.normal(size=5003)
+
+
+def heat(u):
+    u = u.copy()
+    u[1:-1, 1:-1] += 0.2 * (u[2:, 1:-1] + u[:-2, 1:-1] + u[1:-1, 2:] + u[1:-1, :-2] - 4 * u[1:-1, 1:-1])
+    return u
+
+
+def smoothed(u):
+    return np.pad(u[:, 2:] * u[:, :-2], ((0, 0), (1, 1))) + np.sin(u)
+
+
+def strided(u):
+    return u[1::2, ::3] * 2 + u[::2, 1::3][:20, :18] * np.cos(u[1::2, ::3])
+
+
+def taps(v):
+    return v[0:-4:2] + 2 * v[1:-3:2] * v[4::2]
+
+
+def halves(u):
+    u = u.copy()
+    u[:30] = np.exp(u[11:]) * 0.1
+    return u
+
+
+def column(u):
+    u = u.copy()
+    u[:, 3] = u[:, 4] * 2
+    u[2:-3, 1:] = u[1:-4, :-1]
+    return u
+
+
+PROGRAMS = {
+    f.__name__: (f, x) for f, x in [(heat, U), (smoothed, U), (strided, U), (taps, V), (halves, U), (column, U)]
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_values_and_gradients(name):
+    function, x = PROGRAMS[name]
+    np.testing.assert_allclose(nf.jit(function)(x), function(x), rtol=1e-13, atol=1e-15)
+    total = lambda x: np.sum(np.sin(function(x)))
+    direction = rng.normal(size=x.shape)
+    slope = np.sum(nf.grad(total)(x) * direction)
+    np.testing.assert_allclose(slope, (total(x + 1e-6 * direction) - total(x - 1e-6 * direction)) / 2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_repeated_in_a_loop_whose_carry_is_large(name):
+    function, x = PROGRAMS[name]
+    if function(x).shape != x.shape:
+        pytest.skip("no loop without its shape")
+    expected = x
+    for _ in range(5):
+        expected = function(expected)
+    np.testing.assert_allclose(
+        nf.jit(lambda x: nf.fori_loop(0, 5, lambda i, v: function(v), x))(x), expected, rtol=1e-12
+    )
+    total = lambda x: np.sum(np.cos(nf.fori_loop(0, 3, lambda i, v: function(v), x)))
+    plain = lambda x: np.sum(np.cos(function(function(function(x)))))
+    direction = rng.normal(size=x.shape)
+    slope = np.sum(nf.grad(total)(x) * direction)
+    np.testing.assert_allclose(slope, (plain(x + 1e-6 * direction) - plain(x - 1e-6 * direction)) / 2e-6, rtol=1e-5)
+
+
+def nests_of(build, shape):
+    b = Builder()
+    x = b.param(ArrayType(shape, np.dtype(np.float64)))
+    region = b.build([build(b, x)])
+    return build_nests(region, "n", Sites(), boxed=True), build_nests(region, "n", Sites())
+
+
+def ops(nest):
+    return [i.op for p in nest.phases for i in p.body]
+
+
+def test_most_of_a_padded_array_has_no_tests():
+    boxed, plain = nests_of(lambda b, x: b.sin(b.pad(x, low=(1, 2), high=(2, 1), interior=(0, 0))), (60, 60))
+    assert "ge" in ops(plain[0])
+    assert "ge" not in [i.op for i in boxed[0].phases[0].body]
+    assert [a.extent for a in (*boxed[0].axes, *boxed[0].phases[0].axes)] == [60, 60]
+
+
+def test_steps_are_not_divided():
+    boxed, plain = nests_of(lambda b, x: b.pad(x, low=(1,), high=(0,), interior=(1,)), (3000,))
+    assert "index_mod" in ops(plain[0])
+    assert all("index_mod" not in ops(n) and "index_div" not in ops(n) for n in boxed)
+    assert len(boxed) == 1  # both residues store side by side
+
+
+def test_complement():
+    seen = np.zeros((5, 6, 7), int)
+    box = ((1, 4), (0, 6), (2, 3))
+    for part in [box, *complement(seen.shape, box)]:
+        seen[tuple(slice(*p) for p in part)] += 1
+    assert (seen == 1).all()

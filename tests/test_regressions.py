@@ -20,3 +20,14 @@ def test_searchsorted_puts_nan_last(side: str) -> None:
     want = np.searchsorted(np.array([0.0, 2.0, NAN]), whole, side=side)
     got = nf.jit(lambda x, v: np.searchsorted(x, v, side=side))(np.array([0.0, 2.0, NAN]), whole)
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, (0, 1)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_median_of_nothing_is_nan(axis: int | tuple[int, ...] | None, keepdims: bool) -> None:
+    empty = np.zeros((3, 0, 2))
+    want = np.median(empty, axis=axis, keepdims=keepdims)
+    got = nf.jit(lambda x: np.median(x, axis=axis, keepdims=keepdims))(empty)
+    assert np.shape(got) == np.shape(want)
+    np.testing.assert_array_equal(got, want)

@@ -4,6 +4,7 @@ covariance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -139,13 +140,13 @@ def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = Fa
     x = x if is_inexact(x.dtype) else x.astype(np.float64)
     axes = normal_axes(axis, x.ndim)
     rest = tuple(i for i in range(x.ndim) if i not in axes)
-    flat = x.transpose((*rest, *axes)).reshape((*(x.shape[i] for i in rest), -1))
-    n = flat.shape[-1]
+    n = math.prod(x.shape[i] for i in axes)
     if n == 0:
-        raise fail(ShapeError, "np.median of an empty array")
-    ordered = sort(flat)
-    middle = ordered[..., n // 2] if n % 2 else (ordered[..., n // 2 - 1] + ordered[..., n // 2]) / 2
-    result = where(UFUNCS["isnan"](ordered[..., -1]), x.dtype.type(np.nan), middle)
+        result = np_reduce.mean(x, axis=axes)
+    else:
+        ordered = sort(x.transpose((*rest, *axes)).reshape((*(x.shape[i] for i in rest), n)))
+        middle = ordered[..., n // 2] if n % 2 else (ordered[..., n // 2 - 1] + ordered[..., n // 2]) / 2
+        result = where(UFUNCS["isnan"](ordered[..., -1]), x.dtype.type(np.nan), middle)
     if keepdims:
         return result.reshape(tuple(1 if i in axes else m for i, m in enumerate(x.shape)))
     return result if result.ndim else result[()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import types
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, EscapedTracerError
 from nufunc.ir.types import DTYPE_NAMES, ArrayType
 from nufunc.tracer.array import Array
-from nufunc.tracer.usercode import user_location
+from nufunc.tracer.usercode import is_user_class, user_location
 
 
 class Spec:
@@ -36,6 +37,21 @@ class Input(NamedTuple):
     kind: str
     type: ArrayType
     strides: tuple[int, ...] | None = None
+
+
+class Itself:
+    """An object compared by identity: one of a user's class, whose own equality may leave out what the function reads."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 class Static(NamedTuple):
@@ -94,7 +110,7 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
             "static value",
             user_location(),
         ) from None
-    return Static(kind, x)
+    return Static(kind, Itself(x) if is_user_class(kind) and not isinstance(x, enum.Enum) else x)
 
 
 @functools.lru_cache(maxsize=4096)

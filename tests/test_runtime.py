@@ -342,3 +342,23 @@ def test_many_threads_call_and_compile_at_once():
         t.join()
     assert len(results) == 18
     assert max(results.values()) < 1e-12
+
+
+class Version:
+    """Equal where the numbers are, whatever else differs."""
+
+    def __init__(self, number, scale):
+        self.number, self.scale = number, scale
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+    def __hash__(self):
+        return hash(self.number)
+
+
+def test_equal_objects_are_not_the_same_object():
+    func = nf.jit(lambda x, v: x * v.scale)
+    x = np.ones(2)
+    np.testing.assert_array_equal(func(x, Version(1, 2)), [2, 2])
+    np.testing.assert_array_equal(func(x, Version(1, 3)), [3, 3])

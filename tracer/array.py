@@ -224,7 +224,7 @@ class Array(Operators):
 
     def __format__(self, spec: str) -> str:
         if spec:
-            self._refuse("formatting with a specification", "print with nf.debug.print, or return the value")
+            self._refuse("formatting with a specification", "return the value and print it outside")
         return repr(self)
 
     def tolist(self) -> Any:

@@ -81,7 +81,9 @@ def _by_reduction(nest: LoopNest, tasks: int, vector_bytes: int) -> Divided | No
     first, *rest = nest.phases
     if not first.accumulators or any(p.axes or p.accumulators for p in rest):
         return None
-    if any(b.scratch for b in nest.buffers) or any(i.op in ("running", "store", "check") for i in first.body):
+    if any(b.scratch for b in nest.buffers) or any(
+        i.op == "running" or i.attrs.get("mode") == "add" for i in first.body
+    ):
         return None
     units = [_units(a, first.vector, first.lanes) for a in first.axes]
     chosen = max(range(len(units)), key=lambda k: (units[k] >= tasks, -k if units[k] >= tasks else units[k]))
@@ -160,7 +162,7 @@ class _Halves:
         wanted = {a for p in rest for i in p.body for a in i.uses()}
         found = []
         for inst in reversed(first.body):
-            if inst.id in wanted:
+            if inst.id in wanted and inst.op != "store":
                 found.append(inst)
                 wanted.update(inst.uses())
         return found[::-1]

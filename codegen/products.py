@@ -181,7 +181,7 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
     pointers += [scope.pointer(node.result), plan.at(scope.scratch(node), offset)]
     if product.tasks == 1 or plan.in_task:
         _each(plan, node, product, pointers, I64(0), I64(product.count))
-    elif product.by_rows:
+    elif product.by_rows and product.spec is not None:
         rows = product.matrices[0].rows[0]
         unit = gemm.row_tile(*product.spec)
 

@@ -33,11 +33,23 @@ def by_columns(graph: Graph) -> Graph:
 
 
 def _taken_apart(node: Node) -> bool:
-    """Whether a node takes one column of a few."""
+    """Whether a node takes one column of a few, or all of them one by one."""
+    if node.prim in _SUMS:
+        return _short_axis(node) is not None
     if node.prim != "slice":
         return False
     shape, whole = node.result.shape, node.operands[0].shape
     return any(n == 1 < m <= MOST for n, m in zip(shape, whole, strict=True))
+
+
+def _short_axis(node: Node) -> int | None:
+    """The short axis that a reduction goes over, if that is its only one; or the last one, which it leaves: there
+    vectors would be short, or far apart in memory."""
+    x, axes = node.operands[0], node.attrs["axes"]
+    if x.ndim < 2 or (len(axes) != 1 and x.ndim - 1 in axes):
+        return None
+    axis = axes[0] if len(axes) == 1 and x.shape[axes[0]] <= MOST else x.ndim - 1
+    return axis if 1 < x.shape[axis] <= MOST else None
 
 
 class _Pass:
@@ -47,7 +59,7 @@ class _Pass:
         self.columns: dict[Value, _Columns] = {}
         self.pieces: dict[tuple[Value, int, int], Value] = {}
         self.producers = {r: n for n in graph.nodes for r in n.results}
-        self.wanted = _wanted(graph)
+        self.wanted, self.only = _wanted(graph)
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
@@ -92,7 +104,8 @@ class _Pass:
             x, dims = node.operands[0], node.attrs["dims"]
             rest = tuple(d - (d > axis) for d in dims if d != axis)
             if axis not in dims:
-                return b.emit("broadcast", (self.whole(x),), {"shape": shape, "dims": rest})[0]
+                x = self.whole(x)
+                return x if x.shape == shape else b.emit("broadcast", (x,), {"shape": shape, "dims": rest})[0]
             if x.ndim > 1 or x.shape[0] == value.shape[axis]:
                 own = dims.index(axis)
                 part = self.column(x, own, k if x.shape[own] > 1 else 0)
@@ -112,7 +125,7 @@ class _Pass:
     # -- rules: whether the result is now known by its columns (or otherwise)
 
     def elementwise(self, node: Node) -> bool:
-        axes = {self.columns[o].axis for o in node.operands if o in self.columns}
+        axes = {self.columns[o].axis for o in node.operands if o in self.columns} or self.only.get(node.result, set())
         if len(axes) != 1:
             return False
         (axis,) = axes
@@ -172,7 +185,14 @@ class _Pass:
 
     def reduce(self, node: Node) -> bool:
         known = self.columns.get(node.operands[0])
-        if known is None or tuple(node.attrs["axes"]) != (known.axis,):
+        if known is None:
+            return False
+        axes = node.attrs["axes"]
+        if known.axis not in axes:
+            rest = tuple(a - (a > known.axis) for a in axes)
+            reduced = [self.b.emit(node.prim, (v,), {"axes": rest})[0] for v in known.values]
+            return self.keep(node, known.axis - sum(a < known.axis for a in axes), reduced)
+        if tuple(axes) != (known.axis,):
             return False
         total, *more = known.values
         for value in more:
@@ -187,19 +207,23 @@ _RULES: dict[str, Callable[[_Pass, Node], bool]] = {
 }  # fmt: skip
 
 
-def _wanted(graph: Graph) -> dict[Value, set[int]]:
-    """For each value the short axes along which somebody takes columns of it, or of what is elementwise of it."""
+def _wanted(graph: Graph) -> tuple[dict[Value, set[int]], dict[Value, set[int]]]:
+    """For each value the short axes along which somebody takes columns of it, or of what is elementwise of it; and
+    those along which everybody does."""
     wanted: dict[Value, set[int]] = {}
+    only: dict[Value, set[int]] = {v: set() for v in graph.outputs}
     for node in reversed(graph.nodes):
-        axes: set[int] = set()
-        if _taken_apart(node):
+        some: set[int] = set()
+        every: set[int] = set()
+        if node.prim == "slice" and _taken_apart(node):
             shape, whole = node.result.shape, node.operands[0].shape
-            axes = {k for k, (n, m) in enumerate(zip(shape, whole, strict=True)) if n == 1 < m <= MOST}
+            some = every = {k for k, (n, m) in enumerate(zip(shape, whole, strict=True)) if n == 1 < m <= MOST}
         elif primitive.get(node.prim).kind == "elementwise" or node.prim in ("concat", "pad"):
-            axes = wanted.get(node.result, set())
-        elif node.prim in _SUMS and len(node.attrs["axes"]) == 1:
-            (axis,) = node.attrs["axes"]
-            axes = {axis} if 1 < node.operands[0].shape[axis] <= MOST else set()
-        for operand in node.operands if axes else ():
-            wanted.setdefault(operand, set()).update(axes)
-    return wanted
+            some, every = wanted.get(node.result, set()), only.get(node.result, set())
+        elif node.prim in _SUMS:
+            axis = _short_axis(node)
+            some = every = {axis} if axis is not None else set()
+        for operand in node.operands:
+            wanted.setdefault(operand, set()).update(some)
+            only[operand] = only[operand] & every if operand in only else set(every)
+    return wanted, only

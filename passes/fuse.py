@@ -406,6 +406,16 @@ class Fusion:
             self.of_rows.add(node)
         for leaf, same in sources:
             self._read(unit, leaf, same)
+            for behind in self._behind(leaf):
+                readers = self.readers.setdefault(behind, [])
+                if unit not in readers:
+                    readers.append(unit)
+
+    def _behind(self, leaf: Value) -> list[Value]:
+        """What stands behind a value that is rather computed again."""
+        if not self.is_trivial(leaf):
+            return []
+        return [found for o in self.producers[leaf].operands for found, _ in self.leaves(o)]
 
     def _candidates(self, sources: list[tuple[Value, bool]], space: tuple[int, ...]) -> list[Unit]:
         """Groups worth joining: those that produce what is read, those that read it too, and small ones of
@@ -416,9 +426,10 @@ class Fusion:
             if producer is not None and self.unit_of[producer].space is not None:
                 found[self.unit_of[producer]] = None
         for leaf, _ in sources:
-            for unit in self.readers.get(leaf, ()):
-                if unit.space == space:
-                    found[unit] = None
+            for value in (leaf, *self._behind(leaf)):
+                for unit in self.readers.get(value, ()):
+                    if unit.space == space:
+                        found[unit] = None
         if math.prod(space) <= _SMALL:
             for unit in reversed(self.units):
                 if unit.space == space:

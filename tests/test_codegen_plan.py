@@ -284,3 +284,45 @@ def test_lowered_is_deterministic():
     s = b.reduce_sum(b.exp(x), axes=(1,))
     graph = fuse(b.build([s, b.log(s)]))
     assert lower(graph, "f").text == lower(graph, "f").text
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_writes_to_carries(seed):
+    """Updates of carries, in place where the old value dies and not where it is read later."""
+    rng = np.random.default_rng(seed)
+    rows, columns = (6, 9) if seed % 2 else (40, 35)  # small carries and large ones
+    body = Builder("body")
+    types = (vec(dtype=I8), vec(rows, columns), vec(rows, columns), vec(columns))
+    k, first, second, x = (body.param(t) for t in types)
+    carries = [first, second]
+    seen = [first]
+    for _ in range(int(rng.integers(2, 6))):
+        which = int(rng.integers(2))
+        base = carries[which]
+        start = (int(rng.integers(rows - 2)), int(rng.integers(columns - 2)))
+        shape = (int(rng.integers(1, rows - start[0] + 1)), int(rng.integers(1, columns - start[1] + 1)))
+        if rng.random() < 0.3:
+            row = body.reshaped(body.mul(x, body.like(x, 0.5)), (1, columns))
+            carries[which] = body.dynamic_update(base, row, k, body.scalar(0, I8))
+        else:
+            source = seen[int(rng.integers(len(seen)))] if rng.random() < 0.5 else carries[int(rng.integers(2))]
+            low = (int(rng.integers(rows - shape[0] + 1)), int(rng.integers(columns - shape[1] + 1)))
+            stop = tuple(a + n for a, n in zip(low, shape))
+            read = body.slice(source, start=low, stop=stop, step=(1, 1))
+            value = body.sin(body.add(read, body.like(read, 0.1))) if rng.random() < 0.7 else read
+            end = tuple(a + n for a, n in zip(start, shape))
+            carries[which] = body.update(base, value, start=start, stop=end, step=(1, 1))
+        if rng.random() < 0.4:
+            seen.append(carries[which])
+    total = body.reduce_sum(body.mul(*(seen[int(rng.integers(len(seen)))] for _ in range(2))), axes=(0,))
+    if rng.random() < 0.3:
+        carries.reverse()
+    inner = body.build([body.add(k, body.scalar(1, I8)), *carries, total])
+    b = Builder()
+    start = [b.param(vec(rows, columns)), b.param(vec(rows, columns)), b.param(vec(7, columns))]
+    zero = b.scalar(0, I8)
+    attrs = {"length": 7, "reverse": bool(seed % 3), "num_consts": 0, "num_carry": 3}
+    _, *results = b.emit("scan", (zero, *start), attrs, (inner,))
+    graph = b.build([*results, *(start[:1] if seed % 4 else [])])
+    arguments = [rng.normal(size=v.shape) for v in start]
+    check(graph, *arguments, rtol=1e-12)

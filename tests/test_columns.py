@@ -51,7 +51,12 @@ def with_weights(s):
     return t[:, 1] - t[:, 2] * np.broadcast_to(s[:, :1], s.shape)[:, 2]
 
 
-PROGRAMS = {f.__name__: f for f in (lorenz, euler, columns_of_two, written, with_weights)}
+def pairs(s):
+    d = s[:, None] - s[None]
+    return np.sum(1 / np.sqrt(np.sum(d * d, axis=-1) + 0.1)), np.sum(np.sin(s), axis=0)
+
+
+PROGRAMS = {f.__name__: f for f in (lorenz, euler, columns_of_two, written, with_weights, pairs)}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +40,24 @@ class Cache:
         self.entries: dict[Any, _Variants] = {}
         self.compiles = 0
         self.hits = 0
+        self._compiling: dict[Any, tuple[threading.RLock, int]] = {}  # by key: a lock and how many hold or await it
+
+    @contextmanager
+    def compiling(self, key: Any) -> Iterator[None]:
+        """Inside, no other thread compiles for this key. For others it may: the traced function is the user's code, which
+        may wait for a thread that compiles something itself.
+        """
+        with self.lock:
+            lock, count = self._compiling.get(key, (threading.RLock(), 0))
+            self._compiling[key] = lock, count + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self.lock:
+                lock, count = self._compiling.pop(key)
+                if count > 1:
+                    self._compiling[key] = lock, count - 1
 
     def find(self, key: Any, func: Any) -> tuple[Executable, tuple[Any, ...]] | None:
         """The compilation that fits what the function captures now, and what it captures."""

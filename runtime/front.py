@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nufunc.runtime.executable import Executable
+from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static
 from nufunc.runtime.subgraph import Slot
 from nufunc.tracer import tree
@@ -44,7 +45,7 @@ class _Writer:
         if hasattr(kind, "_fields") and isinstance(value, tuple):
             self.require(f"type({expression}) is {self.constant(kind)}")
             return all(self.pick(item, self._local(f"{expression}[{i}]")) for i, item in enumerate(value))
-        if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(kind) and kind is not GraphFunction:
             self.require(f"type({expression}) is {self.constant(kind)}")
             names = [f.name for f in dataclasses.fields(kind)]
             if hasattr(value, "__dict__"):  # what is no field may hide an attribute of the class

@@ -17,7 +17,7 @@ from nufunc.runtime.compilation import compile_call
 from nufunc.runtime.executable import Executable
 from nufunc.runtime.front import Front, make_front
 from nufunc.runtime.residuals import GraphFunction
-from nufunc.runtime.signatures import Input, Static, base_key, signature
+from nufunc.runtime.signatures import Input, Static, base_key, exact, signature
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
 from nufunc.tracer import tree
 from nufunc.tracer.trace import current
@@ -114,7 +114,7 @@ class Transformed:
         key = (self.transforms, base, spec, tuple(signatures))
         found = None if record is not None else CACHE.find(key, self.func)
         if found is None:
-            with CACHE.lock:
+            with CACHE.compiling(key):
                 found = None if record is not None else CACHE.find(key, self.func)
                 if found is None:
                     names = self._leaf_names(held, args, kwargs)
@@ -170,7 +170,7 @@ class Transformed:
             raise ArgumentTypeError(
                 f"jit: a static argument must be hashable, got {type(leaf).__name__}", user_location()
             ) from None
-        return Static(type(leaf), leaf)
+        return Static(type(leaf), exact(leaf))
 
     def stages(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, str]]:
         """(stage, text) for each step of a compilation for these arguments; nothing is run or cached."""

@@ -54,6 +54,13 @@ class Itself:
         return id(self.value)
 
 
+def exact(x: Any) -> Any:
+    """A static value in a form in which zeros of unequal sign differ."""
+    if isinstance(x, float | complex):
+        return x, repr(x)
+    return tuple(exact(item) for item in x) if type(x) is tuple else x
+
+
 class Static(NamedTuple):
     """A leaf that is part of the key: its type and the object itself, compared by equality."""
 

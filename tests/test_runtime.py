@@ -362,3 +362,33 @@ def test_equal_objects_are_not_the_same_object():
     x = np.ones(2)
     np.testing.assert_array_equal(func(x, Version(1, 2)), [2, 2])
     np.testing.assert_array_equal(func(x, Version(1, 3)), [3, 3])
+
+
+def test_static_zeros_of_either_sign_differ():
+    func = nf.jit(lambda x, s: np.copysign(x, s), static_argnums=1)
+    x = np.ones(2)
+    np.testing.assert_array_equal(func(x, 0.0), [1, 1])
+    np.testing.assert_array_equal(func(x, -0.0), [-1, -1])
+
+
+def test_a_pullback_may_be_an_argument():
+    x = np.array([0.0, 1.0])
+    _, pullback = nf.vjp(np.sin, x)
+    call = nf.jit(lambda v, c: v(c)[0])
+    for _ in range(2):
+        np.testing.assert_allclose(call(pullback, np.ones(2)), np.cos(x))
+    rows = nf.vmap(lambda v, c: v(c)[0], in_dims=(None, 0))(pullback, np.eye(2))
+    np.testing.assert_allclose(rows, np.diag(np.cos(x)))
+
+
+def test_a_traced_function_may_wait_for_a_thread_that_compiles():
+    results = []
+
+    def outer(x):
+        thread = threading.Thread(target=lambda: results.append(nf.jit(lambda y: y * 3)(np.ones(2))))
+        thread.start()
+        thread.join(timeout=60)
+        return x + 1
+
+    np.testing.assert_array_equal(nf.jit(outer)(np.ones(2)), [2, 2])
+    np.testing.assert_array_equal(results, [[3, 3]])

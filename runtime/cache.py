@@ -44,8 +44,8 @@ class Cache:
 
     @contextmanager
     def compiling(self, key: Any) -> Iterator[None]:
-        """Inside, no other thread compiles for this key. For others it may: the traced function is the user's code, which
-        may wait for a thread that compiles something itself.
+        """Inside, no other thread compiles for this key. For others it may: the traced function is the user's code,
+        which may wait for a thread that compiles something itself.
         """
         with self.lock:
             lock, count = self._compiling.get(key, (threading.RLock(), 0))

@@ -40,7 +40,7 @@ class Input(NamedTuple):
 
 
 class Itself:
-    """An object compared by identity: one of a user's class, whose own equality may leave out what the function reads."""
+    """An object of a user's class, compared by identity: its own equality may leave out what the function reads."""
 
     __slots__ = ("value",)
 

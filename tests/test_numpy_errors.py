@@ -153,7 +153,7 @@ MISTAKES: dict[str, tuple[Callable[..., Any], type, type, str]] = {
         lambda np, x, n: np.random.normal(size=3),
         errors.UnsupportedError,
         NotImplementedError,
-        "nf.random",
+        "argument",
     ),
     "raw array": (
         lambda np_, x, n: x + np.ones(4),

@@ -382,13 +382,19 @@ def test_a_pullback_may_be_an_argument():
 
 
 def test_a_traced_function_may_wait_for_a_thread_that_compiles():
-    results = []
+    results, tracing, compiled = [], threading.Event(), threading.Event()
+
+    def work():
+        tracing.wait(60)
+        results.append(nf.jit(lambda y: y * 3)(np.ones(2)))
+        compiled.set()
 
     def outer(x):
-        thread = threading.Thread(target=lambda: results.append(nf.jit(lambda y: y * 3)(np.ones(2))))
-        thread.start()
-        thread.join(timeout=60)
-        return x + 1
+        tracing.set()
+        return x + 1 if compiled.wait(60) else x
 
+    thread = threading.Thread(target=work)
+    thread.start()
     np.testing.assert_array_equal(nf.jit(outer)(np.ones(2)), [2, 2])
+    thread.join()
     np.testing.assert_array_equal(results, [[3, 3]])

@@ -37,6 +37,8 @@ _CHEAP = frozenset(
     "copysign stop_gradient".split()
 )
 _CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
+_SIBLINGS = 16  # groups that read the same value looked at, the latest, so that the time stays linear
+_SEARCH = 400  # groups looked at to find out whether one depends on another
 _LARGEST = 96  # members of a group; beyond, registers spill and compile time grows faster than the gain
 _DEEP = 40  # nodes in a row that a reader computes in place
 _SMALL = 64  # elements up to which unrelated groups of one space are merged
@@ -427,7 +429,7 @@ class Fusion:
                 found[self.unit_of[producer]] = None
         for leaf, _ in sources:
             for value in (leaf, *self._behind(leaf)):
-                for unit in self.readers.get(value, ()):
+                for unit in self.readers.get(value, ())[-_SIBLINGS:]:
                     if unit.space == space:
                         found[unit] = None
         if math.prod(space) <= _SMALL:
@@ -514,10 +516,12 @@ class Fusion:
         self.reasons.append(f"{node.prim}{at} is not fused with the group of {names}: {why}")
 
     def _reaches(self, unit: Unit, target: Unit, skip_direct: bool = False) -> bool:
-        """Whether `unit` needs, directly or not, what `target` computes."""
+        """Whether `unit` needs, directly or not, what `target` computes; assumed where that would take long to say."""
         stack = [s for s in unit.sources if not (skip_direct and s is target)]
         seen = set(stack)
         while stack:
+            if len(seen) > _SEARCH:
+                return True
             at = stack.pop()
             if at is target:
                 return True

@@ -49,15 +49,16 @@ class Factor:
 
     # -- memory of a call, in bytes
 
-    def packed_bytes(self) -> int:
-        return STEPS * self.width * self.dtype.itemsize
+    def packed_bytes(self, n: int) -> int:
+        """Rows of B for one tile, and strips of up to n rows of A."""
+        return STEPS * (self.width + n) * self.dtype.itemsize
 
     def work_bytes(self, n: int) -> int:
         return n * leading(n, self.dtype) * self.dtype.itemsize
 
     def lu_scratch_bytes(self, n: int) -> int:
         """A transposed panel, then what products pack."""
-        return self._panel_bytes(n) + self.packed_bytes()
+        return self._panel_bytes(n) + self.packed_bytes(0)
 
     def _panel_bytes(self, n: int) -> int:
         per_line = LINE // self.dtype.itemsize
@@ -66,10 +67,10 @@ class Factor:
     # -- functions
 
     def _function(
-        self, kind: str, types: Sequence[ir.Type], result: ir.Type, emit: Callable[..., None]
+        self, kind: str, types: Sequence[ir.Type], result: ir.Type, emit: Callable[..., None], plain: bool = False
     ) -> ir.Function:
         name = f"nf.factor.{self.dtype.str[1:]}.{kind}"
-        return define(self.module, name, types, result, emit, self.dtype, self.has_fma)
+        return define(self.module, name, types, result, emit, self.dtype, self.has_fma, plain)
 
     def transpose(self) -> ir.Function:
         """void (ptr dst, i64 ldd, ptr src, i64 lds, i64 rows, i64 columns): dst[j, i] = src[i, j]."""
@@ -81,25 +82,24 @@ class Factor:
         types = [POINTER, I64, I64, POINTER, I64, POINTER, I64, I64, I64, I64, I1, POINTER]
         return self._function("update", types, ir.VoidType(), self._update)
 
-    def forward(self, unit: bool) -> ir.Function:
-        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 n, i64 columns, ptr packed): B becomes L^-1 B, where L is
-        the lower triangle of the matrix with strides s and t; `unit`: with ones for its diagonal."""
-        types = [POINTER, I64, I64, POINTER, I64, I64, I64, POINTER]
-        emit = lambda v, *args: self._forward(v, unit, *args)
-        return self._function("forward.unit" if unit else "forward", types, ir.VoidType(), emit)
+    def forward(self) -> ir.Function:
+        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 n, i64 columns, i1 unit, ptr packed): B becomes L^-1 B, where
+        L is the lower triangle of the matrix with strides s and t; `unit`: with ones for its diagonal."""
+        types = [POINTER, I64, I64, POINTER, I64, I64, I64, I1, POINTER]
+        return self._function("forward", types, ir.VoidType(), self._forward, plain=True)
 
     def cholesky(self, small: bool) -> ir.Function:
         """i32 (ptr dst, ptr src, ptr work, i64 n, i64 ld, ptr packed): the lower factor of the matrix whose lower
         triangle is src's; 1 where a pivot is not positive. `small`: n is BLOCK at most."""
         types = [POINTER, POINTER, POINTER, I64, I64, POINTER]
         emit = lambda v, *args: self._cholesky(v, small, *args)
-        return self._function("cholesky.small" if small else "cholesky", types, I32, emit)
+        return self._function("cholesky.small" if small else "cholesky", types, I32, emit, plain=True)
 
     def lu(self) -> ir.Function:
         """i32 (ptr work, ptr src, i64 n, i64 ld, ptr pivots, ptr scratch): work becomes the unit lower and the upper
         factor of the matrix at src, pivots (of i32) say which row, from 1 on, each was exchanged with; 1 where a
         pivot is zero."""
-        return self._function("lu", [POINTER, POINTER, I64, I64, POINTER, POINTER], I32, self._lu)
+        return self._function("lu", [POINTER, POINTER, I64, I64, POINTER, POINTER], I32, self._lu, plain=True)
 
     def exchange(self) -> ir.Function:
         """void (ptr a, i64 ld, ptr pivots, i64 count, i64 columns): exchange rows as `count` pivots say."""
@@ -110,58 +110,86 @@ class Factor:
     def _update(self, v: Vectors, *args: ir.Value) -> None:
         a, s, t, base, ldb, c, ldc, m, n, k, upper, packed = args
         b, block = v.b, self.tiles.block()
-        with loop(b, I64(0), k, STEPS) as p, loop(b, I64(0), n, self.width) as j:
-            steps = least(b, b.sub(k, p), I64(STEPS))
-            columns = least(b, b.sub(n, j), I64(self.width))
-            rows = v.at(v.at(base, b.mul(p, ldb)), j)
-            worth = b.and_(
-                b.icmp_signed(">", m, I64(2 * self.rows)), b.icmp_signed("==", columns, I64(self.width))
-            )
-            with b.if_then(worth), loop(b, I64(0), steps) as q:
-                source, target = v.at(rows, b.mul(q, ldb)), v.at(packed, b.mul(q, I64(self.width)))
-                for at in range(0, self.width, self.lanes):
-                    v.store(v.load(source, at, self.lanes), target, at)
-            rows, stride = b.select(worth, packed, rows), b.select(worth, I64(self.width), ldb)
-            end = b.select(upper, least(b, m, b.add(j, I64(self.width))), m)
-            left, above = v.at(a, b.mul(p, t)), v.at(c, j)
-            with loop(b, I64(0), end, self.rows) as i:
-                count = least(b, b.sub(m, i), I64(self.rows))
-                here = v.at(above, b.mul(i, ldc))
-                b.call(block, [v.at(left, b.mul(i, s)), s, t, rows, stride, here, ldc, steps, count, columns])
+        strips = v.at(packed, STEPS * self.width)
+        narrow = b.icmp_signed("<=", n, I64(4 * self.width))
+        apart = b.icmp_unsigned(">", b.add(s, I64(1)), I64(2))  # neither 1 nor -1
+        whole = b.select(b.or_(narrow, apart), I64(0), b.and_(m, I64(-self.rows)))
+        low = b.select(b.icmp_signed("<", s, I64(0)), I64(self.rows - 1), I64(0))
+        with loop(b, I64(0), k, STEPS) as p:
+            steps, left = least(b, b.sub(k, p), I64(STEPS)), v.at(a, b.mul(p, t))
+            self._pack_strips(v, strips, v.at(left, b.neg(low)), s, t, whole, steps)
+            with loop(b, I64(0), n, self.width) as j:
+                columns = least(b, b.sub(n, j), I64(self.width))
+                rows, stride = self._pack_rows(v, packed, v.at(v.at(base, b.mul(p, ldb)), j), ldb, m, columns, steps)
+                end = b.select(upper, least(b, m, b.add(j, I64(self.width))), m)
+                above = v.at(c, j)
+                with loop(b, I64(0), end, self.rows) as i:
+                    there = b.icmp_signed("<", i, whole)
+                    strip = v.at(strips, b.add(b.mul(i, I64(STEPS)), low))
+                    place = b.select(there, strip, v.at(left, b.mul(i, s)))
+                    along = b.select(there, I64(self.rows), t)
+                    count, here = least(b, b.sub(m, i), I64(self.rows)), v.at(above, b.mul(i, ldc))
+                    b.call(block, [place, s, along, rows, stride, here, ldc, steps, count, columns])
         b.ret_void()
 
-    def _forward(self, v: Vectors, unit: bool, *args: ir.Value) -> None:
-        a, s, t, base, ldb, n, columns, packed = args
+    def _pack_strips(
+        self, v: Vectors, strips: ir.Value, source: ir.Value, s: ir.Value, t: ir.Value, whole: ir.Value,
+        steps: ir.Value,
+    ) -> None:  # fmt: skip
+        """Row tiles of an A whose columns are adjacent, step after step: tiles read them many times, and from row to
+        row of the matrix each step would be another line, and another page, of memory."""
         b = v.b
-        with b.if_then(b.icmp_signed(">", n, I64(TRIANGLE))):
-            half, rest = self._halves(b, n, BLOCK)
-            below, other = v.at(a, b.mul(half, s)), v.at(base, b.mul(half, ldb))
-            again = self.forward(unit)
-            b.call(again, [a, s, t, base, ldb, half, columns, packed])
-            b.call(self.update(), [below, s, t, base, ldb, other, ldb, rest, columns, half, I1(0), packed])
-            b.call(again, [v.at(below, b.mul(half, t)), s, t, other, ldb, rest, columns, packed])
-            b.ret_void()
-        return self._forward_tiles(v, unit, args)
+        with loop(b, I64(0), whole, self.rows) as i:
+            here, strip = v.at(source, b.mul(i, s)), v.at(strips, b.mul(i, I64(STEPS)))
+            with loop(b, I64(0), steps) as q:
+                v.store(v.load(here, b.mul(q, t), self.rows), strip, b.mul(q, I64(self.rows)))
 
-    def _forward_tiles(self, v: Vectors, unit: bool, args: Sequence[ir.Value]) -> None:
-        """Row tiles one after the other, for as many columns as a register tile has."""
-        a, s, t, base, ldb, n, columns, _ = args
+    def _pack_rows(
+        self, v: Vectors, packed: ir.Value, rows: ir.Value, ldb: ir.Value, m: ir.Value, columns: ir.Value,
+        steps: ir.Value,
+    ) -> tuple[ir.Value, ir.Value]:  # fmt: skip
+        """Where a tile finds its columns of B, and their stride: copied where enough row tiles read them."""
         b = v.b
-        with loop(b, I64(0), columns, self.width) as j:
-            wide = least(b, b.sub(columns, j), I64(self.width))
-            top = v.at(base, j)
-            with loop(b, I64(0), n, self.rows) as i:
-                count = least(b, b.sub(n, i), I64(self.rows))
-                left, here = v.at(a, b.mul(i, s)), v.at(top, b.mul(i, ldb))
+        worth = b.and_(b.icmp_signed(">", m, I64(2 * self.rows)), b.icmp_signed("==", columns, I64(self.width)))
+        with b.if_then(worth), loop(b, I64(0), steps) as q:
+            source, target = v.at(rows, b.mul(q, ldb)), v.at(packed, b.mul(q, I64(self.width)))
+            for at in range(0, self.width, self.lanes):
+                v.store(v.load(source, at, self.lanes), target, at)
+        return b.select(worth, packed, rows), b.select(worth, I64(self.width), ldb)
+
+    def _forward(self, v: Vectors, *args: ir.Value) -> None:
+        a, s, t, base, ldb, n, columns, unit, packed = args
+        b = v.b
+        with b.if_then(b.icmp_signed("<=", n, I64(TRIANGLE))):
+            b.call(self._forward_tiles(), args[:-1])
+            b.ret_void()
+        half, rest = self._halves(b, n, BLOCK)
+        below, other = v.at(a, b.mul(half, s)), v.at(base, b.mul(half, ldb))
+        b.call(self.forward(), [a, s, t, base, ldb, half, columns, unit, packed])
+        b.call(self.update(), [below, s, t, base, ldb, other, ldb, rest, columns, half, I1(0), packed])
+        b.call(self.forward(), [v.at(below, b.mul(half, t)), s, t, other, ldb, rest, columns, unit, packed])
+        b.ret_void()
+
+    def _forward_tiles(self) -> ir.Function:
+        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 n, i64 columns, i1 unit): row tiles one after the other, for
+        as many columns at a time as a register tile has."""
+
+        def emit(v: Vectors, *args: ir.Value) -> None:
+            a, s, t, base, ldb, n, columns, unit = args
+            b = v.b
+            with loop(b, I64(0), columns, self.width) as j, loop(b, I64(0), n, self.rows) as i:
+                wide, count = least(b, b.sub(columns, j), I64(self.width)), least(b, b.sub(n, i), I64(self.rows))
+                top, left = v.at(base, j), v.at(a, b.mul(i, s))
+                here, diagonal = v.at(top, b.mul(i, ldb)), v.at(left, b.mul(i, t))
                 with b.if_then(b.icmp_signed(">", i, I64(0))):
                     b.call(self.tiles.block(), [left, s, t, top, ldb, here, ldb, i, count, wide])
-                diagonal = v.at(left, b.mul(i, t))
                 with loop(b, I64(0), wide, self.lanes) as at:
-                    b.call(
-                        self.tiles.triangle(unit),
-                        [diagonal, s, t, v.at(here, at), ldb, count, b.sub(wide, at)],
-                    )
-        b.ret_void()
+                    more = [v.at(here, at), ldb, count, b.sub(wide, at), unit]
+                    b.call(self.tiles.triangle(), [diagonal, s, t, *more])
+            b.ret_void()
+
+        types = [POINTER, I64, I64, POINTER, I64, I64, I64, I1]
+        return self._function("forward_tiles", types, ir.VoidType(), emit)
 
     def _halves(self, b: ir.IRBuilder, n: ir.Value, unit: int) -> tuple[ir.Value, ir.Value]:
         """Half of n, rounded up to a multiple of `unit`, and the rest; n is greater than unit."""
@@ -196,11 +224,11 @@ class Factor:
     def _clear_ends(self, v: Vectors, work: ir.Value, n: ir.Value, ld: ir.Value) -> None:
         """Zeros behind each row, up to whole vectors."""
         b = v.b
-        stop = b.and_(b.add(n, I64(self.lanes - 1)), I64(-self.lanes))
+        last = b.and_(b.sub(n, I64(1)), I64(-self.lanes))
+        inside = b.icmp_signed("<", lane_numbers(self.lanes), splat(b, b.sub(n, last), self.lanes))
         with loop(b, I64(0), n) as i:
-            row = v.at(work, b.mul(i, ld))
-            with loop(b, n, stop) as j:
-                b.store(constant(v.element, 0), v.at(row, j), align=v.size)
+            row = v.at(v.at(work, b.mul(i, ld)), last)
+            v.store(b.select(inside, v.load(row, 0, self.lanes), v.zero(self.lanes)), row, 0)
 
     def _root_rows(self) -> ir.Function:
         """i32 (ptr a, i64 n, i64 ld): the upper factor in place, row by row."""
@@ -238,14 +266,14 @@ class Factor:
             below = v.at(right, b.mul(half, ld))
             with b.if_then(b.icmp_signed("!=", b.call(self._root(), [a, half, ld, packed]), I32(0))):
                 b.ret(I32(1))
-            b.call(self.forward(False), [a, I64(1), ld, right, ld, half, rest, packed])
+            b.call(self.forward(), [a, I64(1), ld, right, ld, half, rest, I1(0), packed])
             b.call(
                 self.update(),
                 [right, I64(1), ld, right, ld, below, ld, rest, rest, half, I1(1), packed],
             )
             b.ret(b.call(self._root(), [below, rest, ld, packed]))
 
-        return self._function("root", [POINTER, I64, I64, POINTER], I32, emit)
+        return self._function("root", [POINTER, I64, I64, POINTER], I32, emit, plain=True)
 
     # -- LU
 
@@ -280,7 +308,7 @@ class Factor:
             more = b.gep(pivots, [half], source_etype=I32)
             first = b.call(self._eliminated(), [a, ld, m, half, pivots, panel, packed])
             b.call(self.exchange(), [right, ld, pivots, half, rest])
-            b.call(self.forward(True), [a, ld, I64(1), right, ld, half, rest, packed])
+            b.call(self.forward(), [a, ld, I64(1), right, ld, half, rest, I1(1), packed])
             b.call(self.update(), [below, ld, I64(1), right, ld, corner, ld, lower, rest, half, I1(0), packed])
             second = b.call(self._eliminated(), [corner, ld, lower, rest, more, panel, packed])
             b.call(self.exchange(), [below, ld, more, rest, half])
@@ -291,7 +319,7 @@ class Factor:
             b.ret(b.or_(first, second))
 
         types = [POINTER, I64, I64, I64, POINTER, POINTER, POINTER]
-        return self._function("eliminated", types, I32, emit)
+        return self._function("eliminated", types, I32, emit, plain=True)
 
     def _eliminated_panel(self) -> ir.Function:
         """i32 (ptr a, i64 ld, i64 m, i64 w, ptr pivots, ptr panel): the same for few columns, transposed meanwhile."""

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 
 from nufunc.codegen.gemm_tile import Vectors, loop, repeated
-from nufunc.codegen.llvm import I32, I64, POINTER, lane_numbers, splat
+from nufunc.codegen.llvm import I1, I32, I64, POINTER, lane_numbers, splat
 
 
 def least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -22,14 +22,15 @@ def least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 
 def define(
     module: ir.Module, name: str, types: Sequence[ir.Type], result: ir.Type, emit: Callable[..., None],
-    dtype: np.dtype, has_fma: bool,
+    dtype: np.dtype, has_fma: bool, plain: bool = False,
 ) -> ir.Function:  # fmt: skip
-    """An internal function, emitted when it is first asked for: emit(vectors, *arguments)."""
+    """An internal function, emitted when it is first asked for: emit(vectors, *arguments). `plain` ones, which only
+    call others, are not optimised: that takes longer to compile than it ever saves."""
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(result, list(types)), name)
     function.linkage = "internal"
-    for attribute in ("noinline", "nounwind"):
+    for attribute in ("noinline", "nounwind", "optnone")[: 3 if plain else 2]:
         function.attributes.add(attribute)
     b = ir.IRBuilder(function.append_basic_block("entry"))
     emit(Vectors(b, dtype, has_fma), *function.args)
@@ -55,9 +56,7 @@ class Tiles:
             *shared, rows, columns = args
             a, s, t, base, ldb, c, ldc, k = shared
             b = v.b
-            whole = b.and_(
-                b.icmp_signed("==", rows, I64(self.rows)), b.icmp_signed("==", columns, I64(2 * self.lanes))
-            )
+            whole = b.and_(b.icmp_signed("==", rows, I64(self.rows)), b.icmp_signed("==", columns, I64(2 * self.lanes)))
             with b.if_else(whole) as (full, edge):
                 with full:
                     b.call(self._full(), shared)
@@ -135,12 +134,13 @@ class Tiles:
         zeros = [v.zero(self.lanes)] * (len(rows) * vectors)
         return repeated(b, k, [I64(0), base, *zeros], step)[2:]
 
-    def triangle(self, unit: bool) -> ir.Function:
-        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 rows, i64 columns): B becomes L^-1 B for up to `rows` rows
-        and one vector. A division per element, as in LAPACK's definition; not a product with the inverse."""
+    def triangle(self) -> ir.Function:
+        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 rows, i64 columns, i1 unit): B becomes L^-1 B for up to
+        `rows` rows and one vector. A division per element, not a product with the inverse, so that exact quotients
+        come out exact."""
 
         def emit(v: Vectors, *args: ir.Value) -> None:
-            a, s, t, base, ldb, rows, columns = args
+            a, s, t, base, ldb, rows, columns, unit = args
             b = v.b
             mask, numbers = self._mask(v, columns), self._clamped(v, rows)
             across = [b.mul(n, t) for n in numbers]
@@ -152,36 +152,48 @@ class Tiles:
                 for j, x in enumerate(done):
                     factor = b.fneg(v.scalar(left[i], across[j]))
                     value = v.fma(v.splat(factor, self.lanes), x, value)
-                if not unit:
-                    value = b.fdiv(value, v.splat(v.scalar(left[i], across[i]), self.lanes))
-                done.append(value)
+                done.append(self._quotient(v, value, left[i], across[i], unit))
             self._each_row(v, rows, lambda i: v.store(done[i], places[i], 0, mask))
             b.ret_void()
 
-        types = [POINTER, I64, I64, POINTER, I64, I64, I64]
-        return self._function("triangle.unit" if unit else "triangle", types, emit)
+        types = [POINTER, I64, I64, POINTER, I64, I64, I64, I1]
+        return self._function("triangle", types, emit)
+
+    def _quotient(self, v: Vectors, value: ir.Value, row: ir.Value, place: ir.Value, unit: ir.Value) -> ir.Value:
+        """The value over the diagonal's element, or itself."""
+        b, before = v.b, v.b.block
+        divides, after = b.append_basic_block("divides"), b.append_basic_block("divided")
+        b.cbranch(unit, after, divides)
+        b.position_at_end(divides)
+        quotient = b.fdiv(value, v.splat(v.scalar(row, place), self.lanes))
+        b.branch(after)
+        b.position_at_end(after)
+        phi = b.phi(value.type)
+        phi.add_incoming(value, before)
+        phi.add_incoming(quotient, divides)
+        return phi
 
 
 def transpose(
     v: Vectors, dst: ir.Value, ldd: ir.Value, src: ir.Value, lds: ir.Value, rows: ir.Value, columns: ir.Value
 ) -> None:
-    """The body of a function: dst[j, i] = src[i, j], four by four, the rest one by one."""
+    """The body of a function: dst[j, i] = src[i, j], four by four, the last ones over again where four do not divide
+    an extent; fewer than four one by one."""
     b = v.b
-    whole_rows, whole_columns = b.and_(rows, I64(-4)), b.and_(columns, I64(-4))
-    with loop(b, I64(0), whole_rows, 4) as i, loop(b, I64(0), whole_columns, 4) as j:
+    last_row, last_column = b.sub(rows, I64(4)), b.sub(columns, I64(4))
+    few = b.icmp_signed("<", least(b, rows, columns), I64(4))
+    with b.if_then(few):
+        with loop(b, I64(0), rows) as i, loop(b, I64(0), columns) as j:
+            value = v.scalar(v.at(src, b.mul(i, lds)), j)
+            b.store(value, v.at(v.at(dst, b.mul(j, ldd)), i), align=v.size)
+        b.ret_void()
+    with loop(b, I64(0), rows, 4) as above, loop(b, I64(0), columns, 4) as before:
+        i, j = least(b, above, last_row), least(b, before, last_column)
         source = v.at(v.at(src, b.mul(i, lds)), j)
         target = v.at(v.at(dst, b.mul(j, ldd)), i)
         block = [v.load(v.at(source, b.mul(I64(k), lds)), 0, 4) for k in range(4)]
         for k, column in enumerate(_turned(b, block)):
             v.store(column, v.at(target, b.mul(I64(k), ldd)), 0)
-
-    def single(first: ir.Value, last: ir.Value, low: ir.Value, high: ir.Value) -> None:
-        with loop(b, first, last) as i, loop(b, low, high) as j:
-            value = v.scalar(v.at(src, b.mul(i, lds)), j)
-            b.store(value, v.at(v.at(dst, b.mul(j, ldd)), i), align=v.size)
-
-    single(whole_rows, rows, I64(0), columns)
-    single(I64(0), whole_rows, whole_columns, columns)
     b.ret_void()
 
 

@@ -15,7 +15,7 @@ from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import aligned
 from nufunc.codegen.emit_memory import Memory
 from nufunc.codegen.library import Caller, letter
-from nufunc.codegen.llvm import I32, I64, constant, register_type
+from nufunc.codegen.llvm import I1, I32, I64, constant, register_type
 from nufunc.codegen.scalars import Scalars
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node
@@ -261,9 +261,9 @@ def _own_scratch(node: Node) -> int:
     _, n, _ = _sizes(node)
     kernels = factor.Factor(ir.Module(), node.operands[0].dtype, target())
     if node.prim == "triangular_solve":
-        return kernels.packed_bytes()
+        return kernels.packed_bytes(n)
     if node.prim == "cholesky":
-        return kernels.work_bytes(n) + kernels.packed_bytes()
+        return kernels.work_bytes(n) + kernels.packed_bytes(n)
     return kernels.work_bytes(n) + aligned(4 * n) + kernels.lu_scratch_bytes(n)
 
 
@@ -328,7 +328,7 @@ def _substitute(
         matrix, side = plan.at(matrix, (n - 1) * (s + t) * item), plan.at(side, (n - 1) * columns * item)
         s, t, step = -s, -t, -step
     numbers = [I64(v) for v in (s, t, step, n, columns)]
-    plan.b.call(kernels.forward(unit), [matrix, *numbers[:2], side, *numbers[2:], packed])
+    plan.b.call(kernels.forward(), [matrix, *numbers[:2], side, *numbers[2:], I1(unit), packed])
 
 
 def _own_triangular_solve(plan: Plan, scope: Scope, node: Node) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from nufunc.codegen.cost import graph_work
 from nufunc.codegen.loops import LoopNest
+from nufunc.codegen.nest_builder import site_error
 from nufunc.codegen.wrapper import ArgSpec, CallSpec, Entry, ResultSpec, declare_plan, emit_wrapper
-from nufunc.ir.errors import BoundsError, LinAlgError, Location, NufuncError
+from nufunc.ir.errors import Location, NufuncError
 from nufunc.ir.graph import Graph
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ class Lowered:
 
     def error(self, code: int) -> NufuncError:
         """The exception of an error code."""
-        kind, loc = self.sites[code]
-        if kind == "index":
-            return BoundsError("index out of bounds", loc)
-        return LinAlgError(kind, loc)
+        return site_error(*self.sites[code])
 
 
 def symbol(name: str) -> str:

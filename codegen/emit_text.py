@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.loops import Accumulator, Affine, Axis, Inst, LoopNest, Phase, collapse, levels
-from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nest_builder import Sites, site_error
 from nufunc.codegen.nests import build_nests
 from nufunc.codegen.text_scalars import PLAIN, expression, number
 from nufunc.ir import primitive
-from nufunc.ir.errors import BoundsError, NufuncError
+from nufunc.ir.errors import NufuncError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import INT64
 
@@ -261,8 +261,7 @@ def group_arrays(node: Node, operands: Arrays) -> tuple[list[np.ndarray], list[n
 def raise_site(sites: Sites, code: int) -> None:
     """The error of a failed check; code 0 is none."""
     if code:
-        kind, loc = sites.sites[code]
-        raise BoundsError("index out of bounds" if kind == "index" else kind, loc)
+        raise site_error(*sites.sites[code])
 
 
 def loops_text(grouped: Graph) -> str:

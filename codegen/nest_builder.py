@@ -15,7 +15,7 @@ import numpy as np
 from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, Inst, LoopNest, Phase, op_cost
 from nufunc.codegen.nest_rules import CUMULATIVE, REDUCTIONS, RULES, identity
 from nufunc.ir import primitive
-from nufunc.ir.errors import Location, VerifyError
+from nufunc.ir.errors import BoundsError, DomainError, LinAlgError, Location, NufuncError, VerifyError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64
 
@@ -33,6 +33,15 @@ class Sites:
         code = len(self.sites) + 1
         self.sites[code] = (kind, loc)
         return code
+
+
+def site_error(kind: str, loc: Location | None) -> NufuncError:
+    """The exception of an error site."""
+    if kind == "index":
+        return BoundsError("index out of bounds", loc)
+    if kind == "power":
+        return DomainError("integers to negative integer powers are not allowed; convert one of them to float", loc)
+    return LinAlgError(kind, loc)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -281,12 +290,21 @@ class NestBuilder:
             return self.load(value, self.linear(index, value.shape), guard)
         node = self.producers[value]
         if primitive.get(node.prim).kind == "elementwise":
-            args = [self.at(o, index, guard) for o in node.operands]
-            return self.emit(node.prim, args, value.dtype, attrs=node.attrs)
+            return self.elementwise(node, [self.at(o, index, guard) for o in node.operands], guard)
         rule = RULES.get(node.prim)
         if rule is None:
             raise VerifyError(f"{node.prim} cannot stand in a fused region here", node.loc)
         return rule(self, node, index, guard)
+
+    def elementwise(self, node: Node, args: list[int], guard: int | None) -> int:
+        """One element of an elementwise node."""
+        dtype = node.result.dtype
+        if node.prim == "pow" and dtype.kind == "i":
+            attrs = {"extent": np.iinfo(np.int64).max, "site": self.sites.add("power", node.loc)}
+            wide = self.emit("convert", (args[1],), INT64, attrs={"dtype": INT64})
+            checked = self.emit("check", (wide,), INT64, attrs=attrs, guard=guard)
+            args = [args[0], self.emit("convert", (checked,), dtype, attrs={"dtype": dtype})]
+        return self.emit(node.prim, args, dtype, attrs=node.attrs)
 
     def load(self, value: Value, address: Affine, guard: int | None) -> int:
         return self.emit("load", (), value.dtype, buffer=self.input_number[value], index=address, guard=guard)
@@ -309,7 +327,7 @@ class NestBuilder:
             key = (value, "flat", address, guard)
             if key not in self.memo:
                 args = [self.at_address(o, address, guard) for o in node.operands]
-                self.memo[key] = self.emit(node.prim, args, value.dtype, attrs=node.attrs)
+                self.memo[key] = self.elementwise(node, args, guard)
             return self.memo[key]
         return self.at(value, self.split(address, value.shape), guard)
 

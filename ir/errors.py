@@ -68,6 +68,10 @@ class BoundsError(NufuncError, IndexError):
     """An index outside the axis that it indexes."""
 
 
+class DomainError(NufuncError, ValueError):
+    """A value outside of what an operation is defined for."""
+
+
 class LinAlgError(NufuncError, np.linalg.LinAlgError):
     """A singular or otherwise unsolvable matrix; also NumPy's own class, which is a ValueError."""
 

@@ -31,3 +31,16 @@ def test_median_of_nothing_is_nan(axis: int | tuple[int, ...] | None, keepdims: 
     got = nf.jit(lambda x: np.median(x, axis=axis, keepdims=keepdims))(empty)
     assert np.shape(got) == np.shape(want)
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64])
+def test_integers_to_negative_powers_are_refused_at_run_time(dtype):
+    power = nf.jit(lambda a, b: a**b)
+    a = np.array([2, 3, -1], dtype)
+    np.testing.assert_array_equal(power(a, np.array([3, 2, 5], dtype)), [8, 9, -1])
+    with pytest.raises(nf.DomainError, match="negative integer powers") as caught:
+        power(a, np.array([1, -1, 2], dtype))
+    assert caught.value.location.file == __file__
+    with pytest.raises(ValueError, match="negative integer powers"):
+        power(a, dtype(-1))
+    assert power(np.array([2], np.uint8), np.array([3], np.uint8)) == 8

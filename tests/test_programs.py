@@ -3,6 +3,7 @@
 import copy
 import enum
 import math
+import os
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -609,3 +610,14 @@ def has(x): return x * 3 if hasattr(settings, "later") else x
 def test_iterators_and_generators_as_arguments_are_refused(f: Any, made: Any) -> None:
     with pytest.raises(nf.NufuncError, match=r"argument 1 \('(it|rng)'\) is a .*done once, while tracing"):
         nf.jit(f)(X, made())
+
+
+def test_the_environment_is_not_baked_in(monkeypatch):
+    monkeypatch.setenv("NUFUNC_TEST_SCALE", "3")
+    for func in (
+        lambda x: x * int(os.environ.get("NUFUNC_TEST_SCALE")),
+        lambda x: x * int(os.environ["NUFUNC_TEST_SCALE"]),
+        lambda x: x * int(os.getenv("NUFUNC_TEST_SCALE")),
+    ):
+        with pytest.raises(nf.UnguardedCaptureError, match="pass it as an argument"):
+            nf.jit(func)(np.ones(2))

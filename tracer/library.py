@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 from typing import Any
 
@@ -17,18 +18,21 @@ _PURE = frozenset(
     "inspect itertools logging math numbers operator re statistics string textwrap types typing "
     "typing_extensions warnings".split()
 )
-_IMPURE = frozenset(("random", "secrets", "time", "_random"))
+# Results of these depend on the time or the surroundings: even a number or a text must not become a constant.
+_IMPURE = frozenset(("random", "secrets", "time", "_random", "os"))
+_CHANGING = (random.Random, type(os.environ))
 
 
 def checked(fn: Any) -> Any:
     """A library function that refuses to return an array or a float: it would become a constant."""
     module = getattr(fn, "__module__", None)
     top = module.partition(".")[0] if isinstance(module, str) else ""
-    if not top or top in _PURE or top == "nufunc" or (top.startswith("_") and top[1:] in _PURE):
+    changing = top in _IMPURE or isinstance(getattr(fn, "__self__", None), _CHANGING)
+    if not changing and (not top or top in _PURE or top == "nufunc" or (top.startswith("_") and top[1:] in _PURE)):
         return fn
     refused: tuple[type, ...] = (np.ndarray, np.generic, float, complex)
-    if top in _IMPURE or isinstance(getattr(fn, "__self__", None), random.Random):
-        refused = (*refused, int)
+    if changing:
+        refused = (*refused, int, str)
 
     @functools.wraps(fn, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:

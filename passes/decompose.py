@@ -3,7 +3,7 @@
 A dot of integers or bools, one without contraction, and one of small matrices become a broadcasted product
 and a sum, which fuse with their surroundings. Adding one element per row to zeros (the transpose of taking one, as in
 the gradient of a cross entropy) becomes a comparison with the column's number, so that no array of zeros is written
-and read again.
+and read again. A product that is only read transposed is computed transposed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ SMALL_DOT = 2048  # multiplications per matrix up to which a call of BLAS costs 
 
 def decompose(graph: Graph) -> Graph:
     """The same graph with such dots rewritten; regions are left to whoever visits them."""
-    rows = {n: found for n in graph.nodes if n.prim == "scatter_add" and (found := _one_per_row(graph, n))}
-    if not rows and not any(_applies(n) for n in graph.nodes):
+    rows = _one_per_row(graph)
+    turned, transposes = _turned(graph)
+    if not rows and not turned and not any(_applies(n) for n in graph.nodes):
         return graph
     b = Builder(graph.name, graph.stage)
     env: dict[Value, Value] = {p: p for p in graph.params}
@@ -31,12 +32,40 @@ def decompose(graph: Graph) -> Graph:
         if _applies(node):
             with b.at(node.loc):
                 env[node.result] = dot_as_product(b, node, *operands)
+        elif node in turned:
+            with b.at(node.loc):
+                attrs = {name: pair[::-1] for name, pair in node.attrs.items()}
+                (env[node.result],) = b.emit("dot", operands[::-1], attrs)
+        elif node in transposes:
+            env[node.result] = operands[0]
         elif node in rows:
             with b.at(node.loc):
                 env[node.result] = one_per_row(b, node, operands[1], operands[2 + rows[node][0]], *rows[node])
         else:
             env.update(zip(node.results, b.copy_node(node, operands), strict=True))
     return graph.replace(nodes=b.nodes, outputs=[env[o] for o in graph.outputs])
+
+
+def _turned(graph: Graph) -> tuple[set[Node], set[Node]]:
+    """Products of which only the transpose with both operands' free axes exchanged is read, and these transposes."""
+    users: dict[Value, list[Node]] = {}
+    for node in graph.nodes:
+        for operand in node.operands:
+            users.setdefault(operand, []).append(node)
+    outputs = set(graph.outputs)
+    turned: set[Node] = set()
+    transposes: set[Node] = set()
+    for node in graph.nodes:
+        readers = users.get(node.result, []) if node.prim == "dot" and not _applies(node) else []
+        if not readers or any(r.prim != "transpose" for r in readers) or node.result in outputs:
+            continue
+        batch = len(node.attrs["batch"][0])
+        free = node.operands[0].ndim - batch - len(node.attrs["contract"][0])
+        perm = (*range(batch), *range(batch + free, node.result.ndim), *range(batch, batch + free))
+        if all(r.attrs["perm"] == perm for r in readers):
+            turned.add(node)
+            transposes.update(readers)
+    return turned, transposes
 
 
 def _applies(node: Node) -> bool:
@@ -69,18 +98,39 @@ def _spread(b: Builder, x: Value, perm: tuple[int, ...], dims: list[int], shape:
     return x if x.shape == shape else b.emit("broadcast", (x,), {"shape": shape, "dims": tuple(dims)})[0]
 
 
-def _one_per_row(graph: Graph, node: Node) -> tuple[int, list[int]] | None:
-    """Of a scatter_add into zeros, where all index arrays but one just count the rows: the number of that one, and for
+Rows = tuple[int, list[int]]
+
+
+def _one_per_row(graph: Graph) -> dict[Node, Rows]:
+    """The scatter_adds into zeros where all index arrays but one just count the rows: the number of that one, and for
     each axis of the index arrays (without those of one element) the axis of the result that it goes through."""
+    scatters = [n for n in graph.nodes if n.prim == "scatter_add"]
+    if not scatters:
+        return {}
     producers = {r: n for n in graph.nodes for r in n.results}
-    base = producers.get(node.operands[0])
-    axes, indices = node.attrs["axes"], node.operands[2:]
-    if base is None or base.prim != "full" or base.attrs["value"] != 0 or node.result.type.size == 0:
-        return None
-    if node.attrs["mode"] == "error" and not _checked(graph, node):
-        return None
     consts = dict(graph.consts)
-    extents = [n for n in indices[0].shape if n != 1]
+    gathers: dict[tuple[Value, ...], list[Node]] = {}
+    for node in graph.nodes:
+        if node.prim == "gather" and node.attrs["mode"] == "error":
+            gathers.setdefault(tuple(node.operands[1:]), []).append(node)
+    found = {}
+    for node in scatters:
+        base = producers.get(node.operands[0])
+        zero = base is not None and base.prim == "full" and base.attrs["value"] == 0 and node.result.type.size > 0
+        indices = tuple(node.operands[2:])
+        if not zero or (node.attrs["mode"] == "error" and not _checked(node, gathers.get(indices, []))):
+            continue
+        rows = _rows(node, indices, producers, consts)
+        if rows is not None:
+            found[node] = rows
+    return found
+
+
+def _rows(
+    node: Node, indices: tuple[Value, ...], producers: dict[Value, Node], consts: dict[Value, np.ndarray]
+) -> Rows | None:
+    axes = node.attrs["axes"]
+    extents = [n for n in indices[0].shape if n != 1] if indices else []
     through: dict[int, int] = {}
     free = []
     for k, index in enumerate(indices):
@@ -94,17 +144,10 @@ def _one_per_row(graph: Graph, node: Node) -> tuple[int, list[int]] | None:
     return free[0], [through[a] for a in range(len(extents))]
 
 
-def _checked(graph: Graph, node: Node) -> bool:
-    """Whether a gather checks the same indices."""
+def _checked(node: Node, gathers: list[Node]) -> bool:
+    """Whether one of the gathers at the same indices checks them as the scatter would."""
     shape, axes = node.result.shape, node.attrs["axes"]
-    return any(
-        g.prim == "gather"
-        and g.attrs["mode"] == "error"
-        and g.operands[1:] == node.operands[2:]
-        and g.attrs["axes"] == axes
-        and all(g.operands[0].shape[a] == shape[a] for a in axes)
-        for g in graph.nodes
-    )
+    return any(g.attrs["axes"] == axes and all(g.operands[0].shape[a] == shape[a] for a in axes) for g in gathers)
 
 
 def _counts(

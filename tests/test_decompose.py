@@ -65,3 +65,17 @@ def test_repeated_rows_still_accumulate():
     assert gradient[0, 1] == 3.0
     assert gradient[3, 2] == 4.0
     assert np.count_nonzero(gradient) == 2
+
+
+def test_a_product_that_is_read_transposed_is_computed_so():
+    w = rng.normal(size=(30, 20))
+    x = rng.normal(size=(12, 10, 20))
+    turned = nf.jit(lambda w, x: np.cos(np.transpose(np.tensordot(w, x, axes=((1,), (2,))), (1, 2, 0))))
+    np.testing.assert_allclose(turned(w, x), np.cos(np.einsum("ij,abj->abi", w, x)), atol=1e-12)
+    assert "transpose{" not in nf.dump(turned, w, x, stage="grouped")
+    both = nf.jit(lambda w, x: (lambda r: (r, r.T))(w @ x[0].T))
+    np.testing.assert_allclose(both(w, x)[1], x[0] @ w.T, atol=1e-12)
+    a, c = rng.normal(size=(4, 30, 20)), rng.normal(size=(4, 20, 25))
+    batched = nf.jit(lambda a, c: np.swapaxes(a @ c, 1, 2))
+    np.testing.assert_allclose(batched(a, c), np.swapaxes(a @ c, 1, 2), atol=1e-12)
+    assert "transpose{" not in nf.dump(batched, a, c, stage="grouped")

@@ -82,24 +82,32 @@ class Factor:
         types = [POINTER, I64, I64, POINTER, I64, POINTER, I64, I64, I64, I64, I1, POINTER]
         return self._function("update", types, ir.VoidType(), self._update)
 
-    def forward(self) -> ir.Function:
+    def forward(self, most: int | None = None) -> ir.Function:
         """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 n, i64 columns, i1 unit, ptr packed): B becomes L^-1 B, where
-        L is the lower triangle of the matrix with strides s and t; `unit`: with ones for its diagonal."""
+        L is the lower triangle of the matrix with strides s and t; `unit`: with ones for its diagonal. n is `most` at
+        most, where that is known: small triangles need less code."""
         types = [POINTER, I64, I64, POINTER, I64, I64, I64, I1, POINTER]
-        return self._function("forward", types, ir.VoidType(), self._forward, plain=True)
+        if most is None or most > TRIANGLE:
+            return self._function("forward", types, ir.VoidType(), self._forward, plain=True)
+        single = most <= self.rows
+        emit = lambda v, *args: self._forward_tiles(v, single, *args)
+        return self._function("forward.single" if single else "forward.tiles", types, ir.VoidType(), emit)
 
-    def cholesky(self, small: bool) -> ir.Function:
+    def cholesky(self, most: int) -> ir.Function:
         """i32 (ptr dst, ptr src, ptr work, i64 n, i64 ld, ptr packed): the lower factor of the matrix whose lower
-        triangle is src's; 1 where a pivot is not positive. `small`: n is BLOCK at most."""
+        triangle is src's; 1 where a pivot is not positive. n is `most` at most."""
+        small = most <= BLOCK
         types = [POINTER, POINTER, POINTER, I64, I64, POINTER]
         emit = lambda v, *args: self._cholesky(v, small, *args)
         return self._function("cholesky.small" if small else "cholesky", types, I32, emit, plain=True)
 
-    def lu(self) -> ir.Function:
+    def lu(self, most: int) -> ir.Function:
         """i32 (ptr work, ptr src, i64 n, i64 ld, ptr pivots, ptr scratch): work becomes the unit lower and the upper
         factor of the matrix at src, pivots (of i32) say which row, from 1 on, each was exchanged with; 1 where a
-        pivot is zero."""
-        return self._function("lu", [POINTER, POINTER, I64, I64, POINTER, POINTER], I32, self._lu, plain=True)
+        pivot is zero. n is `most` at most."""
+        small, types = most <= self.panel, [POINTER, POINTER, I64, I64, POINTER, POINTER]
+        emit = lambda v, *args: self._lu(v, small, *args)
+        return self._function("lu.small" if small else "lu", types, I32, emit, plain=True)
 
     def exchange(self) -> ir.Function:
         """void (ptr a, i64 ld, ptr pivots, i64 count, i64 columns): exchange rows as `count` pivots say."""
@@ -161,7 +169,7 @@ class Factor:
         a, s, t, base, ldb, n, columns, unit, packed = args
         b = v.b
         with b.if_then(b.icmp_signed("<=", n, I64(TRIANGLE))):
-            b.call(self._forward_tiles(), args[:-1])
+            b.call(self.forward(TRIANGLE), args)
             b.ret_void()
         half, rest = self._halves(b, n, BLOCK)
         below, other = v.at(a, b.mul(half, s)), v.at(base, b.mul(half, ldb))
@@ -170,26 +178,21 @@ class Factor:
         b.call(self.forward(), [v.at(below, b.mul(half, t)), s, t, other, ldb, rest, columns, unit, packed])
         b.ret_void()
 
-    def _forward_tiles(self) -> ir.Function:
-        """void (ptr a, i64 s, i64 t, ptr b, i64 ldb, i64 n, i64 columns, i1 unit): row tiles one after the other, for
-        as many columns at a time as a register tile has."""
-
-        def emit(v: Vectors, *args: ir.Value) -> None:
-            a, s, t, base, ldb, n, columns, unit = args
-            b = v.b
-            with loop(b, I64(0), columns, self.width) as j, loop(b, I64(0), n, self.rows) as i:
-                wide, count = least(b, b.sub(columns, j), I64(self.width)), least(b, b.sub(n, i), I64(self.rows))
-                top, left = v.at(base, j), v.at(a, b.mul(i, s))
-                here, diagonal = v.at(top, b.mul(i, ldb)), v.at(left, b.mul(i, t))
+    def _forward_tiles(self, v: Vectors, single: bool, *args: ir.Value) -> None:
+        """Row tiles one after the other (`single`: there is one), for as many columns at a time as one has."""
+        a, s, t, base, ldb, n, columns, unit, _ = args
+        b = v.b
+        with loop(b, I64(0), columns, self.width) as j, loop(b, I64(0), n, self.rows) as i:
+            wide, count = least(b, b.sub(columns, j), I64(self.width)), least(b, b.sub(n, i), I64(self.rows))
+            top, left = v.at(base, j), v.at(a, b.mul(i, s))
+            here, diagonal = v.at(top, b.mul(i, ldb)), v.at(left, b.mul(i, t))
+            if not single:
                 with b.if_then(b.icmp_signed(">", i, I64(0))):
                     b.call(self.tiles.block(), [left, s, t, top, ldb, here, ldb, i, count, wide])
-                with loop(b, I64(0), wide, self.lanes) as at:
-                    more = [v.at(here, at), ldb, count, b.sub(wide, at), unit]
-                    b.call(self.tiles.triangle(), [diagonal, s, t, *more])
-            b.ret_void()
-
-        types = [POINTER, I64, I64, POINTER, I64, I64, I64, I1]
-        return self._function("forward_tiles", types, ir.VoidType(), emit)
+            with loop(b, I64(0), wide, self.lanes) as at:
+                more = [v.at(here, at), ldb, count, b.sub(wide, at), unit]
+                b.call(self.tiles.triangle(), [diagonal, s, t, *more])
+        b.ret_void()
 
     def _halves(self, b: ir.IRBuilder, n: ir.Value, unit: int) -> tuple[ir.Value, ir.Value]:
         """Half of n, rounded up to a multiple of `unit`, and the rest; n is greater than unit."""
@@ -277,7 +280,7 @@ class Factor:
 
     # -- LU
 
-    def _lu(self, v: Vectors, *args: ir.Value) -> None:
+    def _lu(self, v: Vectors, small: bool, *args: ir.Value) -> None:
         work, src, n, ld, pivots, scratch = args
         b = v.b
         memcpy = declare(self.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, I1])
@@ -285,7 +288,11 @@ class Factor:
             target, source = v.at(work, b.mul(i, ld)), v.at(src, b.mul(i, n))
             b.call(memcpy, [target, source, b.mul(n, I64(v.size)), I1(0)])
         self._clear_ends(v, work, n, ld)
-        b.ret(b.call(self._eliminated(), [work, ld, n, n, pivots, scratch, v.at(scratch, self._panel_length(b, n))]))
+        if small:
+            b.ret(b.call(self._eliminated_panel(), [work, ld, n, n, pivots, scratch]))
+            return
+        packed = v.at(scratch, self._panel_length(b, n))
+        b.ret(b.call(self._eliminated(), [work, ld, n, n, pivots, scratch, packed]))
 
     def _panel_length(self, b: ir.IRBuilder, n: ir.Value) -> ir.Value:
         """Elements of a transposed panel of n rows."""

@@ -82,31 +82,20 @@ class Tiles:
         return self._function("full", [POINTER, I64, I64, POINTER, I64, POINTER, I64, I64], emit)
 
     def _edge(self) -> ir.Function:
-        """One vector wide, of which `columns` lanes count; rows from `rows` on repeat the last one unstored."""
+        """One vector wide, of which `columns` lanes count; rows from `rows` on are the last one again."""
 
         def emit(v: Vectors, a: ir.Value, s: ir.Value, t: ir.Value, base: ir.Value, *rest: ir.Value) -> None:
             ldb, c, ldc, k, rows, columns = rest
             b = v.b
             mask, numbers = self._mask(v, columns), self._clamped(v, rows)
             sums = self._sums(v, [v.at(a, b.mul(n, s)) for n in numbers], t, base, ldb, k, 1, mask)
-            self._each_row(v, rows, lambda i: self._subtract(v, v.at(c, b.mul(I64(i), ldc)), sums[i], mask))
+            places = [v.at(c, b.mul(n, ldc)) for n in numbers]
+            found = [b.fsub(v.load(p, 0, self.lanes, mask), x) for p, x in zip(places, sums, strict=True)]
+            for place, value in zip(places, found, strict=True):
+                v.store(value, place, 0, mask)
             b.ret_void()
 
         return self._function("edge", [POINTER, I64, I64, POINTER, I64, POINTER, *[I64] * 4], emit)
-
-    def _subtract(self, v: Vectors, row: ir.Value, value: ir.Value, mask: ir.Value) -> None:
-        v.store(v.b.fsub(v.load(row, 0, self.lanes, mask), value), row, 0, mask)
-
-    def _each_row(self, v: Vectors, rows: ir.Value, emit: Callable[[int], None]) -> None:
-        """emit(i) for the first `rows` rows."""
-        done = v.b.append_basic_block("done")
-        for i in range(self.rows):
-            inside = v.b.append_basic_block("row")
-            v.b.cbranch(v.b.icmp_signed("<", I64(i), rows), inside, done)
-            v.b.position_at_end(inside)
-            emit(i)
-        v.b.branch(done)
-        v.b.position_at_end(done)
 
     def _mask(self, v: Vectors, columns: ir.Value) -> ir.Value:
         return v.b.icmp_signed("<", lane_numbers(self.lanes), splat(v.b, columns, self.lanes))
@@ -153,7 +142,8 @@ class Tiles:
                     factor = b.fneg(v.scalar(left[i], across[j]))
                     value = v.fma(v.splat(factor, self.lanes), x, value)
                 done.append(self._quotient(v, value, left[i], across[i], unit))
-            self._each_row(v, rows, lambda i: v.store(done[i], places[i], 0, mask))
+            for place, value in reversed(list(zip(places, done, strict=True))):
+                v.store(value, place, 0, mask)  # that of the last row comes after those of the rows behind it
             b.ret_void()
 
         types = [POINTER, I64, I64, POINTER, I64, I64, I64, I1]

@@ -272,7 +272,7 @@ def _own_cholesky(plan: Plan, scope: Scope, node: Node) -> None:
     kernels, work = _factor_of(plan, node), scope.scratch(node)
     packed = plan.at(work, kernels.work_bytes(n))
     source, result = scope.pointer(node.operands[0]), scope.pointer(node.result)
-    function, lead = kernels.cholesky(n <= factor.BLOCK), I64(factor.leading(n, node.result.dtype))
+    function, lead = kernels.cholesky(n), I64(factor.leading(n, node.result.dtype))
 
     def one(i: ir.Value) -> None:
         places = [_part(plan, result, i, size), _part(plan, source, i, size), work]
@@ -296,7 +296,7 @@ class _Eliminated:
         """Not zero where matrix i is singular."""
         source = _part(self.plan, self.source, i, self.size)
         args = [self.work, source, I64(self.n), I64(self.lead), self.pivots, self.scratch]
-        return self.plan.b.call(self.kernels.lu(), args)
+        return self.plan.b.call(self.kernels.lu(self.n), args)
 
 
 def _own_solve(plan: Plan, scope: Scope, node: Node) -> None:
@@ -328,7 +328,7 @@ def _substitute(
         matrix, side = plan.at(matrix, (n - 1) * (s + t) * item), plan.at(side, (n - 1) * columns * item)
         s, t, step = -s, -t, -step
     numbers = [I64(v) for v in (s, t, step, n, columns)]
-    plan.b.call(kernels.forward(), [matrix, *numbers[:2], side, *numbers[2:], I1(unit), packed])
+    plan.b.call(kernels.forward(n), [matrix, *numbers[:2], side, *numbers[2:], I1(unit), packed])
 
 
 def _own_triangular_solve(plan: Plan, scope: Scope, node: Node) -> None:

@@ -159,7 +159,7 @@ def lu_of(a):
     """The factors in one matrix, the pivots and the code of the kernel itself."""
     module, dtype, n = ir.Module(), a.dtype, len(a)
     kernels = factor.Factor(module, dtype, backend.target())
-    lu = kernels.lu()
+    lu = kernels.lu(n)
     entry = ir.Function(module, lu.function_type, "entry")
     b = ir.IRBuilder(entry.append_basic_block())
     b.ret(b.call(lu, entry.args))
@@ -289,6 +289,16 @@ def test_rows_of_work_matrices_are_whole_lines_and_spread_over_a_cache(n):
 def test_kernels_are_defined_once_in_a_module():
     module = ir.Module()
     kernels = [factor.Factor(module, np.dtype(np.float64), backend.target()) for _ in range(2)]
-    assert kernels[0].cholesky(False) is kernels[1].cholesky(False)
-    assert kernels[0].lu() is kernels[1].lu()
-    assert kernels[0].cholesky(True) is not kernels[0].cholesky(False)
+    assert kernels[0].cholesky(200) is kernels[1].cholesky(300)
+    assert kernels[0].lu(200) is kernels[1].lu(300)
+    assert kernels[0].forward(200) is kernels[1].forward()
+
+
+@pytest.mark.parametrize("kind", ["cholesky", "forward", "lu"])
+def test_small_matrices_need_less_code(kind):
+    def lines(n):
+        module = ir.Module()
+        getattr(factor.Factor(module, np.dtype(np.float64), backend.target()), kind)(n)
+        return str(module).count("\n")
+
+    assert 3 * lines(3) < 2 * lines(100)

@@ -176,7 +176,9 @@ _TOKEN = re.compile(
     |(?P<word>@?[A-Za-z_<][\w.<>$-]*)|(?P<mark>[][(){},:=])|(?P<end>\Z))""",
     re.VERBOSE | re.ASCII,
 )
-_ELEMENT_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "c": {int, float, complex}}
+_ELEMENT_TYPES: dict[str, set[type]] = {
+    "b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "c": {int, float, complex},
+}  # fmt: skip
 
 
 def parse_graph(text: str) -> Graph:

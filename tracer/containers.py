@@ -40,7 +40,7 @@ class Changeable:
     __slots__ = ()
 
 
-_MUTATORS = {
+_MUTATORS: dict[type, str] = {
     list: "append extend insert remove pop clear sort reverse __setitem__ __delitem__ __iadd__ __imul__",
     dict: "__setitem__ __delitem__ pop popitem clear update __ior__ move_to_end subtract",
     set: "add discard remove pop clear update __iand__ __ior__ __isub__ __ixor__ difference_update "

@@ -29,6 +29,9 @@ A nest's `vector` names the outer axis whose points are computed `lanes` at a ti
 axis of its own. The last block of a parallel axis overlaps the one before (it starts at extent - lanes),
 that of a reduced one masks the lanes already seen; so no remainder loop is needed. A nest with `exact`
 writes what it reads: its lanes divide the extent.
+
+An axis with `part` goes through the part of its extent that belongs to the value of another axis: a task of a divided
+reduction, a tile of a transposition. A nest that is `split` is given, at each call, a range of one of its outer axes.
 """
 
 from __future__ import annotations

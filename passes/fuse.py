@@ -13,6 +13,10 @@ Row programs: elementwise nodes of the results of a group's reductions join it. 
 last axes and these are short, so do nodes of the full space that read such values broadcast along the rows
 (softmax, layer norm); the group then goes through each row several times, while it is in the cache.
 
+A stack (a concatenation of arrays of one space side by side) is stored by the group that computes its parts. An update
+whose base others read too is no copy but a selection that its one reader makes; one that replaces most of its base and
+computes it from the base is written anew; other updates wait for their value, and may then be in place.
+
 Kinds of fused nodes: "loop" (elementwise), "reduce", "scan" (cumulative), "copy" (a layout that must stand
 in memory), "view" (a layout that its readers can express by strides: reshapes, and operands of dot),
 "assemble" (concat, update, scatter).
@@ -27,10 +31,17 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.columns import by_columns
 from nufunc.passes.decompose import decompose
 from nufunc.passes.fuse_regions import rebuild
+from nufunc.passes.fuse_rules import (
+    ASSEMBLY,
+    CUMULATIVE,
+    READS,
+    is_layout,
+    read_through,
+    replaces_most,
+    splits_only,
+    stacked_shape,
+)
 
-CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin")
-ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
-READS = ("gather", "dynamic_slice")
 _CHEAP = frozenset(
     "add sub mul neg abs maximum minimum fmax fmin select eq ne lt le gt ge convert bit_and bit_or "
     "bit_xor bit_not sign floor ceil trunc rint isnan isinf isfinite signbit real imag conj complex "
@@ -42,7 +53,6 @@ _SEARCH = 400  # groups looked at to find out whether one depends on another
 _LARGEST = 96  # members of a group; beyond, registers spill and compile time grows faster than the gain
 _DEEP = 40  # nodes in a row that a reader computes in place
 _SMALL = 64  # elements up to which unrelated groups of one space are merged
-_STACK = 8  # arrays of a stack that a group stores
 _ROW = 4096  # elements of a row up to which what follows its reductions stays with them
 
 
@@ -74,54 +84,6 @@ class Unit:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {', '.join(n.prim for n in self.members)}>"
-
-
-def is_layout(node: Node) -> bool:
-    return primitive.get(node.prim).kind in ("layout", "create") and node.prim != "concat"
-
-
-def stacked_shape(node: Node) -> tuple[int, ...] | None:
-    """The shape of what a concatenation puts side by side, where it is a stack of a few arrays: a group of this space
-    can store them. None for other nodes."""
-    if node.prim != "concat" or len(node.operands) > _STACK or node.result.ndim < 2:
-        return None
-    axis = node.attrs["axis"]
-    if any(o.shape[axis] != 1 for o in node.operands):
-        return None
-    shape = node.result.shape
-    return (*shape[:axis], *shape[axis + 1 :])
-
-
-def splits_only(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether a reshape only splits axes and inserts or removes axes of one, so that indices stay affine."""
-    rest = [n for n in after if n != 1]
-    for extent in (n for n in before if n != 1):
-        product = 1
-        while product < extent and rest:
-            product *= rest.pop(0)
-        if product != extent:
-            return False
-    return not rest
-
-
-def replaces_most(node: Node) -> bool:
-    """Whether an update leaves so little of its base that a new array costs less than what an update in place needs:
-    the value on its own first, where it is computed from the base."""
-    if node.prim != "update" or set(node.attrs["step"]) != {1}:
-        return False
-    return bool(2 * node.operands[1].type.size >= node.result.type.size)
-
-
-def _read_through(node: Node, index: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """The operand's index in terms of the result's, for broadcasts and reshapes; None is an index of an axis
-    of one, and stands also for all that a reshape does beyond moving such axes."""
-    x = node.operands[0]
-    if node.prim == "broadcast":
-        return tuple(None if x.shape[k] == 1 else index[dim] for k, dim in enumerate(node.attrs["dims"]))
-    moved = [k for n, k in zip(node.result.shape, index) if n != 1]
-    if [n for n in x.shape if n != 1] != [n for n in node.result.shape if n != 1]:
-        return (None,) * x.ndim
-    return tuple(None if n == 1 else moved.pop(0) for n in x.shape)
 
 
 class Fusion:
@@ -503,7 +465,7 @@ class Fusion:
                     inner = self.producers[value]
                     if inner.prim not in ("broadcast", "reshape"):
                         return False
-                    index = _read_through(inner, index)
+                    index = read_through(inner, index)
                     value = inner.operands[0]
                 wanted = tuple(None if unit.space[k] == 1 else k for k in kept)
                 if tuple(None if leaf.shape[p] == 1 else k for p, k in enumerate(index)) != wanted:

@@ -87,7 +87,8 @@ def test_a_constant_operand_and_the_gradient():
 
 def test_which_maps(monkeypatch):
     seen = []
-    monkeypatch.setattr("nufunc.codegen.control.map_width", lambda node, size: seen.append(width(node, size)) or seen[-1])
+    note = lambda node, size: seen.append(width(node, size)) or seen[-1]
+    monkeypatch.setattr("nufunc.codegen.control.map_width", note)
     nf.vmap(root)(X[:40])
     assert max(seen) >= 16
     seen.clear()

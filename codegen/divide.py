@@ -79,7 +79,7 @@ def _units(axis: Axis, vector: str | None, lanes: int) -> int:
 def _by_reduction(nest: LoopNest, tasks: int, vector_bytes: int) -> Divided | None:
     """Partial results of tasks, then their combination; None where the nest has another form."""
     first, *rest = nest.phases
-    if not first.accumulators or any(p.axes or p.accumulators for p in rest):
+    if not first.accumulators or not first.axes or any(p.axes or p.accumulators for p in rest):
         return None
     if any(b.scratch for b in nest.buffers) or any(
         i.op == "running" or i.attrs.get("mode") == "add" for i in first.body

@@ -162,16 +162,22 @@ class NestBuilder:
                 where = outer_index if reduced and not serial and len(value.shape) == len(kept) else self.full_index
                 self.store(k, self.at(value, where, None), self.linear(where, value.shape))
             if inner and any(a.extent == 0 for a in inner):
-                self._empty(self.accumulators)
+                self._empty(inner, self.accumulators)
                 inner, self.accumulators = [], []
             self.phases.append((inner, self.body, self.accumulators))
             self.done.append((self.full_index, self.row_address))
         phases = tuple(Phase(tuple(axes), tuple(body), tuple(accs)) for axes, body, accs in self.phases)
         return LoopNest(self.name, tuple(self.buffers), tuple(outer), phases)
 
-    def _empty(self, accumulators: Sequence[Accumulator]) -> None:
-        """Reductions over nothing: their results are the identities."""
-        self.body[:] = [
+    def _empty(self, inner: Sequence[Axis], accumulators: Sequence[Accumulator]) -> None:
+        """Reductions over nothing: their results are the identities. What depends on outer axes alone stays."""
+        names, dropped, kept = {a.name for a in inner}, set[int](), []
+        for inst in self.body:
+            if any(k in names for k, _ in inst.index.terms) or any(u in dropped for u in inst.uses()):
+                dropped.add(inst.id)
+            else:
+                kept.append(inst)
+        self.body[:] = kept + [
             Inst(a.id, "const", (), a.dtype, {"value": np.dtype(a.dtype).type(a.init + 0).item()}) for a in accumulators
         ]
 

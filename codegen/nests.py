@@ -11,7 +11,7 @@ from typing import Any
 
 from nufunc.codegen.loops import Affine, Axis, AxisKind, LoopNest, Phase
 from nufunc.codegen.nest_builder import Index, NestBuilder, Sites
-from nufunc.codegen.nest_rules import ASSEMBLY
+from nufunc.codegen.nest_rules import ASSEMBLY, CUMULATIVE, REDUCTIONS
 from nufunc.ir.graph import Graph, Node, Value
 
 _TOGETHER = 8  # operands of a concat up to which one nest stores them all
@@ -96,8 +96,9 @@ def _boxed_nests(
 
 def _is_large(b: NestBuilder, nest: LoopNest) -> bool:
     """Whether it is elementwise and worth more code."""
-    plain = len(nest.phases) == 1 and not nest.phases[0].axes and all(a.kind == "parallel" for a in nest.axes)
-    return plain and math.prod(b.space()[0]) >= _WHOLE
+    shape = b.space()[0]
+    plain = not any(n.prim in REDUCTIONS or n.prim in CUMULATIVE for n in b.region.nodes)
+    return plain and all(a.kind == "parallel" for a in nest.axes) and len(shape) > 0 and math.prod(shape) >= _WHOLE
 
 
 def _boxes(b: NestBuilder, nest: LoopNest) -> list[Box]:

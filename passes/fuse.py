@@ -141,7 +141,7 @@ class Fusion:
                 # place
                 self.needed.update(o for o in node.operands[1:] if self._reads(o, node.operands[0]))
         for node in reversed(self.graph.nodes):
-            if node.results[0] in self.needed:
+            if not node.results or node.results[0] in self.needed:
                 continue
             if self._is_absorbed(node) if self.kind(node) == "elementwise" else self._is_passing(node):
                 self.absorbed.add(node)

@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
+from random_graphs import random_arguments, random_graph
 
 import nufunc as nf
+from nufunc.codegen import nests, threads
+from nufunc.codegen.compile import compile_graph
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests, complement
+from nufunc.ir import interpret
 from nufunc.ir.builder import Builder
+from nufunc.ir.errors import BoundsError
 from nufunc.ir.types import ArrayType
+from nufunc.passes.fuse import fuse
 
 rng = np.random.default_rng(8)
 U = rng.normal(size=(41, 53))
@@ -109,3 +115,20 @@ def test_complement():
     for part in [box, *complement(seen.shape, box)]:
         seen[tuple(slice(*p) for p in part)] += 1
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("first", [1000, 1660, 1860, 2145, 2170])
+def test_random_graphs_with_parts_and_tasks_everywhere(first, monkeypatch):
+    monkeypatch.setattr(nests, "_WHOLE", 2)
+    monkeypatch.setattr(threads, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(threads, "TASK_WORK", 1)
+    for seed in range(first, first + 30):
+        graph = random_graph(seed, steps=25, depth=2)
+        arguments = random_arguments(graph, seed)
+        with np.errstate(all="ignore"):
+            try:
+                expected = interpret.run(graph, [a.copy() for a in arguments])
+            except BoundsError:
+                continue
+        for made, wanted in zip(compile_graph(fuse(graph)).slow(*arguments), expected, strict=True):
+            np.testing.assert_allclose(made, wanted, rtol=1e-6, atol=1e-8)

@@ -12,7 +12,7 @@ from nufunc.ir.errors import DTypeError, Location, TraceError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import ArrayType
 from nufunc.tracer.array_operators import Operators, namespace
-from nufunc.tracer.frames import user_location
+from nufunc.tracer.usercode import user_location
 
 if TYPE_CHECKING:
     from nufunc.tracer.trace import Trace

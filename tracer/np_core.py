@@ -16,9 +16,9 @@ from nufunc.ir.errors import BoundsError, DTypeError, NufuncError, ShapeError, T
 from nufunc.ir.graph import Value
 from nufunc.ir.types import DTYPE_NAMES, FLOAT64, ArrayType, dtype_name
 from nufunc.tracer.array import Array
-from nufunc.tracer.frames import user_location
 from nufunc.tracer.layout import Strides, broadcast_strides, result_strides
 from nufunc.tracer.trace import Trace, current, require
+from nufunc.tracer.usercode import user_location
 
 Scalar = bool | int | float | complex | np.generic
 PYTHON_SCALARS = (bool, int, float, complex)

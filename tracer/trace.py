@@ -13,7 +13,7 @@ from nufunc.ir.errors import DTypeError, EscapedTracerError, Location, TraceErro
 from nufunc.ir.graph import Graph, Value
 from nufunc.ir.types import ArrayType, dtype_name
 from nufunc.tracer.array import Array, DynamicView
-from nufunc.tracer.frames import user_location
+from nufunc.tracer.usercode import user_location
 
 
 class _Stack(threading.local):

@@ -1,0 +1,100 @@
+"""Accumulators of the CPU emitter: lists of registers, one, two of a complex number, or a value and its position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from nufunc.codegen.emit_values import Values
+from nufunc.codegen.llvm import I32, Poison, constant, lane_numbers, lanes_of, register_type, splat
+from nufunc.codegen.loops import Accumulator, Axis, Phase
+
+_FAR = 2**63 - 1  # the index of "none yet" in argmax
+
+
+class Accumulators(Values):
+    """What becomes of accumulators: from their start over the combination of values to that of lanes."""
+
+    def masked(
+        self, acc: Accumulator, new: list[ir.Value], innermost: tuple[Axis, int, ir.Value] | None
+    ) -> list[ir.Value]:
+        """Lanes that the block before has counted already, replaced by what changes nothing."""
+        if innermost is None:
+            return new
+        axis, lanes, nominal = innermost
+        if lanes == 1 or axis.extent % lanes == 0:
+            return new
+        seen = self.b.sub(nominal, self.axis_value[axis.name])
+        fresh = self.b.icmp_signed(">=", lane_numbers(lanes), splat(self.b, seen, lanes))
+        neutral = self.initial(acc)
+        return [self.b.select(fresh, value, other) for value, other in zip(new, neutral, strict=True)]
+
+    def finish(self, phase: Phase, state: list[ir.Value]) -> None:
+        """Combine the lanes of accumulators and define their results."""
+        for acc, part in zip(phase.accumulators, self.parts(phase, state), strict=True):
+            if phase.vector is not None:
+                part = self.horizontal(acc, part)
+            elif self.lanes > 1 and self.nest.vector is not None:
+                self.varies.add(acc.id)
+            result = part[-1] if acc.index is not None else self.unpaired(part)
+            self.values[acc.id] = result
+            self.dtypes[acc.id] = np.dtype(np.int64) if acc.index is not None else acc.dtype
+            self.level[acc.id] = len(self.nest.axes)
+
+    def horizontal(self, acc: Accumulator, part: list[ir.Value]) -> list[ir.Value]:
+        lanes = lanes_of(part[0].type)
+        while lanes > 1:
+            half = lanes // 2
+            low, high = ([self._half(v, start, half) for v in part] for start in (0, half))
+            part, lanes = self.combine(acc, low, high), half
+        return part
+
+    def _half(self, value: ir.Value, start: int, count: int) -> ir.Value:
+        if count == 1:
+            return self.b.extract_element(value, I32(start))
+        mask = ir.Constant(ir.VectorType(I32, count), list(range(start, start + count)))
+        return self.b.shuffle_vector(value, Poison(value.type), mask)
+
+    def pair(self, value: Any) -> list[ir.Value]:
+        return list(value) if isinstance(value, tuple) else [value]
+
+    def unpaired(self, part: list[ir.Value]) -> Any:
+        return part[0] if len(part) == 1 else tuple(part)
+
+    def parts(self, phase: Phase, state: list[ir.Value]) -> list[list[ir.Value]]:
+        rest = list(state)
+        made = []
+        for acc in phase.accumulators:
+            count = 2 if acc.index is not None or acc.dtype.kind == "c" else 1
+            made.append([rest.pop(0) for _ in range(count)])
+        return made
+
+    def initial(self, acc: Accumulator) -> list[ir.Value]:
+        type_ = register_type(acc.dtype, self.lanes)
+        if acc.dtype.kind == "c":
+            return [constant(type_, acc.init.real), constant(type_, acc.init.imag)]
+        if acc.index is not None:
+            return [constant(type_, acc.init), constant(register_type(np.dtype(np.int64), self.lanes), _FAR)]
+        return [constant(type_, acc.init)]
+
+    def combined(self, phase: Phase, state: list[ir.Value], more: list[ir.Value]) -> list[ir.Value]:
+        pairs = zip(phase.accumulators, self.parts(phase, state), self.parts(phase, more), strict=True)
+        return [r for acc, x, y in pairs for r in self.combine(acc, x, y)]
+
+    def combine(self, acc: Accumulator, x: list[ir.Value], y: list[ir.Value]) -> list[ir.Value]:
+        if acc.index is None:
+            dtypes = (acc.dtype, acc.dtype)
+            done = self.scalars.emit(acc.op, (self.unpaired(x), self.unpaired(y)), dtypes, acc.dtype, {})
+            return self.pair(done)
+        b, (best, at), (new, place) = self.b, x, y
+        compare = lambda sign, p, q: self.scalars.compare(sign, p, q, acc.dtype)
+        better = compare(">" if acc.op == "argmax" else "<", new, best)
+        same = compare("==", new, best)
+        if acc.dtype.kind == "f":
+            nan_new, nan_best = compare("!=", new, new), compare("!=", best, best)
+            better = b.or_(better, b.and_(nan_new, b.not_(nan_best)))
+            same = b.or_(same, b.and_(nan_new, nan_best))
+        take = b.or_(better, b.and_(same, b.icmp_signed("<", place, at)))
+        return [b.select(take, new, best), b.select(take, place, at)]

@@ -1,0 +1,223 @@
+"""Values of the CPU emitter: instructions at the loop level that they depend on, addresses, loads and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from nufunc.codegen import loops
+from nufunc.codegen.emit_memory import Memory
+from nufunc.codegen.llvm import I32, I64, constant, lanes_of, register_type, splat
+from nufunc.codegen.loops import Affine, Inst, LoopNest
+from nufunc.codegen.scalars import Scalars
+
+
+class Values:
+    """The values of a nest that is emitted: registers by instruction, and the blocks of its open loops."""
+
+    def __init__(self, function: ir.Function, nest: LoopNest, has_fma: bool) -> None:
+        self.function, self.nest = function, nest
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.scalars = Scalars(self.b, has_fma)
+        self.memory = Memory(self.b)
+        count = len(nest.buffers)
+        self.pointers, self.error, self.range = function.args[:count], function.args[count], function.args[count + 1 :]
+        self.blocks: list[ir.Block] = [self.b.block]
+        self.values: dict[int, Any] = {}
+        self.dtypes: dict[int, np.dtype] = {}
+        self.splats: dict[tuple[int, int], Any] = {}
+        self.kept: list[ir.Value] = []  # keys of `sums` name values by identity
+        self.sums: dict[Any, ir.Value] = {}
+        self.level: dict[int, int] = {}
+        self.varies: set[int] = set()
+        self.axis_value: dict[str, ir.Value] = {}
+        self.axis_level: dict[str, int] = {}
+        self.vector: str | None = None
+        self.lanes = 1
+
+    @contextmanager
+    def hoisting(self, block: ir.Block) -> Iterator[None]:
+        """Emit into an outer block; llvmlite comes back to the end of the block before, behind its branch if
+        it has one."""
+        before = self.b.block
+        with self.b.goto_block(block):
+            yield
+        if before.is_terminated:
+            self.b.position_before(before.terminator)
+
+    def define(self, inst: Inst, value: Any) -> None:
+        self.values[inst.id] = value
+        self.splats.pop((inst.id, self.lanes), None)
+        self.dtypes[inst.id] = inst.dtype
+
+    def operand(self, number: int, lanes: int | None = None) -> Any:
+        """A value; with `lanes` as a vector of so many."""
+        value = self.values[number]
+        if lanes is None or lanes == 1 or isinstance(value, tuple) or lanes_of(value.type) == lanes:
+            return value
+        if isinstance(value, ir.Constant):
+            return splat(self.b, value, lanes)
+        key = (number, lanes)
+        if key not in self.splats:
+            block = self.blocks[self.level[number]]
+            if block is self.b.block:
+                self.splats[key] = splat(self.b, value, lanes)
+            else:
+                with self.hoisting(block):
+                    self.splats[key] = splat(self.b, value, lanes)
+        return self.splats[key]
+
+    def inst(self, inst: Inst) -> None:
+        if inst.op == "const":
+            self.define(inst, self.constant(inst))
+        elif inst.op == "load":
+            self.define(inst, self.load(inst))
+        elif inst.op == "store":
+            self.store(inst)
+        elif inst.op == "index":
+            self.define(inst, self.affine(inst))
+        elif inst.op == "check":
+            self.define(inst, self.check(inst))
+        else:
+            lanes = self.lanes if inst.id in self.varies else 1
+            args = [self.operand(a, lanes) for a in inst.args]
+            if inst.op in ("index_div", "index_mod"):
+                by = constant(args[0].type, inst.attrs["by"])
+                divide = self.b.udiv if inst.op == "index_div" else self.b.urem
+                self.define(inst, divide(args[0], by))
+                return
+            dtypes = [self.dtypes[a] for a in inst.args]
+            self.define(inst, self.scalars.emit(inst.op, args, dtypes, inst.dtype, inst.attrs))
+
+    def constant(self, inst: Inst) -> Any:
+        value, type_ = inst.attrs["value"], register_type(inst.dtype)
+        if inst.dtype.kind == "c":
+            return constant(type_, complex(value).real), constant(type_, complex(value).imag)
+        return constant(type_, value)
+
+    def check(self, inst: Inst) -> ir.Value:
+        b = self.b
+        lanes = self.lanes if inst.id in self.varies else 1
+        value = self.operand(inst.args[0], lanes)
+        inside = b.icmp_unsigned("<", value, constant(value.type, inst.attrs["extent"]))
+        bad = b.not_(inside)
+        if inst.guard is not None:
+            bad = b.and_(bad, self.operand(inst.guard, lanes))
+        if lanes > 1:
+            bad = self.memory.any(bad)
+        site = b.select(bad, I32(inst.attrs["site"]), b.load(self.error, typ=I32))
+        b.store(site, self.error)
+        return b.select(inside, value, constant(value.type, 0))
+
+    # -- addresses
+
+    def offset(self, index: Affine, skip: set[int]) -> ir.Value:
+        """The scalar part of an affine form: all terms but those of the values in `skip`, summed from the
+        outer level in."""
+        terms = [(k, c) for k, c in index.terms if k not in skip]
+        terms.sort(key=lambda t: self.axis_level[t[0]] if isinstance(t[0], str) else self.level[t[0]])
+        total: ir.Value | None = None
+        done: list[Any] = []
+        for key, c in terms:
+            level = self.axis_level[key] if isinstance(key, str) else self.level[key]
+            value = self.axis_value[key] if isinstance(key, str) else self.values[key]
+            done.append((key, c, id(value)))
+            if tuple(done) not in self.sums:
+                block = self.blocks[level]
+                if block is self.b.block:
+                    self.sums[tuple(done)] = self._sum(total, value, c)
+                else:
+                    with self.hoisting(block):
+                        self.sums[tuple(done)] = self._sum(total, value, c)
+            total = self.sums[tuple(done)]
+        if total is None:
+            return I64(index.const)
+        return self.b.add(total, I64(index.const)) if index.const else total
+
+    def _sum(self, total: ir.Value | None, value: ir.Value, c: int) -> ir.Value:
+        if isinstance(value, ir.Constant):
+            value, c = I64(value.constant * c), 1
+        product = value if c == 1 else self.b.mul(value, I64(c))
+        return product if total is None else self.b.add(total, product)
+
+    def affine(self, inst: Inst) -> ir.Value:
+        """The value of an affine form, a vector where it varies over the lanes."""
+        if inst.id not in self.varies:
+            return self.offset(inst.index, set())
+        return self.lane_offsets(inst.index)
+
+    def lane_offsets(self, index: Affine) -> ir.Value:
+        moving = {k for k, _ in index.terms if isinstance(k, int) and k in self.varies}
+        total = splat(self.b, self.offset(index, moving), self.lanes)
+        step = index.coefficient(self.vector) if self.vector else 0
+        if step:
+            steps = [step * k for k in range(self.lanes)]
+            total = self.b.add(total, ir.Constant(ir.VectorType(I64, self.lanes), steps))
+        for key, c in index.terms:
+            if key in moving:
+                value = self.values[key]
+                total = self.b.add(total, self.b.mul(value, constant(value.type, c)))
+        return total
+
+    def step_of(self, inst: Inst) -> int | None:
+        """By how much the address grows from lane to lane; None where by no constant."""
+        if any(k in self.varies for k, _ in inst.index.terms if isinstance(k, int)):
+            return None
+        return inst.index.coefficient(self.vector) if self.vector else 0
+
+    def load(self, inst: Inst) -> Any:
+        base, size = self.pointers[inst.buffer], self.nest.buffers[inst.buffer].size
+        if size == 0:  # only ever read where no guard holds
+            return self.constant(Inst(inst.id, "const", (), inst.dtype, {"value": 0}))
+        step = self.step_of(inst)
+        if step == 0:
+            offset = self.offset(inst.index, set())
+            if inst.guard is not None:
+                guard = self.operand(inst.guard)
+                guard = self.memory.any(guard) if lanes_of(guard.type) > 1 else guard
+                offset = self.b.select(guard, offset, I64(0))
+            if inst.id in self.varies:  # only its guard varies
+                self.varies.discard(inst.id)
+            return self.memory.load(base, offset, inst.dtype)
+        guard = None if inst.guard is None else self.operand(inst.guard, self.lanes)
+        if step == 1 or step == -1:
+            offset = self.offset(inst.index, set())
+            return self.memory.load_vector(base, offset, inst.dtype, self.lanes, guard, step < 0)
+        if step is not None and 2 <= step <= loops.SHORT_STEP and guard is None:
+            offset = self.offset(inst.index, set())
+            return self.memory.load_strided(base, offset, inst.dtype, self.lanes, step)
+        return self.memory.gather(base, self.lane_offsets(inst.index), inst.dtype, guard)
+
+    def store(self, inst: Inst) -> None:
+        base, dtype = self.pointers[inst.buffer], inst.dtype
+        step = self.step_of(inst)
+        if inst.id in self.joint:
+            stores = self.joint[inst.id]
+            if stores:
+                values = [self.operand(s.args[0], self.lanes) for s in stores]
+                self.memory.store_interleaved(base, self.offset(stores[0].index, set()), dtype, values)
+            return
+        lanes = 1 if step == 0 else self.lanes
+        value = self.operand(inst.args[0], lanes)
+        guard = None if inst.guard is None else self.operand(inst.guard, lanes)
+        add = inst.attrs["mode"] == "add"
+        more = lambda old: self.scalars.emit("add", (old, value), (dtype, dtype), dtype, {})
+        if step == 0:
+            offset = self.offset(inst.index, set())
+            if add:
+                value = more(self.memory.load(base, offset, dtype))
+            self.memory.store(base, offset, dtype, value)
+        elif step == 1:
+            offset = self.offset(inst.index, set())
+            if add:
+                value = more(self.memory.load_vector(base, offset, dtype, lanes, guard, False))
+            self.memory.store_vector(base, offset, dtype, value, guard)
+        else:
+            offsets = self.lane_offsets(inst.index)
+            if add:
+                value = more(self.memory.gather(base, offsets, dtype, guard))
+            self.memory.scatter(base, offsets, dtype, value, guard)

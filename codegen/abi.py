@@ -22,6 +22,7 @@ HEAD = object.__basicsize__
 TYPE, DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + delta for delta in (-8, 0, 8, 16, 24, 40, 48))
 VALUE = HEAD  # the number of a float, complex or NumPy scalar object
 C_CONTIGUOUS_AND_ALIGNED = 0x0001 | 0x0100  # NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_ALIGNED
+WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 
 # Indices into NumPy's C API table: part of its ABI since 1.x, never reused.
 _NUMPY_API = {"array_type": 2, "PyArray_Scalar": 60, "PyArray_NewFromDescr": 94}

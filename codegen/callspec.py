@@ -6,20 +6,25 @@ Note [Plan ABI]
 `inputs` and `outputs` are arrays of data pointers, one per argument and result, to C-contiguous data aligned
 for its dtype (no more); `workspace` is 64-byte aligned; `table` holds the pointers given to `Entry` as
 externs. Result 0: done. Positive: an error, handed to `on_error`. Negative: an exception is set already (by a
-callback). A plan writes to no input and keeps no pointer.
+callback). A plan writes to no input that is not also an output, and keeps no pointer.
 
 Note [Pointer table]
 Nothing that moves between processes stands in the module as a number. The wrapper's `self` is a `_State`, an
 ndarray of pointer-sized words whose data pointer it reads at a fixed offset: first the words of `_FIXED`,
 then a dtype object or scalar type for each one that the CallSpec names, then the plan's own table. The
-`_State` also holds, as Python attributes, all that must outlive a call: machine code, PyMethodDef, workspace.
+`_State` also holds, as Python attributes, all that must outlive a call: machine code, PyMethodDef, workspaces.
 A builtin function keeps its `self` alive, and CPython reads the PyMethodDef before it lets go of `self`; so
 the last reference to the function frees everything, in order.
+
+Note [Results in arguments]
+A result with a `source` stands in the memory of that argument, which must be writable and share no memory with
+any other argument; otherwise the wrapper misses. So it is with arguments that are written in place, with donated
+ones, and with `out=`, whose arrays follow the plan's own arguments (`CallSpec.into`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -29,7 +34,7 @@ from nufunc.codegen import abi
 from nufunc.ir.errors import ArgumentError
 
 STACK_WORKSPACE = 16 * 1024  # up to here a workspace lies on the C stack
-CACHED_WORKSPACE = 256 * 1024 * 1024  # up to here an Entry keeps one block; beyond, every call allocates
+KEPT_WORKSPACE = 256 * 1024 * 1024  # up to here an Entry keeps blocks for later calls; beyond, every call allocates
 WORKSPACE_ALIGNMENT = 64
 
 Kind = Literal["array", "scalar", "float", "complex", "bool"]
@@ -55,27 +60,32 @@ class ArgSpec:
 
 @dataclass(frozen=True)
 class ResultSpec:
-    """One result: a new C-contiguous ndarray, or with `scalar` a NumPy scalar."""
+    """One result: a new C-contiguous ndarray, or with `scalar` a NumPy scalar, or the argument `source`, in whose
+    memory it stands. One that is not `returned` is only written there."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     scalar: bool = False
+    source: int | None = None
+    returned: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", abi.canonical_dtype(self.dtype))
         if self.scalar and self.shape != ():
             raise ArgumentError(f"a scalar result has no shape, got {self.shape}")
+        if self.source is None and not self.returned:
+            raise ArgumentError("a result that is not returned stands in an argument")
 
 
 _FIXED = (
     *abi.FUNCTIONS,
-    *("ndarray", "float", "complex", "True", "False", "MISS", "fail", "workspace", "workspace_busy"),
+    *("ndarray", "float", "complex", "True", "False", "MISS", "fail", "workspaces", "plan"),
 )
 
 
 @dataclass(frozen=True)
 class CallSpec:
-    """All that the wrapper is specialised for. `tuple_result` makes a single result a tuple of one; results
+    """All that the wrapper is specialised for. `tuple_result` makes a single result a tuple of one; returned results
     other than one always come as a tuple. `release_gil` lets other Python threads run during the
     plan; one that `polls` may come back with the exception of a signal's handler."""
 
@@ -88,7 +98,23 @@ class CallSpec:
 
     @property
     def as_tuple(self) -> bool:
-        return self.tuple_result or len(self.results) != 1
+        return self.tuple_result or sum(r.returned for r in self.results) != 1
+
+    @property
+    def sources(self) -> frozenset[int]:
+        """The arguments in whose memory results stand."""
+        return frozenset(r.source for r in self.results if r.source is not None)
+
+    def into(self) -> CallSpec:
+        """The same call with an array for each returned result behind the arguments, to be written to."""
+        outs: list[ArgSpec] = []
+        results = []
+        for result in self.results:
+            if result.returned:
+                outs.append(ArgSpec(result.shape, result.dtype))
+                result = ResultSpec(result.shape, result.dtype, False, len(self.args) + len(outs) - 1, False)
+            results.append(result)
+        return replace(self, args=(*self.args, *outs), results=tuple(results), tuple_result=False)
 
     @cached_property
     def slots(self) -> dict[object, int]:
@@ -98,7 +124,8 @@ class CallSpec:
             if arg.kind in ("array", "scalar"):
                 keys.setdefault((arg.kind, arg.dtype), len(keys))
         for result in self.results:
-            keys.setdefault(("array", result.dtype), len(keys))
+            if result.source is None:
+                keys.setdefault(("array", result.dtype), len(keys))
         return keys
 
 

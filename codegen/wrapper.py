@@ -7,6 +7,7 @@ llvmlite module; `backend.compile_module` compiles that; `Entry` makes it callab
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ import numpy as np
 from nufunc.codegen import abi
 from nufunc.codegen.backend import BackendError
 from nufunc.codegen.callspec import (
-    CACHED_WORKSPACE,
-    STACK_WORKSPACE,
     WORKSPACE_ALIGNMENT,
     ArgSpec,
     CallSpec,
@@ -70,13 +69,30 @@ def _aligned_block(size: int) -> tuple[np.ndarray[Any, Any], int]:
     return block, -(-start // WORKSPACE_ALIGNMENT) * WORKSPACE_ALIGNMENT
 
 
+class _Workspaces:
+    """The free list of workspaces of an Entry: `head` points to the first block, which native code takes and gives
+    back, see `wrapper_emitter`."""
+
+    def __init__(self) -> None:
+        self.head = ctypes.c_void_p(0)
+        self._free = abi.python_function("PyMem_RawFree", None, ctypes.c_void_p)
+
+    def __del__(self) -> None:
+        word = ctypes.sizeof(ctypes.c_void_p)
+        while block := self.head.value:
+            self.head.value = ctypes.c_void_p.from_address(block).value
+            self._free(ctypes.c_void_p.from_address(block - word).value)
+
+
 class Entry:
     """A compiled plan that Python can call.
 
     `fast(*args)` checks the arguments and runs, or returns MISS without having done anything. It is a builtin
     function (or with NUFUNC_NO_NATIVE_CALL=1, or on an interpreter of another ABI, a Python function of the
-    same behaviour). `slow(*leaves)` accepts any memory layout of the right types and shapes and returns a
-    list; `plain(*leaves)` is the same through ctypes only. All may be called from several threads at once.
+    same behaviour). `into(*args, *outs)` is the same with an array for each returned result, and returns (). Both
+    write in place where results stand in arguments. `slow(*leaves)` accepts any memory layout of the right types
+    and shapes, changes nothing and returns the list of all results; `plain(*leaves)` is the same through ctypes
+    only. All may be called from several threads at once.
 
     `externs` becomes the plan's table. A positive code of the plan raises `on_error(code)`. The code, the
     table and `keep` live until both the Entry and its `fast` are gone.
@@ -94,18 +110,33 @@ class Entry:
         self.spec = spec
         self._fail = fail = _raiser(on_error)
         self._externs = (ctypes.c_void_p * max(len(externs), 1))(*externs)
+        self._address = executable.address(plan_symbol(prefix))
         make = ctypes.CFUNCTYPE if spec.release_gil and not spec.polls else ctypes.PYFUNCTYPE  # this one raises too
-        self._plan = make(ctypes.c_int32, *[ctypes.c_void_p] * 4)(executable.address(plan_symbol(prefix)))
+        self._plan = make(ctypes.c_int32, *[ctypes.c_void_p] * 4)(self._address)
         self._owned: tuple[object, ...] = (executable.code, keep)
+        self._native_parts = (externs, fail, _Workspaces())
         self.native = abi.native_call_wanted()
         self.fast: Callable[..., Any] = (
-            self._native(executable, prefix, externs, fail) if self.native else self._python
+            self._native(executable, prefix, spec) if self.native else functools.partial(_python, self, spec)
         )
 
-    def _native(
-        self, executable: Executable, prefix: str, externs: Sequence[int], fail: object
-    ) -> Callable[..., Any]:
-        spec = self.spec
+    @functools.cached_property
+    def into(self) -> Callable[..., Any]:
+        """`fast` with arrays for the results behind the arguments; its wrapper is compiled when first asked for."""
+        spec = self.spec.into()
+        if not self.native:
+            return functools.partial(_python, self, spec)
+        from llvmlite import ir
+
+        from nufunc.codegen.backend import Optimise, compile_module
+
+        module = ir.Module("into")
+        emit_wrapper(module, None, spec, "into")
+        executable = compile_module(str(module), "into", Optimise(passes=("simplify_cfg",)))
+        return self._native(executable, "into", spec)
+
+    def _native(self, executable: Executable, prefix: str, spec: CallSpec) -> Callable[..., Any]:
+        externs, fail, workspaces = self._native_parts
         objects: dict[object, object] = {
             "ndarray": np.ndarray,
             "float": float,
@@ -117,11 +148,7 @@ class Entry:
         }
         words: dict[object, int] = {key: id(value) for key, value in objects.items()}
         words.update(abi.function_addresses())
-        block = None
-        words["workspace"], words["workspace_busy"] = 0, 1
-        if STACK_WORKSPACE < spec.workspace <= CACHED_WORKSPACE:
-            block, words["workspace"] = _aligned_block(spec.workspace)
-            words["workspace_busy"] = 0
+        words["workspaces"], words["plan"] = ctypes.addressof(workspaces.head), self._address
         for key in spec.slots:
             if isinstance(key, tuple):
                 held = key[1] if key[0] == "array" else key[1].type
@@ -130,7 +157,7 @@ class Entry:
         state = table.view(_State)
         name = call_symbol(prefix).encode()
         method = _MethodDef(name, executable.address(call_symbol(prefix)), _METH_FASTCALL, None)
-        state.owned = (method, objects, block, *self._owned)
+        state.owned = (method, objects, workspaces, executable.code, *self._owned)
         pointer, obj = ctypes.c_void_p, ctypes.py_object
         new = abi.python_function("PyCFunction_NewEx", obj, pointer, obj, pointer)
         function: Callable[..., Any] = new(ctypes.addressof(method), state, None)
@@ -141,36 +168,51 @@ class Entry:
         fixed = self._conform(leaves)
         answer = self.fast(*fixed)
         if answer is MISS:
-            return self._run(fixed)
-        return list(answer) if self.spec.as_tuple else [answer]
+            return self._run(self.spec, fixed)
+        returned = iter(answer if self.spec.as_tuple else (answer,))
+        return [next(returned) if r.returned else fixed[r.source] for r in self.spec.results]  # type: ignore[index]
 
     def plain(self, *leaves: object) -> list[Any]:
         """`slow`, but through ctypes: needs nothing of CPython's or NumPy's ABI."""
-        return self._run(self._conform(leaves))
-
-    def _python(self, *args: object) -> Any:
-        """`fast` without the native wrapper."""
-        if len(args) != len(self.spec.args) or not all(map(_matches, self.spec.args, args)):
-            return MISS
-        results = self._run(args)
-        return tuple(results) if self.spec.as_tuple else results[0]
+        return self._run(self.spec, self._conform(leaves))
 
     def _conform(self, leaves: Sequence[object]) -> list[object]:
         if len(leaves) != len(self.spec.args):
             raise ArgumentTypeError(f"expected {len(self.spec.args)} arguments, got {len(leaves)}")
-        return [_conformed(index, arg, leaf) for index, (arg, leaf) in enumerate(zip(self.spec.args, leaves))]
+        sources = self.spec.sources
+        return [
+            _conformed(index, arg, leaf, index in sources)
+            for index, (arg, leaf) in enumerate(zip(self.spec.args, leaves))
+        ]
 
-    def _run(self, args: Sequence[Any]) -> list[Any]:
+    def _run(self, spec: CallSpec, args: Sequence[Any]) -> list[Any]:
         """Call the plan on arguments that match their specs."""
-        pairs = zip(self.spec.args, args, strict=True)
+        pairs = zip(spec.args, args, strict=True)
         inputs = [x if arg.kind == "array" else np.array(x, arg.dtype) for arg, x in pairs]
-        outputs = [np.empty(result.shape, result.dtype) for result in self.spec.results]
-        size = self.spec.workspace
+        outputs = [np.empty(r.shape, r.dtype) if r.source is None else args[r.source] for r in spec.results]
+        size = spec.workspace
         _block, workspace = _aligned_block(size) if size else (None, None)
         code = self._plan(_pointers(inputs), _pointers(outputs), workspace, self._externs)
         if code:
             self._fail(code)
-        return [out[()] if r.scalar else out for r, out in zip(self.spec.results, outputs, strict=True)]
+        return [out[()] if r.scalar else out for r, out in zip(spec.results, outputs, strict=True)]
+
+
+def _python(entry: Entry, spec: CallSpec, *args: Any) -> Any:
+    """The native wrapper of a spec, in Python."""
+    if len(args) != len(spec.args) or not all(map(_matches, spec.args, args)) or not _apart(spec, args):
+        return MISS
+    results = [x for x, r in zip(entry._run(spec, args), spec.results, strict=True) if r.returned]
+    return tuple(results) if spec.as_tuple else results[0]
+
+
+def _apart(spec: CallSpec, args: Sequence[Any]) -> bool:
+    """Whether the arguments that are written can be, and share no memory with others."""
+    arrays = [k for k, arg in enumerate(spec.args) if arg.kind == "array"]
+    return all(
+        args[k].flags.writeable and not any(j != k and np.may_share_memory(args[j], args[k]) for j in arrays)
+        for k in spec.sources
+    )
 
 
 def _raiser(on_error: Callable[[int], BaseException] | None) -> Callable[[int], None]:
@@ -200,10 +242,10 @@ def _matches(arg: ArgSpec, item: Any) -> bool:
     return type(item) is (arg.dtype.type if arg.kind == "scalar" else _KIND_TYPE[arg.kind])
 
 
-def _conformed(index: int, arg: ArgSpec, leaf: Any) -> object:
-    """The leaf in the memory layout that the plan reads; the leaf itself where it has it."""
+def _conformed(index: int, arg: ArgSpec, leaf: Any, written: bool) -> object:
+    """The leaf in the memory layout that the plan reads; the leaf itself where it has it and is only read."""
     if _matches(arg, leaf):
-        return leaf
+        return leaf.copy() if written else leaf
     is_array = arg.kind == "array" and type(leaf) is np.ndarray
     if is_array and leaf.shape == arg.shape and leaf.dtype.newbyteorder("=") == arg.dtype:
         return np.array(leaf, dtype=arg.dtype, order="C", copy=True)

@@ -1,15 +1,17 @@
 """Emits the native call wrapper, a METH_FASTCALL C function around a plan, into an llvmlite module.
 
-It follows Note [Plan ABI] and Note [Pointer table] of `nufunc.codegen.callspec`.
+It follows Note [Plan ABI], Note [Pointer table] and Note [Results in arguments] of `nufunc.codegen.callspec`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nufunc.codegen import abi
 from nufunc.codegen.callspec import (
+    KEPT_WORKSPACE,
     STACK_WORKSPACE,
     WORKSPACE_ALIGNMENT,
     ArgSpec,
@@ -34,11 +36,12 @@ def declare_plan(module: ir.Module, prefix: str) -> ir.Function:
     return function
 
 
-def emit_wrapper(module: ir.Module, plan: ir.Function, spec: CallSpec, prefix: str) -> ir.Function:
+def emit_wrapper(module: ir.Module, plan: ir.Function | None, spec: CallSpec, prefix: str) -> ir.Function:
     """Emit `PyObject *<prefix>_call(PyObject *self, PyObject **args, Py_ssize_t n)` around `plan` into
-    `module`."""
-    # Inlined into the wrapper it would be optimised and stored twice, as the plain symbol must stay.
-    plan.attributes.add("noinline")
+    `module`; None: around the plan whose address stands in the table."""
+    if plan is not None:
+        # Inlined into the wrapper it would be optimised and stored twice, as the plain symbol must stay.
+        plan.attributes.add("noinline")
     return _WrapperEmitter(module, plan, spec, prefix).emit()
 
 
@@ -46,7 +49,7 @@ class _WrapperEmitter:
     """Emits one wrapper. Blocks besides the straight path: `miss`, and `cleanup`, which drops what was made
     and returns NULL."""
 
-    def __init__(self, module: ir.Module, plan: ir.Function, spec: CallSpec, prefix: str) -> None:
+    def __init__(self, module: ir.Module, plan: ir.Function | None, spec: CallSpec, prefix: str) -> None:
         from llvmlite import ir
 
         self.ir, self.plan, self.spec, self.module = ir, plan, spec, module
@@ -68,11 +71,16 @@ class _WrapperEmitter:
         self._require(self.b.icmp_signed("==", count, self.word(len(self.spec.args))))
         for index, arg in enumerate(self.spec.args):
             self._argument(index, arg, self._item(arguments, index))
+        if self.spec.sources:
+            self._require(self.b.call(self._apart(), [self.inputs]))
         for index, result in enumerate(self.spec.results):
-            self._allocate(index, result)
+            if result.source is not None:
+                self._stands(index, result.source, self._item(arguments, result.source))
+            else:
+                self._allocate(index, result)
         self._check_code(self._call_plan())
         for index, result in enumerate(self.spec.results):
-            if result.scalar:
+            if result.scalar and result.source is None:
                 made = self._api(
                     "PyArray_Scalar", [self._item(self.outputs, index), self._descr(result), self.null]
                 )
@@ -147,7 +155,7 @@ class _WrapperEmitter:
 
     def _argument(self, index: int, arg: ArgSpec, item: Any) -> None:
         if arg.kind == "array":
-            self._check_array(arg, item)
+            self._check_array(arg, item, index in self.spec.sources)
             data = self._field(item, abi.DATA, self.pointer)
         elif arg.kind == "bool":
             true = self.b.icmp_unsigned("==", item, self._slot("True"))
@@ -161,7 +169,7 @@ class _WrapperEmitter:
             data = self._address(item, abi.VALUE)
         self.b.store(data, self._address(self.inputs, 8 * index))
 
-    def _check_array(self, arg: ArgSpec, item: Any) -> None:
+    def _check_array(self, arg: ArgSpec, item: Any, written: bool) -> None:
         b = self.b
         self._require_same(self._field(item, abi.TYPE, self.pointer), "ndarray")
         self._require_same(self._field(item, abi.DESCR, self.pointer), ("array", arg.dtype))
@@ -173,11 +181,73 @@ class _WrapperEmitter:
                 seen = self._field(dims, 8 * axis, self.word)
                 self._require(b.icmp_signed("==", seen, self.word(extent)))
         # NumPy keeps this flag in step with the strides, and axes of extent 1 and empty arrays may have any.
-        wanted = self.i32(abi.C_CONTIGUOUS_AND_ALIGNED)
+        wanted = self.i32(abi.C_CONTIGUOUS_AND_ALIGNED | (abi.WRITEABLE if written else 0))
         flags = b.and_(self._field(item, abi.FLAGS, self.i32), wanted)
         self._require(b.icmp_signed("==", flags, wanted))
 
+    def _apart(self) -> Any:
+        """A function of the data pointers: whether no argument that is written shares memory with another. It loops
+        over constant tables, since there may be hundreds of pairs."""
+        ir, word = self.ir, self.word
+        function = ir.Function(
+            self.module, ir.FunctionType(ir.IntType(1), [self.pointer]), f"{self.function.name}.apart"
+        )
+        function.linkage = "internal"
+        arrays = [k for k, arg in enumerate(self.spec.args) if arg.kind == "array"]
+        sizes = [math.prod(self.spec.args[k].shape) * self.spec.args[k].dtype.itemsize for k in arrays]
+        sources = [arrays.index(k) for k in sorted(self.spec.sources)]
+        numbers, extents, written = (self._words(t) for t in (arrays, sizes, sources))
+        entry, outer, inner, after, disjoint, shared = map(
+            function.append_basic_block, ("entry", "outer", "inner", "after", "disjoint", "shared")
+        )
+        b = ir.IRBuilder(entry)
+        at = lambda table, index: b.load(b.gep(table, [index], source_etype=word), typ=word)
+        ends = lambda j: (at(function.args[0], at(numbers, j)), at(extents, j))
+        b.branch(outer)
+        b.position_at_end(outer)
+        k = b.phi(word)
+        source = at(written, k)
+        start, size = ends(source)
+        b.branch(inner)
+        b.position_at_end(inner)
+        j = b.phi(word)
+        other, length = ends(j)
+        # two ranges meet where each begins before the other's end
+        met = b.and_(
+            b.icmp_unsigned("<", start, b.add(other, length)), b.icmp_unsigned("<", other, b.add(start, size))
+        )
+        following = b.add(j, word(1))
+        going = b.append_basic_block("going")
+        b.cbranch(b.and_(met, b.icmp_unsigned("!=", j, source)), shared, going)
+        b.position_at_end(going)
+        b.cbranch(b.icmp_unsigned("<", following, word(len(arrays))), inner, after)
+        b.position_at_end(after)
+        next_source = b.add(k, word(1))
+        b.cbranch(b.icmp_unsigned("<", next_source, word(len(sources))), outer, disjoint)
+        for phi, first, value, back in ((k, entry, next_source, after), (j, outer, following, going)):
+            phi.add_incoming(word(0), first)
+            phi.add_incoming(value, back)
+        for block, answer in ((disjoint, 1), (shared, 0)):
+            b.position_at_end(block)
+            b.ret(ir.IntType(1)(answer))
+        return function
+
+    def _words(self, numbers: Sequence[int]) -> Any:
+        """A constant array of words."""
+        kind = self.ir.ArrayType(self.word, len(numbers))
+        constant = self.ir.GlobalVariable(self.module, kind, self.module.get_unique_name("words"))
+        constant.linkage, constant.global_constant = "internal", True
+        constant.initializer = self.ir.Constant(kind, list(numbers))
+        return self._opaque(constant)
+
     # Results and the call.
+
+    def _stands(self, index: int, source: int, argument: Any) -> None:
+        """A result in the memory of an argument."""
+        self.b.store(self._item(self.inputs, source), self._address(self.outputs, 8 * index))
+        if self.spec.results[index].returned:
+            self._void("Py_IncRef", argument)
+            self.b.store(argument, self._address(self.objects, 8 * index))
 
     def _made(self, index: int, item: Any) -> None:
         """Own a new result object; if it is NULL, an exception is set."""
@@ -190,22 +260,12 @@ class _WrapperEmitter:
         else:
             descr, none, zero = self._descr(result), self.null, self.i32(0)
             self._void("Py_IncRef", descr)  # the next call takes this reference
-            shape = [self.i32(len(result.shape)), self._extents(result.shape)]
+            shape = [self.i32(len(result.shape)), self._words(result.shape) if result.shape else none]
             arguments = [self._slot("ndarray"), descr, *shape, none, none, zero, none]
             item = self._api("PyArray_NewFromDescr", arguments)
             self._made(index, item)
             data = self._field(item, abi.DATA, self.pointer)
         self.b.store(data, self._address(self.outputs, 8 * index))
-
-    def _extents(self, shape: tuple[int, ...]) -> Any:
-        if not shape:
-            return self.null
-        kind = self.ir.ArrayType(self.word, len(shape))
-        name = self.module.get_unique_name("extents")
-        constant = self.ir.GlobalVariable(self.module, kind, name)
-        constant.linkage, constant.global_constant = "internal", True
-        constant.initializer = self.ir.Constant(kind, list(shape))
-        return self._opaque(constant)
 
     def _call_plan(self) -> Any:
         """Call the plan with a workspace and, if asked, without the GIL; the workspace is given back at
@@ -213,61 +273,56 @@ class _WrapperEmitter:
         size = self.spec.workspace
         plan_table = self._address(self.table, 8 * len(self.spec.slots))
         if size > STACK_WORKSPACE:
-            workspace, block = self._acquire_workspace(size)
+            workspace = self._acquire_workspace(size)
         else:
-            workspace, block = (self.stack_workspace if size else self.null), None
+            workspace = self.stack_workspace if size else self.null
+        arguments = [self.inputs, self.outputs, workspace, plan_table]
         if self.spec.release_gil:
             state = self._api("PyEval_SaveThread", [])
-        code = self.b.call(self.plan, [self.inputs, self.outputs, workspace, plan_table])
+        code = self._api("plan", arguments, self.i32) if self.plan is None else self.b.call(self.plan, arguments)
         if self.spec.release_gil:
             self._void("PyEval_RestoreThread", state)
-        if block is not None:
-            self._release_workspace(block)
+        if size > STACK_WORKSPACE:
+            self._release_workspace(workspace, size)
         return code
 
-    def _acquire_workspace(self, size: int) -> tuple[Any, Any]:
-        """The Entry's cached block where it has one and no other call holds it, else a new one; (aligned
-        pointer, the allocation or NULL). Both this and the release run with the GIL held, so the flag needs
-        no atomic access."""
-        b, word = self.b, self.word
-        busy_slot = self._address(self.table, 8 * self.spec.slots["workspace_busy"])
-        taken, own, ready = (self.function.append_basic_block(n) for n in ("ws_taken", "ws_own", "ws_ready"))
-        busy = b.load(busy_slot, typ=word)
-        b.cbranch(b.icmp_unsigned("==", busy, word(0)), own, taken)
-        b.position_at_end(own)
-        b.store(word(1), busy_slot)
-        cached = self._slot("workspace")
+    def _acquire_workspace(self, size: int) -> Any:
+        """The first block of the free list, or a new one: as many are made as calls overlap. The first word of a free
+        block is the next one; the word before any block is the allocation that it lies in. The GIL is held here
+        and at the release, so that nothing needs to be atomic."""
+        b, word, head = self.b, self.word, self._slot("workspaces")
+        free, none, ready = map(self.function.append_basic_block, ("ws_free", "ws_none", "ws_ready"))
+        first = b.load(head, typ=self.pointer)
+        b.cbranch(b.icmp_unsigned("!=", first, self.null), free, none)
+        b.position_at_end(free)
+        b.store(b.load(first, typ=self.pointer), head)
         b.branch(ready)
-        b.position_at_end(taken)
-        block = self._api("PyMem_RawMalloc", [word(size + WORKSPACE_ALIGNMENT)])
+        b.position_at_end(none)
+        made = self._api("PyMem_RawMalloc", [word(size + WORKSPACE_ALIGNMENT)])
         failed = self.function.append_basic_block("no_memory")
-        self._branch(b.icmp_unsigned("!=", block, self.null), failed)
-        bumped = b.add(b.ptrtoint(block, word), word(WORKSPACE_ALIGNMENT - 1))
-        aligned = b.inttoptr(b.and_(bumped, word(-WORKSPACE_ALIGNMENT)), self.pointer)
+        self._branch(b.icmp_unsigned("!=", made, self.null), failed)
+        # malloc aligns to 16 bytes at least, so there is room for a word before the block
+        above = b.add(b.ptrtoint(made, word), word(WORKSPACE_ALIGNMENT))
+        block = b.inttoptr(b.and_(above, word(-WORKSPACE_ALIGNMENT)), self.pointer)
+        b.store(made, self._address(block, -8))
         allocated = b.block
         b.branch(ready)
         b.position_at_end(failed)
         self._api("PyErr_NoMemory", [])
         b.branch(self.cleanup)
         b.position_at_end(ready)
-        workspace, owner = b.phi(self.pointer), b.phi(self.pointer)
-        for value, phi in ((cached, workspace), (self.null, owner)):
-            phi.add_incoming(value, own)
-        for value, phi in ((aligned, workspace), (block, owner)):
-            phi.add_incoming(value, allocated)
-        return workspace, owner
+        workspace = b.phi(self.pointer)
+        workspace.add_incoming(first, free)
+        workspace.add_incoming(block, allocated)
+        return workspace
 
-    def _release_workspace(self, block: Any) -> None:
-        b = self.b
-        own, other, done = (self.function.append_basic_block(n) for n in ("ws_return", "ws_free", "ws_done"))
-        b.cbranch(b.icmp_unsigned("==", block, self.null), own, other)
-        b.position_at_end(own)
-        b.store(self.word(0), self._address(self.table, 8 * self.spec.slots["workspace_busy"]))
-        b.branch(done)
-        b.position_at_end(other)
-        self._void("PyMem_RawFree", block)
-        b.branch(done)
-        b.position_at_end(done)
+    def _release_workspace(self, block: Any, size: int) -> None:
+        if size > KEPT_WORKSPACE:
+            self._void("PyMem_RawFree", self._field(block, -8, self.pointer))
+            return
+        head = self._slot("workspaces")
+        self.b.store(self.b.load(head, typ=self.pointer), block)
+        self.b.store(block, head)
 
     def _check_code(self, code: Any) -> None:
         b = self.b
@@ -288,15 +343,15 @@ class _WrapperEmitter:
         b.position_at_end(after)
 
     def _return(self) -> None:
-        count = len(self.spec.results)
+        returned = [index for index, r in enumerate(self.spec.results) if r.returned]
         if not self.spec.as_tuple:
-            self.b.ret(self._item(self.objects, 0))
+            self.b.ret(self._item(self.objects, returned[0]))
             return
-        group = self._api("PyTuple_New", [self.word(count)])
+        group = self._api("PyTuple_New", [self.word(len(returned))])
         self._branch(self.b.icmp_unsigned("!=", group, self.null), self.cleanup)
-        for index in range(count):
+        for place, index in enumerate(returned):
             item = self._item(self.objects, index)
-            self._api("PyTuple_SetItem", [group, self.word(index), item], self.i32)  # takes the reference
+            self._api("PyTuple_SetItem", [group, self.word(place), item], self.i32)  # takes the reference
         self.b.ret(group)
 
     def _failures(self) -> None:

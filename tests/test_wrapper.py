@@ -347,8 +347,8 @@ def test_workspace_is_aligned_and_writable(size: int, release_gil: bool, road: s
     assert entry.plain() == [0]
 
 
-def test_a_workspace_beyond_the_cached_size_is_allocated_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nufunc.codegen.wrapper.CACHED_WORKSPACE", 1 << 15)
+def test_a_workspace_beyond_the_kept_size_is_allocated_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nufunc.codegen.wrapper_emitter.KEPT_WORKSPACE", 1 << 15)
     x = np.arange(4.0)
     entry = copy_entry(ArgSpec((4,), "f8"), workspace=1 << 16)
     assert all(np.array_equal(entry.fast(x), x) for _ in range(100))

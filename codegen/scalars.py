@@ -55,6 +55,8 @@ class Scalars:
             return ComplexScalars(self).emit(op, args, dtypes, dtype, attrs)
         if op == "convert":
             return self.convert(args[0], dtypes[0], dtype)
+        if op == "bitcast":
+            return self.b.bitcast(args[0], like(args[0].type, element_type(dtype)))
         if op == "select":
             return self.b.select(*args)
         if op == "integer_pow":

@@ -68,6 +68,8 @@ def expression(
         return f"{args[1]} if {args[0]} else {args[2]}"
     if op == "convert":
         return conversion(args[0], source, dtype)
+    if op == "bitcast":
+        return f"{type_text(source)}({args[0]}).view({type_text(dtype)})"
     if op == "integer_pow":
         return _integer_pow(args[0], dtype, attrs["y"])
     if op == "complex":

@@ -57,7 +57,6 @@ class Primitive:
     differentiable: bool = True  # False: the result does not depend smoothly on any operand; tangents are zero
     commutative: bool = False
     cheap: bool = False  # cheaper to compute again than to store
-    views: str = ""  # for kind "view": the pure primitive with the same meaning
     doc: str = ""
 
 

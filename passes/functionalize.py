@@ -61,7 +61,7 @@ class _State:
             part = self.env[view.result]
             if part.replay is None or part.replay[0] != part.base.version:
                 with self.b.at(view.loc):
-                    (value,) = self.b.emit(primitive.get(view.prim).views, (values[-1],), view.attrs)
+                    value = _shown(self.b, view, values[-1])
                 part.replay = (part.base.version, value)
             values.append(part.replay[1])
         return values
@@ -77,6 +77,14 @@ class _State:
         alias.base.current = value
 
 
+def _shown(b: Builder, view: Node, source: Value) -> Value:
+    """What `view` shows of `source`."""
+    if view.prim != "view_diagonal":
+        return b.emit(view.prim.removeprefix("view_"), (source,), view.attrs)[0]
+    flat, bounds = _diagonal_bounds(b, source, view)
+    return b.slice(flat, **bounds)
+
+
 def _unview(b: Builder, view: Node, source: Value, value: Value) -> Value:
     """`source` with the part that `view` shows replaced by `value`."""
     match view.prim:
@@ -89,8 +97,29 @@ def _unview(b: Builder, view: Node, source: Value, value: Value) -> Value:
             return b.transposed(value, [perm.index(i) for i in range(len(perm))])
         case "view_reshape":
             return b.reshaped(value, source.shape)
+        case "view_real":
+            return b.complex(value, b.imag(source))
+        case "view_imag":
+            return b.complex(b.real(source), value)
+        case "view_bitcast":
+            return b.bitcast(value, dtype=source.dtype)
+        case "view_diagonal":
+            flat, bounds = _diagonal_bounds(b, source, view)
+            return b.reshaped(b.update(flat, value, **bounds), source.shape)
         case _:
             raise MutationError("assignment destination is read-only (the result of a broadcast)", view.loc)
+
+
+def _diagonal_bounds(b: Builder, source: Value, view: Node) -> tuple[Value, dict[str, tuple[int, ...]]]:
+    """The source with its last two axes in a row, and the slice of it that is the diagonal."""
+    *lead, rows, columns = source.shape
+    offset, count = view.attrs["offset"], view.result.shape[-1]
+    first = (offset if offset >= 0 else -offset * columns) if count else 0
+    last = first + (count - 1) * (columns + 1) + 1 if count else 0
+    bounds = {
+        "start": (*(0 for _ in lead), first), "stop": (*lead, last), "step": (*(1 for _ in lead), columns + 1),
+    }  # fmt: skip
+    return b.reshaped(source, (*lead, rows * columns)), bounds
 
 
 def functionalize(graph: Graph) -> Graph:

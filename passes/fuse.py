@@ -45,7 +45,7 @@ from nufunc.passes.fuse_rules import (
 _CHEAP = frozenset(
     "add sub mul neg abs maximum minimum fmax fmin select eq ne lt le gt ge convert bit_and bit_or "
     "bit_xor bit_not sign floor ceil trunc rint isnan isinf isfinite signbit real imag conj complex "
-    "copysign stop_gradient".split()
+    "copysign stop_gradient bitcast".split()
 )
 _CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
 _SIBLINGS = 16  # groups that read the same value looked at, the latest, so that the time stays linear

@@ -309,6 +309,19 @@ for _from in _CONVERTED:
         _row("convert", _spec, attrs={"dtype": _dtype}, reference=_cast)
 _row("convert", "f64[]", attrs={"dtype": np.dtype(np.float32)}, reference=np.float32)
 _row("convert", "f64[0,2]", attrs={"dtype": np.dtype(np.int64)}, reference=lambda x: x.astype(np.int64))
+for _from, _to in (("i64", "f64"), ("f64", "i64"), ("u64", "i64"), ("f32", "i32"), ("i32", "f32"), ("u8", "i8"), ("f64", "u64")):
+    for _shape in ("[3,2]", "[]", "[0]"):
+        _dtype = DTYPES_BY_NAME[_to]
+        _row("bitcast", _from + _shape, attrs={"dtype": _dtype}, reference=lambda x, d=_dtype: x.view(d))
+        _row("view_bitcast", _from + _shape, attrs={"dtype": _dtype}, reference=lambda x, d=_dtype: x.view(d))
+for _part, _function in (("view_real", np.real), ("view_imag", np.imag)):
+    _rows(_part, [("c128[3,2]",), ("c128[]",), ("c64[4]",), ("c128[0]",)], reference=_function)
+for _offset in (0, 1, -1, 5):
+    for _spec in ("f64[3,4]", "i64[2,4,3]", "c64[2,2]", "f64[0,3]"):
+        _row(
+            "view_diagonal", _spec, attrs={"offset": _offset},
+            reference=lambda x, k=_offset: np.diagonal(x, k, -2, -1),
+        )  # fmt: skip
 _rows("real", [("c128[3,2]",), ("c128[]",), ("c64[4]",), ("c128[0]",)], reference=np.real)
 _rows("imag", [("c128[3,2]",), ("c128[]",), ("c64[4]",), ("c128[0]",)], reference=np.imag)
 _rows("conj", [("c128[3,2]",), ("c128[]",), ("c64[4]",), ("c128[0]",)], reference=np.conj)

@@ -384,6 +384,25 @@ register(
     )
 )  # fmt: skip
 
+
+
+def _bitcast_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    need_count("bitcast", types, 1)
+    need_dtype("bitcast", types[0], "iuf")
+    name, dtype = dtype_name(attrs["dtype"]), attrs["dtype"]
+    if dtype.kind not in "iuf" or dtype.itemsize != types[0].dtype.itemsize:
+        raise DTypeError(f"bitcast: the bytes of {types[0]} cannot be read as {name}")
+    return (types[0].with_dtype(dtype),)
+
+
+register(
+    Primitive(
+        "bitcast", "elementwise", _bitcast_infer,
+        lambda arrays, attrs, regions: [np.array(arrays[0], order="C").view(attrs["dtype"])],
+        None, None, batch_all("bitcast"), attrs=("dtype",), differentiable=False, cheap=True,
+    )
+)  # fmt: skip
+
 unary(
     "real", lambda x: x.real.copy(), COMPLEXES, result="real", cheap=True,
     jvp=lambda b, t, x, y: b.real(t), transpose=lambda b, ct: b.complex(ct, b.zeros(ct.type)),

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nufunc import tree
 from nufunc.control import cond, fori_loop, map, scan, switch, while_loop
+from nufunc.custom import custom_jvp, custom_vjp
 from nufunc.dumping import dump, spec
 from nufunc.ir.errors import (
     ArgumentError,
@@ -62,6 +63,8 @@ __all__ = [
     "cache_info",
     "clear_cache",
     "cond",
+    "custom_jvp",
+    "custom_vjp",
     "dump",
     "fori_loop",
     "functionalize",

@@ -10,7 +10,8 @@ know nothing of tracing; the signatures are
                                                          the primitive is linear in it, types are the operands' types
     batch(b, size, operands, dims, attrs)             -> (results, dims), all dims 0 or None (not batched)
 
-Control primitives (cond, while, scan, map) have regions; their rules need whole passes and stand in `passes`.
+Control primitives (cond, while, scan, map) have regions; their rules need whole passes and stand in `passes`. So do
+those of kind "derived", which only transforms make: their regions are pure in every stage.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from nufunc.ir.types import ArrayType
 if TYPE_CHECKING:
     from nufunc.ir.builder import Builder
 
-Kind = Literal["elementwise", "reduce", "layout", "index", "library", "create", "control", "view", "write", "fused"]
+Kind = Literal["elementwise", "reduce", "layout", "index", "library", "create", "control", "custom", "derived", "view", "write", "fused"]
 Infer = Callable[[Sequence[ArrayType], Attrs, Sequence[Graph]], tuple[ArrayType, ...]]
 Evaluate = Callable[[Sequence[np.ndarray], Attrs, Sequence[Graph]], Sequence[np.ndarray]]
 Jvp = Callable[["Builder", Sequence[Value], Sequence["Value | None"], Sequence[Value], Attrs], "Sequence[Value | None]"]

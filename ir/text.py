@@ -9,12 +9,12 @@ Grammar (blanks and line ends separate words; `#` starts a comment that ends wit
     node    := [VALUE ":" type {"," VALUE ":" type} "="] PRIM ["{" [NAME "=" attr {"," NAME "=" attr}] "}"]
                "(" [values] ")" ["[" graph {"," graph} "]"] ["loc" "(" STRING ":" INT ["," STRING] ")"]
     values  := VALUE {"," VALUE}          VALUE := "%" NAME
-    type    := DTYPE "[" [INT {"," INT}] "]"
+    type    := (DTYPE | "tape" "(" type ")") "[" [INT {"," INT}] "]"
     attr    := INT | FLOAT | COMPLEX | STRING | "true" | "false" | "none" | DTYPE
              | "(" [attr {"," attr}] [","] ")"
 
 Floats are written by repr (`inf`, `nan` and `-inf` included), complex numbers as `complex(re, im)`, strings
-as in JSON; a graph whose name is no word is written `@"..."`. A constant lists its elements in C order. Names
+as in JSON; the rule of a custom call is written as `@name` and cannot be read again; a graph whose name is no word is written `@"..."`. A constant lists its elements in C order. Names
 of values are unique in the whole text, regions included. The printer numbers values in the order in which
 they are defined, so equal graphs print equally; `locs=False` leaves the user's lines out.
 """
@@ -33,7 +33,8 @@ import numpy as np
 
 from nufunc.ir.errors import Location, ParseError, VerifyError
 from nufunc.ir.graph import STAGES, Graph, Node, Value
-from nufunc.ir.types import DTYPES_BY_NAME, ArrayType, dtype_name
+from nufunc.ir.prims.custom import Rule
+from nufunc.ir.types import DTYPES_BY_NAME, HANDLE, ArrayType, dtype_name, tape_of
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z_<][\w.<>$-]*", re.ASCII)
@@ -153,6 +154,8 @@ def attr_text(value: Any) -> str:
         return _quote(value)
     if isinstance(value, np.dtype):
         return dtype_name(value)
+    if isinstance(value, Rule):
+        return f"@{value.name}"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(attr_text, value)) + ("," if len(value) == 1 else "") + ")"
     raise VerifyError(f"attribute {value!r} has no text form")
@@ -295,9 +298,15 @@ class _Parser:
         return value
 
     def type(self) -> ArrayType:
-        dtype = self.dtype()
+        item = None
+        if self.accept("tape"):
+            self.take("mark", "(")
+            item = self.type()
+            self.take("mark", ")")
+        dtype = HANDLE if item is not None else self.dtype()
         self.take("mark", "[")
-        return ArrayType(tuple(self.many(self.extent, "]")), dtype)
+        shape = tuple(self.many(self.extent, "]"))
+        return ArrayType(shape, dtype) if item is None else tape_of(item, shape)
 
     def extent(self) -> int:
         token = self.take("number")
@@ -389,6 +398,8 @@ class _Parser:
         if self.kind == "word" and self.token in DTYPES_BY_NAME:
             return self.dtype()
         word = self.take("word")
+        if word.startswith("@"):
+            raise self.error(f"the rule {word} is code, which text does not hold")
         if word == "complex":
             return self.complex()
         if word in ("true", "false", "none"):

@@ -9,18 +9,19 @@ import numpy as np
 from nufunc.ir import primitive
 from nufunc.ir.errors import Location, NufuncError, VerifyError
 from nufunc.ir.graph import STAGES, Graph, Node, Value
+from nufunc.ir.prims.custom import Rule
 from nufunc.ir.text import Printer
-from nufunc.ir.types import DTYPE_NAMES, ArrayType, type_of
+from nufunc.ir.types import DTYPE_NAMES, ArrayType, TapeType, type_of
 
-_ALL_PURE = ("elementwise", "reduce", "layout", "index", "library", "create", "control")
-_WITH_REGIONS = ("control", "fused")
+_ALL_PURE = ("elementwise", "reduce", "layout", "index", "library", "create", "control", "custom", "derived")
+_WITH_REGIONS = ("control", "derived", "fused")
 _SHOWN = 3  # neighbours on each side of a node in a message
 
 # The kinds of primitives that a stage allows. Below the top level of a grouped graph, fused regions are pure.
 LEGAL_KINDS: dict[str, tuple[str, ...]] = {
     "traced": (*_ALL_PURE, "view", "write"),
     "pure": _ALL_PURE,
-    "grouped": ("fused", "library", "control", "index", "layout"),
+    "grouped": ("fused", "library", "control", "derived", "index", "layout"),
 }
 
 # The stages of a region in a graph of each stage: what a transform makes inside a traced function is pure
@@ -84,7 +85,8 @@ def _check_definition(
     if value in defined:
         _fail(graph, f"{what} is defined a second time", after, index)
     type = value.type
-    if type.dtype not in DTYPE_NAMES or any(extent < 0 for extent in type.shape):
+    known = isinstance(type, TapeType) or type.dtype in DTYPE_NAMES
+    if not known or any(extent < 0 for extent in type.shape):
         _fail(graph, f"{what} has an impossible type: {type.dtype} of shape {type.shape}", after, index)
     defined.add(value)
 
@@ -132,7 +134,7 @@ def _type_problem(node: Node, record: primitive.Primitive) -> str | None:
 def _is_attr(value: object) -> bool:
     if isinstance(value, tuple):
         return all(_is_attr(v) for v in value)
-    return value is None or type(value) in (bool, int, float, complex, str) or isinstance(value, np.dtype)
+    return value is None or type(value) in (bool, int, float, complex, str) or isinstance(value, np.dtype | Rule)
 
 
 def _after(after: str) -> str:

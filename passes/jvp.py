@@ -11,6 +11,9 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import is_inexact
 from nufunc.passes import control_jvp
 from nufunc.passes.control_parts import OpenRegion, derived_name, need_pure, present
+from nufunc.passes.custom import jvp_custom
+
+_RULES = {**control_jvp.RULES, "custom": jvp_custom}
 
 
 def jvp(graph: Graph, which: Sequence[bool]) -> Graph:
@@ -81,8 +84,8 @@ def _jvp_node(
     """The one place that chooses the rule of a node."""
     record = primitive.get(node.prim)
     active = any(t is not None for t in tangents) and any(is_inexact(r.dtype) for r in node.results)
-    if active and node.prim in control_jvp.RULES:
-        return control_jvp.RULES[node.prim](b, node, operands, tangents, differentiate)
+    if active and node.prim in _RULES:
+        return _RULES[node.prim](b, node, operands, tangents, differentiate)
     results = b.copy_node(node, operands)
     if not active or not record.differentiable:
         return results, [None] * len(results)

@@ -11,8 +11,11 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import is_inexact
 from nufunc.passes import control_transpose
 from nufunc.passes.control_parts import OpenRegion, derived_name, need_pure, present
+from nufunc.passes.custom import transpose_custom
 from nufunc.passes.linearize import linearize, split_graph
 from nufunc.passes.masks import MaskedSums, follow
+
+_RULES = {**control_transpose.RULES, "custom": transpose_custom}
 
 
 def transpose(linear: Graph, num_residuals: int) -> Graph:
@@ -115,8 +118,8 @@ def _transpose_node(
     b: Builder, node: Node, cotangents: Sequence[Value | None], operands: Sequence[Value | None]
 ) -> Sequence[Value | None]:
     """The one place that chooses the rule of a node."""
-    if node.prim in control_transpose.RULES:
-        return control_transpose.RULES[node.prim](b, node, cotangents, operands, transpose_region)
+    if node.prim in _RULES:
+        return _RULES[node.prim](b, node, cotangents, operands, transpose_region)
     record = primitive.get(node.prim)
     if record.transpose is None:
         raise UnsupportedError(f"{node.prim} is not linear here, so that it cannot be transposed", node.loc)

@@ -12,8 +12,10 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes import control_vmap
 from nufunc.passes.control_parts import derived_name, need_pure
 from nufunc.passes.control_vmap import BatchedRegion
+from nufunc.passes.custom import batch_custom
 
 Dim = int | None
+_RULES = {**control_vmap.RULES, "custom": batch_custom}
 
 
 class VmapOutDimError(ArgumentError):
@@ -114,8 +116,8 @@ def _batch_node(
     """The one place that chooses the rule of a node; what has none runs lane by lane."""
     if not any(batched):
         return b.copy_node(node, operands), [False] * len(node.results)
-    if node.prim in control_vmap.RULES:
-        return control_vmap.RULES[node.prim](b, size, node, operands, batched, batch_region)
+    if node.prim in _RULES:
+        return _RULES[node.prim](b, size, node, operands, batched, batch_region)
     rule = primitive.get(node.prim).batch
     if rule is None:
         return control_vmap.lane_by_lane(b, size, node, operands, batched)

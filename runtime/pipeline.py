@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from nufunc.ir.graph import Graph
+from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.linearize import linearize
 from nufunc.passes.simplify import simplify
@@ -126,4 +127,4 @@ def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Se
 def whole(traced: Graph) -> Graph:
     """The graph that code is generated for, from the outermost trace."""
     graph = checked("pure", functionalize(checked("whole", traced)))
-    return checked("simplified", simplify(graph))
+    return checked("simplified", simplify(expand(graph)))

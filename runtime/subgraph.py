@@ -69,18 +69,29 @@ def as_array(x: Any) -> Array:
     return trace.scalar(x)
 
 
-def trace_sub(call: Callable[[list[Array]], Any], templates: Sequence[Any], name: str, numbers: bool = True) -> Sub:
+def trace_sub(
+    call: Callable[[list[Array]], Any],
+    templates: Sequence[Any],
+    name: str,
+    numbers: bool = True,
+    parent: Trace | None = None,
+    known: Sequence[Array] = (),
+) -> Sub:
     """Trace `call` on parameters like `templates` (Arrays, or (type, scalar) pairs).
 
-    `numbers`: numbers and raw arrays in the result become outputs as well; else they stay as they are.
+    `numbers`: numbers and raw arrays in the result become outputs as well; else they stay as they are. `parent`: the
+    trace around this one, by default the current one. `known` are arrays of enclosing traces that come first among
+    what is captured.
     """
-    with Trace(name) as trace:
+    with Trace(name, parent=parent) as trace:
         params = [
             trace.param(t.type, weak=t.weak, strides=t.strides_, scalar=t.scalar)
             if isinstance(t, Array)
             else trace.param(t[0], scalar=t[1])
             for t in templates
         ]
+        for array in known:
+            trace.capture(array)
         leaves, structure, outputs = collect(call(params), numbers)
         traced = trace.finish(outputs)
     captured = tuple(array for array, _ in trace.captured.values())

@@ -202,13 +202,21 @@ class Trace:
         value = self.b.filled(known.item(), ArrayType((), dtype))
         return self.wrap(value, weak=weak, scalar=True, constant=known)
 
+    def capture(self, x: Array) -> Value:
+        """A new parameter that stands for an array of an enclosing trace."""
+        value = self.builder.param(x.type)
+        self._wrapped.add(id(value))
+        self.captured[id(x)] = (x, value)
+        self._seen[id(x)] = (x, x.root.version if x.dynamic else 0, value)
+        return value
+
     def _lift_array(self, x: Array) -> Value:
-        if not x.owner.encloses(self):
-            raise _escaped(x)
         version = x.root.version if x.dynamic else 0
         seen = self._seen.get(id(x))
         if seen is not None and seen[1] == version:
             return seen[2]
+        if not x.owner.encloses(self):
+            raise _escaped(x)
         if isinstance(x.via, DynamicView):
             value = x.via.read(self, x.base)
         elif x.via is not None:
@@ -218,9 +226,7 @@ class Trace:
             if self.parent is None:
                 raise _escaped(x)
             self.parent.lift(x)  # a trace in between captures it first
-            value = self.builder.param(x.type)
-            self._wrapped.add(id(value))
-            self.captured[id(x)] = (x, value)
+            return self.capture(x)
         self._seen[id(x)] = (x, version, value)
         return value
 

@@ -3,6 +3,7 @@
 from nufunc.ir.prims import (
     control,
     create,
+    custom,
     elementwise,
     fused,
     index,
@@ -17,6 +18,7 @@ from nufunc.ir.prims import (
 __all__ = [
     "control",
     "create",
+    "custom",
     "elementwise",
     "fused",
     "index",

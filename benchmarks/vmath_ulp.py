@@ -23,8 +23,23 @@ from scipy import special
 
 from nufunc.codegen import vmath
 
+
+
+def _erfcinv(x: np.ndarray) -> np.ndarray:
+    """SciPy's, but finite for subnormal numbers and +0 at 1."""
+    tiny = (x > 0) & (x < 1e-300)
+    values = special.erfcinv(x) + 0.0
+    values[tiny] = [float(_inverse_erfc(mpmath.mpf(v))) for v in x[tiny].tolist()]
+    return values
+
+
+# NumPy's or SciPy's functions, put right where these are wrong at single points.
+CORRECTED: dict[str, Callable[..., np.ndarray]] = {
+    "erfinv": lambda x: np.copysign(special.erfinv(x), x),
+    "erfcinv": _erfcinv,
+}
 NUMPY: dict[str, Callable[..., np.ndarray]] = {
-    name: getattr(np, name, None) or getattr(special, name) for name in vmath.supported()
+    name: CORRECTED.get(name) or getattr(np, name, None) or getattr(special, name) for name in vmath.supported()
 }
 
 MPMATH: dict[str, Callable[..., mpmath.mpf]] = {
@@ -35,7 +50,31 @@ MPMATH: dict[str, Callable[..., mpmath.mpf]] = {
     "log2": lambda x: mpmath.log(x, 2),
     "expit": lambda x: 1 / (1 + mpmath.exp(-x)),
     "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
+    "erfinv": lambda x: _inverse_erf(x),
+    "erfcinv": lambda x: _inverse_erfc(x),
 }
+
+
+def _inverse_erf(x: mpmath.mpf) -> mpmath.mpf:
+    """Newton's method from SciPy's value; near 1 through erfc."""
+    if abs(x) > 0.5:
+        return mpmath.sign(x) * _inverse_erfc(1 - abs(x))
+    y = mpmath.mpf(special.erfinv(float(x))) if abs(x) > 1e-7 else x * mpmath.sqrt(mpmath.pi) / 2
+    for _ in range(3):
+        y -= (mpmath.erf(y) - x) * mpmath.sqrt(mpmath.pi) / 2 * mpmath.exp(y * y)
+    return y
+
+
+def _inverse_erfc(x: mpmath.mpf) -> mpmath.mpf:
+    """The same on the logarithm of erfc."""
+    if x > 0.5:
+        return _inverse_erf(1 - x) if x < 1.5 else -_inverse_erfc(2 - x)
+    w = mpmath.log(x)
+    y = mpmath.mpf(special.erfcinv(float(x))) if x > 1e-300 else mpmath.sqrt(-w) - 0.13
+    for _ in range(3 if x > 1e-300 else 6):
+        tail = mpmath.erfc(y)
+        y += (mpmath.log(tail) - w) * tail * mpmath.sqrt(mpmath.pi) / 2 * mpmath.exp(y * y)
+    return y
 
 
 @dataclass
@@ -215,6 +254,8 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
         "acos": (-1.0, 1.0),
         "atanh": (-1.0, 1.0),
         "acosh": (1.0, 4.0),
+        "erfinv": (-1.0, 1.0),
+        "erfcinv": (0.0, 2.0),
     }
     low, high = ranges.get(name, (-4.0, 4.0))
     parts = [rng.uniform(low, high, n // 2), rng.uniform(max(low, -2.0), min(high, 2.0), n // 4)]
@@ -228,7 +269,11 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
     x = np.concatenate(parts).astype(kind)
     if name in ("log", "log2", "log10", "sqrt"):
         x = np.abs(x)
-    domain = {"log1p": x > -1, "asin": abs(x) <= 1, "acos": abs(x) <= 1, "atanh": abs(x) < 1, "acosh": x >= 1}
+    if name == "erfcinv":
+        x = np.abs(x)
+    if name == "erfinv":  # close to 1 too
+        x = np.concatenate([x, (1.0 - np.abs(_log_uniform(rng, 1e-16 if wide else 1e-7, 0.5, n // 4))).astype(kind)])
+    domain = {"erfinv": abs(x) < 1, "erfcinv": (x > 0) & (x < 2), "log1p": x > -1, "asin": abs(x) <= 1, "acos": abs(x) <= 1, "atanh": abs(x) < 1, "acosh": x >= 1}
     keep = domain.get(name, np.isfinite(x)) & np.isfinite(x)
     if name in ("log", "log2", "log10"):
         keep &= x > 0

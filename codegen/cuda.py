@@ -31,7 +31,7 @@ from nufunc.codegen.emit_text import (
 )
 from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase
 from nufunc.codegen.nest_builder import Sites
-from nufunc.codegen.text_scalars import CONSTANTS, FUNCTIONS, HELPERS, PLAIN, ROUNDED, TYPES, type_text
+from nufunc.codegen.text_scalars import CONSTANTS, FUNCTIONS, HELPERS, PLAIN, ROUNDED, TYPES, WIDE, type_text
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Node
 from nufunc.ir.types import INT64
@@ -326,7 +326,7 @@ def _device_names() -> Mapping[str, Any]:
     """What emitted text may name on a device."""
     cuda, libdevice = _module("numba.cuda"), _module("numba.cuda.libdevice")
     names: dict[str, Any] = {**TYPES, **CONSTANTS, "cuda": cuda}
-    wide = (*ROUNDED, "cbrt")  # in double precision only; math's floor and its like would give integers
+    wide = (*ROUNDED, *WIDE)  # in double precision only; math's floor and its like would give integers
     names.update((name, getattr(libdevice if name in wide else math, name)) for name in (*FUNCTIONS, *ROUNDED))
     plain = dict(names)
     for helper in HELPERS:

@@ -32,6 +32,8 @@ writes what it reads: its lanes divide the extent.
 
 An axis with `part` goes through the part of its extent that belongs to the value of another axis: a task of a divided
 reduction, a tile of a transposition. A nest that is `split` is given, at each call, a range of one of its outer axes.
+Where lanes lie far apart in memory but neighbours along another axis side by side (a transposition), this axis is
+`turned`: it too goes in steps of `lanes`, whose points are written out, and squares are loaded and stored by rows.
 """
 
 from __future__ import annotations
@@ -195,7 +197,7 @@ class Buffer:
 @dataclass(frozen=True)
 class LoopNest:
     """See Note [LoopNest]. `copies` is the number of the buffer that the nest only copies to the output, or
-    None. `split` is an outer axis of which `tasks` tasks take parts."""
+    None. `split` is an outer axis of which `tasks` tasks take parts. `turned`: see Note [LoopNest]."""
 
     name: str
     buffers: tuple[Buffer, ...]
@@ -207,6 +209,11 @@ class LoopNest:
     copies: int | None = None
     split: str | None = None
     tasks: int = 1
+    turned: str | None = None
+
+    def step(self, axis: Axis) -> int:
+        """Points of an outer axis that one iteration does."""
+        return self.lanes if axis.name in (self.vector, self.turned) else 1
 
     def all_axes(self) -> Iterator[Axis]:
         yield from self.axes
@@ -220,7 +227,8 @@ class LoopNest:
         for axis in self.axes:
             pad += "  "
             split = f", split into {self.tasks} tasks" if axis.name == self.split else ""
-            lines.append(pad + _loop_line(axis, self.vector, self.lanes) + split)
+            turned = f" by {self.lanes}, turned" if axis.name == self.turned else ""
+            lines.append(pad + _loop_line(axis, self.vector, self.lanes) + turned + split)
         for phase in self.phases:
             inner = pad + "  "
             lines.extend(f"{inner}%{acc.id} = {acc.init!r}" for acc in phase.accumulators)
@@ -331,7 +339,7 @@ _LITTLE = 16384  # points of a nest below which one register per vector is enoug
 
 _DEAR = {
     "div": 4, "sqrt": 5, "exp": 12, "log": 12, "expm1": 16, "log1p": 16, "sin": 16, "cos": 16,
-    "tan": 24, "tanh": 16, "pow": 40, "erf": 20, "erfc": 24, "logistic": 16, "exp2": 12, "log2": 12,
+    "tan": 24, "tanh": 16, "pow": 40, "erf": 20, "erfc": 24, "erfinv": 24, "erfcinv": 30, "logistic": 16, "exp2": 12, "log2": 12,
     "log10": 12, "sinh": 20, "cosh": 20, "asin": 20, "acos": 20, "atan": 16, "atan2": 24,
     "asinh": 24, "acosh": 24, "atanh": 20, "cbrt": 20, "hypot": 8, "lgamma": 40, "digamma": 40,
 }  # fmt: skip
@@ -362,8 +370,13 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
         lanes = _lanes(axis.extent, width, _unroll(nest, nest.phases, axis.name), nest.exact)
         axes = _last(nest.axes, axis)
         along = _along_lines(nest, axis) if lanes > 1 else None
-        axes = axes if along is None else _tiled(axes, axis, along)
-        return _with(nest, axes=axes, vector=axis.name if lanes > 1 else None, lanes=lanes)
+        turned = None
+        if along is not None:
+            square = min(lanes, _SQUARE)
+            if along.extent >= square and not nest.exact:
+                lanes, turned = square, along.name
+            axes = _tiled(axes, axis, along, lanes if turned else 1)
+        return _with(nest, axes=axes, vector=axis.name if lanes > 1 else None, lanes=lanes, turned=turned)
     phases = []
     for phase, (_, chosen) in zip(nest.phases, inner, strict=True):
         if chosen is None:
@@ -376,15 +389,16 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
 
 
 _TILE = 64  # rows of a transposition that are written side by side: as many pages as the processor knows well
+_SQUARE = 16  # lanes of a turned axis at most, since its points are written out
 
 
-def _tiled(axes: tuple[Axis, ...], vector: Axis, along: Axis) -> tuple[Axis, ...]:
+def _tiled(axes: tuple[Axis, ...], vector: Axis, along: Axis, unit: int) -> tuple[Axis, ...]:
     """With the loop over `along` innermost, in parts whose number is a loop outside the vectors' one."""
     rest = tuple(a for a in axes if a not in (vector, along))
     parts = -(-along.extent // _TILE)
     if parts == 1:
         return (*rest, vector, along)
-    return (*rest, Axis("tile", parts), vector, Axis(along.name, along.extent, along.kind, ("tile", parts, 1)))
+    return (*rest, Axis("tile", parts), vector, Axis(along.name, along.extent, along.kind, ("tile", parts, unit)))
 
 
 def _along_lines(nest: LoopNest, vector: Axis) -> Axis | None:
@@ -393,11 +407,15 @@ def _along_lines(nest: LoopNest, vector: Axis) -> Axis | None:
     if any(p.axes for p in nest.phases):
         return None
     for inst in (i for p in nest.phases for i in p.body if i.op in ("load", "store")):
-        if abs(inst.index.coefficient(vector.name)) > SHORT_STEP:
-            for axis in nest.axes:
-                if axis.kind == "parallel" and axis != vector and abs(inst.index.coefficient(axis.name)) == 1:
-                    return axis
+        for axis in nest.axes:
+            if axis.kind == "parallel" and axis != vector and lies_across(inst, vector.name, axis.name):
+                return axis
     return None
+
+
+def lies_across(inst: Inst, vector: str, along: str) -> bool:
+    """Whether an access is far apart from lane to lane and side by side along another axis."""
+    return abs(inst.index.coefficient(vector)) > SHORT_STEP and inst.index.coefficient(along) == 1
 
 
 def _unroll(nest: LoopNest, phases: Sequence[Phase], axis: str) -> int:

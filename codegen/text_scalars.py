@@ -28,10 +28,11 @@ _INFIX = {
 _OF_BOOLS = {**_INFIX, "add": "|", "mul": "&", "maximum": "|", "minimum": "&", "fmax": "|", "fmin": "&"}
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 ROUNDED = ("floor", "ceil", "trunc", "rint")
+WIDE = ("cbrt", "erfinv", "erfcinv")  # functions that devices have in double precision
 _COMPLEX_FUNCTIONS = (
     "sqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh pow"
 ).split()
-FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc lgamma atan2 copysign nextafter hypot fmod".split())
+FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfinv erfcinv lgamma atan2 copysign nextafter hypot fmod".split())
 _HELPERS_BY_KIND = {"floor_div": "ifu", "mod": "ifu", "fmod": "iu", "sign": "ifc", "shift_right": "iu"}
 
 
@@ -94,7 +95,7 @@ def _float_op(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | No
         return {"isnan": f"{x} != {x}", "isinf": f"abs({x}) == inf", "isfinite": f"abs({x}) < inf"}[op]
     if op == "signbit":
         return f"copysign({number(1, dtype)}, {x}) < 0"
-    if op in ROUNDED or op == "cbrt":
+    if op in ROUNDED or op in WIDE:
         return cast(f"{op}({x})")
     if op in (*FUNCTIONS, "maximum", "minimum", "fmax", "fmin"):
         return f"{op}({', '.join(args)})"

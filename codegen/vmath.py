@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from nufunc.codegen import vmath_exp, vmath_inverse, vmath_log, vmath_more, vmath_trig
+from nufunc.codegen import vmath_exp, vmath_inverse, vmath_log, vmath_more, vmath_special, vmath_trig
 from nufunc.codegen.vmath_builder import F32, F64, Math, V, element_type, type_name
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, UnsupportedError
 
@@ -44,6 +44,8 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., V]]] = {
     "erfc": (1, vmath_more.erfc),
     "cbrt": (1, vmath_more.cbrt),
     "hypot": (2, vmath_more.hypot),
+    "erfinv": (1, vmath_special.erfinv),
+    "erfcinv": (1, vmath_special.erfcinv),
 }
 
 _ONE_ULP = frozenset(("exp", "log", "sin", "cos", "tanh", "exp2", "log2", "log10", "cbrt", "hypot"))

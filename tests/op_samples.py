@@ -84,6 +84,7 @@ _FLOAT_SPECIAL = (
 )
 _DOMAINS: dict[str, tuple[float, float]] = {
     "pos": (0.3, 2.5), "unit": (-0.9, 0.9), "above": (1.2, 3.0), "wide": (-30.0, 30.0), "small": (-0.5, 0.5),
+    "pos2": (0.01, 1.95),
 }  # fmt: skip
 
 
@@ -257,6 +258,9 @@ _unary("acosh", "above")
 _row("acosh", "c128[8]")  # both sides of the branch cut
 _unary("erf", complexes=False, reference=scipy.special.erf)
 _unary("erfc", complexes=False, reference=scipy.special.erfc)
+_unary("erfinv", "unit", complexes=False, reference=scipy.special.erfinv)
+_row("erfcinv", "f64[20] pos2", reference=scipy.special.erfcinv)
+_unary("erfcinv", "pos2", complexes=False, reference=scipy.special.erfcinv)
 
 
 def _lgamma(x: np.ndarray) -> np.ndarray:

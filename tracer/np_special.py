@@ -95,6 +95,12 @@ def ndtr(x: Any) -> Any:
     return 0.5 * _elementwise("erfc")(p * -math.sqrt(0.5))
 
 
+def ndtri(y: Any) -> Any:
+    """The inverse of `ndtr`; both tails keep their digits."""
+    p = _float(y)
+    return _elementwise("erfcinv")(p + p) * -math.sqrt(2)
+
+
 def _shift(a: Array, axis: Any) -> Array:
     """The maximum along `axis`, zero where it is not finite."""
     peak = max_(a, axis=axis, keepdims=True)
@@ -151,7 +157,7 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "erf": _elementwise("erf"), "erfc": _elementwise("erfc"), "gammaln": _elementwise("lgamma"),
     "loggamma": _elementwise("lgamma"), "digamma": _elementwise("digamma"), "psi": _elementwise("digamma"),
     "expit": _elementwise("logistic"), "logit": logit, "log_expit": log_expit, "softplus": softplus,
-    "ndtr": ndtr,
+    "erfinv": _elementwise("erfinv"), "erfcinv": _elementwise("erfcinv"), "ndtr": ndtr, "ndtri": ndtri,
     "xlogy": xlogy, "xlog1py": xlog1py, "entr": entr, "rel_entr": rel_entr, "betaln": betaln,
     "logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax,
     "log1p": UFUNCS["log1p"], "expm1": UFUNCS["expm1"], "exp2": UFUNCS["exp2"], "cbrt": UFUNCS["cbrt"],

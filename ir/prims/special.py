@@ -53,6 +53,35 @@ def digamma(x: np.ndarray) -> np.ndarray:
     return np.where(x == np.inf, np.inf, out)
 
 
+_SLOPE = math.sqrt(math.pi) / 2  # 1 / erf'(0)
+
+
+def _erfcinv_tail(x: float) -> float:
+    """y with erfc(y) = x for 0 < x <= 1/2: Newton's method on the logarithm, its slope to a few percent."""
+    w = math.log(x)
+    y = math.sqrt(-w) - 0.2
+    for _ in range(14):
+        y += (math.log(math.erfc(y)) - w) / (y + math.sqrt(y * y + 1.5))
+    return y
+
+
+def _erfinv(x: float) -> float:
+    if abs(x) > 0.5:
+        return math.copysign(_erfcinv(1 - abs(x)), x)
+    y = x * _SLOPE
+    for _ in range(8 if abs(x) > 1e-8 else 0):
+        y -= (math.erf(y) - x) * _SLOPE * math.exp(y * y)
+    return y
+
+
+def _erfcinv(x: float) -> float:
+    if not 0 < x < 2:
+        return math.inf if x == 0 else -math.inf if x == 2 else math.nan
+    if x <= 0.5:
+        return _erfcinv_tail(x)
+    return _erfinv(1 - x) if x < 1.5 else -_erfcinv_tail(2 - x)
+
+
 def trigamma(b: Builder, x: Value) -> Value:
     """The derivative of digamma as a composition of primitives, so that it can be differentiated again.
 
@@ -86,8 +115,14 @@ def _gauss(b: Builder, t: Value, x: Value, scale: float) -> Value:
     return b.mul(t, b.mul(b.like(x, scale), b.exp(b.neg(b.mul(x, x)))))
 
 
+def _inverse_gauss(b: Builder, t: Value, y: Value, scale: float) -> Value:
+    return b.mul(t, b.mul(b.like(y, scale), b.exp(b.mul(y, y))))
+
+
 unary("erf", _by_math(math.erf), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, 2 / math.sqrt(math.pi)))
 unary("erfc", _by_math(math.erfc), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, -2 / math.sqrt(math.pi)))
+unary("erfinv", _by_math(_erfinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, _SLOPE))
+unary("erfcinv", _by_math(_erfcinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, -_SLOPE))
 unary("lgamma", _by_math(math.lgamma), FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.digamma(x)))
 unary("digamma", digamma, FLOATS, jvp=lambda b, t, x, y: b.mul(t, trigamma(b, x)))
 # y * (1 - y), with 1 - logistic(x) as logistic(-x): the difference would lose all digits for large x.

@@ -4,14 +4,20 @@ Values share memory in classes: a reshape stands where its operand does, and an 
 done in place. A class stands in a parameter, a constant, an output, or in the arena, at an offset that no
 class of overlapping life has. Regions of control nodes have frames of their own, inside the arena of the
 node's life.
+
+Note [Lent parameters]
+An output may be lent the memory of a parameter (a donated argument, or one that is written in place). If it comes to
+stand there by updates in place, or is made when nothing reads the parameter any more, it is written there at once;
+else it is made in the arena and copied at the end, after everything that is copied from parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nufunc.codegen.nest_rules import ASSEMBLY
+from nufunc.codegen.overwrite import can_overwrite
 from nufunc.ir.graph import Graph, Node, Value
 
 ALIGNMENT = 64
@@ -26,6 +32,9 @@ class Frame:
     offset: dict[Value, int] = field(default_factory=dict)  # of classes in the arena
     on_stack: set[Value] = field(default_factory=set)
     destination: dict[Value, int] = field(default_factory=dict)  # class -> output number
+    lent: dict[int, Value] = field(default_factory=dict)  # output number -> parameter whose memory it has
+    late: dict[int, int] = field(default_factory=dict)  # lent output, copied last from a parameter -> its offset
+    overwritten: dict[Node, list[tuple[Value, Value]]] = field(default_factory=dict)  # (operand, result)
     scratch: dict[Node, int] = field(default_factory=dict)
     frames: dict[Node, list[Frame]] = field(default_factory=dict)
     in_place: set[Node] = field(default_factory=set)
@@ -47,12 +56,18 @@ def is_view(node: Node) -> bool:
 
 
 def plan_frame(
-    graph: Graph, scratch_of: Callable[[Node, list[Frame]], int], donated: Iterable[Value] = ()
+    graph: Graph,
+    scratch_of: Callable[[Node, list[Frame]], int],
+    donated: Iterable[Value] = (),
+    lent: Mapping[int, Value] | None = None,
+    early: Iterable[int] = (),
 ) -> Frame:
     """The frame of a grouped graph. `scratch_of` tells a node's scratch bytes, given its regions' frames;
-    `donated` are parameters that the graph may overwrite."""
-    frame = Frame()
-    owned = {v for n in graph.nodes for v in n.results} | set(donated)
+    `donated` are parameters that the graph may overwrite. `lent` tells which outputs have the memory of which
+    parameters, and `early` which of these may be written before the end."""
+    frame = Frame(lent=dict(lent or {}))
+    updatable = {frame.lent[k] for k in early if _comes_from(graph, graph.outputs[k], frame.lent[k])}
+    owned = {v for n in graph.nodes for v in n.results} | set(donated) | updatable
     last = {o: k for k, n in enumerate(graph.nodes) for o in n.operands}
     end = len(graph.nodes)
     last.update(dict.fromkeys(graph.outputs, end))
@@ -62,11 +77,18 @@ def plan_frame(
         root = frame.of(value)
         class_last[root] = max(class_last.get(root, -1), k)
     fixed = {*graph.params, *(v for v, _ in graph.consts)}
+    early = frozenset(early)
     for k, value in enumerate(graph.outputs):
         root = frame.of(value)
-        if root not in fixed and root not in frame.destination:
+        if root in fixed or root in frame.destination:
+            continue
+        if k not in frame.lent or (k in early and _free_by_then(graph, frame, root, frame.lent[k], class_last)):
             frame.destination[root] = k
     blocks: list[tuple[int, int, int, int]] = []  # offset, size, first, last
+    for k, param in frame.lent.items():
+        root = frame.of(graph.outputs[k])
+        if root in fixed and root is not param:
+            frame.late[k] = _place(blocks, root.type.nbytes, end, end)
     for k, node in enumerate(graph.nodes):
         frame.frames[node] = (
             [plan_frame(r, scratch_of, d) for r, d in zip(node.regions, donations(node))]
@@ -90,6 +112,19 @@ def plan_frame(
             frame.life[value] = life
     frame.size = max((offset + size for offset, size, _, _ in blocks), default=0)
     return frame
+
+
+def _free_by_then(graph: Graph, frame: Frame, root: Value, param: Value, class_last: Mapping[Value, int]) -> bool:
+    """Whether nothing reads a parameter any more when a class is first written, but what overwrites it in step."""
+    made = next(k for k, n in enumerate(graph.nodes) if root in n.results)
+    last = class_last.get(param, -1)
+    if last < made:
+        return True
+    node = graph.nodes[made]
+    if last > made or [frame.of(o) for o in node.operands].count(param) != 1 or not can_overwrite(node, param, root):
+        return False
+    frame.overwritten.setdefault(node, []).append((param, root))
+    return True
 
 
 def _classes(graph: Graph, frame: Frame, owned: set[Value], last: dict[Value, int]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nufunc.codegen.callspec import plan_symbol
 from nufunc.codegen.cost import graph_work
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import site_error
@@ -62,8 +63,10 @@ def lower(
     name: str,
     args: Sequence[ArgSpec] | None = None,
     results: Sequence[ResultSpec] | None = None,
+    donated: Iterable[int] = (),
 ) -> Lowered:
-    """Lower to LLVM text: the plan and its native wrapper."""
+    """Lower to LLVM text: the plan and its native wrapper. Results in `donated` arguments are found here; those that
+    `results` puts into arguments are written there once the plan cannot fail any more."""
     from llvmlite import ir
 
     from nufunc.codegen.backend import target
@@ -72,11 +75,27 @@ def lower(
     host = target()
     args = [ArgSpec(t.shape, t.dtype) for t in grouped.param_types] if args is None else args
     results = [ResultSpec(t.shape, t.dtype) for t in grouped.output_types] if results is None else results
-    module = ir.Module(name)
     prefix = symbol(name)
-    function = declare_plan(module, prefix)
-    plan = Plan(grouped, function, host.vector_bits // 8, host.has_fma)
-    plan.emit()
+
+    def emitted(lent: dict[int, int], early: Iterable[int]) -> tuple[ir.Module, Plan]:
+        module = ir.Module(name)
+        plan = Plan(
+            grouped, declare_plan(module, prefix), host.vector_bits // 8, host.has_fma, lent, tuple(early)
+        )
+        plan.emit()
+        return module, plan
+
+    updates = {k: r.source for k, r in enumerate(results) if r.source is not None}
+    given = _lent(grouped, args, results, donated)
+    module, plan = emitted({**given, **updates}, {**given, **updates})
+    if given:  # a copy at the end is no better than a result of its own
+        kept = {k: p for k, p in given.items() if not plan.is_late(k)}
+        if kept != given:
+            given = kept
+            module, plan = emitted({**given, **updates}, {**given, **updates})
+    if updates and (plan.sites.sites or plan.budget is not None):  # the plan may fail half-way
+        module, plan = emitted({**given, **updates}, given)
+    results = [replace(r, scalar=False, source=given[k]) if k in given else r for k, r in enumerate(results)]
     work = sum(t.size for t in (*grouped.param_types, *grouped.output_types))
     spec = CallSpec(
         tuple(args),
@@ -85,7 +104,7 @@ def lower(
         release_gil=work >= RELEASE_GIL or plan.regions > 0 or graph_work(grouped) >= LONG,
         polls=plan.budget is not None,
     )
-    emit_wrapper(module, function, spec, prefix)
+    emit_wrapper(module, module.get_global(plan_symbol(prefix)), spec, prefix)
     _mark_inline(module, plan.small)
     return Lowered(
         name,
@@ -96,6 +115,20 @@ def lower(
         dict(plan.sites.sites),
         spec,
     )
+
+
+def _lent(
+    grouped: Graph, args: Sequence[ArgSpec], results: Sequence[ResultSpec], donated: Iterable[int]
+) -> dict[int, int]:
+    """For results, by number, the donated argument of the same type whose memory they take, each in its turn."""
+    left = [p for p in donated if args[p].kind == "array"]
+    found: dict[int, int] = {}
+    for k, (result, value) in enumerate(zip(results, grouped.outputs, strict=True)):
+        fits = [p for p in left if (args[p].shape, args[p].dtype) == (result.shape, result.dtype)]
+        if result.source is None and fits and value not in grouped.params and grouped.outputs.count(value) == 1:
+            found[k] = fits[0]
+            left.remove(fits[0])
+    return found
 
 
 def _mark_inline(module: ir.Module, small: set[str]) -> None:
@@ -163,9 +196,14 @@ def compile_graph(
     args: Sequence[ArgSpec] | None = None,
     results: Sequence[ResultSpec] | None = None,
     name: str = "f",
+    donated: Iterable[int] = (),
 ) -> Compiled:
     """Compile a grouped graph. `args` and `results` say how they are passed; left out: as arrays."""
+    return compiled(lower(grouped, name, args, results, donated))
+
+
+def compiled(lowered: Lowered) -> Compiled:
+    """Machine code for a lowered graph."""
     from nufunc.codegen.backend import Optimise, compile_module
 
-    lowered = lower(grouped, name, args, results)
-    return load(lowered, compile_module(lowered.text, name, Optimise(passes=PASSES)))
+    return load(lowered, compile_module(lowered.text, lowered.name, Optimise(passes=PASSES)))

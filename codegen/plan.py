@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
 from nufunc.codegen.loops import LoopNest, points, schedule
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
+from nufunc.codegen.overwrite import buffer_numbers, overwriting
 from nufunc.codegen.regions import emit_region
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
@@ -26,7 +27,11 @@ INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so tha
 class Plan:
     """Emits the plan of a graph into `function` (i32 (ptr inputs, ptr outputs, ptr workspace, ptr table))."""
 
-    def __init__(self, graph: Graph, function: ir.Function, vector_bytes: int, has_fma: bool) -> None:
+    def __init__(
+        self, graph: Graph, function: ir.Function, vector_bytes: int, has_fma: bool,
+        lent: Mapping[int, int] | None = None, early: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """`lent` and `early`: outputs in the memory of parameters, see Note [Lent parameters] of `buffers`."""
         self.graph, self.function, self.module = graph, function, function.module
         self.prefix, self.regions, self.in_task = function.name, 0, False
         self.budget: ir.Value | None = None  # nanoseconds until signals are looked at; None: no loop is long
@@ -38,7 +43,8 @@ class Plan:
         self.functions: dict[str, ir.Function] = {}
         self.small: set[str] = set()  # symbols of nests that may become part of the plan
         self.view_of = {n.result: n for n in graph.walk() if is_view(n)}
-        self.frame = buffers.plan_frame(graph, self._scratch_of)
+        places = {k: graph.params[p] for k, p in (lent or {}).items()}
+        self.frame = buffers.plan_frame(graph, self._scratch_of, (), places, early)
         self.workspace = self.frame.size
 
     # -- the function
@@ -134,9 +140,22 @@ class Plan:
         scope = Scope(self, graph, frame, params, outputs, arena)
         for node in graph.nodes:
             self.node(scope, node)
+        late = [k for k in frame.lent if frame.of(graph.outputs[k]) is not frame.lent[k]]
         for k, value in enumerate(graph.outputs):
-            if frame.destination.get(frame.of(value)) != k:
+            if frame.destination.get(frame.of(value)) != k and k not in frame.lent:
                 self.copy(outputs[k], scope.pointer(value), value.type.nbytes)
+        sources = {k: scope.pointer(graph.outputs[k]) for k in late}
+        for k, offset in frame.late.items():
+            source, sources[k] = sources[k], self.at(arena, offset)
+            self.copy(sources[k], source, graph.outputs[k].type.nbytes)
+        for k in late:
+            if frame.destination.get(frame.of(graph.outputs[k])) != k:
+                self.copy(outputs[k], sources[k], graph.outputs[k].type.nbytes)
+
+    def is_late(self, output: int) -> bool:
+        """Whether an output that is lent memory is only copied there at the end."""
+        root = self.frame.of(self.graph.outputs[output])
+        return root is not self.frame.lent[output] and self.frame.destination.get(root) != output
 
     def node(self, scope: Scope, node: Node) -> None:
         if is_view(node):
@@ -153,9 +172,12 @@ class Plan:
         pointers = [scope.pointer(o) for o in node.operands]
         results = [scope.pointer(r) for r in node.results]
         in_place = node in scope.frame.in_place
-        nests = build_nests(region, node.attrs["kind"], self.sites, boxed=not in_place)
+        overwritten = scope.frame.overwritten.get(node, [])
+        nests = build_nests(region, node.attrs["kind"], self.sites, boxed=not in_place and not overwritten)
         if in_place:
             nests = [n for n in nests if n.copies is None]
+        if overwritten:
+            nests = overwriting(nests, [buffer_numbers(node, *pair) for pair in overwritten], self.vector_bytes)
         consts = [self.constant(array) for _, array in region.consts]
         for nest in nests:
             self.nest(nest, [*pointers, *consts, *results])

@@ -6,6 +6,7 @@ from nufunc import tree
 from nufunc.control import cond, fori_loop, map, scan, switch, while_loop
 from nufunc.custom import custom_jvp, custom_vjp
 from nufunc.dumping import dump, spec
+from nufunc.implicit import custom_linear_solve, custom_root
 from nufunc.ir.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -64,6 +65,8 @@ __all__ = [
     "clear_cache",
     "cond",
     "custom_jvp",
+    "custom_linear_solve",
+    "custom_root",
     "custom_vjp",
     "dump",
     "fori_loop",

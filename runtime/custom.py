@@ -21,7 +21,7 @@ from nufunc.ir.graph import Graph, Value
 from nufunc.ir.types import ArrayType, is_complex, is_inexact
 from nufunc.passes.control_parts import chosen
 from nufunc.passes.custom import CustomRule, Differentiate, Flags, Pullback
-from nufunc.runtime.subgraph import Slot, Sub, as_array, is_number, refuse_updates, trace_sub, wrap
+from nufunc.runtime.subgraph import Slot, Sub, as_array, is_number, over, refuse_updates, trace_sub, union, wrap
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.trace import Trace, require
@@ -146,11 +146,11 @@ def call_custom(
     outer = _RULES.inside.get(key)
     if outer is not None:
         outer.met = True
-        rule.captured = _union(primal.captured, outer.captured)
+        rule.captured = union(primal.captured, outer.captured)
     else:
         with _tracing_rule_of(key, ()) as inside:
             found = rule.trace(None)
-        rule.captured = _union(primal.captured, found)
+        rule.captured = union(primal.captured, found)
         if inside.met and found:  # calls in the rule take what it captures, now that this is known
             with _tracing_rule_of(key, rule.captured):
                 rule.trace(rule.captured)
@@ -160,10 +160,6 @@ def call_custom(
     rule.operand_types = tuple(v.type for v in values)
     rule.result_types = primal.graph.output_types
     return primal.result(wrap(trace.b.emit("custom", values, {"rule": rule}), primal.slots))
-
-
-def _union(*groups: Sequence[Array]) -> tuple[Array, ...]:
-    return tuple({id(a): a for group in groups for a in group}.values())
 
 
 class _UserRule(CustomRule):
@@ -183,15 +179,8 @@ class _UserRule(CustomRule):
 
     def body(self) -> Graph:
         if self._body is None:
-            self._body = self.over_operands(self.primal)
+            self._body = over(self.primal, self.captured)
         return self._body
-
-    def over_operands(self, sub: Sub) -> Graph:
-        """A graph that was traced on arrays of its own, with all that the call captures behind them."""
-        params = sub.graph.params
-        own = dict(zip(map(id, sub.captured), params[sub.num_params :], strict=True))
-        rest = [own.get(id(a)) or Value(a.type) for a in self.captured]
-        return sub.graph.replace(params=(*params[: sub.num_params], *rest))
 
     def retrace(self) -> None:
         """Trace the rule of a call that was made inside a rule."""
@@ -291,7 +280,7 @@ class JvpRule(_UserRule):
             with _tracing_rule_of(self.key, self.captured):
                 self._pushed(pattern, self.captured)
         sub, flags = self._traced[pattern]
-        graph = self.over_operands(sub)
+        graph = over(sub, self.captured)
         b = Builder(graph.name)
         operands = [b.param(t) for t in self.operand_types]
         count = len(self.call.arrays)
@@ -317,7 +306,7 @@ class VjpRule(_UserRule):
     def trace(self, known: Sequence[Array] | None) -> tuple[Array, ...]:
         forward = self._traced_forward(known)
         backward = self._traced_backward((True,) * len(self._result_types()), known)[0]
-        return _union(forward.captured, backward.captured)
+        return union(forward.captured, backward.captured)
 
     def _result_types(self) -> list[ArrayType]:
         """The types of the results that have derivatives."""
@@ -400,7 +389,7 @@ class VjpRule(_UserRule):
             self.retrace()
         forward = self._forward
         assert forward is not None
-        graph = self.over_operands(forward)
+        graph = over(forward, self.captured)
         b = Builder(graph.name)
         operands = [b.param(t) for t in self.operand_types]
         count = len(self.call.arrays)
@@ -423,7 +412,7 @@ class VjpRule(_UserRule):
             with _tracing_rule_of(self.key, self.captured):
                 self._traced_backward(pattern, self.captured)
         sub, flags = self._backward[pattern]
-        graph = self.over_operands(sub)
+        graph = over(sub, self.captured)
         num = sub.num_params - sum(pattern)
         b = Builder(graph.name)
         residuals = [b.param(p.type) for p in graph.params[:num]]

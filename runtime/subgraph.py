@@ -98,6 +98,19 @@ def trace_sub(
     return Sub(pipeline.pure(traced), len(params), captured, leaves, structure)
 
 
+def union(*groups: Sequence[Array]) -> tuple[Array, ...]:
+    """The arrays of all groups, each once."""
+    return tuple({id(a): a for group in groups for a in group}.values())
+
+
+def over(sub: Sub, captured: Sequence[Array]) -> Graph:
+    """The graph of a function with these arrays, which include those that it captured, behind its parameters."""
+    params = sub.graph.params
+    own = dict(zip(map(id, sub.captured), params[sub.num_params :], strict=True))
+    rest = [own.get(id(a)) or Value(a.type) for a in captured]
+    return sub.graph.replace(params=(*params[: sub.num_params], *rest))
+
+
 def collect(result: Any, numbers: bool) -> tuple[tuple[Any, ...], tree.TreeDef, list[Array]]:
     """(leaves with a Slot for each array, structure, arrays) of what a traced function returned.
 

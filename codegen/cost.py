@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nufunc.codegen.loops import op_cost
+from nufunc.codegen.schedule import op_cost
 from nufunc.ir.graph import Graph, Node
 
 ITERATIONS = 32  # of a while loop, whose number nobody knows

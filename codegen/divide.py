@@ -21,10 +21,9 @@ from nufunc.codegen.loops import (
     Inst,
     LoopNest,
     Phase,
-    inst_cost,
-    schedule,
     varying,
 )
+from nufunc.codegen.schedule import inst_cost, schedule
 from nufunc.codegen.threads import tasks_for
 from nufunc.ir.types import INT64
 
@@ -64,7 +63,7 @@ def divide(nest: LoopNest, vector_bytes: int) -> Divided:
     tasks = tasks_for(nest_work(nest, vector_bytes))
     if tasks < 2:
         return Divided((nest,))
-    units = [_units(a, nest.vector, nest.lanes) if a.kind == "parallel" and a.part is None else 1 for a in nest.axes]
+    units = [-(-a.extent // nest.step(a)) if a.kind == "parallel" and a.part is None else 1 for a in nest.axes]
     enough = [k for k, n in enumerate(units) if n >= tasks]
     best = enough[0] if enough else max(range(len(units)), key=units.__getitem__, default=0)
     if units and units[best] >= min(tasks, 8):

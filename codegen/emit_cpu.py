@@ -49,10 +49,8 @@ class _Emitter(Accumulators):
     # -- structure
 
     def emit(self) -> None:
-        nest, opened = self.nest, []
-        for axis in nest.axes:
-            lanes = nest.lanes if axis.name == nest.vector else 1
-            opened.append(self.open(axis, lanes))
+        nest = self.nest
+        opened = [self.open(axis, nest.step(axis)) for axis in nest.axes]
         for phase in nest.phases:
             self.phase(phase)
         for loop in reversed(opened):
@@ -129,7 +127,10 @@ class _Emitter(Accumulators):
             loop = self.open(axis, 1)
             opened.append(loop)
             state = self.carry(loop, state)
-        state = self.innermost(phase, inner, state)
+        if nest.turned is not None:
+            self.square(phase, nest.turned)
+        else:
+            state = self.innermost(phase, inner, state)
         for loop in reversed(opened):
             self.blocks.pop()
             if loop is not None:
@@ -194,6 +195,24 @@ class _Emitter(Accumulators):
             self.end(loop, state)
         self.blocks[-1] = self.b.block
         return state
+
+    def square(self, phase: Phase, along: str) -> None:
+        """The body for as many points of the turned axis as there are lanes; what lies across is loaded before by rows,
+        and stored behind."""
+        first, self.axis_level[along] = self.axis_value[along], len(self.blocks) - 1
+        across = [i for i in phase.body if self.is_across(i, along)]
+        self.turned = {i.id: self.load_square(i) for i in across if i.op == "load"}
+        self.turned.update((i.id, []) for i in across if i.op == "store")
+        for k in range(self.lanes):
+            self.point = k
+            self.axis_value[along] = self.b.add(first, I64(k), flags=["nsw"]) if k else first
+            self.kept.append(self.axis_value[along])
+            self.body(phase, None, [], again=k > 0)
+        self.axis_value[along] = first
+        for inst in across:
+            if inst.op == "store":
+                self.store_square(inst, self.turned[inst.id])
+        self.turned = {}
 
     def unrolled(self, phase: Phase, axis: Axis, state: list[ir.Value]) -> list[ir.Value]:
         """A short loop written out."""

@@ -128,6 +128,22 @@ class Memory:
         value = self.b.shuffle_vector(*stored, mask)
         self.b.store(value, self.address(base, offset, dtype), align=dtype.itemsize)
 
+    def transposed(self, rows: Sequence[ir.Value]) -> list[ir.Value]:
+        """Of as many vectors as each has lanes the first lanes, the second lanes, and so on: squares of 2, 4, 8 ...
+        lanes change their corners."""
+        rows, lanes, side = list(rows), len(rows), 1
+        while side < lanes:
+            low = [k if not k & side else lanes + k - side for k in range(lanes)]
+            high = [k + side if not k & side else lanes + k for k in range(lanes)]
+            for k in range(lanes):
+                if not k & side:
+                    pair = rows[k], rows[k + side]
+                    for place, order in ((k, low), (k + side, high)):
+                        mask = ir.Constant(ir.VectorType(I32, lanes), order)
+                        rows[place] = self.b.shuffle_vector(*pair, mask)
+            side *= 2
+        return rows
+
     def _reversed(self, value: ir.Value) -> ir.Value:
         lanes = value.type.count
         mask = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes - 1, -1, -1)))

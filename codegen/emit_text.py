@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.loops import Accumulator, Affine, Axis, Inst, LoopNest, Phase, collapse, levels
+from nufunc.codegen.loops import Accumulator, Affine, Axis, Inst, LoopNest, Phase, levels
 from nufunc.codegen.nest_builder import Sites, site_error
 from nufunc.codegen.nests import build_nests
+from nufunc.codegen.schedule import collapse
 from nufunc.codegen.text_scalars import PLAIN, expression, number
 from nufunc.ir import primitive
 from nufunc.ir.errors import NufuncError

@@ -38,6 +38,8 @@ class Values:
         self.axis_level: dict[str, int] = {}
         self.vector: str | None = None
         self.lanes = 1
+        self.turned: dict[int, list[Any]] = {}  # by accesses that lie across, their values along the turned axis
+        self.point = 0  # number of the point of the turned axis
 
     @contextmanager
     def hoisting(self, block: ir.Block) -> Iterator[None]:
@@ -169,7 +171,34 @@ class Values:
             return None
         return inst.index.coefficient(self.vector) if self.vector else 0
 
+    # -- squares: as many rows as lanes, far apart, of as many elements side by side
+
+    def is_across(self, inst: Inst, along: str) -> bool:
+        """Whether an access is one of squares."""
+        if inst.op not in ("load", "store") or inst.guard is not None or self.vector is None:
+            return False
+        if inst.op == "store" and inst.attrs["mode"] != "set":
+            return False
+        computed = any(isinstance(k, int) for k, _ in inst.index.terms)
+        return not computed and loops.lies_across(inst, self.vector, along)
+
+    def _rows(self, inst: Inst) -> list[ir.Value]:
+        first, step = self.offset(inst.index, set()), self.step_of(inst) or 0
+        return [self.b.add(first, I64(k * step), flags=["nsw"]) if k else first for k in range(self.lanes)]
+
+    def load_square(self, inst: Inst) -> list[ir.Value]:
+        """The lanes at each point of the turned axis."""
+        base = self.pointers[inst.buffer]
+        rows = [self.memory.load_vector(base, o, inst.dtype, self.lanes, None, False) for o in self._rows(inst)]
+        return self.memory.transposed(rows)
+
+    def store_square(self, inst: Inst, points: list[ir.Value]) -> None:
+        for offset, row in zip(self._rows(inst), self.memory.transposed(points), strict=True):
+            self.memory.store_vector(self.pointers[inst.buffer], offset, inst.dtype, row, None)
+
     def load(self, inst: Inst) -> Any:
+        if inst.id in self.turned:
+            return self.turned[inst.id][self.point]
         base, size = self.pointers[inst.buffer], self.nest.buffers[inst.buffer].size
         if size == 0:  # only ever read where no guard holds
             return self.constant(Inst(inst.id, "const", (), inst.dtype, {"value": 0}))
@@ -193,6 +222,9 @@ class Values:
         return self.memory.gather(base, self.lane_offsets(inst.index), inst.dtype, guard)
 
     def store(self, inst: Inst) -> None:
+        if inst.id in self.turned:
+            self.turned[inst.id].append(self.operand(inst.args[0], self.lanes))
+            return
         base, dtype = self.pointers[inst.buffer], inst.dtype
         step = self.step_of(inst)
         if inst.id in self.joint:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, Inst, LoopNest, Phase, op_cost
+from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, Inst, LoopNest, Phase
 from nufunc.codegen.nest_rules import CUMULATIVE, REDUCTIONS, RULES, identity
+from nufunc.codegen.schedule import op_cost
 from nufunc.ir import primitive
 from nufunc.ir.errors import BoundsError, DomainError, LinAlgError, Location, NufuncError, VerifyError
 from nufunc.ir.graph import Graph, Node, Value

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nufunc.codegen.loops import Affine, Axis, LoopNest, Phase, collapse, schedule
+from nufunc.codegen.loops import Affine, Axis, LoopNest, Phase
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
+from nufunc.codegen.schedule import collapse, schedule
 from nufunc.ir.graph import Node, Value
 
 

@@ -13,11 +13,12 @@ from nufunc.codegen.buffers import Frame, is_view
 from nufunc.codegen.divide import Divided, divide
 from nufunc.codegen.emit_cpu import emit_nest
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
-from nufunc.codegen.loops import LoopNest, points, schedule
+from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
 from nufunc.codegen.overwrite import buffer_numbers, overwriting
 from nufunc.codegen.regions import emit_region
+from nufunc.codegen.schedule import points, schedule
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
 
@@ -210,7 +211,7 @@ class Plan:
             call(pointers)
             return
         axis = next(a for a in nest.axes if a.name == nest.split)
-        unit, tasks = (nest.lanes if axis.name == nest.vector else 1), nest.tasks
+        unit, tasks = nest.step(axis), nest.tasks
         emit_region(
             self, tasks, pointers,
             lambda inside, task: call(inside, *threads.chunk(self.b, task, I64(tasks), axis.extent, unit)),

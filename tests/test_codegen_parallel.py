@@ -5,7 +5,7 @@ import pytest
 
 import nufunc as nf
 from nufunc.codegen.divide import divide
-from nufunc.codegen.loops import schedule
+from nufunc.codegen.schedule import schedule
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
 from nufunc.ir.builder import Builder

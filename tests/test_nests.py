@@ -9,6 +9,7 @@ from nufunc.codegen import nests, threads
 from nufunc.codegen.compile import compile_graph
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests, complement
+from nufunc.codegen.schedule import schedule
 from nufunc.ir import interpret
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import BoundsError
@@ -93,6 +94,26 @@ def nests_of(build, shape):
 
 def ops(nest):
     return [i.op for p in nest.phases for i in p.body]
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i4", "i1", "?"])
+@pytest.mark.parametrize("shape", [(8, 8), (9, 17), (100, 33), (7, 300), (129, 70), (3, 50, 70), (5, 6, 20, 50)])
+def test_transpositions(shape, dtype):
+    x = (rng.normal(size=shape) * 50).astype(dtype)
+    for perm in ((*range(len(shape))[::-1],), (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)):
+        np.testing.assert_array_equal(nf.jit(lambda x: x.transpose(perm).copy())(x), x.transpose(perm))
+    if shape == (8, 8) and dtype != "?":
+        np.testing.assert_array_equal(nf.jit(lambda x: x + 2 * x.T)(x), x + 2 * x.T)
+        np.testing.assert_array_equal(nf.jit(lambda x, k: x[k] + x.T)(x, np.arange(8)), x + x.T)
+
+
+def test_a_transposition_goes_through_squares():
+    (nest,) = nests_of(lambda b, x: b.transposed(x, (1, 0)), (200, 300))[0]
+    nest = schedule(nest, 64)
+    assert nest.turned is not None
+    assert nest.lanes == 8
+    assert [a.name for a in nest.axes if a.part is None] == ["tile1", "tile0"]  # the written axis goes on innermost
+    assert "turned" in str(nest)
 
 
 def test_most_of_a_padded_array_has_no_tests():

@@ -1,0 +1,259 @@
+"""How a nest runs: neighbouring axes joined, the axis that vectors run along, the order of loops; and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nufunc.codegen.loops import (
+    SHORT_STEP,
+    Affine,
+    Axis,
+    Inst,
+    LoopNest,
+    Phase,
+    lies_across,
+    varying,
+)
+
+
+def _accesses(insts: Sequence[Inst]) -> list[Affine]:
+    return [i.index for i in insts if i.op in ("load", "store", "index")]
+
+
+def collapse(nest: LoopNest) -> LoopNest:
+    """Merge neighbouring axes that every address passes through in step, so that loops are few and long."""
+    axes = list(nest.axes)
+    phases = list(nest.phases)
+    merged: list[Axis] = []
+    for axis in axes:
+        if merged and _in_step(merged[-1], axis, [i for p in phases for i in p.body]):
+            joint, outer = _joined(merged.pop(), axis)
+            phases = [_renamed(p, outer, axis.name, joint.name) for p in phases]
+            axis = joint
+        merged.append(axis)
+    done = []
+    for phase in phases:
+        inner: list[Axis] = []
+        for axis in phase.axes:
+            if inner and _in_step(inner[-1], axis, phase.body):
+                joint, outer = _joined(inner.pop(), axis)
+                phase = _renamed(phase, outer, axis.name, joint.name)
+                axis = joint
+            inner.append(axis)
+        done.append(Phase(tuple(inner), phase.body, phase.accumulators))
+    return replace(nest, axes=tuple(merged), phases=tuple(done))
+
+
+def _joined(outer: Axis, inner: Axis) -> tuple[Axis, str]:
+    return Axis(inner.name, outer.extent * inner.extent, inner.kind), outer.name
+
+
+def _in_step(outer: Axis, inner: Axis, insts: Sequence[Inst]) -> bool:
+    if outer.kind != inner.kind:
+        return False
+    return all(a.coefficient(outer.name) == a.coefficient(inner.name) * inner.extent for a in _accesses(insts))
+
+
+def _renamed(phase: Phase, outer: str, inner: str, name: str) -> Phase:
+    body = tuple(
+        Inst(i.id, i.op, i.args, i.dtype, i.attrs, i.buffer, i.index.merged(outer, inner, name), i.guard)
+        for i in phase.body
+    )
+    return Phase(phase.axes, body, phase.accumulators)
+
+
+# -- which axis runs over the lanes of vectors
+
+_LITTLE = 16384  # points of a nest below which one register per vector is enough
+
+_DEAR = {
+    "div": 4, "sqrt": 5, "exp": 12, "log": 12, "expm1": 16, "log1p": 16, "sin": 16, "cos": 16,
+    "tan": 24, "tanh": 16, "pow": 40, "erf": 20, "erfc": 24, "logistic": 16, "exp2": 12, "log2": 12,
+    "erfinv": 24, "erfcinv": 30, "log10": 12, "sinh": 20, "cosh": 20, "asin": 20, "acos": 20, "atan": 16, "atan2": 24,
+    "asinh": 24, "acosh": 24, "atanh": 20, "cbrt": 20, "hypot": 8, "lgamma": 40, "digamma": 40,
+    "threefry2x32": 30,
+}  # fmt: skip
+
+
+def op_cost(op: str) -> int:
+    """Roughly the cycles of an elementwise primitive on one vector."""
+    return _DEAR.get(op, 1)
+
+
+def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
+    """Collapse axes, choose the vectorised ones and the lanes, and put these loops innermost."""
+    nest = collapse(nest)
+    insts = [i for p in nest.phases for i in p.body]
+    if any(i.dtype.kind == "c" for i in insts) or not any(a.extent > 1 for a in nest.all_axes()):
+        return nest
+    item = max([i.dtype.itemsize for i in insts if i.dtype.kind == "f"] or [0])
+    item = item or max([i.dtype.itemsize for i in insts if i.op in ("load", "store")] or [8])
+    width = max(1, vector_bytes // item)
+    outer = [(_outer_cost(nest, a, width), k, a) for k, a in enumerate(nest.axes) if a.kind == "parallel"]
+    if any(b.scratch for b in nest.buffers):  # it holds one row, not one per lane
+        outer = []
+    inner = [(_inner_choice(nest, p, width)) for p in nest.phases]
+    inner_cost = sum(cost for cost, _ in inner)
+    best = min(outer, key=lambda t: (t[0], -t[1]), default=None)
+    if best is not None and best[0] < 0.98 * inner_cost:
+        axis = best[2]
+        lanes = _lanes(axis.extent, width, _unroll(nest, nest.phases, axis.name), nest.exact)
+        axes = _last(nest.axes, axis)
+        along = _along_lines(nest, axis) if lanes > 1 else None
+        turned = None
+        if along is not None:
+            square = min(lanes, _SQUARE)
+            if along.extent >= square and not nest.exact:
+                lanes, turned = square, along.name
+            axes = _squared(nest, axis, along, lanes) if turned else _tiled(axes, axis, along)
+        return replace(nest, axes=axes, vector=axis.name if lanes > 1 else None, lanes=lanes, turned=turned)
+    phases = []
+    for phase, (_, chosen) in zip(nest.phases, inner, strict=True):
+        if chosen is None:
+            phases.append(phase)
+            continue
+        lanes = _lanes(chosen.extent, width, _unroll(nest, (phase,), chosen.name), nest.exact)
+        vector = chosen.name if lanes > 1 else None
+        phases.append(Phase(_last(phase.axes, chosen), phase.body, phase.accumulators, vector, lanes))
+    return replace(nest, phases=tuple(phases))
+
+
+_TILE = 64  # rows of a transposition that are written side by side: as many pages as the processor knows well
+_SQUARE = 16  # lanes of a turned axis at most, since its points are written out
+
+
+def _squared(nest: LoopNest, vector: Axis, along: Axis, lanes: int) -> tuple[Axis, ...]:
+    """Tiles of a transposition; in each, what is written goes on along its memory, since a line that is read again
+    costs less than one that is written again."""
+    stores = [i for p in nest.phases for i in p.body if i.op == "store"]
+    inner, outer = (along, vector) if any(lies_across(i, vector.name, along.name) for i in stores) else (vector, along)
+    tiles, loops = [], []
+    for axis in (outer, inner):
+        parts = -(-axis.extent // _TILE)
+        if parts > 1:
+            tiles.append(Axis(f"tile{len(tiles)}", parts))
+            axis = Axis(axis.name, axis.extent, axis.kind, (tiles[-1].name, parts, lanes))
+        loops.append(axis)
+    return (*(a for a in nest.axes if a not in (vector, along)), *reversed(tiles), *loops)
+
+
+def _tiled(axes: tuple[Axis, ...], vector: Axis, along: Axis) -> tuple[Axis, ...]:
+    """With the loop over `along` innermost, in parts whose number is a loop outside the vectors' one."""
+    rest = tuple(a for a in axes if a not in (vector, along))
+    parts = -(-along.extent // _TILE)
+    if parts == 1:
+        return (*rest, vector, along)
+    return (*rest, Axis("tile", parts), vector, Axis(along.name, along.extent, along.kind, ("tile", parts, 1)))
+
+
+def _along_lines(nest: LoopNest, vector: Axis) -> Axis | None:
+    """Where lanes lie far apart in memory, as in a transposition: the axis along which the next elements of the same
+    cache lines come. Its loop is the innermost, so that each line is fetched once."""
+    if any(p.axes for p in nest.phases):
+        return None
+    for inst in (i for p in nest.phases for i in p.body if i.op in ("load", "store")):
+        for axis in nest.axes:
+            if axis.kind == "parallel" and axis != vector and lies_across(inst, vector.name, axis.name):
+                return axis
+    return None
+
+
+def _unroll(nest: LoopNest, phases: Sequence[Phase], axis: str) -> int:
+    """How many registers wide vectors are. Short accumulations want many independent sums; long bodies,
+    gathers and little work are not worth the code."""
+    points = max(_points((*nest.axes, *p.axes)) for p in phases)
+    insts = [i for p in phases for i in p.body]
+    cost = sum(op_cost(i.op) for i in insts if i.op not in ("load", "store", "const", "index"))
+    gathers = any(
+        abs(i.index.coefficient(axis)) > 1 or any(isinstance(k, int) for k, _ in i.index.terms) for i in insts
+    )
+    if gathers or points < _LITTLE or cost > 60:
+        return 1
+    return 4 if any(p.accumulators for p in phases) and cost <= 8 else 2
+
+
+def _last(axes: tuple[Axis, ...], axis: Axis) -> tuple[Axis, ...]:
+    return (*(a for a in axes if a != axis), axis)
+
+
+def _lanes(extent: int, width: int, unroll: int, exact: bool) -> int:
+    """Lanes of a power of two with the least work, the most of equals; beyond the register's width they
+    interleave."""
+    best, work = 1, extent * width
+    lanes = 2
+    while lanes <= min(width * unroll, extent):
+        if not exact or extent % lanes == 0:
+            blocks = -(-extent // lanes)
+            cost = blocks * max(lanes, width)
+            if cost <= work:
+                best, work = lanes, cost
+        lanes *= 2
+    return best
+
+
+def _outer_cost(nest: LoopNest, axis: Axis, width: int) -> float:
+    total, lanes = 0.0, _effective(axis.extent, width)
+    known: set[int] = set()
+    for phase in nest.phases:
+        known = varying(nest, phase, axis.name, known)
+        known.update(a.id for a in phase.accumulators if a.value in known)
+        points = _points((*nest.axes, *phase.axes))
+        total += points * sum(inst_cost(i, axis.name, known, lanes) for i in phase.body)
+    return total
+
+
+def _inner_choice(nest: LoopNest, phase: Phase, width: int) -> tuple[float, Axis | None]:
+    """The cheapest axis of a phase to vectorise (None: none), and the cost."""
+    points = _points((*nest.axes, *phase.axes))
+    scalar = points * sum(inst_cost(i, "", set(), 1) for i in phase.body)
+    best: tuple[float, Axis | None] = (float(scalar), None)
+    if any(i.op == "running" for i in phase.body):
+        return best
+    for axis in phase.axes:
+        if axis.kind == "serial" or axis.extent == 1:
+            continue
+        known = varying(nest, phase, axis.name, set())
+        lanes = _effective(axis.extent, width)
+        cost = points * sum(inst_cost(i, axis.name, known, lanes) for i in phase.body)
+        cost += 8 * points / axis.extent * len(phase.accumulators)  # combining the lanes
+        if cost < best[0]:
+            best = (cost, axis)
+    return best
+
+
+def points(nest: LoopNest) -> int:
+    """Executions of the innermost bodies."""
+    return sum(_points((*nest.axes, *p.axes)) for p in nest.phases)
+
+
+def _points(axes: Sequence[Axis]) -> int:
+    total = 1
+    for axis in axes:
+        total *= axis.trips
+    return total
+
+
+def _effective(extent: int, width: int) -> float:
+    lanes = _lanes(extent, width, 1, False)
+    return extent / -(-extent // lanes)
+
+
+def inst_cost(inst: Inst, axis: str, known: set[int], lanes: float) -> float:
+    """Cycles per point of an instruction that runs on `lanes` points of an axis at a time."""
+    if inst.op == "const":
+        return 0.0
+    if lanes == 1:
+        return 1.0 if inst.op in ("load", "store", "index") else float(op_cost(inst.op))
+    if inst.id not in known:
+        return 0.1  # hoisted, or one scalar for all lanes
+    if inst.op in ("load", "store"):
+        step = inst.index.coefficient(axis)
+        if any(k in known for k, _ in inst.index.terms if isinstance(k, int)):
+            return 1.2
+        if step == 1 or step == -1:
+            return (1.0 if step == 1 else 1.5) / lanes
+        return step / lanes if inst.op == "load" and 1 < step <= SHORT_STEP else 1.2
+    if inst.op in ("floor_div", "mod", "index_div", "index_mod") and inst.dtype.kind in "iu":
+        return 6.0
+    return op_cost(inst.op) / lanes

@@ -10,8 +10,9 @@ from nufunc.ir.errors import ArgumentError, ArgumentTypeError, BoundsError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import ArrayType
 from nufunc.runtime import pipeline
-from nufunc.runtime.subgraph import Slot, Sub, as_array, inline, refuse_updates, rows_of, trace_sub, wrap
+from nufunc.runtime.subgraph import Slot, Sub, as_array, inline, rows_of, trace_sub, wrap, write_updates
 from nufunc.runtime.transform import Callee, Transform, leaf_names
+from nufunc.runtime.updates import admit_updates, refuse_shared
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.trace import require
@@ -70,18 +71,21 @@ class Vmap(Transform):
             return callee(*tree.unflatten(spec, new), **kwargs)
 
         sub = trace_sub(call, lane, callee.name, numbers=False)
-        refuse_updates(sub, [names[k] for k in mapped], "vmap")
+        shared = [(x, n) for x, n, d in zip(leaves, names, dims, strict=True) if d is None and isinstance(x, Array)]
+        admit_updates(sub, arrays, [names[k] for k in mapped], refuse_shared(sub, shared, "vmap"))
         if not sub.slots:
             raise ArgumentTypeError(f"vmap({callee.name}): the function returned no array", callee.location())
         leaf_dims = self._out_dims(sub, callee)
         out_dims = [d for d, leaf in zip(leaf_dims, sub.leaves, strict=True) if isinstance(leaf, Slot)]
         in_dims = [*(dims[k] for k in mapped), *(None for _ in sub.captured)]
-        values = self._run(sub, size, in_dims, out_dims, [*arrays, *sub.captured], callee)
+        written = [in_dims[k] for k in sub.graph.updates]
+        values = self._run(sub, size, in_dims, [*out_dims, *written], [*arrays, *sub.captured], callee)
+        write_updates(sub, arrays, values)
         slots = [
             Slot(s.index, s.scalar and d is None, s.weak and d is None)
             for s, d in zip(sub.slots, out_dims, strict=True)
         ]
-        return sub.result(wrap(values, slots))
+        return sub.result(wrap(values[: sub.num_outputs], slots))
 
     def _in_dims(self, callee: Callee, args: tuple[Any, ...], leaves: list[Any], names: list[str]) -> list[int | None]:
         spec = _plain(self.in_dims)

@@ -11,8 +11,9 @@ from nufunc.ir.types import is_complex, is_inexact
 from nufunc.runtime import pipeline
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.selection import Selection, check_inexact, matching, select, trace_with_aux
-from nufunc.runtime.subgraph import Slot, Sub, inline, refuse_updates, wrap
+from nufunc.runtime.subgraph import Slot, Sub, inline, refuse_updates, wrap, write_updates
 from nufunc.runtime.transform import Callee, Transform
+from nufunc.runtime.updates import admit_all, admit_updates, refuse_differentiated
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.trace import require
@@ -47,7 +48,7 @@ class Grad(Transform):
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         chosen = select(callee, args, kwargs, self.argnums, self.argnames, self.label)
         sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
-        refuse_updates(sub, chosen.names, self.label)
+        admit_updates(sub, chosen.arrays, chosen.names, refuse_differentiated(sub, chosen.names, self.label))
         self._check_output(sub, count, callee)
         values, back, residuals = primal_part(sub, chosen.arrays, [True] + [False] * (len(sub.graph.outputs) - 1))
         trace = require()
@@ -55,7 +56,8 @@ class Grad(Transform):
         grads = inline(back, [*residuals, one])
         grads = [_conjugated(g) if is_complex(g.dtype) and not self.holomorphic else g for g in grads]
         gradient = chosen.pack(wrap(grads, [Slot(k, a.scalar, False) for k, a in enumerate(chosen.arrays)]))
-        result = sub.result(wrap(values, sub.slots))
+        write_updates(sub, chosen.arrays, values)
+        result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         if self.value:
             value = result if self.has_aux else result[0]
             return (gradient, value) if self.value == "after" else (value, gradient)
@@ -109,11 +111,12 @@ class Vjp(Transform):
             raise ArgumentError("vjp: got no primals", user_location())
         chosen = select(callee, args, {}, tuple(range(len(args))), None, self.label)
         sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
-        refuse_updates(sub, chosen.names, self.label)
+        admit_updates(sub, chosen.arrays, chosen.names, refuse_differentiated(sub, chosen.names, self.label))
         check_inexact(sub, count, callee, "vjp: All outputs of f must be floating-point or complex")
         outputs = [k < count for k in range(len(sub.graph.outputs))]
         values, back, residuals = primal_part(sub, chosen.arrays, outputs)
-        result = sub.result(wrap(values, sub.slots))
+        write_updates(sub, chosen.arrays, values)
+        result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         out_spec = tree.structure(result[0])
         pullback = GraphFunction(
             "vjp_fn", back, tuple(wrap(residuals)), out_spec, tuple(chosen.structures),
@@ -158,12 +161,13 @@ class Jvp(Transform):
         primals, tangents = args
         chosen, moved = _check_pair(callee, primals, tangents, self.label)
         sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
-        refuse_updates(sub, chosen.names, self.label)
+        admit_updates(sub, chosen.arrays, chosen.names, admit_all)
         check_inexact(sub, count, callee, "jvp: all outputs of f must be floating-point or complex")
         if self.strict:
             _check_dependence(sub, count, callee)
         values, pushed = _forward(sub, chosen.arrays, moved, count)
-        result = sub.result(wrap(values, sub.slots))
+        write_updates(sub, chosen.arrays, values)
+        result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         spec = tree.structure(result[0])
         tangent = tree.unflatten(spec, wrap(pushed, sub.slots[:count]))
         return (result[0], tangent, result[1]) if self.has_aux else (result[0], tangent)
@@ -204,12 +208,14 @@ class Linearize(Transform):
             raise ArgumentError("linearize: got no primals", user_location())
         chosen = select(callee, args, {}, tuple(range(len(args))), None, self.label)
         sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, False)
-        refuse_updates(sub, chosen.names, self.label)
+        admit_updates(sub, chosen.arrays, chosen.names, admit_all)
         check_inexact(sub, count, callee, "linearize: all outputs of f must be floating-point or complex")
         which = [True] * sub.num_params + [False] * len(sub.captured)
         primal, linear, num = pipeline.pushed_forward(sub.graph, which)
         values = inline(primal, [*chosen.arrays, *sub.captured])
-        (output,) = sub.result(wrap(values[: len(values) - num], sub.slots))
+        write_updates(sub, chosen.arrays, values[: len(values) - num])
+        (output,) = sub.result(wrap(values[: sub.num_outputs], sub.slots))
+        linear = linear.replace(outputs=linear.outputs[:count])
         jvp_fn = GraphFunction(
             "jvp_fn", linear, tuple(wrap(values[len(values) - num :])), tree.structure(args), (tree.structure(output),),
             tuple(s.scalar for s in sub.slots), variadic=True, bare=True,

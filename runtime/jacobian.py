@@ -13,8 +13,9 @@ from nufunc.ir.types import INT64, ArrayType, is_complex, is_inexact
 from nufunc.runtime import pipeline
 from nufunc.runtime.differentiation import primal_part
 from nufunc.runtime.selection import Selection, check_inexact, select, trace_with_aux
-from nufunc.runtime.subgraph import Sub, inline, refuse_updates, rows_of, wrap
+from nufunc.runtime.subgraph import Sub, inline, rows_of, wrap, write_updates
 from nufunc.runtime.transform import Callee, Transform
+from nufunc.runtime.updates import admit_all, admit_updates, refuse_differentiated
 from nufunc.tracer import tree
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
@@ -37,13 +38,15 @@ class Jacobian(Transform):
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         chosen = select(callee, args, kwargs, self.argnums, None, self.label)
         sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
-        refuse_updates(sub, chosen.names, self.label)
+        refused = refuse_differentiated(sub, chosen.names, self.label) if self.mode == "rev" else admit_all
+        admit_updates(sub, chosen.arrays, chosen.names, refused)
         check_inexact(sub, count, callee, f"{self.label}: all outputs of f must be floating-point or complex")
         self._check_complex(sub, count, chosen, callee)
         outs = [o.type for o in sub.graph.outputs[:count]]
         ins = [a.type for a in chosen.arrays]
         blocks, values = (self._rows if self.mode == "rev" else self._columns)(sub, chosen, ins, outs, count)
-        result = sub.result(wrap(values, sub.slots))
+        write_updates(sub, chosen.arrays, values)
+        result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         # the output's tree, at each leaf the tree of the selected arguments
         nested = [chosen.pack(wrap(blocks[k])) for k in range(count)]
         jacobian = tree.unflatten(tree.structure(result[0]), nested)

@@ -17,6 +17,7 @@ from nufunc.runtime.results import refuse_lost_changes, snapshot
 from nufunc.runtime.subgraph import inline, trace_sub, wrap, write_updates
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
+from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
 
@@ -104,18 +105,16 @@ class Functionalize(Transform):
     remove: str = "mutations"
 
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves, spec = tree.flatten((args, kwargs))
-        chosen = [k for k, x in enumerate(leaves) if isinstance(x, Array)]
-        arrays = [leaves[k] for k in chosen]
+        arrays = [x for x in tree.leaves((args, kwargs)) if isinstance(x, Array)]
 
         def call(params: list[Array]) -> Any:
-            new = list(leaves)
-            for k, p in zip(chosen, params, strict=True):
-                new[k] = p
-            new_args, new_kwargs = tree.unflatten(spec, new)
-            return callee(*new_args, **new_kwargs)
+            # The arguments are captured, not made parameters: so they stay aliases of each other where they are.
+            trace = require()
+            for array in arrays:
+                trace.lift(array)
+            return callee(*args, **kwargs)
 
-        sub = trace_sub(call, arrays, callee.name, numbers=False)
-        values = inline(sub.graph, [*arrays, *sub.captured])
-        write_updates(sub, arrays, values)
+        sub = trace_sub(call, (), callee.name, numbers=False)
+        values = inline(sub.graph, sub.captured)
+        write_updates(sub, (), values)
         return sub.result(wrap(values[: sub.num_outputs], sub.slots))

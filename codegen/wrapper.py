@@ -23,6 +23,7 @@ from nufunc.codegen.callspec import (
     call_symbol,
     plan_symbol,
 )
+from nufunc.codegen.miss import MISS
 from nufunc.codegen.wrapper_emitter import declare_plan, emit_wrapper
 from nufunc.ir.errors import ArgumentTypeError
 
@@ -32,17 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["MISS", "ArgSpec", "CallSpec", "Entry", "ResultSpec", "declare_plan", "emit_wrapper"]
 
 _KIND_TYPE = {"float": float, "complex": complex, "bool": bool}
-
-
-class _Miss:
-    """The type of MISS."""
-
-    def __repr__(self) -> str:
-        return "MISS"
-
-
-MISS = _Miss()
-"""What `Entry.fast` returns, having done nothing, for an argument that it was not compiled for."""
 
 
 class _MethodDef(ctypes.Structure):

@@ -1,21 +1,20 @@
-"""One compilation: the outermost trace of a chain of transforms over a function, down to an executable."""
+"""One compilation: the outermost trace of a chain of transforms over a function, then code for the program."""
 
 from __future__ import annotations
 
 import enum
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nufunc.ir.errors import UnguardedCaptureError
-from nufunc.ir.graph import Graph
+from nufunc.ir.errors import MutationError, UnguardedCaptureError
 from nufunc.passes.fuse import fuse
 from nufunc.runtime import pipeline
-from nufunc.runtime.executable import Executable
+from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.results import lasting
 from nufunc.runtime.signatures import Input, Static, signature
@@ -27,6 +26,9 @@ from nufunc.tracer.captures import Path, source
 from nufunc.tracer.trace import Trace
 from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import Session, instrument, session_of
+
+if TYPE_CHECKING:
+    from nufunc.codegen.compile import Lowered as CodegenLowered
 
 
 class Hooks:
@@ -77,7 +79,7 @@ def _collection_paused() -> Iterator[None]:
 
 
 @_collection_paused()
-def compile_call(
+def trace_call(
     transforms: tuple[Transform, ...],
     func: Callable[..., Any],
     leaves: Sequence[Any],
@@ -85,11 +87,12 @@ def compile_call(
     signatures: Sequence[Input | Static],
     names: Sequence[str],
     anchors: tuple[Any, ...],
-) -> Executable:
-    """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs),
-    and compile.
+    donated: Set[int] = frozenset(),
+) -> Program:
+    """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs).
 
-    `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id.
+    `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id;
+    `donated` are leaves whose memory results may take.
     """
     trace = Trace(getattr(func, "__name__", type(func).__name__))
     hooks = Hooks(trace)
@@ -112,19 +115,21 @@ def compile_call(
         traced = trace.finish(outputs)
     graph = pipeline.whole(traced)
     inputs = [s for s in signatures if isinstance(s, Input)] + hooks.inputs
-    first = len(graph.outputs) - len(graph.updates)
-    scalars = [s.scalar for s in template if isinstance(s, Slot)] + [False] * len(graph.updates)
-    return Executable(
+    sources = (*(f"argument {names[k]}" for k in positions), *hooks.sources)
+    for k in graph.updates:
+        if inputs[k].kind != "array":
+            raise MutationError(f"{trace.builder.name} writes in place to {sources[k]}, which is no array")
+    return Program(
         name=trace.builder.name,
         graph=graph,
-        entry=native_entry(graph, inputs, scalars, trace.builder.name),
         positions=positions,
         inputs=tuple(inputs),
-        sources=(*(f"argument {names[k]}" for k in positions), *hooks.sources),
+        sources=sources,
+        scalars=tuple(s.scalar and not graph.outputs[s.index].shape for s in template if isinstance(s, Slot)),
+        donated=tuple(k for k, leaf in enumerate(positions) if leaf in donated and k not in graph.updates),
         read=_nothing if captures is None else captures.compile(),
         leaves=template,
         structure=structure,
-        updates=tuple((source, first + k) for k, source in enumerate(graph.updates)),
         anchors=anchors,
     )
 
@@ -158,23 +163,35 @@ def _nothing(func: Any) -> tuple[Any, ...]:
     return ()
 
 
-def native_entry(graph: Graph, inputs: Sequence[Input], scalars: Sequence[bool], name: str) -> Any:
-    """The entry of a pure graph; `scalars` tells which outputs are handed back as NumPy scalars."""
+@_collection_paused()
+def lower_program(program: Program) -> CodegenLowered:
+    """The module of a program: its groups, loop nests and LLVM text."""
     # these bring Numba's code generator, which `import nufunc` must not
     from nufunc.codegen.callspec import ArgSpec, ResultSpec
-    from nufunc.codegen.compile import compile_graph
+    from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
-    from nufunc.runtime.plain import PlainEntry
 
+    graph = program.graph
     grouped = pipeline.checked("grouped", fuse(graph))
     pipeline.note("loops", lambda: loops_text(grouped))
+    args = [ArgSpec(s.type.shape, s.type.dtype, s.kind) for s in program.inputs]  # type: ignore[arg-type]
+    given = zip(graph.outputs, program.scalars)
+    results = [ResultSpec(value.shape, value.dtype, scalar) for value, scalar in given]
+    written = zip(graph.outputs[program.num_results :], graph.updates, strict=True)
+    results += [ResultSpec(value.shape, value.dtype, source=k, returned=False) for value, k in written]
+    return lower(grouped, program.name, args, results, program.donated)
+
+
+@_collection_paused()
+def compile_program(program: Program, lowered: CodegenLowered | None = None) -> Executable:
+    """Machine code for a program, or with NUFUNC_NOJIT=1 readable loops."""
+    from nufunc.codegen.compile import compile_lowered
+    from nufunc.runtime.plain import PlainEntry
+
+    lowered = lower_program(program) if lowered is None else lowered
     if os.environ.get("NUFUNC_NOJIT", "") not in ("", "0"):
-        return PlainEntry(grouped, scalars)
-    args = [ArgSpec(s.type.shape, s.type.dtype, s.kind) for s in inputs]  # type: ignore[arg-type]
-    results = [
-        ResultSpec(o.shape, o.dtype, scalar and o.shape == ()) for o, scalar in zip(graph.outputs, scalars, strict=True)
-    ]
-    entry = compile_graph(grouped, args, results, name)
+        return Executable(**vars(program), entry=PlainEntry(lowered.grouped, lowered.spec))
+    entry = compile_lowered(lowered)
     pipeline.note("llvm", entry.llvm)
     pipeline.note("asm", entry.assembly)
-    return entry
+    return Executable(**vars(program), entry=entry)

@@ -1,43 +1,48 @@
-"""Executable: a compiled signature of a function, how its inputs are found, and how its results are handed back."""
+"""Program and Executable: a traced signature of a function, how its inputs are found, its results handed back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from nufunc.codegen.miss import MISS
 from nufunc.ir.errors import MutationError
 from nufunc.ir.graph import Graph
-from nufunc.runtime.pipeline import Record
 from nufunc.runtime.signatures import Input, signature
 from nufunc.runtime.subgraph import Slot
 from nufunc.tracer import tree
 
 
 @dataclass(eq=False)
-class Executable:
-    """One compilation.
+class Program:
+    """What one outermost trace gives, before there is machine code for it.
 
     `positions`: the leaves of the arguments that are run-time inputs. They come first, then what the function
-    captured, which `read` gives for a function object of the same code (None if a guard fails). `updates` are pairs
-    of an input and the output that is written back to it.
+    captured, which `read` gives for a function object of the same code (None if a guard fails). `scalars` tells which
+    outputs are handed back as NumPy scalars. The last outputs of the graph are its updates. `donated` are the inputs
+    whose memory results may take.
     """
 
     name: str
     graph: Graph
-    entry: Any
     positions: tuple[int, ...]
     inputs: tuple[Input, ...]
     sources: tuple[str, ...]
+    scalars: tuple[bool, ...]
+    donated: tuple[int, ...]
     read: Callable[[Any], tuple[Any, ...] | None]
     leaves: tuple[Any, ...]
     structure: tree.TreeDef
-    updates: tuple[tuple[int, int], ...]
     anchors: tuple[Any, ...]
-    record: Record | None = None
-    front: Callable[[Any, tuple[Any, ...]], Any] | None = None  # the short way here, shared by all who call this
+
+    @property
+    def num_results(self) -> int:
+        """Outputs that are handed back; behind them stand those that are written to inputs."""
+        return len(self.graph.outputs) - len(self.graph.updates)
 
     def captured(self, func: Any) -> tuple[Any, ...] | None:
         """The current values of what the function captures, if this compilation still fits them."""
@@ -53,41 +58,65 @@ class Executable:
                 k += 1
         return values
 
-    def run(self, values: Sequence[Any]) -> Any:
-        """The result for these inputs; what the function writes in place is stored once the whole call has
-        succeeded.
-        """
-        arrays = [
-            v if type(v) is np.ndarray and v.dtype is want.type.dtype else _prepared(v, want)
-            for v, want in zip(values, self.inputs, strict=True)
-        ]
-        if self.updates:
-            self._check_targets(values)
-        results = self.entry.slow(*arrays)
-        for source, result in self.updates:
-            np.copyto(values[source], results[result])
-        return self.unflatten(results)
-
     def unflatten(self, results: Sequence[Any]) -> Any:
         """The results in the tree that the function returned."""
         return tree.unflatten(
             self.structure, [results[x.index] if isinstance(x, Slot) else x for x in self.leaves]
         )
 
+
+@dataclass(eq=False, kw_only=True)
+class Executable(Program):
+    """A program with its native entry. `fronts` are the short ways here, by whether they take `out=`; all who call this
+    share them.
+    """
+
+    entry: Any
+    fronts: dict[bool, Callable[..., Any]] = field(default_factory=dict)
+
+    @cached_property
+    def written(self) -> tuple[int, ...]:
+        """The inputs that a call changes: those that the function writes in place, and donated ones that lend their
+        memory to a result.
+        """
+        return (*self.graph.updates, *(k for k in self.donated if k in self.entry.spec.sources))
+
+    def run(self, values: Sequence[Any], outs: Sequence[np.ndarray] = ()) -> list[Any]:
+        """The results for these inputs, or with `outs`, one per result, nothing: they are written there.
+
+        What the function writes in place, and `outs`, are changed once the whole call has succeeded.
+        """
+        arrays = [
+            v if type(v) is np.ndarray and v.dtype is want.type.dtype else _prepared(v, want)
+            for v, want in zip(values, self.inputs, strict=True)
+        ]
+        entry = self.entry
+        if self.written:
+            self._check_targets(values)
+        if all(arrays[k] is values[k] for k in self.written):
+            answer = entry.into(*arrays, *outs) if outs else entry.fast(*arrays)
+            if answer is not MISS:
+                return list(answer) if entry.spec.as_tuple or outs else [answer]
+        results = entry.slow(*arrays)
+        count = self.num_results
+        for source, result in zip(self.graph.updates, results[count:], strict=True):
+            np.copyto(values[source], result)
+        for out, result in zip(outs, results[:count]):
+            np.copyto(out, result)
+        return [] if outs else results[:count]
+
     def _check_targets(self, values: Sequence[Any]) -> None:
         """Raise before anything is changed: read-only targets as NumPy does, and targets that overlap other inputs."""
-        for k, _ in self.updates:
-            target = values[k]
-            if not isinstance(target, np.ndarray):
-                raise MutationError(f"{self.name} writes in place to {self.sources[k]}, which is no array")
+        for k in self.written:
+            target, deed = values[k], "writes in place to" if k in self.graph.updates else "is donated"
             if not target.flags.writeable:
-                raise ValueError(f"assignment destination is read-only ({self.sources[k]} of {self.name})")
+                what = "assignment destination" if k in self.graph.updates else "a donated array"
+                raise ValueError(f"{what} is read-only ({self.sources[k]} of {self.name})")
             for j, other in enumerate(values):
                 if j != k and isinstance(other, np.ndarray) and np.may_share_memory(target, other):
                     raise MutationError(
-                        f"{self.name} writes in place to {self.sources[k]}, whose memory overlaps "
-                        f"{self.sources[j]}; pass a "
-                        "copy of one of them"
+                        f"{self.name} {deed} {self.sources[k]}, whose memory overlaps {self.sources[j]}; pass a copy "
+                        "of one of them"
                     )
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import optree
+
+from nufunc.codegen.miss import MISS
 from nufunc.runtime.executable import Executable
-from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static
 from nufunc.runtime.subgraph import Slot
 from nufunc.tracer import tree
 
-Front = Callable[[Any, tuple[Any, ...]], Any]
+Front = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class _Unpicked(Exception):
+    """A tree that only the general way can take apart."""
 
 
 class _Writer:
     """Collects the lines of one generated function."""
 
-    def __init__(self, signatures: list[Input | Static], miss: Any) -> None:
-        self.signatures = iter(signatures)
+    def __init__(self, signatures: Sequence[Input | Static | None]) -> None:
+        self.signatures = iter(signatures)  # None: a leaf of `out`, an array that the native entry checks
         self.lines: list[str] = []
-        self.names: dict[str, Any] = {"MISS": miss}
+        self.names: dict[str, Any] = {}
         self.leaves: list[str] = []
 
     def constant(self, value: Any) -> str:
@@ -32,113 +38,159 @@ class _Writer:
     def require(self, condition: str) -> None:
         self.lines.append(f"if not ({condition}): return MISS")
 
-    def pick(self, value: Any, expression: str) -> bool:
-        """Lines that check the structure of `value` under `expression` and pick its leaves; False if that is too
-        much.
-        """
-        kind = type(value)
-        if value is None:
-            self.require(f"{expression} is None")
-            return True
-        if kind in (dict, list, tuple):
-            return self._container(value, expression, kind)
-        if hasattr(kind, "_fields") and isinstance(value, tuple):
-            self.require(f"type({expression}) is {self.constant(kind)}")
-            return all(self.pick(item, self._local(f"{expression}[{i}]")) for i, item in enumerate(value))
-        if dataclasses.is_dataclass(kind) and kind is not GraphFunction:
-            self.require(f"type({expression}) is {self.constant(kind)}")
-            names = [f.name for f in dataclasses.fields(kind)]
-            if hasattr(value, "__dict__"):  # what is no field may hide an attribute of the class
-                self.require(f"len({expression}.__dict__) == {len(value.__dict__)}")
-            return all(self.pick(getattr(value, n), self._local(f"{expression}.{n}")) for n in names)
-        if not tree.structure(value).is_leaf():
-            return False
-        sig = next(self.signatures)
-        if isinstance(sig, Input):
-            self.leaves.append(expression)
-        elif kind in (int, bool, str):
-            self.require(f"type({expression}) is {kind.__name__} and {expression} == {self.constant(value)}")
-        else:
-            self.require(f"{expression} is {self.constant(value)}")
-        return True
-
-    def _container(self, value: Any, expression: str, kind: type) -> bool:
-        self.require(f"type({expression}) is {kind.__name__} and len({expression}) == {len(value)}")
-        if kind is dict:
-            if not all(type(k) in (str, int) for k in value):
-                return False
-            keys = sorted(value) if len({type(k) for k in value}) == 1 else list(value)
-            return all(self.pick(value[k], self._local(f"{expression}[{k!r}]")) for k in keys)
-        return all(self.pick(item, self._local(f"{expression}[{i}]")) for i, item in enumerate(value))
-
-    def _local(self, expression: str) -> str:
+    def local(self, expression: str) -> str:
         name = f"v{len(self.lines)}"
         self.lines.append(f"{name} = {expression}")
         return name
+
+    def pick(self, value: Any, name: str) -> None:
+        """Lines that check the structure of `value`, which the variable `name` holds, and pick its leaves."""
+        kind = type(value)
+        if value is None:
+            self.require(f"{name} is None")
+        elif kind is dict:
+            self._dict(value, name)
+        elif kind in (list, tuple):
+            self.require(f"type({name}) is {kind.__name__} and len({name}) == {len(value)}")
+            self._items(value, name)
+        elif optree.is_namedtuple_class(kind):
+            self.require(f"type({name}) is {self.constant(kind)}")
+            self._items(value, name)
+        elif dataclasses.is_dataclass(kind) and _by_fields(kind):
+            self._dataclass(value, name)
+        elif tree.structure(value).is_leaf():
+            self._leaf(value, name)
+        else:
+            self._registered(value, name)
+
+    def _items(self, items: Sequence[Any], name: str) -> None:
+        for i, item in enumerate(items):
+            self.pick(item, self.local(f"{name}[{i}]"))
+
+    def _dict(self, value: dict[Any, Any], name: str) -> None:
+        if not all(type(key) in (str, int) for key in value):
+            raise _Unpicked
+        self.require(f"type({name}) is dict and len({name}) == {len(value)}")
+        keys = sorted(value) if len({type(key) for key in value}) == 1 else list(value)  # as optree orders them
+        for key in keys:
+            self.pick(value[key], self.local(f"{name}[{key!r}]"))
+
+    def _dataclass(self, value: Any, name: str) -> None:
+        self.require(f"type({name}) is {self.constant(type(value))}")
+        if hasattr(value, "__dict__"):  # what is no field may hide an attribute of the class
+            self.require(f"len({name}.__dict__) == {len(value.__dict__)}")
+        for f in dataclasses.fields(value):
+            self.pick(getattr(value, f.name), self.local(f"{name}.{f.name}"))
+
+    def _registered(self, value: Any, name: str) -> None:
+        """A node of a class that `nf.tree.register` knows, taken apart by the function registered for it."""
+        handler = _handler(type(value))
+        if handler is None or handler.namespace != tree.NAMESPACE:  # deques and the like
+            raise _Unpicked
+        children, aux, *_ = handler.flatten_func(value)
+        items = tuple(children)
+        self.require(f"type({name}) is {self.constant(type(value))}")
+        parts = self.local(f"{self.constant(handler.flatten_func)}({name})")
+        self.require(f"{parts}[1] == {self.constant(aux)}")
+        inner = self.local(f"tuple({parts}[0])")
+        self.require(f"len({inner}) == {len(items)}")
+        self._items(items, inner)
+
+    def _leaf(self, value: Any, name: str) -> None:
+        sig = next(self.signatures)
+        if sig is None or isinstance(sig, Input):
+            self.leaves.append(name)
+        elif type(value) in (int, bool, str):
+            self.require(f"type({name}) is {type(value).__name__} and {name} == {self.constant(value)}")
+        else:
+            self.require(f"{name} is {self.constant(value)}")
+
+
+def _handler(kind: type) -> Any:
+    """How optree takes objects of a class apart; None for leaves."""
+    return optree.register_pytree_node.get(kind, namespace=tree.NAMESPACE)
+
+
+def _by_fields(kind: type) -> bool:
+    """Whether a dataclass is the tree of its fields, and not registered with functions of the user's own."""
+    handler = _handler(kind)
+    return handler is None or handler.flatten_func.__module__ == tree.__name__
 
 
 def make_front(
     executable: Executable,
     held: int,
     args: tuple[Any, ...],
-    signatures: list[Input | Static],
-    miss: Any,
+    kwargs: Mapping[str, Any],
+    signatures: Sequence[Input | Static],
+    out: Any = None,
 ) -> Front | None:
-    """A function of the called function and the argument tuple: the result, or `miss` where anything differs from
-    these arguments.
+    """A function of the called function, its arguments and keyword arguments (with `out` among these, if it is given):
+    the result, or MISS where anything differs from the arguments given here.
 
     `held` is how many leaves the function itself brings (residuals); they come before those of the arguments. None
     where the arguments' trees hold nodes that only the general way can take apart.
     """
-    writer = _Writer(signatures[held:], miss)
+    writer = _Writer([*signatures[held:], *([None] * len(executable.scalars) if out is not None else ())])
+    writer.names["MISS"] = MISS
     writer.leaves += [f"fn.residuals[{i}]" for i in range(held)]
     names = [f"a{i}" for i in range(len(args))]
-    for name, arg in zip(names, args, strict=True):
-        if not writer.pick(arg, name):
-            return None
-    picked = [f"    {line}" for line in writer.lines]
-    unpack = f"        {', '.join(names)}{',' if len(names) == 1 else ''} = args" if names else "        pass"
-    leaves = list(writer.leaves)
+    try:
+        for name, arg in zip(names, args, strict=True):
+            writer.pick(arg, name)
+        for key in sorted(kwargs):
+            writer.pick(kwargs[key], writer.local(f"kwargs[{key!r}]"))
+        inputs, writer.leaves = writer.leaves, []
+        if out is not None:
+            writer.lines.append("out = kwargs['out']")
+            writer.pick(out, "out")
+    except _Unpicked:
+        return None
+    keywords = len(kwargs) + (out is not None)
+    lines = [f"if len(args) != {len(names)} or {f'len(kwargs) != {keywords}' if keywords else 'kwargs'}: return MISS"]
+    lines += ["try:"] if names or writer.lines else []
+    lines += [f"    {', '.join(names)}, = args"] if names else []
+    lines += [f"    {line}" for line in writer.lines]
+    if len(lines) > 1:
+        lines.append("except (KeyError, AttributeError, IndexError, TypeError, ValueError): return MISS")
+    lines += call_lines(executable, writer.names, inputs, writer.leaves if out is not None else None)
+    return define("def front(fn, args, kwargs):", lines, writer.names)
+
+
+def call_lines(
+    executable: Executable, names: dict[str, Any], inputs: Sequence[str], outs: Sequence[str] | None
+) -> list[str]:
+    """Lines that read what the function `fn` captures, call the entry and return the result, or `out`, or MISS."""
+    writer = _Writer(())
+    writer.names = names
+    lines, inputs = [], list(inputs)
     if executable.anchors or len(executable.inputs) > len(executable.positions):
-        picked += [f"    k = {writer.constant(executable.read)}(fn)", "    if k is None: return MISS"]
+        lines += [f"k = {writer.constant(executable.read)}(fn)", "if k is None: return MISS"]
         if len(executable.inputs) > len(executable.positions):
-            leaves.append("*k")
-    call = f"{writer.constant(executable.entry.fast)}({', '.join(leaves)})"
-    text = "\n".join(
-        [
-            "def front(fn, args):",
-            f"    if len(args) != {len(names)}: return MISS",
-            "    try:",
-            unpack,
-            *[f"    {line}" for line in picked],
-            "    except (KeyError, AttributeError, IndexError, TypeError): return MISS",
-            f"    r = {call}",
-            *_result_lines(executable, writer),
-        ]
-    )
-    scope: dict[str, Any] = dict(writer.names)
-    exec(compile(text, "<nufunc front>", "exec"), scope)
-    front: Front = scope["front"]
-    return front
-
-
-def _result_lines(executable: Executable, writer: _Writer) -> list[str]:
-    """Turn what the entry returned into the function's result tree."""
-    count = len(executable.graph.outputs)
+            inputs.append("*k")
+    entry = executable.entry
+    call = f"{writer.constant(entry.fast if outs is None else entry.into)}({', '.join([*inputs, *(outs or ())])})"
+    if outs is not None:
+        return [*lines, f"return MISS if {call} is MISS else out"]
     slots = [x for x in executable.leaves if isinstance(x, Slot)]
     if executable.structure.is_leaf() and slots:
-        return ["    return r"]
-    lines = ["    if r is MISS: return MISS"]
-    if count == 1:
-        lines.append("    r = (r,)")
-    plain = _expression(executable, writer)
-    if plain is None:
-        plain = f"{writer.constant(executable.unflatten)}(r)"
-    return [*lines, f"    return {plain}"]
+        return [*lines, f"return {call}"]
+    lines += [f"r = {call}", "if r is MISS: return MISS"]
+    if executable.num_results == 1:
+        lines.append("r = (r,)")
+    return [*lines, f"return {_display(executable, writer)}"]
 
 
-def _expression(executable: Executable, writer: _Writer) -> str | None:
-    """A display that builds the result tree from `r`, if it consists of tuples, lists and dicts."""
+def define(head: str, lines: Sequence[str], names: Mapping[str, Any]) -> Any:
+    """The function of this text."""
+    scope = dict(names)
+    text = "\n".join([head, *(f"    {line}" for line in lines)])
+    exec(compile(text, "<nufunc front>", "exec"), scope)
+    return scope[head.split("(")[0].removeprefix("def ")]
+
+
+def _display(executable: Executable, writer: _Writer) -> str:
+    """An expression that builds the result tree from `r`."""
     items = iter([f"r[{x.index}]" if isinstance(x, Slot) else writer.constant(x) for x in executable.leaves])
 
     def build(node: Any) -> str:
@@ -150,11 +202,13 @@ def _expression(executable: Executable, writer: _Writer) -> str | None:
             # leaves come by sorted key, whatever the order of the display
             texts = {k: build(node[k]) for k in sorted(node)}
             return "{" + ", ".join(f"{k!r}: {texts[k]}" for k in node) + "}"
-        inner = ", ".join(build(child) for child in node)
-        return f"[{inner}]" if type(node) is list else f"({inner}{',' if len(node) == 1 else ''})"
+        inner = "".join(f"{build(child)}, " for child in node)
+        if type(node) is list:
+            return f"[{inner}]"
+        return f"({inner})" if type(node) is tuple else f"{writer.constant(type(node))}({inner})"
 
     skeleton = tree.unflatten(executable.structure, [_LEAF] * len(executable.leaves))
-    return build(skeleton) if _is_plain(skeleton) else None
+    return build(skeleton) if _is_plain(skeleton) else f"{writer.constant(executable.unflatten)}(r)"
 
 
 class _Leaf:
@@ -165,8 +219,10 @@ _LEAF = _Leaf()
 
 
 def _is_plain(node: Any) -> bool:
+    """Whether a tree consists of tuples, lists, namedtuples and dicts with names."""
     if node is _LEAF or node is None:
         return True
     if type(node) is dict:
         return all(type(k) is str for k in node) and all(map(_is_plain, node.values()))
-    return type(node) in (list, tuple) and all(map(_is_plain, node))
+    plain = type(node) in (list, tuple) or optree.is_namedtuple_class(type(node))
+    return plain and all(map(_is_plain, node))

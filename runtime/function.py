@@ -6,16 +6,20 @@ import functools
 import os
 from collections.abc import Callable, Set
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nufunc.ir.errors import ArgumentTypeError, UnguardedCaptureError, UnsupportedError
+from nufunc.codegen.miss import MISS
+from nufunc.ir.errors import ArgumentTypeError, TraceError, UnguardedCaptureError, UnsupportedError
 from nufunc.runtime import pipeline
+from nufunc.runtime.bound import Bound
 from nufunc.runtime.cache import CACHE
-from nufunc.runtime.compilation import compile_call
-from nufunc.runtime.executable import Executable
+from nufunc.runtime.compilation import compile_program, trace_call
+from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.front import Front, make_front
+from nufunc.runtime.lowered import Lowered
+from nufunc.runtime.outs import has_own_out, matching_outs, write_traced
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static, base_key, exact, signature
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
@@ -73,95 +77,200 @@ class Transformed:
     # -- calls
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs:
-            for front in self._fronts:
-                result = front(self.func, args)
-                if result is not _MISS:
-                    return result
+        for front in self._fronts:
+            result = front(self.func, args, kwargs)
+            if result is not MISS:
+                return result
         return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The long way: look at every argument, find or make the compilation, run it."""
+        out, kwargs = self._split_out(kwargs)
         if current() is not None:
-            return Callee(self.transforms, self.func, self.func)(*args, **kwargs)
-        executable, captured, signatures, leaves = self._executable(args, kwargs)
-        result = executable.run([*(leaves[k] for k in executable.positions), *captured])
-        if not kwargs and not executable.updates:
-            self._install(executable, args, signatures)
-        return result
+            result = Callee(self.transforms, self.func, self.func)(*args, **kwargs)
+            return result if out is None else write_traced(result, out)
+        found = self._found(args, kwargs)
+        return self._finish(found, args, kwargs, out)
 
-    def _install(self, executable: Executable, args: tuple[Any, ...], signatures: list[Input | Static]) -> None:
+    def _run(self, executable: Executable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The long way with a compilation that is known to be for arguments like these."""
+        out, kwargs = self._split_out(kwargs)
+        call, captured = self._described(args, kwargs), executable.captured(self.func)
+        if captured is None:
+            raise UnguardedCaptureError(f"what {self._name} captures is not what it was compiled for; lower it again")
+        return self._finish(_with_inputs(executable, call, captured), args, kwargs, out)
+
+    def _finish(self, found: Found, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        executable = found.executable
+        outs = () if out is None else matching_outs(executable, out)
+        results = executable.run(found.values, outs)
+        self._install(executable, args, kwargs, found.signatures, out)
+        return executable.unflatten(results) if out is None else out
+
+    def _split_out(self, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """What `out=` gives, and the function's own keyword arguments; one that it calls `out` is its own."""
+        if "out" not in kwargs or has_own_out(self.func):
+            return None, kwargs
+        return kwargs["out"], {key: value for key, value in kwargs.items() if key != "out"}
+
+    def _install(
+        self, executable: Executable, args: tuple[Any, ...], kwargs: dict[str, Any], signatures: list[Input | Static],
+        out: Any,
+    ) -> None:  # fmt: skip
         """Take the short way next time. A front that is here already has missed, as it does for strided arrays."""
-        front = executable.front
+        front = executable.fronts.get(out is not None)
         if front is None:
-            held = len(self.func.residuals) if isinstance(self.func, GraphFunction) else 0
-            front = executable.front = make_front(executable, held, args, signatures, _miss()) or _no_front
+            held = 0 if self._held is None else len(self._held.residuals)
+            front = make_front(executable, held, args, kwargs, signatures, out) or _no_front
+            executable.fronts[out is not None] = front
         if front is not _no_front and front not in self._fronts:
             self._fronts[:] = [front, *self._fronts][:MAX_FRONTS]
 
-    def _executable(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], record: pipeline.Record | None = None
-    ) -> tuple[Executable, tuple[Any, ...], list[Input | Static], list[Any]]:
-        """(compilation, captured values, signatures, leaves) for these arguments."""
-        held = self.func if isinstance(self.func, GraphFunction) else None
-        leaves, spec = _flatten_call(held, args, kwargs)
-        static = self._static_leaves(args, kwargs, held)
-        signatures: list[Input | Static] = []
-        name = lambda: self._leaf_names(held, args, kwargs)[len(signatures)]
+    def bind(self, /, *args: Any, **kwargs: Any) -> Bound:
+        """A callable without arguments that runs on these very arrays, with what they hold at each call.
+
+        `out=` takes arrays for the results, as in a call. Containers, numbers and static arguments are those of today;
+        what the function captures is read at each call. Arrays that change their shape or dtype cannot be used any
+        more: the call says so.
+
+        >>> import numpy as np, nufunc as nf
+        >>> x, y = np.ones(2), np.empty(2)
+        >>> step = nf.jit(lambda x: x * 2).bind(x, out=y)
+        >>> x[0] = 5.0
+        >>> step() is y, y
+        (True, array([10.,  2.]))
+        """
+        if current() is not None:
+            raise TraceError("bind: inside a traced function there are no arrays to bind; call it", user_location())
+        out, kwargs = self._split_out(kwargs)
+        return Bound(self, args, kwargs, out)
+
+    def lower(self, /, *args: Any, **kwargs: Any) -> Lowered:
+        """The program for these arguments, not yet compiled: its text at each stage, and what it will cost.
+
+        `nf.spec(shape, dtype)` may stand for an array.
+
+        >>> import numpy as np, nufunc as nf
+        >>> lowered = nf.jit(lambda a, b: a @ b).lower(nf.spec((8, 3)), nf.spec((3, 5)))
+        >>> lowered.cost().flops
+        240
+        >>> lowered.compile()(np.ones((8, 3)), np.ones((3, 5)))[0]
+        array([3., 3., 3., 3., 3.])
+        """
+        call = self._described(args, kwargs)
+        record = pipeline.Record()
+        with pipeline.recording(record):
+            program = self._traced(call)
+        return Lowered(self, call, program, record)
+
+    def stages(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, str]]:
+        """(stage, text) for each step of a compilation for these arguments; nothing is run or cached."""
+        record = pipeline.Record()
+        with pipeline.recording(record):
+            compile_program(self._traced(self._described(args, kwargs)))
+        return record.entries
+
+    # -- finding and making compilations
+
+    def _described(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        leaves, spec = _flatten_call(self._held, args, kwargs)
+        static = self._declared_leaves("static", args, kwargs)
+        call = Call(args, kwargs, leaves, spec, [])
+        name = lambda: self._leaf_names(call)[len(call.signatures)]
         for k, leaf in enumerate(leaves):
-            signatures.append(self._static(leaf) if k in static else signature(leaf, name))
-        base, anchors = (None, ()) if held is not None else base_key(self.func)
-        key = (self.transforms, base, spec, tuple(signatures))
-        found = None if record is not None else CACHE.find(key, self.func)
+            call.signatures.append(self._static(leaf) if k in static else signature(leaf, name))
+        return call
+
+    @property
+    def _held(self) -> GraphFunction | None:
+        """The function itself where it is a tree whose leaves, residuals, come before those of the arguments."""
+        return self.func if isinstance(self.func, GraphFunction) else None
+
+    def _found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
+        """The compilation for these arguments, made now if there is none, with its inputs."""
+        call = self._described(args, kwargs)
+        key = self._key(call)
+        found = CACHE.find(key, self.func)
         if found is None:
             with CACHE.compiling(key):
-                found = None if record is not None else CACHE.find(key, self.func)
-                if found is None:
-                    names = self._leaf_names(held, args, kwargs)
-                    executable = self._compile(leaves, spec, signatures, names, anchors, record)
-                    captured = executable.captured(self.func)
-                    if captured is None:
-                        raise UnguardedCaptureError(
-                            f"what {self._name} reaches changed while it was traced; it must not change what it "
-                            f"captures"
-                        )
-                    if record is None:
-                        CACHE.add(key, executable)
-                    found = executable, captured
-        return found[0], found[1], signatures, leaves
+                found = CACHE.find(key, self.func) or self._compiled(key, call)
+        return _with_inputs(found[0], call, found[1])
+
+    def _key(self, call: Call) -> Any:
+        base = None if isinstance(self.func, GraphFunction) else base_key(self.func)[0]
+        return (self.transforms, base, call.spec, tuple(call.signatures))
+
+    def _adopted(self, call: Call, program: Program, module: Any) -> Executable:
+        """The compilation of a lowered program, which calls find from now on."""
+        key = self._key(call)
+        with CACHE.compiling(key):
+            found = CACHE.find(key, self.func)
+            if found is not None:
+                return found[0]
+            executable = compile_program(program, module)
+            CACHE.add(key, executable)
+            return executable
+
+    def _compiled(self, key: Any, call: Call) -> tuple[Executable, tuple[Any, ...]]:
+        folder = os.environ.get("NUFUNC_DUMP")
+        record = pipeline.Record() if folder else None
+        with pipeline.recording(record):
+            executable = compile_program(self._traced(call))
+        captured = executable.captured(self.func)
+        if captured is None:
+            raise UnguardedCaptureError(
+                f"what {self._name} reaches changed while it was traced; it must not change what it captures"
+            )
+        CACHE.add(key, executable)
+        if record is not None:
+            record.write(f"{folder}/{CACHE.compiles - 1:04d}-{self._name}")
+        return executable, captured
+
+    def _traced(self, call: Call) -> Program:
+        if any(isinstance(t, Jit) and t.target == "cuda" for t in self.transforms):
+            raise UnsupportedError("target 'cuda' is not supported yet; use target='cpu'", user_location())
+        anchors = () if isinstance(self.func, GraphFunction) else base_key(self.func)[1]
+        return trace_call(
+            self.transforms, self.func, call.leaves, call.spec, call.signatures, self._leaf_names(call), anchors,
+            self._declared_leaves("donate", call.args, call.kwargs),
+        )  # fmt: skip
 
     @property
     def _name(self) -> str:
         return getattr(self.func, "__name__", type(self.func).__name__)
 
-    def _leaf_names(self, held: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    def _leaf_names(self, call: Call) -> list[str]:
+        """What errors call the leaves."""
         callee = Callee(self.transforms, self.func, self.func)
-        names = [f"residual {i}" for i in range(len(tree.leaves(held)))]
-        for i, arg in enumerate(args):
+        names = [f"residual {i}" for i in range(len(tree.leaves(self._held)))]
+        for i, arg in enumerate(call.args):
             names += leaf_names(callee, i, arg)
-        for key in sorted(kwargs):
-            names += [repr(key) + path for path in tree.paths(kwargs[key])]
+        for key in sorted(call.kwargs):
+            names += [repr(key) + path for path in tree.paths(call.kwargs[key])]
         return names
 
-    def _static_leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any], held: Any) -> Set[int]:
-        """The leaves of arguments that a jit at the head of the chain declares static."""
+    def _declared_leaves(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Set[int]:
+        """The leaves of arguments that a jit at the head of the chain declares static, or donates."""
         jit = self.transforms[0] if self.transforms else None
-        if not isinstance(jit, Jit) or not (jit.static_argnums or jit.static_argnames):
+        if not isinstance(jit, Jit):
+            return _NONE
+        argnums, argnames = (
+            (jit.static_argnums, jit.static_argnames) if what == "static" else (jit.donate_argnums, ())
+        )
+        if not (argnums or argnames):
             return _NONE
         names = parameter_names(self.func)
-        nums = {i % len(args) for i in jit.static_argnums if -len(args) <= i < len(args)}
-        nums |= {names.index(n) for n in jit.static_argnames if n in names and names.index(n) < len(args)}
-        static: set[int] = set()
-        at = len(tree.leaves(held))
-        for i, arg in enumerate(args):
+        nums = {i % len(args) for i in argnums if -len(args) <= i < len(args)}
+        nums |= {names.index(n) for n in argnames if n in names and names.index(n) < len(args)}
+        chosen: set[int] = set()
+        at = len(tree.leaves(self._held))
+        marked = [(i in nums, arg) for i, arg in enumerate(args)]
+        marked += [(key in argnames, kwargs[key]) for key in sorted(kwargs)]
+        for mark, arg in marked:
             count = len(tree.leaves(arg))
-            static |= set(range(at, at + count)) if i in nums else set()
+            chosen |= set(range(at, at + count)) if mark else set()
             at += count
-        for key in sorted(kwargs):
-            count = len(tree.leaves(kwargs[key]))
-            static |= set(range(at, at + count)) if key in jit.static_argnames else set()
-            at += count
-        return static
+        return chosen
 
     def _static(self, leaf: Any) -> Static:
         try:
@@ -172,29 +281,23 @@ class Transformed:
             ) from None
         return Static(type(leaf), exact(leaf))
 
-    def stages(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, str]]:
-        """(stage, text) for each step of a compilation for these arguments; nothing is run or cached."""
-        record = pipeline.Record()
-        self._executable(args, kwargs, record)
-        return record.entries
 
-    # -- compiling
+class Call(NamedTuple):
+    """The arguments of a call, taken apart."""
 
-    def _compile(
-        self, leaves: list[Any], spec: tree.TreeDef, signatures: list[Input | Static], names: list[str],
-        anchors: tuple[Any, ...], record: pipeline.Record | None,
-    ) -> Executable:  # fmt: skip
-        folder = os.environ.get("NUFUNC_DUMP")
-        if folder and record is None:
-            record = pipeline.Record()
-        if any(isinstance(t, Jit) and t.target == "cuda" for t in self.transforms):
-            raise UnsupportedError("target 'cuda' is not supported yet; use target='cpu'", user_location())
-        with pipeline.recording(record):
-            executable = compile_call(self.transforms, self.func, leaves, spec, signatures, names, anchors)
-        executable.record = record
-        if folder and record is not None:
-            record.write(f"{folder}/{CACHE.compiles:04d}-{self._name}")
-        return executable
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    leaves: list[Any]
+    spec: tree.TreeDef
+    signatures: list[Input | Static]
+
+
+class Found(NamedTuple):
+    """A compilation with its inputs, captured ones included, and the signatures of the leaves of the arguments."""
+
+    executable: Executable
+    values: list[Any]
+    signatures: list[Input | Static]
 
 
 _LEAVES = frozenset((np.ndarray, bool, int, float, complex, np.float32, np.float64, np.int32, np.int64))
@@ -215,20 +318,10 @@ def _flat_structure(count: int, *names: str) -> tree.TreeDef:
     return tree.structure((None, (0,) * count, dict.fromkeys(names, 0)))
 
 
-def _no_front(fn: Any, args: tuple[Any, ...]) -> Any:
+def _with_inputs(executable: Executable, call: Call, captured: tuple[Any, ...]) -> Found:
+    return Found(executable, [*(call.leaves[k] for k in executable.positions), *captured], call.signatures)
+
+
+def _no_front(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """In place of a front where there can be none."""
-    return _MISS
-
-
-@functools.cache
-def _miss() -> Any:
-    """What native entries return when an argument does not fit; imported late, since it brings Numba's code
-    generator.
-    """
-    from nufunc.codegen.wrapper import MISS
-
-    globals()["_MISS"] = MISS
     return MISS
-
-
-_MISS: Any = None  # replaced by `_miss` before the first front is made

@@ -1,0 +1,270 @@
+"""What a grouped graph computes and moves, counted without running it: the numbers behind `lower(...).cost()`.
+
+Note [What is counted]
+Kernels are counted as they run: from their loop nests, so that what two kernels both compute counts twice and what a
+loop finds once counts once. A flop is one addition, subtraction, multiplication, division, negation, comparison,
+minimum, maximum, square root or rounding of a real number; a complex addition counts 2, a complex product 6, a
+complex quotient 11; x ** n for a constant n counts its multiplications; a sum of n elements counts n. Elementary
+functions (exp, sin, pow, ...) count as `transcendentals` and not as flops, whatever they are made of. Integer
+arithmetic, selection, conversion and addresses count nothing. A matrix product counts 2 m n k; factorisations count
+the leading term of their textbook algorithm.
+
+Bytes are those that a kernel needs from memory and leaves there, each element once per kernel; what stays in a cache
+between two kernels is not taken off. Bodies of loops count as often as they run, those of `while` once
+(`Cost.unbounded` says so); of branches the one with the most work counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nufunc.codegen.buffers import is_view
+from nufunc.codegen.callspec import CallSpec
+from nufunc.codegen.loops import Inst, LoopNest, Phase, levels
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests
+from nufunc.ir.errors import Location
+from nufunc.ir.graph import Graph, Node
+
+_COMPLEX = {"add": 2, "sub": 2, "neg": 2, "mul": 6, "div": 11, "conj": 1, "abs": 4}
+_SIMPLE = frozenset(
+    "add sub mul div neg abs sign sqrt maximum minimum fmax fmin eq ne lt le gt ge floor ceil trunc rint floor_div mod "
+    "fmod copysign".split()
+)
+_TRANSCENDENTAL = frozenset(
+    "pow exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh atan2 hypot "
+    "cbrt erf erfc erfinv erfcinv lgamma digamma logistic".split()
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One row of a Cost: a kernel or a library call, with the user's line that it is for. Its numbers are those of
+    all its `times`.
+    """
+
+    name: str
+    library: bool
+    location: Location | None
+    times: int
+    flops: int
+    transcendentals: int
+    bytes_read: int
+    bytes_written: int
+
+    def repeated(self, times: int) -> Kernel:
+        return replace(
+            self, times=self.times * times, flops=self.flops * times, transcendentals=self.transcendentals * times,
+            bytes_read=self.bytes_read * times, bytes_written=self.bytes_written * times,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a call computes and needs, see Note [What is counted] in `nufunc.codegen.counts`.
+
+    rows : a `Kernel` for each kernel and library call, in order.
+    unbounded : whether there is a `while` loop, whose body is counted once.
+    argument_bytes : of all inputs, captured arrays included.
+    output_bytes : of new results; those that stand in arguments (written in place, donated) need none.
+    constant_bytes : of arrays that are part of the program.
+    arena_bytes : of the one block in which all temporaries lie.
+    """
+
+    rows: tuple[Kernel, ...]
+    unbounded: bool
+    argument_bytes: int
+    output_bytes: int
+    constant_bytes: int
+    arena_bytes: int
+
+    @property
+    def flops(self) -> int:
+        return sum(k.flops for k in self.rows)
+
+    @property
+    def transcendentals(self) -> int:
+        return sum(k.transcendentals for k in self.rows)
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(k.bytes_read for k in self.rows)
+
+    @property
+    def bytes_written(self) -> int:
+        return sum(k.bytes_written for k in self.rows)
+
+    @property
+    def num_kernels(self) -> int:
+        return sum(not k.library for k in self.rows)
+
+    @property
+    def num_library_calls(self) -> int:
+        return sum(k.library for k in self.rows)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Arguments, new results, constants and temporaries of a call whose arguments are C-contiguous (others are
+        copied first).
+        """
+        return self.argument_bytes + self.output_bytes + self.constant_bytes + self.arena_bytes
+
+    def __str__(self) -> str:
+        lines = [
+            f"flops {self.flops:,}, transcendentals {self.transcendentals:,}"
+            + (" (bodies of while loops counted once)" if self.unbounded else ""),
+            f"bytes read {self.bytes_read:,}, written {self.bytes_written:,}",
+            f"peak bytes {self.peak_bytes:,}: arguments {self.argument_bytes:,}, outputs {self.output_bytes:,}, "
+            f"constants {self.constant_bytes:,}, arena {self.arena_bytes:,}",
+            f"kernels {self.num_kernels}, library calls {self.num_library_calls}",
+        ]
+        for row in self.rows:
+            place = f"{row.location.file}:{row.location.line}" if row.location else "-"
+            times = f" x{row.times}" if row.times != 1 else ""
+            lines.append(
+                f"  {row.name}{times}: flops {row.flops:,}, transcendentals {row.transcendentals:,}, "
+                f"read {row.bytes_read:,}, written {row.bytes_written:,}  {place}"
+            )
+        return "\n".join(lines)
+
+
+def count(grouped: Graph, spec: CallSpec) -> Cost:
+    """The cost of a grouped graph that is called as `spec` says."""
+    size = lambda shape, dtype: math.prod(shape) * dtype.itemsize
+    return Cost(
+        rows=tuple(_rows(grouped)),
+        unbounded=any(n.prim == "while" for n in grouped.walk()),
+        argument_bytes=sum(size(a.shape, a.dtype) for a in spec.args),
+        output_bytes=sum(size(r.shape, r.dtype) for r in spec.results if r.source is None),
+        constant_bytes=sum(array.nbytes for graph in _graphs(grouped) for _, array in graph.consts),
+        arena_bytes=spec.workspace,
+    )
+
+
+def _graphs(graph: Graph) -> Iterator[Graph]:
+    yield graph
+    for node in graph.nodes:
+        for region in node.regions:
+            yield from _graphs(region)
+
+
+def _rows(graph: Graph) -> Iterator[Kernel]:
+    for node in graph.nodes:
+        if is_view(node):
+            continue
+        if node.prim == "fused":
+            yield _kernel(node)
+        elif not node.regions:
+            yield _library(node)
+        elif node.prim in ("scan", "map"):
+            yield from (row.repeated(node.attrs["length"]) for row in _rows(node.regions[0]))
+        elif node.prim == "cond":
+            branches = [list(_rows(region)) for region in node.regions]
+            yield from max(branches, key=_weight)
+        else:
+            for region in node.regions:
+                yield from _rows(region)
+
+
+def _weight(rows: Iterable[Kernel]) -> tuple[int, int]:
+    rows = list(rows)
+    return sum(r.flops + r.transcendentals for r in rows), sum(r.bytes_read + r.bytes_written for r in rows)
+
+
+# -- kernels
+
+
+def _kernel(node: Node) -> Kernel:
+    region = node.regions[0]
+    names = [n.prim for n in region.nodes]
+    locations = [n.loc for n in region.nodes if n.loc is not None]
+    flops = transcendentals = read = written = 0
+    for nest in build_nests(region, node.attrs["kind"], Sites()):
+        known: dict[int, int] = {}
+        touched: dict[tuple[int, str], int] = {}
+        for phase in nest.phases:
+            more = _operations(nest, phase, known, touched)
+            flops, transcendentals = flops + more[0], transcendentals + more[1]
+        for (buffer, op), elements in touched.items():
+            if not nest.buffers[buffer].scratch:
+                moved = min(elements, nest.buffers[buffer].size) * nest.buffers[buffer].dtype.itemsize
+                read, written = (read + moved, written) if op == "load" else (read, written + moved)
+    return Kernel(
+        name="+".join(dict.fromkeys(names)), library=False, location=locations[-1] if locations else node.loc, times=1,
+        flops=flops, transcendentals=transcendentals, bytes_read=read, bytes_written=written,
+    )  # fmt: skip
+
+
+def _operations(
+    nest: LoopNest, phase: Phase, known: dict[int, int], touched: dict[tuple[int, str], int]
+) -> tuple[int, int]:
+    """(flops, transcendentals) of a phase; the elements that it loads and stores are added to `touched`."""
+    flops = transcendentals = 0
+    axes = (*nest.axes, *phase.axes)
+    levels(nest, phase, known)
+    dtypes = {i.id: i.dtype for p in nest.phases for i in p.body}
+    for inst in phase.body:
+        times = math.prod(a.extent for a in axes[: known[inst.id]])
+        if inst.op in ("load", "store"):
+            keys = [k for k, _ in inst.index.terms]
+            if all(isinstance(k, str) for k in keys):
+                times = math.prod(a.extent for a in axes if a.name in keys)
+            touched[inst.buffer, inst.op] = touched.get((inst.buffer, inst.op), 0) + times
+            if inst.attrs.get("mode") == "add":
+                flops += times * _flops("add", inst.dtype, inst)
+            continue
+        dtype = dtypes[inst.args[0]] if inst.args else inst.dtype
+        if inst.op in _TRANSCENDENTAL and dtype.kind in "fc":
+            transcendentals += times
+        else:
+            flops += times * _flops(inst.op, dtype, inst)
+    for acc in phase.accumulators:
+        flops += math.prod(a.extent for a in axes) * _flops(acc.op, acc.dtype, None)
+    return flops, transcendentals
+
+
+def _flops(op: str, dtype: np.dtype, inst: Inst | None) -> int:
+    """Flops of one operation on operands of a dtype."""
+    if dtype.kind not in "fc":
+        return 0
+    if op == "integer_pow" and inst is not None:
+        power = abs(inst.attrs["y"])
+        products = max(power.bit_length() - 1 + power.bit_count() - 1, 0)
+        return products * (6 if dtype.kind == "c" else 1) + (_flops("div", dtype, None) if inst.attrs["y"] < 0 else 0)
+    if dtype.kind == "c":
+        return _COMPLEX.get(op, 0)
+    return int(op in _SIMPLE)
+
+
+# -- library calls
+
+
+def _library(node: Node) -> Kernel:
+    types = [v.type for v in node.operands]
+    return Kernel(
+        name=node.prim, library=True, location=node.loc, times=1, flops=_library_flops(node), transcendentals=0,
+        bytes_read=sum(t.nbytes for t in types), bytes_written=sum(v.type.nbytes for v in node.results),
+    )  # fmt: skip
+
+
+def _library_flops(node: Node) -> int:
+    dtype = node.operands[0].dtype if node.operands else np.dtype(bool)
+    if dtype.kind not in "fc":
+        return 0
+    scale = 4 if dtype.kind == "c" else 1
+    if node.prim == "dot":
+        contracted = math.prod(node.operands[0].shape[a] for a in node.attrs["contract"][0])
+        return 2 * scale * node.result.type.size * contracted
+    shape: Sequence[int] = node.operands[0].shape
+    cubes = {"cholesky": (1, 3), "solve": (2, 3), "det": (2, 3), "slogdet": (2, 3), "triangular_solve": (0, 1)}
+    if node.prim not in cubes:
+        return 0
+    n, batch = shape[-1], math.prod(shape[:-2])
+    over, under = cubes[node.prim]
+    columns = node.operands[1].shape[-1] if len(node.operands) > 1 else 0
+    solves = (2 if node.prim == "solve" else 1) * n * n * columns
+    return scale * batch * (over * n**3 // under + solves)

@@ -37,6 +37,7 @@ class Lowered:
     and constants. `sites` tells what each error code of the plan means."""
 
     name: str
+    grouped: Graph
     text: str
     nests: tuple[LoopNest, ...]
     workspace: int
@@ -108,6 +109,7 @@ def lower(
     _mark_inline(module, plan.small)
     return Lowered(
         name,
+        grouped,
         str(module),
         tuple(plan.nests),
         plan.workspace,
@@ -199,10 +201,10 @@ def compile_graph(
     donated: Iterable[int] = (),
 ) -> Compiled:
     """Compile a grouped graph. `args` and `results` say how they are passed; left out: as arrays."""
-    return compiled(lower(grouped, name, args, results, donated))
+    return compile_lowered(lower(grouped, name, args, results, donated))
 
 
-def compiled(lowered: Lowered) -> Compiled:
+def compile_lowered(lowered: Lowered) -> Compiled:
     """Machine code for a lowered graph."""
     from nufunc.codegen.backend import Optimise, compile_module
 

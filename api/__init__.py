@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nufunc import tree
-from nufunc.control import cond, fori_loop, map, scan, switch, while_loop
+from nufunc import debug, tree
+from nufunc.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from nufunc.custom import custom_jvp, custom_vjp
 from nufunc.dumping import dump, spec
+from nufunc.host import pure_callback, stop_gradient
 from nufunc.implicit import custom_linear_solve, custom_root
 from nufunc.ir.errors import (
     ArgumentError,
@@ -61,6 +62,7 @@ __all__ = [
     "TraceError",
     "UnguardedCaptureError",
     "UnsupportedError",
+    "associative_scan",
     "cache_info",
     "clear_cache",
     "cond",
@@ -68,6 +70,7 @@ __all__ = [
     "custom_linear_solve",
     "custom_root",
     "custom_vjp",
+    "debug",
     "dump",
     "fori_loop",
     "functionalize",
@@ -84,9 +87,12 @@ __all__ = [
     "linearize",
     "map",
     "numpy",
+    "pure_callback",
+    "random",
     "scan",
     "set_num_threads",
     "spec",
+    "stop_gradient",
     "switch",
     "transform",
     "tree",

@@ -86,3 +86,19 @@ def map(f: Callable[[Any], Any], xs: Any) -> Any:
     array([2., 2., 2.])
     """
     return _run(control.map, f, xs)
+
+
+def associative_scan(f: Callable[[Any, Any], Any], xs: Any, reverse: bool = False, axis: int = 0) -> Any:
+    """The running combination of the items of xs along an axis by an associative f: x0, f(x0, x1), f(f(x0, x1), x2),
+    ...
+
+    f : takes two trees like xs, in which the axis has length 1, and gives one. xs : a tree of arrays of one length
+    along `axis`. reverse : start at the end, so that f gets what comes later first. On a CPU the items are taken in
+    turn, which does the least work.
+
+    >>> import numpy as np, nufunc as nf
+    >>> nf.associative_scan(np.maximum, np.array([1., 3., 2., 5., 4.]))
+    array([1., 3., 3., 5., 5.])
+    """
+    result: Any = _run(control.associative_scan, f, xs, reverse, axis)
+    return result

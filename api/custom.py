@@ -98,10 +98,11 @@ class custom_jvp(_Custom):
 
     func : the function. nondiff_argnums : positions of arguments without derivatives, which come first in the rule.
 
-    `defjvp(rule)`, also a decorator: rule(*nondiff, primals, tangents) gives (result, tangent of the result), where primals
-    and tangents are tuples with an entry per other argument. Tangents must be used linearly; the tangent of what is not
-    a float or complex array is None. With `symbolic_zeros=True` so is every tangent that is zero. A None in the returned
-    tangent stands for zero. `defjvps(*rules)` takes a rule per argument: rule(tangent, result, *primals), or None.
+    `defjvp(rule)`, also a decorator: rule(*nondiff, primals, tangents) gives (result, tangent of the result), where
+    primals and tangents are tuples with an entry per other argument. Tangents must be used linearly; the tangent of
+    what is not a float or complex array is None. With `symbolic_zeros=True` so is every tangent that is zero. A None
+    in the returned tangent stands for zero. `defjvps(*rules)` takes a rule per argument: rule(tangent, result,
+    *primals), or None.
 
     The rule may use arrays and numbers of enclosing functions, and `func` itself. A derivative with respect to such
     a captured value raises UnsupportedError, since the rule does not say what it is.

@@ -20,8 +20,8 @@ def custom_linear_solve(
 
     matvec : a linear function from trees like b to trees like b. b : a tree of float or complex arrays.
     transpose_solve : transpose_solve(vecmat, c) solves with the transpose of matvec; needed for reverse mode unless
-    `symmetric`, which says that matvec is its own transpose. The derivative of x is solve(matvec, db - (d matvec) x): it
-    does not run through the iterations of `solve`.
+    `symmetric`, which says that matvec is its own transpose. The derivative of x is solve(matvec, db - (d matvec) x):
+    it does not run through the iterations of `solve`.
 
     >>> import numpy as np, nufunc as nf
     >>> a = np.array([[4., 1.], [1., 3.]])

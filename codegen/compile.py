@@ -14,13 +14,14 @@ from nufunc.codegen.cost import graph_work
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import site_error
 from nufunc.codegen.wrapper import ArgSpec, CallSpec, Entry, ResultSpec, declare_plan, emit_wrapper
-from nufunc.ir.errors import Location, NufuncError
+from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph
 
 if TYPE_CHECKING:
     from llvmlite import ir
 
     from nufunc.codegen.backend import Executable
+    from nufunc.codegen.callback import HostCall
 
 # Kernels are emitted with their loops, vectors and invariant code in place: what is left is to dissolve
 # small functions and stack slots and to clean up. LLVM's -O3 pipeline takes five to twenty times as long and
@@ -41,15 +42,15 @@ class Lowered:
     text: str
     nests: tuple[LoopNest, ...]
     workspace: int
-    externs: tuple[str | np.ndarray, ...]
-    sites: dict[int, tuple[str, Location | None]]
+    externs: tuple[str | np.ndarray | HostCall, ...]
+    sites: dict[int, tuple[str | HostCall, Location | None]]
     spec: CallSpec
 
     def loops(self) -> str:
         """The loop nests, readable."""
         return "\n\n".join(str(n) for n in self.nests)
 
-    def error(self, code: int) -> NufuncError:
+    def error(self, code: int) -> BaseException:
         """The exception of an error code."""
         return site_error(*self.sites[code])
 
@@ -182,12 +183,14 @@ def load(lowered: Lowered, executable: Executable) -> Compiled:
     return entry
 
 
-def _address(extern: str | np.ndarray) -> int:
+def _address(extern: str | np.ndarray | HostCall) -> int:
     """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
     from nufunc.codegen import abi, blas, threads
 
-    if not isinstance(extern, str):
+    if isinstance(extern, np.ndarray):
         return int(extern.__array_interface__["data"][0])
+    if not isinstance(extern, str):
+        return extern.address
     if extern.startswith("Py"):
         return abi.python_address(extern)
     return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)

@@ -20,6 +20,7 @@ from nufunc.codegen.lanes import width as map_width
 from nufunc.codegen.llvm import I8, I64
 from nufunc.codegen.regions import emit_region
 from nufunc.ir.graph import Node, Value
+from nufunc.ir.prims.host import calls_host
 
 if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
@@ -141,7 +142,9 @@ class _Rows:
 
 
 def map_tasks(node: Node, vector_bytes: int) -> int:
-    """Tasks that share the lanes of a map."""
+    """Tasks that share the lanes of a map: one where Python is called back, which happens in order."""
+    if calls_host(node):
+        return 1
     width = map_width(node, vector_bytes)
     return max(1, min(threads.tasks_for(node_work(node) / width), node.attrs["length"] // width))
 

@@ -29,16 +29,20 @@ def scratch(plan: Plan, node: Node) -> int:
 
     if node.prim == "dot":
         return products.scratch(plan, node)
+    if node.prim == "callback":
+        return 0
     return sorting.scratch(node) if node.prim in ("sort", "argsort") else linalg.scratch(node)
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
-    from nufunc.codegen import linalg, products, sorting
+    from nufunc.codegen import callback, linalg, products, sorting
 
     if node.prim == "dot":
         products.emit(plan, scope, node)
     elif node.prim in ("sort", "argsort"):
         sorting.emit(plan, scope, node)
+    elif node.prim == "callback":
+        callback.emit(plan, scope, node)
     elif node.prim in linalg.EMITTERS:
         linalg.emit(plan, scope, node)
     else:
@@ -77,8 +81,13 @@ class Caller:
 
 def call_extern(plan: Plan, name: str, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:
     """Call a C function whose address stands in the plan's table."""
+    return call_address(plan, plan.extern(name), result, args)
+
+
+def call_address(plan: Plan, address: ir.Value, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:
+    """Call a C function at an address."""
     type_ = ir.FunctionType(result, [a.type for a in args])
-    return plan.b.call(_Callee(plan.extern(name), type_), list(args))
+    return plan.b.call(_Callee(address, type_), list(args))
 
 
 def _opaque(value: Any) -> Any:

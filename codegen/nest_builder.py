@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, In
 from nufunc.codegen.nest_rules import CUMULATIVE, REDUCTIONS, RULES, identity
 from nufunc.codegen.schedule import op_cost
 from nufunc.ir import primitive
-from nufunc.ir.errors import BoundsError, DomainError, LinAlgError, Location, NufuncError, VerifyError
+from nufunc.ir.errors import BoundsError, DomainError, LinAlgError, Location, VerifyError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64
+
+if TYPE_CHECKING:
+    from nufunc.codegen.callback import HostCall
 
 Index = tuple[Affine, ...]
 _KEPT_COST, _KEPT_ROW = 4, 16  # from which cost, and length of rows, a value is kept from phase to phase
@@ -28,16 +31,18 @@ class Sites:
     """Error sites of a plan: code (from 1) -> what went wrong and where."""
 
     def __init__(self) -> None:
-        self.sites: dict[int, tuple[str, Location | None]] = {}
+        self.sites: dict[int, tuple[str | HostCall, Location | None]] = {}
 
-    def add(self, kind: str, loc: Location | None) -> int:
+    def add(self, kind: str | HostCall, loc: Location | None) -> int:
         code = len(self.sites) + 1
         self.sites[code] = (kind, loc)
         return code
 
 
-def site_error(kind: str, loc: Location | None) -> NufuncError:
+def site_error(kind: str | HostCall, loc: Location | None) -> BaseException:
     """The exception of an error site."""
+    if not isinstance(kind, str):
+        return kind.error()
     if kind == "index":
         return BoundsError("index out of bounds", loc)
     if kind == "power":

@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from nufunc.codegen import buffers, control, library, threads
 from nufunc.codegen.buffers import Frame, is_view
+from nufunc.codegen.callback import HostCall
 from nufunc.codegen.divide import Divided, divide
 from nufunc.codegen.emit_cpu import emit_nest
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
@@ -39,7 +40,7 @@ class Plan:
         self.vector_bytes, self.has_fma = vector_bytes, has_fma
         self.sites = Sites()
         self.nests: list[LoopNest] = []
-        self.externs: list[str | np.ndarray] = []
+        self.externs: list[str | np.ndarray | HostCall] = []
         self.extern_slots: dict[str, int] = {}
         self.functions: dict[str, ir.Function] = {}
         self.small: set[str] = set()  # symbols of nests that may become part of the plan
@@ -102,7 +103,11 @@ class Plan:
             return self._item(self.table, slot)
 
     def constant(self, array: np.ndarray) -> ir.Value:
-        self.externs.append(np.ascontiguousarray(array))
+        return self.held(np.ascontiguousarray(array))
+
+    def held(self, extern: np.ndarray | HostCall) -> ir.Value:
+        """The address of something that lives as long as the plan."""
+        self.externs.append(extern)
         return self._table(len(self.externs) - 1)
 
     def at(self, pointer: ir.Value, offset: int | ir.Value) -> ir.Value:
@@ -222,7 +227,7 @@ class Plan:
         for nest in build_nests(region, name, self.sites):
             self.nest(nest, pointers)
 
-    def site(self, kind: str, loc: Location | None) -> int:
+    def site(self, kind: str | HostCall, loc: Location | None) -> int:
         return self.sites.add(kind, loc)
 
     def _scratch_of(self, node: Node, frames: list[Frame]) -> int:

@@ -30,7 +30,10 @@ from nufunc.ir.types import ArrayType
 if TYPE_CHECKING:
     from nufunc.ir.builder import Builder
 
-Kind = Literal["elementwise", "reduce", "layout", "index", "library", "create", "control", "custom", "derived", "view", "write", "fused"]
+Kind = Literal[
+    "elementwise", "reduce", "layout", "index", "library", "create", "control", "custom", "host", "derived", "view",
+    "write", "fused",
+]  # fmt: skip
 Infer = Callable[[Sequence[ArrayType], Attrs, Sequence[Graph]], tuple[ArrayType, ...]]
 Evaluate = Callable[[Sequence[np.ndarray], Attrs, Sequence[Graph]], Sequence[np.ndarray]]
 Jvp = Callable[["Builder", Sequence[Value], Sequence["Value | None"], Sequence[Value], Attrs], "Sequence[Value | None]"]

@@ -14,9 +14,10 @@ Grammar (blanks and line ends separate words; `#` starts a comment that ends wit
              | "(" [attr {"," attr}] [","] ")"
 
 Floats are written by repr (`inf`, `nan` and `-inf` included), complex numbers as `complex(re, im)`, strings
-as in JSON; the rule of a custom call is written as `@name` and cannot be read again; a graph whose name is no word is written `@"..."`. A constant lists its elements in C order. Names
-of values are unique in the whole text, regions included. The printer numbers values in the order in which
-they are defined, so equal graphs print equally; `locs=False` leaves the user's lines out.
+as in JSON; the rule of a custom call and the function of a callback are written as `@name` and cannot be read again;
+a graph whose name is no word is written `@"..."`. A constant lists its elements in C order. Names of values are
+unique in the whole text, regions included. The printer numbers values in the order in which they are defined, so
+equal graphs print equally; `locs=False` leaves the user's lines out.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import numpy as np
 from nufunc.ir.errors import Location, ParseError, VerifyError
 from nufunc.ir.graph import STAGES, Graph, Node, Value
 from nufunc.ir.prims.custom import Rule
+from nufunc.ir.prims.host import Host
 from nufunc.ir.types import DTYPES_BY_NAME, HANDLE, ArrayType, dtype_name, tape_of
 
 _T = TypeVar("_T")
@@ -154,7 +156,7 @@ def attr_text(value: Any) -> str:
         return _quote(value)
     if isinstance(value, np.dtype):
         return dtype_name(value)
-    if isinstance(value, Rule):
+    if isinstance(value, Rule | Host):
         return f"@{value.name}"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(attr_text, value)) + ("," if len(value) == 1 else "") + ")"
@@ -399,7 +401,7 @@ class _Parser:
             return self.dtype()
         word = self.take("word")
         if word.startswith("@"):
-            raise self.error(f"the rule {word} is code, which text does not hold")
+            raise self.error(f"{word} is code, which text does not hold")
         if word == "complex":
             return self.complex()
         if word in ("true", "false", "none"):

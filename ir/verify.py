@@ -10,10 +10,11 @@ from nufunc.ir import primitive
 from nufunc.ir.errors import Location, NufuncError, VerifyError
 from nufunc.ir.graph import STAGES, Graph, Node, Value
 from nufunc.ir.prims.custom import Rule
+from nufunc.ir.prims.host import Host
 from nufunc.ir.text import Printer
 from nufunc.ir.types import DTYPE_NAMES, ArrayType, TapeType, type_of
 
-_ALL_PURE = ("elementwise", "reduce", "layout", "index", "library", "create", "control", "custom", "derived")
+_ALL_PURE = ("elementwise", "reduce", "layout", "index", "library", "create", "control", "custom", "host", "derived")
 _WITH_REGIONS = ("control", "derived", "fused")
 _SHOWN = 3  # neighbours on each side of a node in a message
 
@@ -21,7 +22,7 @@ _SHOWN = 3  # neighbours on each side of a node in a message
 LEGAL_KINDS: dict[str, tuple[str, ...]] = {
     "traced": (*_ALL_PURE, "view", "write"),
     "pure": _ALL_PURE,
-    "grouped": ("fused", "library", "control", "derived", "index", "layout"),
+    "grouped": ("fused", "library", "control", "host", "derived", "index", "layout"),
 }
 
 # The stages of a region in a graph of each stage: what a transform makes inside a traced function is pure
@@ -134,7 +135,7 @@ def _type_problem(node: Node, record: primitive.Primitive) -> str | None:
 def _is_attr(value: object) -> bool:
     if isinstance(value, tuple):
         return all(_is_attr(v) for v in value)
-    return value is None or type(value) in (bool, int, float, complex, str) or isinstance(value, np.dtype | Rule)
+    return value is None or type(value) in (bool, int, float, complex, str) or isinstance(value, np.dtype | Rule | Host)
 
 
 def _after(after: str) -> str:

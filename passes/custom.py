@@ -13,8 +13,10 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.prims.custom import Rule
+from nufunc.ir.prims.host import Host
 from nufunc.ir.types import ArrayType
 from nufunc.passes.control_parts import OpenRegion, chosen, derived_name, flags_of, merge, present, rejected
+from nufunc.passes.control_vmap import lane_by_lane, repeated
 
 Flags = Sequence[bool]
 Differentiate = Callable[[Graph, Flags], OpenRegion]
@@ -67,6 +69,18 @@ def batch_custom(
 ) -> tuple[Sequence[Value], Flags]:
     """A call whose rule works on all lanes at once."""
     results = b.emit("custom", operands, {"rule": Batched(_rule(node), size, batched)})
+    return results, [True] * len(results)
+
+
+def batch_callback(
+    b: Builder, size: int, node: Node, operands: Sequence[Value], batched: Flags, batch_region: object
+) -> tuple[Sequence[Value], Flags]:
+    """All lanes in one call where the function takes them, else one after the other."""
+    host: Host = node.attrs["host"]
+    if host.batch is None:
+        return lane_by_lane(b, size, node, operands, batched)
+    wide = [o if f else repeated(b, o, size) for o, f in zip(operands, batched, strict=True)]
+    results = b.emit("callback", wide, {"host": host.batch(size, batched)})
     return results, [True] * len(results)
 
 

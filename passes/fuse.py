@@ -110,7 +110,7 @@ class Fusion:
         return primitive.get(node.prim).kind
 
     def alone(self, node: Node) -> bool:
-        return self.kind(node) in ("library", "control", "fused")
+        return self.kind(node) in ("library", "control", "host", "fused")
 
     def is_inline(self, node: Node) -> bool:
         """Whether readers compute it themselves."""
@@ -221,7 +221,7 @@ class Fusion:
         stack = [value]
         while stack:
             node = self.producers.get(stack.pop())
-            if node is None or node.prim == "full" or self.kind(node) in ("library", "control", "reduce"):
+            if node is None or node.prim == "full" or self.kind(node) in ("library", "control", "host", "reduce"):
                 continue
             if node.prim != "reshape" and self.kind(node) != "elementwise":
                 return False

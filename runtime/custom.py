@@ -17,7 +17,7 @@ from typing import Any
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, ShapeError, UnsupportedError
-from nufunc.ir.graph import Graph, Value
+from nufunc.ir.graph import Graph
 from nufunc.ir.types import ArrayType, is_complex, is_inexact
 from nufunc.passes.control_parts import chosen
 from nufunc.passes.custom import CustomRule, Differentiate, Flags, Pullback

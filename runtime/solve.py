@@ -11,7 +11,7 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError, UnsupportedError
 from nufunc.ir.graph import Graph, Value
 from nufunc.ir.types import ArrayType, is_inexact
-from nufunc.passes.control_parts import chosen, flags_of, merge, present
+from nufunc.passes.control_parts import chosen, merge, present
 from nufunc.passes.custom import CustomRule, Differentiate, Flags, TransposeRegion
 from nufunc.passes.jvp import jvp
 from nufunc.passes.transpose import transpose
@@ -172,7 +172,8 @@ def _emit(rule: CustomRule, arrays: Sequence[Array], captured: Sequence[Array]) 
 class Root(CustomRule):
     """x with f(x) = 0 over operands (first guess, what the functions capture).
 
-    By the implicit function theorem, dx solves f'(x) dx = -(df)(x), where df is the derivative of f for what it captures.
+    By the implicit function theorem, dx solves f'(x) dx = -(df)(x), where df is the derivative of f for what it
+    captures.
     """
 
     def __init__(self, count: int, f: Graph, solve: Graph, tangent_solve: Graph) -> None:

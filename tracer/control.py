@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import ArgumentError, ArgumentTypeError, ShapeError
+from nufunc.ir.errors import ArgumentError, ArgumentTypeError, BoundsError, ShapeError
 from nufunc.ir.graph import Graph, Value
 from nufunc.ir.types import BOOL, INT64, ArrayType
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array
+from nufunc.tracer.np_namespace import numpy
 from nufunc.tracer.trace import Trace, require
 from nufunc.tracer.usercode import user_location
 
@@ -257,6 +258,36 @@ def map(f: Callable[[Any], Any], xs: Any) -> Any:
     operands = [trace.lift(a) for a in (*captured, *arrays)]
     results = b.emit("map", operands, {"length": count, "num_consts": len(captured)}, (body.graph(captured),))
     return tree.unflatten(body.structure, _wrapped(results))
+
+
+def associative_scan(f: Callable[[Any, Any], Any], xs: Any, reverse: bool = False, axis: int = 0) -> Any:
+    """See `nufunc.associative_scan`."""
+    leaves, structure = tree.flatten(xs)
+    arrays = [as_array(leaf) for leaf in leaves]
+    for a in arrays:
+        if not -a.ndim <= axis < a.ndim:
+            raise BoundsError(
+                f"associative_scan: axis {axis} is outside the {a.ndim} axes of an array of xs", user_location()
+            )
+    items = [numpy.moveaxis(a, axis, 0) for a in arrays]
+    count = _length("associative_scan", items, None)
+    if not count:
+        return xs
+    wide = [numpy.expand_dims(a, axis % a.ndim + 1) for a in items]  # an item keeps the axis, with length 1
+
+    def step(carry: Any, item: Any) -> tuple[Any, Any]:
+        total = f(carry, item)
+        return total, total
+
+    first = tree.unflatten(structure, [a[count - 1 if reverse else 0] for a in wide])
+    rest = tree.unflatten(structure, [a[: count - 1] if reverse else a[1:] for a in wide])
+    totals = tree.leaves(scan(step, first, rest, count - 1, reverse)[1])
+    joined = []
+    for one, others, array in zip(tree.leaves(first), totals, arrays, strict=True):
+        parts = [others, one[None]] if reverse else [one[None], others]
+        place = axis % array.ndim
+        joined.append(numpy.moveaxis(numpy.squeeze(numpy.concatenate(parts), axis=place + 1), 0, place))
+    return tree.unflatten(structure, joined)
 
 
 def _length(what: str, arrays: list[Array], length: int | None) -> int:

@@ -259,6 +259,15 @@ class Session:
         self._memo[id(obj)] = (obj, standin, path)
         return standin
 
+    def original_of(self, standin: Any) -> tuple[Any] | None:
+        """The object that a stand-in of this session stands for, held by identity from now on; None if there is none.
+        """
+        for obj, known, path in self._memo.values():
+            if known is standin:
+                self.captures.guard(path, "is", obj)
+                return (obj,)
+        return None
+
     def as_it_is(self, obj: Any, path: Path) -> Any:
         self.captures.guard(path, "is", obj)
         return obj

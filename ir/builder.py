@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from nufunc.ir import primitive
 from nufunc.ir.errors import Location, NufuncError
 from nufunc.ir.graph import Attrs, Graph, Node, Value
-from nufunc.ir.types import ArrayType, type_of
+from nufunc.ir.types import ArrayType, TapeType, type_of
 
 
 class Builder:
@@ -111,6 +112,8 @@ class Builder:
         """An array of one Python scalar, made once per builder (only in pure graphs: in a traced one it is a
         buffer).
         """
+        if isinstance(type, TapeType):
+            return self.emit("tape_zeros", (), {"type": str(type)})[0]
         value = np.dtype(type.dtype).type(value).item()
         if self.stage == "traced":
             return self.emit("full", (), {"value": value, "shape": type.shape, "dtype": type.dtype})[0]
@@ -157,7 +160,24 @@ class Builder:
 
     def summed(self, x: Value, axes: Sequence[int]) -> Value:
         axes = tuple(axes)
+        if axes and isinstance(x.type, TapeType):
+            return self._summed_tapes(x, axes)
         return self.emit("reduce_sum", (x,), {"axes": axes})[0] if axes else x
+
+    def _summed_tapes(self, x: Value, axes: tuple[int, ...]) -> Value:
+        """Tapes added up one after the other, by a scan over the axes that go."""
+        kept = [a for a in range(x.ndim) if a not in axes]
+        rest = tuple(x.shape[a] for a in kept)
+        rows = self.reshaped(self.transposed(x, (*axes, *kept)), (math.prod(x.shape[a] for a in axes), math.prod(rest)))
+        one = x.type.with_shape(())
+        total, zeros = Builder("tape_sum"), self.zeros(x.type.with_shape((math.prod(rest),)))
+        carry, row = total.param(zeros.type), total.param(zeros.type)
+        lane = Builder("tape_sum.lane")
+        added = lane.build([lane.tape_add(lane.param(one), lane.param(one))])
+        attrs = {"length": math.prod(rest), "num_consts": 0}
+        body = total.build(total.emit("map", (carry, row), attrs, (added,)))
+        attrs = {"length": rows.shape[0], "reverse": False, "num_consts": 0, "num_carry": 1}
+        return self.reshaped(self.emit("scan", (zeros, rows), attrs, (body,))[0], rest)
 
     def added(self, x: Value | None, y: Value | None) -> Value | None:
         """The sum of two cotangents or tangents, None being zero."""
@@ -165,7 +185,7 @@ class Builder:
             return y
         if y is None:
             return x
-        return self.emit("add", (x, y))[0]
+        return self.emit("tape_add" if isinstance(x.type, TapeType) else "add", (x, y))[0]
 
 
 class _At:

@@ -9,7 +9,7 @@ import numpy as np
 from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentTypeError, NufuncError
 from nufunc.ir.graph import Graph, Value
-from nufunc.ir.types import type_of
+from nufunc.ir.types import TapeType, type_of
 
 
 def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -21,7 +21,10 @@ def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
     env: dict[Value, np.ndarray] = {}
     for k, (param, argument) in enumerate(zip(graph.params, arguments, strict=True)):
         env[param] = np.asarray(argument)
-        if type_of(env[param]) != param.type:
+        if isinstance(param.type, TapeType):
+            if env[param].dtype != param.dtype or env[param].shape != param.shape:
+                raise ArgumentTypeError(f"argument {k} of @{graph.name} is no {param.type}")
+        elif type_of(env[param]) != param.type:
             raise ArgumentTypeError(
                 f"argument {k} of @{graph.name} is {type_of(env[param])}, not {param.type}"
             )

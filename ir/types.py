@@ -1,8 +1,9 @@
-"""Array types: a static shape and a strong dtype, printed like `f64[8,3]`."""
+"""Types of values: arrays of a static shape and a strong dtype, printed like `f64[8,3]`, and tapes, `tape(f64[3])[8]`."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ DTYPE_NAMES: dict[np.dtype, str] = {
 DTYPES_BY_NAME: dict[str, np.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 BOOL = np.dtype(np.bool_)
+HANDLE = np.dtype(object)  # an element of an array of tapes
 INT64 = np.dtype(np.int64)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -95,11 +97,59 @@ class ArrayType:
 
     def batched(self, size: int) -> ArrayType:
         """The type of `size` of these stacked along a new leading axis."""
-        return ArrayType((size, *self.shape), self.dtype)
+        return self.with_shape((size, *self.shape))
+
+    @property
+    def inexact(self) -> bool:
+        """Whether values of this type have tangents."""
+        return self.dtype.kind in "fc"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TapeType(ArrayType):
+    """The type of an array of tapes: each holds an item per iteration of the loop that made it, all of type `item`.
+
+    See Note [Tapes] in `nufunc.ir.prims.tape`.
+    """
+
+    item: ArrayType
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is TapeType and self.shape == other.shape and self.item == other.item
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.item))
+
+    def __str__(self) -> str:
+        return f"tape({self.item})[{','.join(map(str, self.shape))}]"
+
+    def with_shape(self, shape: tuple[int, ...]) -> ArrayType:
+        return TapeType(tuple(shape), HANDLE, self.item)
+
+    @property
+    def inexact(self) -> bool:
+        return self.item.inexact
+
+
+def tape_of(item: ArrayType, shape: tuple[int, ...] = ()) -> TapeType:
+    """The type of a tape with such items."""
+    return TapeType(shape, HANDLE, item)
+
+
+def parse_type(text: str) -> ArrayType:
+    """The type that prints as `text`; ValueError if none does."""
+    match = _TYPE.fullmatch(text)
+    if match is None or (match["dtype"] is not None and match["dtype"] not in DTYPES_BY_NAME):
+        raise ValueError(f"{text!r} is not a type")
+    shape = tuple(int(n) for n in match["shape"].split(",") if n)
+    return tape_of(parse_type(match["item"]), shape) if match["item"] else ArrayType(shape, DTYPES_BY_NAME[match["dtype"]])
+
+
+_TYPE = re.compile(r"(?:tape\((?P<item>.+)\)|(?P<dtype>[a-z]\d+))\[(?P<shape>[\d,]*)\]", re.ASCII)
 
 
 def type_of(array: np.ndarray) -> ArrayType:
-    """The type of a concrete array (its dtype in native byte order)."""
+    """The type of a concrete array (its dtype in native byte order); DTypeError for one of objects."""
     array = np.asarray(array)
     dtype = array.dtype.newbyteorder("=")
     dtype_name(dtype)

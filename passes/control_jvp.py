@@ -1,4 +1,4 @@
-"""Forward-mode rules of cond, while, scan and map: tangents travel beside the primals through the same
+"""Forward-mode rules of cond, loops and checkpoint: tangents travel beside the primals through the same
 control flow.
 
 A rule gets the builder, the node, its operands and their tangents (None is zero) and the function that
@@ -41,41 +41,43 @@ def jvp_cond(
 def jvp_while(
     b: Builder, node: Node, operands: Sequence[Value], tangents: Tangents, differentiate: Differentiate
 ) -> tuple[list[Value], list[Value | None]]:
-    """The tangents of the carry are carried too; the condition looks at the primals alone."""
+    """while and record: the tangents of the carry are carried too; the condition looks at the primals alone."""
     cond, body = node.regions
     num_cond, num_body = node.attrs["num_cond"], node.attrs["num_body"]
     cond_consts, body_consts, carry = chunks(operands, num_cond, num_body)
     _, const_dots, carry_dots = chunks(tangents, num_cond, num_body)
-    const_flags, start = flags_of(const_dots), flags_of(carry_dots)
+    const_flags, start, count = flags_of(const_dots), flags_of(carry_dots), len(carry)
 
     def build(flags: list[bool]) -> tuple[OpenRegion, list[bool]]:
         region = differentiate(body, [*const_flags, *flags])
-        return region, region.active
+        return region, region.active[:count]
 
-    region, active = grown_flags(body, ("jvp", len(carry), *const_flags, *start), start, build)
+    region, active = grown_flags(body, ("jvp", count, *const_flags, *start), start, build)
     consts, carried = chunks(region.params, num_body)
     dots = chunks(region.extra_params, num_body)
+    y_active = region.active[count:]
+    new_carry, new_ys = chunks(region.outputs, count)
+    carry_out, y_out = chunks(region.extras([*active, *y_active], region.outputs), sum(active))
     new_body = region.close(
-        [*consts, *present(dots[0]), *carried, *present(dots[1])],
-        [*region.outputs, *region.extras(active, region.outputs)],
+        [*consts, *present(dots[0]), *carried, *present(dots[1])], [*new_carry, *carry_out, *new_ys, *y_out]
     )
     unused = [Value(c.type) for c in chosen(carry, active)]
     new_cond = cond.replace(params=(*cond.params, *unused))
     new_consts = [*body_consts, *present(const_dots)]
     attrs = {"num_cond": num_cond, "num_body": len(new_consts)}
     dot_carry = _instantiated(b, carry, carry_dots, active)
-    results = b.emit("while", (*cond_consts, *new_consts, *carry, *dot_carry), attrs, (new_cond, new_body))
-    outputs, out_dots = chunks(results, len(carry))
-    return outputs, merge(active, out_dots)
+    results = b.emit(node.prim, (*cond_consts, *new_consts, *carry, *dot_carry), attrs, (new_cond, new_body))
+    ends, end_dots, ys, y_dots, count_of = chunks(results, count, sum(active), len(y_active), sum(y_active))
+    return [*ends, *ys, *count_of], [*merge(active, end_dots), *merge(y_active, y_dots), *[None for _ in count_of]]
 
 
 def jvp_loop(
     b: Builder, node: Node, operands: Sequence[Value], tangents: Tangents, differentiate: Differentiate
 ) -> tuple[list[Value], list[Value | None]]:
-    """scan and map: tangents of consts, carry and xs stand behind the primals of their role."""
+    """scan, map and replay: tangents of consts, carry and xs stand behind the primals of their role."""
     loop = Loop.of(node)
-    consts, carry, xs = loop.roles(operands)
-    const_dots, carry_dots, x_dots = loop.roles(tangents)
+    consts, carry, xs = loop.given(operands)
+    const_dots, carry_dots, x_dots = loop.given(tangents)
     const_flags, start, x_flags = (flags_of(dots) for dots in (const_dots, carry_dots, x_dots))
 
     def build(flags: list[bool]) -> tuple[OpenRegion, list[bool]]:
@@ -94,7 +96,7 @@ def jvp_loop(
     body = region.close(params, [*new_carry, *carry_out, *new_ys, *y_out])
     carried, ys = loop.emit(
         b, body, [*consts, *present(const_dots)],
-        [*carry, *_instantiated(b, carry, carry_dots, active)], [*xs, *present(x_dots)],
+        [*carry, *_instantiated(b, carry, carry_dots, active)], [*xs, *present(x_dots)], operands[: loop.lead],
     )  # fmt: skip
     out_carry, out_carry_dots = chunks(carried, len(carry))
     out_ys, out_y_dots = chunks(ys, len(new_ys))
@@ -107,4 +109,19 @@ def _instantiated(
     return [b.zeros(p.type) if d is None else d for p, d, a in zip(primals, dots, active, strict=True) if a]
 
 
-RULES: dict[str, Rule] = {"cond": jvp_cond, "while": jvp_while, "scan": jvp_loop, "map": jvp_loop}
+def jvp_checkpoint(
+    b: Builder, node: Node, operands: Sequence[Value], tangents: Tangents, differentiate: Differentiate
+) -> tuple[list[Value], list[Value | None]]:
+    """The derivative is computed under the same policy."""
+    region = differentiate(node.regions[0], flags_of(tangents))
+    active = region.active
+    graph = region.close([*region.params, *present(region.extra_params)], [*region.outputs, *present(region.extra)])
+    results = b.emit("checkpoint", (*operands, *present(tangents)), node.attrs, (graph,))
+    outputs, dots = chunks(results, len(active))
+    return outputs, merge(active, dots)
+
+
+RULES: dict[str, Rule] = {
+    "cond": jvp_cond, "while": jvp_while, "record": jvp_while, "scan": jvp_loop, "map": jvp_loop, "replay": jvp_loop,
+    "checkpoint": jvp_checkpoint,
+}  # fmt: skip

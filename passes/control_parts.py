@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import VerifyError
@@ -76,10 +76,13 @@ def either(a: Sequence[bool], b: Sequence[bool]) -> list[bool]:
 
 @dataclass(frozen=True)
 class Loop:
-    """What `scan` and `map` have in common; a map is a scan without carry whose order does not matter."""
+    """What `scan`, `map` and `replay` have in common; a map is a scan without carry whose order does not matter.
+
+    `length` is None for a replay, whose first operand tells it.
+    """
 
     prim: str
-    length: int
+    length: int | None
     reverse: bool
     num_consts: int
     num_carry: int
@@ -89,22 +92,35 @@ class Loop:
     def of(node: Node) -> Loop:
         (body,) = node.regions
         reverse, num_carry = node.attrs.get("reverse", False), node.attrs.get("num_carry", 0)
-        return Loop(node.prim, node.attrs["length"], reverse, node.attrs["num_consts"], num_carry, body)
+        return Loop(node.prim, node.attrs.get("length"), reverse, node.attrs["num_consts"], num_carry, body)
+
+    @property
+    def lead(self) -> int:
+        """The number of operands before the body's."""
+        return 1 if self.length is None else 0
 
     def roles(self, items: Sequence[T]) -> list[list[T]]:
-        """Operands (or the body's parameters) as [consts, carry, xs]."""
+        """What is given for each of the body's parameters as [consts, carry, xs]."""
         return chunks(items, self.num_consts, self.num_carry)
+
+    def given(self, items: Sequence[T]) -> list[list[T]]:
+        """What is given for each operand as [consts, carry, xs]."""
+        return self.roles(items[self.lead :])
 
     def outs(self, items: Sequence[T]) -> list[list[T]]:
         """Results (or the body's outputs) as [carry, ys]."""
         return chunks(items, self.num_carry)
 
     def emit(
-        self, b: Builder, body: Graph, consts: Sequence[Value], carry: Sequence[Value], xs: Sequence[Value]
-    ) -> list[list[Value]]:
+        self, b: Builder, body: Graph, consts: Sequence[Value], carry: Sequence[Value], xs: Sequence[Value],
+        lead: Sequence[Value] = (),
+    ) -> list[list[Value]]:  # fmt: skip
         """The same loop over another body and other operands; gives [carry, ys]."""
-        attrs = {"length": self.length, "num_consts": len(consts)}
-        if self.prim == "scan" or carry:
+        attrs: dict[str, Any] = {"length": self.length, "num_consts": len(consts)}
+        if self.length is None:
+            attrs = {"reverse": self.reverse, "num_consts": len(consts), "num_carry": len(carry)}
+            results = b.emit("replay", (*lead, *consts, *carry, *xs), attrs, (body,))
+        elif self.prim == "scan" or carry:
             attrs |= {"reverse": self.reverse, "num_carry": len(carry)}
             results = b.emit("scan", (*consts, *carry, *xs), attrs, (body,))
         else:
@@ -188,20 +204,28 @@ def dependent_results(node: Node, flags: Sequence[bool]) -> list[bool]:
         for branch in node.regions:
             out = either(out, dependent_outputs(branch, flags[1:]))
         return out
-    if node.prim in ("scan", "map"):
+    if node.prim in ("scan", "map", "replay"):
         loop = Loop.of(node)
+        if any(flags[: loop.lead]):
+            return [True] * len(node.results)
         stable = stable_loop_flags(loop, flags)
         out = dependent_outputs(loop.body, stable)
         return [*loop.roles(stable)[1], *loop.outs(out)[1]]
-    if node.prim == "while":
+    if node.prim in ("while", "record"):
         carry = stable_while_flags(node, flags)
-        return carry if carry is not None else [True] * len(node.results)
+        if carry is None:
+            return [True] * len(node.results)
+        nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
+        ys = dependent_outputs(node.regions[1], [*flags[nc : nc + nb], *carry])[len(carry) :]
+        return [*carry, *ys, *([False] if node.prim == "record" else [])]
+    if node.prim == "checkpoint":
+        return dependent_outputs(node.regions[0], flags)
     return [True] * len(node.results)
 
 
 def stable_loop_flags(loop: Loop, flags: Sequence[bool]) -> list[bool]:
-    """The flags of the operands with the carries grown to a fixpoint of the body's dependence."""
-    consts, carry, xs = loop.roles(flags)
+    """The flags of the body's parameters with the carries grown to a fixpoint of the body's dependence."""
+    consts, carry, xs = loop.given(flags)
     while True:
         grown = either(carry, loop.outs(dependent_outputs(loop.body, [*consts, *carry, *xs]))[0])
         if grown == carry:
@@ -210,11 +234,11 @@ def stable_loop_flags(loop: Loop, flags: Sequence[bool]) -> list[bool]:
 
 
 def stable_while_flags(node: Node, flags: Sequence[bool]) -> list[bool] | None:
-    """Which carries of a while depend on the flagged operands; None where the number of iterations does."""
+    """Which carries of a while or record depend on the flagged operands; None where the number of iterations does."""
     cond, body = node.regions
     cond_consts, body_consts, carry = chunks(flags, node.attrs["num_cond"], node.attrs["num_body"])
     while True:
-        grown = either(carry, dependent_outputs(body, [*body_consts, *carry]))
+        grown = either(carry, dependent_outputs(body, [*body_consts, *carry])[: len(carry)])
         if grown == carry:
             break
         carry = grown

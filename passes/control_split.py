@@ -1,4 +1,4 @@
-"""Partial evaluation of cond, while, scan and map: each becomes a known node and an unknown one that share
+"""Partial evaluation of cond, loops and checkpoint: each becomes a known node and an unknown one that share
 residuals.
 
 A rule gets the splitter (see `linearize`), the node and the flags of its unknown operands. Residuals of a
@@ -27,6 +27,8 @@ from nufunc.passes.control_parts import (
     stable_while_flags,
 )
 from nufunc.passes.dead_code import eliminate_dead_code
+from nufunc.passes.recompute import recomputing, smaller
+from nufunc.passes.simplify_control import MAY_RAISE
 
 if TYPE_CHECKING:
     from nufunc.passes.linearize import Split, Splitter
@@ -40,7 +42,7 @@ Rule = Callable[["Splitter", Node, Sequence[bool]], None]
 def split_cond(s: Splitter, node: Node, flags: Sequence[bool]) -> None:
     """Residuals of different branches share slots by type; a branch fills those that it does not use with
     zeros."""
-    if flags[0]:
+    if flags[0] or s.stays_whole(node, flags):
         s.keep_unknown(node)
         return
     arg_flags = list(flags[1:])
@@ -139,8 +141,11 @@ class _LoopResiduals:
 
 
 def split_loop(s: Splitter, node: Node, flags: Sequence[bool]) -> None:
-    """scan and map: the known loop runs first and stacks residuals, the unknown one reads them."""
+    """scan, map and replay: the known loop runs first and stacks residuals, the unknown one reads them."""
     loop = Loop.of(node)
+    if any(flags[: loop.lead]) or s.stays_whole(node, flags):
+        s.keep_unknown(node)
+        return
     flags = stable_loop_flags(loop, flags)
     carry_flags = loop.roles(flags)[1]
     forced = [*carry_flags, *[False] * (len(node.results) - loop.num_carry)]
@@ -150,31 +155,37 @@ def split_loop(s: Splitter, node: Node, flags: Sequence[bool]) -> None:
     ]
     free += [[False] * loop.num_carry, [True] * (len(node.results) - loop.num_carry)]
     split = s.split(loop.body, flags, forced, [f for role in free for f in role])
-    out_flags = list(split.unknown_outputs)
-    known_roles = [rejected(r, f) for r, f in zip(loop.roles(node.operands), loop.roles(flags), strict=True)]
+    known_roles = [rejected(r, f) for r, f in zip(loop.given(node.operands), loop.roles(flags), strict=True)]
     consts, carry, xs = [[s.known(o) for o in role] for role in known_roles]
+    if loop.length is None:
+        split = smaller(split, len(consts), len(carry))
+    out_flags = list(split.unknown_outputs)
     num_carry, num_outputs = len(carry), len(out_flags) - sum(out_flags)
-    found = _classify(split, len(consts), num_carry, num_outputs, may_hoist=loop.length > 0)
-
-    hoisted: list[Value] = []
-    if found.hoisted_values:
-        outside = split.known.replace(
-            params=split.known.params[: len(consts)], outputs=tuple(found.hoisted_values)
-        )
-        hoisted = s.kb.inline(eliminate_dead_code(outside), consts)
+    lead = [s.known(o) for o in node.operands[: loop.lead]]
+    found = _classify(split, len(consts), num_carry, num_outputs, runs=bool(loop.length))
+    hoisted = _hoisted(s, split, found, consts)
     ys: list[Value] = []
     if num_outputs or found.new_ys:
         body = _known_body(split, len(consts), num_outputs, found)
-        carried, ys = loop.emit(s.kb, body, [*consts, *hoisted], carry, xs)
+        carried, ys = loop.emit(s.kb, body, [*consts, *hoisted], carry, xs, lead)
         s.set_known(rejected(node.results, out_flags), [*carried, *ys[: num_outputs - num_carry]])
-    if any(out_flags):
-        _emit_unknown_loop(s, node, loop, split, flags, found, (consts, xs, hoisted, ys))
+    unknown = chosen(node.results, out_flags)
+    operands = node.operands[loop.lead :]
+    _emit_unknown_loop(s, unknown, operands, loop, split, flags, found, (consts, xs, hoisted, ys), lead)
+
+
+def _hoisted(s: Splitter, split: Split, found: _LoopResiduals, consts: Sequence[Value]) -> list[Value]:
+    """The values that are computed once, before the loop."""
+    if not found.hoisted_values:
+        return []
+    outside = split.known.replace(params=split.known.params[: len(consts)], outputs=tuple(found.hoisted_values))
+    return s.kb.inline(eliminate_dead_code(outside), consts)
 
 
 def _classify(
-    split: Split, num_consts: int, num_carry: int, num_outputs: int, *, may_hoist: bool
+    split: Split, num_consts: int, num_carry: int, num_outputs: int, *, runs: bool
 ) -> _LoopResiduals:
-    """A loop that never runs hoists nothing, since what never runs cannot fail."""
+    """A loop that may never run (`runs` is False) hoists nothing that can fail, since what never runs cannot."""
     params = split.known.params
     varying = dependent(split.known, [i >= num_consts for i in range(len(params))])
     ys = list(split.known.outputs[num_carry:num_outputs])
@@ -185,7 +196,7 @@ def _classify(
             found.as_const[i] = position
         elif position >= num_consts + num_carry:
             found.as_x[i] = position - num_consts - num_carry
-        elif may_hoist and residual not in varying:
+        elif residual not in varying and (runs or not _can_fail(split.known, residual)):
             found.hoisted[i] = len(found.hoisted_values)
             found.hoisted_values.append(residual)
         elif residual in ys:
@@ -194,6 +205,17 @@ def _classify(
             found.stacked[i] = len(ys) + len(found.new_ys)
             found.new_ys.append(residual)
     return found
+
+
+def _can_fail(graph: Graph, value: Value) -> bool:
+    """Whether computing a value can raise an error, or may take a loop."""
+    needed = {value}
+    for node in reversed(graph.nodes):
+        if not needed.isdisjoint(node.results):
+            if node.regions or node.prim in MAY_RAISE or node.attrs.get("mode") == "error":
+                return True
+            needed.update(node.operands)
+    return False
 
 
 def _known_body(split: Split, num_consts: int, num_outputs: int, found: _LoopResiduals) -> Graph:
@@ -219,9 +241,12 @@ def _without(node: Node, given: set[Value]) -> Node:
 
 
 def _emit_unknown_loop(
-    s: Splitter, node: Node, loop: Loop, split: Split, flags: Sequence[bool], found: _LoopResiduals,
-    sources: tuple[list[Value], list[Value], list[Value], list[Value]],
+    s: Splitter, results: Sequence[Value], operands: Sequence[Value], loop: Loop, split: Split, flags: Sequence[bool],
+    found: _LoopResiduals, sources: tuple[list[Value], list[Value], list[Value], list[Value]], lead: Sequence[Value],
 ) -> None:  # fmt: skip
+    """`operands` are given for the parameters of the loop's body, `results` those of its unknown outputs."""
+    if not any(split.unknown_outputs):
+        return
     consts, xs, hoisted, ys = sources
     invariant = {i: consts[k] for i, k in found.as_const.items()} | {
         i: hoisted[k] for i, k in found.hoisted.items()
@@ -237,40 +262,82 @@ def _emit_unknown_loop(
     body = split.unknown.replace(params=tuple(params))
     unknown = [
         [s.unknown(o) for o in chosen(role, f)]
-        for role, f in zip(loop.roles(node.operands), loop.roles(flags), strict=True)
+        for role, f in zip(loop.roles(operands), loop.roles(flags), strict=True)
     ]
     carried, new_ys = loop.emit(
         s.ub, body, [*(s.residual(v) for v in invariant.values()), *unknown[0]], unknown[1],
-        [*(s.residual(v) for v in varying.values()), *unknown[2]],
+        [*(s.residual(v) for v in varying.values()), *unknown[2]], [s.residual(v) for v in lead],
     )  # fmt: skip
-    s.set_unknown(chosen(node.results, split.unknown_outputs), [*carried, *new_ys])
+    s.set_unknown(results, [*carried, *new_ys])
 
 
-# -- while
+# -- while and record
 
 
 def split_while(s: Splitter, node: Node, flags: Sequence[bool]) -> None:
-    """The known carries run in a loop of their own; the unknown side repeats the whole loop, since residuals
-    of an unknown number of iterations cannot be stacked. Such a loop can be evaluated, but not transposed."""
-    carry = stable_while_flags(node, flags)
-    if carry is not None and not all(carry):
-        num_cond, num_body = node.attrs["num_cond"], node.attrs["num_body"]
-        cond, body = node.regions
-        split = s.split(body, [*flags[num_cond : num_cond + num_body], *carry], carry)
-        known_cond = eliminate_dead_code(cond)
-        known_cond = known_cond.replace(params=tuple(rejected(cond.params, [*flags[:num_cond], *carry])))
-        num_known = len(carry) - sum(carry)
-        known_body = eliminate_dead_code(split.known.replace(outputs=split.known.outputs[:num_known]))
-        all_flags = [*flags[: num_cond + num_body], *carry]
-        operands = [s.known(o) for o in rejected(node.operands, all_flags)]
-        new_num_body = len(known_body.params) - num_known
-        attrs = {"num_cond": len(operands) - len(known_body.params), "num_body": new_num_body}
-        results = s.kb.emit("while", operands, attrs, (known_cond, known_body))
-        s.set_known(rejected(node.results, carry), results)
-    operands = [s.unknown(o) for o in node.operands]
-    results = s.ub.copy_node(node, operands)
-    unknown = [True] * len(results) if carry is None else carry
-    s.set_unknown(chosen(node.results, unknown), chosen(results, unknown))
+    """The known carries run first and record residuals on tapes, which the unknown loop replays."""
+    carry_flags = stable_while_flags(node, flags)
+    if carry_flags is None:
+        s.keep_unknown(node)
+        return
+    (cond, body), count = node.regions, len(carry_flags)
+    cond_flags, const_flags, _ = chunks(flags, node.attrs["num_cond"], node.attrs["num_body"])
+    tested, const_operands, start = chunks(node.operands, len(cond_flags), len(const_flags))
+    body_flags = [*const_flags, *carry_flags]
+    num_ys = len(body.outputs) - count
+    free = [*[True] * len(const_flags), *[False] * count, *[False] * count, *[True] * num_ys]
+    split = s.split(body, body_flags, [*carry_flags, *[False] * num_ys], free)
+    consts = [s.known(o) for o in rejected(const_operands, const_flags)]
+    carry = [s.known(o) for o in rejected(start, carry_flags)]
+    split = smaller(split, len(consts), len(carry))
+    out_flags = split.unknown_outputs
+    num_outputs = len(out_flags) - sum(out_flags)
+    found = _classify(split, len(consts), len(carry), num_outputs, runs=False)
+    hoisted = _hoisted(s, split, found, consts)
+    known_cond = cond.replace(params=tuple(rejected(cond.params, [*cond_flags, *carry_flags])))
+    known_body = _known_body(split, len(consts), num_outputs, found)
+    known_tested = [s.known(o) for o in rejected(tested, cond_flags)]
+    attrs = {"num_cond": len(known_tested), "num_body": len(consts) + len(hoisted)}
+    results = s.kb.emit("record", (*known_tested, *consts, *hoisted, *carry), attrs, (known_cond, known_body))
+    ends, ys, trips = chunks(results, len(carry), len(results) - 1 - len(carry))
+    own = node.results[: len(out_flags)]
+    s.set_known(rejected(own, out_flags), [*ends, *ys[: num_outputs - len(carry)]])
+    if node.prim == "record":
+        s.set_known(node.results[-1:], trips)
+    loop = Loop("replay", None, False, len(const_flags), count, body)
+    operands = [*const_operands, *start]
+    sources = (consts, list[Value](), hoisted, ys)
+    _emit_unknown_loop(s, chosen(own, out_flags), operands, loop, split, body_flags, found, sources, trips)
 
 
-RULES: dict[str, Rule] = {"cond": split_cond, "while": split_while, "scan": split_loop, "map": split_loop}
+# -- checkpoint
+
+
+def split_checkpoint(s: Splitter, node: Node, flags: Sequence[bool]) -> None:
+    """What is known is computed on both sides: the unknown one begins with the arguments and what the policy saves."""
+    if s.stays_whole(node, flags):
+        s.keep_unknown(node)
+        return
+    split = recomputing(s.split(node.regions[0], flags), node.attrs["save"])
+    arguments = [s.known(o) for o in rejected(node.operands, flags)]
+    number = {p: k for k, p in enumerate(split.known.params)}
+    saved = [r for r in split.residuals if r not in number]
+    num_outputs = len(split.known.outputs) - split.num_residuals
+    known = split.known.replace(outputs=(*split.known.outputs[:num_outputs], *saved))
+    results: Sequence[Value] = ()
+    if known.outputs:
+        attrs = {**node.attrs, "again": False}
+        results = s.kb.emit("checkpoint", arguments, attrs, (eliminate_dead_code(known),))
+    s.set_known(rejected(node.results, split.unknown_outputs), results[:num_outputs])
+    if any(split.unknown_outputs):
+        at = dict(zip(saved, results[num_outputs:], strict=True))
+        residuals = [arguments[number[r]] if r in number else at[r] for r in split.residuals]
+        operands = [*map(s.residual, residuals), *(s.unknown(o) for o in chosen(node.operands, flags))]
+        results = s.ub.emit("checkpoint", operands, {**node.attrs, "again": True}, (split.unknown,))
+        s.set_unknown(chosen(node.results, split.unknown_outputs), results)
+
+
+RULES: dict[str, Rule] = {
+    "cond": split_cond, "while": split_while, "record": split_while, "scan": split_loop, "map": split_loop,
+    "replay": split_loop, "checkpoint": split_checkpoint,
+}  # fmt: skip

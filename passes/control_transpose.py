@@ -1,4 +1,4 @@
-"""Transposition of cond, scan and map: cotangents travel backwards through the same control flow.
+"""Transposition of cond, loops and checkpoint: cotangents travel backwards through the same control flow.
 
 A rule gets the builder, the node, the cotangents of its results (None is zero), its operands (None where
 linear) and the function that transposes a region; it gives a cotangent per operand. The cotangents of what a
@@ -40,26 +40,24 @@ def transpose_cond(
 def transpose_while(
     b: Builder, node: Node, cotangents: Values, operands: Values, transpose_region: TransposeRegion
 ) -> list[Value | None]:
-    """Refused: the values of an unknown number of iterations would have to be kept."""
-    raise UnsupportedError(
-        "reverse mode through while_loop with an unknown trip count is not supported yet: "
-        "use fori_loop with a fixed number of iterations, or scan",
-        node.loc,
-    )
+    """Refused: what is differentiated is split into `record` and `replay` before."""
+    raise UnsupportedError(f"{node.prim} cannot be transposed where its condition depends on what is linear", node.loc)
 
 
 def transpose_loop(
     b: Builder, node: Node, cotangents: Values, operands: Values, transpose_region: TransposeRegion
 ) -> list[Value | None]:
-    """scan and map: a loop in the other direction whose carry holds the cotangents of the carry and of the
+    """scan, map and replay: a loop in the other direction whose carry holds the cotangents of the carry and of the
     consts."""
     loop = Loop.of(node)
-    consts, start, xs = loop.roles(operands)
+    if any(o is None for o in operands[: loop.lead]):
+        raise UnsupportedError("replay cannot be transposed with respect to the number of iterations", node.loc)
+    consts, start, xs = loop.given(operands)
     # A linear carry that starts as a known value starts as zero: nothing has flowed in yet.
     roles = [[o is None for o in consts], [True] * len(start), [o is None for o in xs]]
     linear = [flag for role in roles for flag in role]
     const_like, carry_like, _ = [
-        chosen(role, f) for role, f in zip(loop.roles(node.operands), roles, strict=True)
+        chosen(role, f) for role, f in zip(loop.given(node.operands), roles, strict=True)
     ]
     carry_cts, y_cts = loop.outs(cotangents)
     y_active = flags_of(y_cts)
@@ -77,10 +75,11 @@ def transpose_loop(
     ]
     totals += [b.zeros(v.type) for v in chosen(const_like, const_active)]
     opposite = Loop(loop.prim, loop.length, not loop.reverse, 0, 0, body)
-    carried, stacked = opposite.emit(b, body, present(consts), totals, [*present(xs), *present(y_cts)])
+    lead = present(operands[: loop.lead])
+    carried, stacked = opposite.emit(b, body, present(consts), totals, [*present(xs), *present(y_cts)], lead)
     carry_out, const_out = chunks(carried, sum(carry_active))
     out = [*merge(const_active, const_out), *merge(carry_active, carry_out), *merge(x_active, stacked)]
-    return _spread(linear, out)
+    return [*[None for _ in lead], *_spread(linear, out)]
 
 
 def _backward_body(
@@ -100,7 +99,7 @@ def _backward_body(
     new_sums: list[Value] = []
     for cotangent in present(const_cts):
         sums.append(Value(cotangent.type))
-        new_sums += b.emit("add", (sums[-1], cotangent))
+        new_sums += present([b.added(sums[-1], cotangent)])
     new_carry = [
         b.zeros(v.type) if c is None else c
         for c, v, a in zip(carry_cts, carry_like, carry_active, strict=True)
@@ -118,6 +117,18 @@ def _spread(linear: Sequence[bool], cotangents: Values) -> list[Value | None]:
     return [next(rest) if l else None for l in linear]
 
 
+def transpose_checkpoint(
+    b: Builder, node: Node, cotangents: Values, operands: Values, transpose_region: TransposeRegion
+) -> list[Value | None]:
+    """What the region computes from known operands is computed again where the cotangents have arrived."""
+    linear = [o is None for o in operands]
+    region = transpose_region(node.regions[0], linear, flags_of(cotangents))
+    graph = region.close([*region.params, *present(region.extra_params)], present(region.extra))
+    results = b.emit("checkpoint", (*present(operands), *present(cotangents)), {**node.attrs, "again": True}, (graph,))
+    return _spread(linear, merge(region.active, results))
+
+
 RULES: dict[str, Rule] = {
-    "cond": transpose_cond, "while": transpose_while, "scan": transpose_loop, "map": transpose_loop,
+    "cond": transpose_cond, "while": transpose_while, "record": transpose_while, "scan": transpose_loop,
+    "map": transpose_loop, "replay": transpose_loop, "checkpoint": transpose_checkpoint,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Batching of cond, while, scan and map.
+"""Batching of cond, loops and checkpoint.
 
 A rule gets the builder, the number of lanes, the node, its operands (lanes on axis 0), which of them are
 batched, and the function that batches a region; it gives the results and which of them are batched. Where
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.prims.host import calls_host
 from nufunc.passes.control_parts import Loop, chosen, chunks, either, grown_flags, rejected
 
 
@@ -54,7 +55,11 @@ def lane_by_lane(
     consts = rejected(operands, batched)
     region = body.build(body.copy_node(node, params))
     attrs = {"length": size, "num_consts": len(consts)}
-    results = b.emit("map", (*consts, *chosen(operands, batched)), attrs, (region,))
+    lanes = (*consts, *chosen(operands, batched))
+    if calls_host(node):  # one after the other
+        results = b.emit("scan", lanes, {**attrs, "reverse": False, "num_carry": 0}, (region,))
+    else:
+        results = b.emit("map", lanes, attrs, (region,))
     return results, [True] * len(results)
 
 
@@ -84,25 +89,32 @@ def batch_while(
     batched: Sequence[bool],
     batch_region: BatchRegion,
 ) -> Batched:
-    """One loop over whole batches where the condition is one for all lanes."""
+    """while and record: one loop over whole batches where the condition is one for all lanes."""
     cond, body = node.regions
     cond_consts, body_consts, carry = chunks(batched, node.attrs["num_cond"], node.attrs["num_body"])
-    before = carry
+    before, count = carry, len(carry)
 
     def build(flags: list[bool]) -> tuple[BatchedRegion, list[bool]]:
         region = batch_region(body, size, [*body_consts, *flags])
-        return region, region.batched
+        return region, region.batched[:count]
 
-    region, carry = grown_flags(body, ("vmap", size, len(carry), *body_consts, *before), before, build)
+    region, carry = grown_flags(body, ("vmap", size, count, *body_consts, *before), before, build)
     test = batch_region(cond, size, [*cond_consts, *carry])
     if test.batched[0]:
         return lane_by_lane(b, size, node, operands, batched)
-    first = len(operands) - len(carry)
+    first = len(operands) - count
     start = _grown(b, size, operands[first:], before, carry)
+    ys = region.batched[count:]
     results = b.emit(
-        "while", (*operands[:first], *start), node.attrs, (test.close([False]), region.close(carry))
+        node.prim, (*operands[:first], *start), node.attrs, (test.close([False]), region.close([*carry, *ys]))
     )
-    return results, carry
+    ends, tapes, trips = chunks(results, count, len(ys))
+    return [*ends, *_lanes_outside(b, size, tapes, ys), *trips], [*carry, *ys, *[False for _ in trips]]
+
+
+def _lanes_outside(b: Builder, size: int, tapes: Sequence[Value], batched: Sequence[bool]) -> list[Value]:
+    """Batches of tapes from tapes of batches."""
+    return [b.tape_split(t, lanes=size) if f else t for t, f in zip(tapes, batched, strict=True)]
 
 
 def batch_loop(
@@ -113,9 +125,11 @@ def batch_loop(
     batched: Sequence[bool],
     batch_region: BatchRegion,
 ) -> Batched:
-    """scan and map: the lanes stay behind the axis that the loop runs over."""
+    """scan and map: the lanes stay behind the axis that the loop runs over. replay: they move into the tapes' items."""
     loop = Loop.of(node)
-    const_flags, before, x_flags = loop.roles(batched)
+    if any(batched[: loop.lead]):
+        return lane_by_lane(b, size, node, operands, batched)
+    const_flags, before, x_flags = loop.given(batched)
 
     def build(flags: list[bool]) -> tuple[BatchedRegion, list[bool]]:
         region = batch_region(loop.body, size, [*const_flags, *flags, *x_flags])
@@ -124,11 +138,16 @@ def batch_loop(
     question = ("vmap", size, loop.num_carry, *const_flags, *before, *x_flags)
     region, carry_flags = grown_flags(loop.body, question, before, build)
     out_ys = loop.outs(region.batched)[1]
-    consts, carry, xs = loop.roles(operands)
-    moved = [b.moved(x, 0, 1) if f else x for x, f in zip(xs, x_flags, strict=True)]
+    consts, carry, xs = loop.given(operands)
+    inside = b.tape_join if loop.length is None else lambda x: b.moved(x, 0, 1)
+    moved = [inside(x) if f else x for x, f in zip(xs, x_flags, strict=True)]
     body = region.close([*carry_flags, *out_ys])
-    carried, ys = loop.emit(b, body, consts, _grown(b, size, carry, before, carry_flags), moved)
-    ys = [b.moved(y, 1, 0) if f else y for y, f in zip(ys, out_ys, strict=True)]
+    start = _grown(b, size, carry, before, carry_flags)
+    carried, ys = loop.emit(b, body, consts, start, moved, operands[: loop.lead])
+    if loop.length is None:
+        ys = _lanes_outside(b, size, ys, out_ys)
+    else:
+        ys = [b.moved(y, 1, 0) if f else y for y, f in zip(ys, out_ys, strict=True)]
     return [*carried, *ys], [*carry_flags, *out_ys]
 
 
@@ -140,4 +159,19 @@ def _grown(
     return [repeated(b, v, size) if want and not is_ else v for v, is_, want in triples]
 
 
-RULES: dict[str, Rule] = {"cond": batch_cond, "while": batch_while, "scan": batch_loop, "map": batch_loop}
+def batch_checkpoint(
+    b: Builder,
+    size: int,
+    node: Node,
+    operands: Sequence[Value],
+    batched: Sequence[bool],
+    batch_region: BatchRegion,
+) -> Batched:
+    region = batch_region(node.regions[0], size, batched)
+    return b.emit("checkpoint", operands, node.attrs, (region.close(region.batched),)), region.batched
+
+
+RULES: dict[str, Rule] = {
+    "cond": batch_cond, "while": batch_while, "record": batch_while, "scan": batch_loop, "map": batch_loop,
+    "replay": batch_loop, "checkpoint": batch_checkpoint,
+}  # fmt: skip

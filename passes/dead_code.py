@@ -9,19 +9,22 @@ from operator import is_not
 from typing import TypeVar
 
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.prims.host import has_effect
 from nufunc.passes.control_parts import remembered
 
 _T = TypeVar("_T")
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
-    """The graph (pure) without what its outputs do not depend on; its parameters stay."""
+    """The graph (pure) without what its outputs do not depend on, apart from calls made for their effect; its
+    parameters stay.
+    """
     if "no dead code" in graph.facts:
         return graph
     live: set[Value] = set(graph.outputs)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if live.isdisjoint(node.results):
+        if live.isdisjoint(node.results) and not has_effect(node):
             continue
         if node.regions:
             node = _trimmed(node, [r in live for r in node.results])
@@ -38,7 +41,8 @@ def eliminate_dead_code(graph: Graph) -> Graph:
 def _trimmed(node: Node, used: list[bool]) -> Node:
     """The control node with what it needs for the used ones of its results; itself if that is all it has."""
     trimmed = _trim(node, used)
-    whole = len(trimmed.operands) == len(node.operands) and len(trimmed.results) == len(node.results)
+    same = len(trimmed.operands) == len(node.operands) and len(trimmed.results) == len(node.results)
+    whole = trimmed.prim == node.prim and same
     return node if whole and trimmed.regions == node.regions else trimmed
 
 
@@ -48,8 +52,12 @@ def _trim(node: Node, used: list[bool]) -> Node:
             return _trim_cond(node, used)
         case "scan":
             return _trim_scan(node, used)
-        case "while":
+        case "while" | "record":
             return _trim_while(node, used)
+        case "replay":
+            return _trim_replay(node, used)
+        case "checkpoint":
+            return _trim_checkpoint(node, used)
         case "map":
             return _trim_map(node, used)
         case _:
@@ -124,22 +132,44 @@ def _trim_scan(node: Node, used: list[bool]) -> Node:
     return Node("scan", _pick(node.operands, keep), attrs, (body,), _pick(node.results, live), node.loc)
 
 
+def _trim_replay(node: Node, used: list[bool]) -> Node:
+    attrs = {**node.attrs, "length": None}
+    trimmed = _trim_scan(Node("scan", node.operands[1:], attrs, node.regions, node.results, node.loc), used)
+    attrs = {k: v for k, v in trimmed.attrs.items() if k != "length"}
+    return Node(
+        "replay", (node.operands[0], *trimmed.operands), attrs, trimmed.regions, trimmed.results, node.loc
+    )
+
+
+def _trim_checkpoint(node: Node, used: list[bool]) -> Node:
+    region = _with_outputs(node.regions[0], used)
+    reads = _uses(region)
+    keep = [p in reads for p in region.params]
+    regions = (_with_params(region, keep),)
+    return Node("checkpoint", _pick(node.operands, keep), node.attrs, regions, _pick(node.results, used), node.loc)
+
+
 def _trim_while(node: Node, used: list[bool]) -> Node:
+    """A record that nobody needs the tapes of is a while."""
     cond, body = node.regions
     nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
+    num_carry, num_outputs = len(node.operands) - nc - nb, len(body.outputs)
     cond = eliminate_dead_code(cond)
     cond_reads = _uses(cond)
-    tested = [p in cond_reads for p in cond.params[nc:]]
-    live = _live_carries(body, nb, len(used), [u or t for u, t in zip(used, tested, strict=True)])
+    tested = [p in cond_reads for p in cond.params[nc:]] + [False] * (num_outputs - num_carry)
+    live = _live_carries(body, nb, num_carry, [u or t for u, t in zip(used[:num_outputs], tested, strict=True)])
     body = _with_outputs(body, live)
     reads = _uses(body)
     keep_cond = [p in cond_reads for p in cond.params[:nc]]
     keep_body = [p in reads for p in body.params[:nb]]
-    cond = _with_params(cond, keep_cond + live)
-    body = _with_params(body, keep_body + live)
+    cond = _with_params(cond, keep_cond + live[:num_carry])
+    body = _with_params(body, keep_body + live[:num_carry])
     attrs = {"num_cond": sum(keep_cond), "num_body": sum(keep_body)}
-    operands = _pick(node.operands, keep_cond + keep_body + live)
-    return Node("while", operands, attrs, (cond, body), _pick(node.results, live), node.loc)
+    operands = _pick(node.operands, keep_cond + keep_body + live[:num_carry])
+    results = _pick(node.results[:num_outputs], live)
+    records = node.prim == "record" and (used[-1] or any(live[num_carry:]))
+    results += node.results[num_outputs:] if records else []
+    return Node("record" if records else "while", operands, attrs, (cond, body), results, node.loc)
 
 
 def _trim_map(node: Node, used: list[bool]) -> Node:

@@ -83,7 +83,7 @@ def _jvp_node(
 ) -> tuple[Sequence[Value], Sequence[Value | None]]:
     """The one place that chooses the rule of a node."""
     record = primitive.get(node.prim)
-    active = any(t is not None for t in tangents) and any(is_inexact(r.dtype) for r in node.results)
+    active = any(t is not None for t in tangents) and any(r.type.inexact for r in node.results)
     if active and node.prim in _RULES:
         return _RULES[node.prim](b, node, operands, tangents, differentiate)
     results = b.copy_node(node, operands)

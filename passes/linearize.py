@@ -15,7 +15,7 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import is_inexact
 from nufunc.passes import control_split
-from nufunc.passes.control_parts import chosen, derived_name, present, rejected
+from nufunc.passes.control_parts import chosen, dependent_results, derived_name, present, rejected
 from nufunc.passes.dead_code import eliminate_dead_code
 from nufunc.passes.jvp import check_which, differentiate
 from nufunc.passes.residuals import choose_residuals
@@ -73,15 +73,16 @@ def linearize(graph: Graph, which: Sequence[bool]) -> Linearized:
 
 
 def split_graph(
-    graph: Graph, unknown: Sequence[bool], forced: Sequence[bool] = (), free: Sequence[bool] = ()
+    graph: Graph, unknown: Sequence[bool], forced: Sequence[bool] = (), free: Sequence[bool] = (), whole: bool = False
 ) -> Split:
     """Split a graph whose flagged parameters are unknown.
 
     Outputs flagged in `forced` count as unknown in any case. `free` says of the parameters and then the
-    outputs which cost nothing as residuals; by default all parameters.
+    outputs which cost nothing as residuals; by default all parameters. `whole`: control nodes all of whose results
+    are unknown stay as they are, with what is computed in them from known values, as transposition takes them.
     """
     graph = eliminate_dead_code(graph)
-    splitter = Splitter(graph, unknown)
+    splitter = Splitter(graph, unknown, whole)
     for node in graph.nodes:
         with splitter.kb.at(node.loc), splitter.ub.at(node.loc):
             _split_node(splitter, node)
@@ -103,9 +104,8 @@ def _split_node(s: Splitter, node: Node) -> None:
 class Splitter:
     """The two graphs under construction; `kb` builds the known one, `ub` the unknown one."""
 
-    split = staticmethod(split_graph)
-
-    def __init__(self, graph: Graph, unknown: Sequence[bool]) -> None:
+    def __init__(self, graph: Graph, unknown: Sequence[bool], whole: bool = False) -> None:
+        self.whole = whole
         self.kb = Builder(derived_name(graph.name, "known"))
         self.ub = Builder(derived_name(graph.name, "unknown"))
         self._known: dict[Value, Value] = {}  # value of the graph -> value of kb
@@ -119,6 +119,16 @@ class Splitter:
         for value, array in graph.consts:
             self._known[value] = Value(value.type, value.hint)
             self.kb.consts.append((self._known[value], array))
+
+    def split(
+        self, graph: Graph, unknown: Sequence[bool], forced: Sequence[bool] = (), free: Sequence[bool] = ()
+    ) -> Split:
+        """Split a region."""
+        return split_graph(graph, unknown, forced, free, self.whole)
+
+    def stays_whole(self, node: Node, flags: Sequence[bool]) -> bool:
+        """Whether a control node with these unknown operands goes to the unknown side with all of its regions."""
+        return self.whole and all(dependent_results(node, flags))
 
     # -- reading and setting values of the graph that is split
 

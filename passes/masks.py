@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Node, Value
-from nufunc.ir.types import BOOL
+from nufunc.ir.types import BOOL, TapeType
 
 Mask = Value | None
 
@@ -36,7 +36,7 @@ class MaskedSums:
         """Add a cotangent that is zero outside of `mask`."""
         if key in self._sums:
             other, other_mask = self._sums[key]
-            cotangent = self.b.add(other, cotangent)
+            cotangent = self.b.emit("tape_add" if isinstance(cotangent.type, TapeType) else "add", (other, cotangent))[0]
             if mask is not other_mask:
                 mask = None if mask is None or other_mask is None else self.b.bit_or(mask, other_mask)
         self._sums[key] = cotangent, mask

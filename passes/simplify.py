@@ -17,7 +17,7 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import NufuncError
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.ir.types import FLOAT64
+from nufunc.ir.types import FLOAT64, TapeType
 from nufunc.passes import simplify_control, simplify_layout, simplify_rules
 from nufunc.passes.control_parts import need_pure
 from nufunc.passes.dead_code import eliminate_dead_code
@@ -26,10 +26,20 @@ Rule = Callable[["Simplifier", Node], "Value | None"]
 ControlRule = Callable[["Simplifier", Node], "Sequence[Value] | None"]
 
 CONTROL_RULES: dict[str, ControlRule] = simplify_control.RULES
+def _undone(prim: str) -> Rule:
+    """tape_join of tape_split is nothing, and so is the other way round."""
+
+    def rule(s: Simplifier, node: Node) -> Value | None:
+        made = s.made_by(node.operands[0], prim)
+        return made.operands[0] if made and made.operands[0].type == node.result.type else None
+
+    return rule
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     prim: simplify_rules.RULES.get(prim, ()) + simplify_layout.RULES.get(prim, ())
     for prim in (*simplify_rules.RULES, *simplify_layout.RULES)
-}
+} | {"tape_join": (_undone("tape_split"),), "tape_split": (_undone("tape_join"),)}
 
 _FOLD_LIMIT = 4096  # elements of a constant that is computed while compiling
 # Which of -0.0 and 0.0 these give depends on the order of the operands.
@@ -74,6 +84,8 @@ class Simplifier:
             replaced = value_rule(self, node)
             if replaced is not None:
                 return (replaced,)
+        if primitive.get(node.prim).kind == "host":
+            return self.copy(node)  # called as often as it is written, and only at run time
         folded = self.fold(node)
         return self.emit(node) if folded is None else (folded,)
 
@@ -125,7 +137,9 @@ class Simplifier:
         return None if node is None else node.attrs["value"]
 
     def full(self, value: Any, like: Value) -> Value:
-        """An array of the type of `like` filled with a scalar, as NumPy converts it to the dtype."""
+        """An array of the type of `like` filled with a scalar, as NumPy converts it to the dtype; of tapes, zeros."""
+        if isinstance(like.type, TapeType):
+            return self.emit(Node("tape_zeros", (), {"type": str(like.type)}, (), (Value(like.type),), self.b.loc))[0]
         attrs = {"value": _scalar(value, like.dtype), "shape": like.shape, "dtype": like.dtype}
         return self.emit(Node("full", (), attrs, (), (Value(like.type),), self.b.loc))[0]
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import TapeType
 from nufunc.passes.control_parts import chunks
 from nufunc.passes.dead_code import eliminate_dead_code
 
@@ -87,23 +90,26 @@ def _rebound(region: Graph, operands: Sequence[Value], kept: dict[Value, int], f
 
 @dataclass
 class _Loop:
-    """The parts of a scan or a map."""
+    """The parts of a scan, a map or a replay, whose length is None and which has the number of iterations in `lead`."""
 
     prim: str
-    length: int
+    length: int | None
     reverse: bool
     consts: list[Value]
     carry: list[Value]
     items: list[Value]
     body: Graph
     ys: list[Value]
+    lead: Sequence[Value] = ()
 
     def node(self, node: Node) -> Node:
         """A node like `node`, which this was made of."""
-        attrs = {"length": self.length, "num_consts": len(self.consts)}
-        if self.prim == "scan":
+        attrs: dict[str, Any] = {"num_consts": len(self.consts)}
+        if self.length is not None:
+            attrs["length"] = self.length
+        if self.prim != "map":
             attrs |= {"reverse": self.reverse, "num_carry": len(self.carry)}
-        operands = (*self.consts, *self.carry, *self.items)
+        operands = (*self.lead, *self.consts, *self.carry, *self.items)
         results = (*(Value(c.type, c.hint) for c in self.carry), *self.ys)
         return Node(self.prim, operands, attrs, (self.body,), results, node.loc)
 
@@ -111,15 +117,17 @@ class _Loop:
 def _loop(s: Simplifier, node: Node) -> Sequence[Value]:
     a = node.attrs
     ncon, ncar = a["num_consts"], a.get("num_carry", 0)
+    lead, operands = chunks(node.operands, 1 if node.prim == "replay" else 0)
     loop = _Loop(
         node.prim,
-        a["length"],
+        a.get("length"),
         a.get("reverse", False),
-        list(node.operands[:ncon]),
-        list(node.operands[ncon : ncon + ncar]),
-        list(node.operands[ncon + ncar :]),
+        operands[:ncon],
+        operands[ncon : ncon + ncar],
+        operands[ncon + ncar :],
         node.regions[0],
         list(node.results[ncar:]),
+        lead,
     )
     if loop.length == 0:
         return [*loop.carry, *(s.full(0, r) for r in loop.ys)]
@@ -165,7 +173,12 @@ def _sink_items(s: Simplifier, loop: _Loop) -> _Loop:
     consts, items, repeated = [], [], {}
     for k, x in enumerate(loop.items):
         fill, made = s.fill_of(x), s.made_by(x, "broadcast")
-        if fill is not None:
+        if isinstance(x.type, TapeType) and loop.length is None:
+            if s.made_by(x, "tape_zeros") is None:
+                items.append(x)
+                continue
+            repeated[k] = s.full(0, Value(x.type.item))
+        elif fill is not None:
             repeated[k] = s.full(fill, Value(x.type.with_shape(x.shape[1:])))
         elif made and 0 not in made.attrs["dims"]:
             dims = tuple(d - 1 for d in made.attrs["dims"])
@@ -202,18 +215,27 @@ def _constant_carries(loop: _Loop, stay: Sequence[int]) -> _Loop:
 def _known_stack(s: Simplifier, loop: _Loop, found: int | Node | None, result: Value) -> Value | None:
     """A stacked result without the loop: the items themselves, or one value repeated."""
     if isinstance(found, Node):
+        if loop.length is None and not is_zero(found.attrs["value"]):
+            return None
         return s.full(found.attrs["value"], result)
     start = len(loop.consts) + len(loop.carry)
     if found is None or len(loop.consts) <= found < start:
         return None
     if found >= start:
         return loop.items[found - start]
+    if loop.length is None:
+        return None
     const = loop.consts[found]
     dims = tuple(range(1, const.ndim + 1))
     return s.again("broadcast", (const,), {"shape": (loop.length, *const.shape), "dims": dims})
 
 
-# -- while
+def is_zero(value: Any) -> bool:
+    """Whether a number is made of zero bits, as what a tape without items reads as."""
+    return not np.asarray(value).tobytes().strip(b"\0")
+
+
+# -- while and record
 
 
 def _while(s: Simplifier, node: Node) -> Sequence[Value]:
@@ -229,15 +251,18 @@ def _while(s: Simplifier, node: Node) -> Sequence[Value]:
         (again,) = _known_outputs(test)
         never = isinstance(again, Node) and not again.attrs["value"]
         stay = list(range(len(carry))) if never else _unchanged(body, len(consts), len(carry))
-        for j in stay:
-            finals[places[j]] = carry[j]
-        if len(stay) == len(carry):  # no iteration, or only such as change nothing
-            return [f for f in finals if f is not None]
+        if never or (len(stay) == len(carry) and node.prim == "while"):  # no iteration, or only such as change nothing
+            for j in stay:
+                finals[places[j]] = carry[j]
+            rest = node.results[len(finals) :]
+            return [*(f for f in finals if f is not None), *(s.full(0, r) for r in rest)]
         if stay:
+            for j in stay:
+                finals[places[j]] = carry[j]
             go = [j for j in range(len(carry)) if j not in stay]
             test = _reordered(test, len(tested), stay, go)
             body = _reordered(body, len(consts), stay, go)
-            body = body.replace(outputs=tuple(body.outputs[j] for j in go))
+            body = body.replace(outputs=(*(body.outputs[j] for j in go), *body.outputs[len(carry) :]))
             still = [carry[j] for j in stay]
             tested, consts, carry = [*tested, *still], [*consts, *still], [carry[j] for j in go]
             places = [places[j] for j in go]
@@ -248,11 +273,11 @@ def _while(s: Simplifier, node: Node) -> Sequence[Value]:
             break
         tested, consts = [*tested, *more_tested], [*consts, *more_consts]
     attrs = {"num_cond": len(tested), "num_body": len(consts)}
-    types = tuple(Value(c.type, c.hint) for c in carry)
-    results = s.copy(Node("while", (*tested, *consts, *carry), attrs, (test, body), types, node.loc))
-    for k, r in zip(places, results, strict=True):
+    types = (*(Value(c.type, c.hint) for c in carry), *node.results[len(finals) :])
+    results = s.copy(Node(node.prim, (*tested, *consts, *carry), attrs, (test, body), types, node.loc))
+    for k, r in zip(places, results, strict=False):
         finals[k] = r
-    return [f for f in finals if f is not None]
+    return [*(f for f in finals if f is not None), *results[len(carry) :]]
 
 
 def _reordered(region: Graph, num_consts: int, stay: Sequence[int], go: Sequence[int]) -> Graph:
@@ -264,7 +289,7 @@ def _reordered(region: Graph, num_consts: int, stay: Sequence[int], go: Sequence
 # -- work that is the same in every iteration
 
 _HOISTED_KINDS = ("elementwise", "reduce", "layout", "create", "index", "library")
-_MAY_RAISE = ("cholesky", "solve", "triangular_solve", "det", "slogdet")
+MAY_RAISE = ("cholesky", "solve", "triangular_solve", "det", "slogdet")
 
 
 def _hoisted(s: Simplifier, body: Graph, consts: Sequence[Value]) -> tuple[list[Value], Graph]:
@@ -296,7 +321,7 @@ def _hoisted(s: Simplifier, body: Graph, consts: Sequence[Value]) -> tuple[list[
     nodes = [
         Node(m.prim, [swap.get(o, o) for o in m.operands], m.attrs, m.regions, m.results, m.loc)
         for m in body.nodes
-        if m.results[0] not in swap
+        if not (m.results and m.results[0] in swap)
     ]
     outputs = [swap.get(o, o) for o in body.outputs]
     return values, eliminate_dead_code(body.replace(params=params, nodes=nodes, outputs=outputs))
@@ -304,7 +329,7 @@ def _hoisted(s: Simplifier, body: Graph, consts: Sequence[Value]) -> tuple[list[
 
 def _movable(node: Node) -> bool:
     kind = primitive.get(node.prim).kind
-    raises = node.prim in _MAY_RAISE or node.attrs.get("mode") == "error"
+    raises = node.prim in MAY_RAISE or node.attrs.get("mode") == "error"
     return kind in _HOISTED_KINDS and not node.regions and not raises and len(node.results) == 1
 
 
@@ -322,4 +347,18 @@ def _outside(s: Simplifier, body: Graph, outside: dict[Value, Value], worth: Seq
     return [outside[node.result] for node in worth]
 
 
-RULES: dict[str, ControlRule] = {"cond": _cond, "scan": _loop, "map": _loop, "while": _while}
+# -- checkpoint
+
+
+def _checkpoint(s: Simplifier, node: Node) -> Sequence[Value]:
+    operands, (region,) = _sunk(s, node.operands, node.regions)
+    region = s.simplified(region)
+    if not region.nodes:
+        return s.inline(region, operands)
+    return s.copy(Node("checkpoint", operands, node.attrs, (region,), node.results, node.loc))
+
+
+RULES: dict[str, ControlRule] = {
+    "cond": _cond, "scan": _loop, "map": _loop, "replay": _loop, "while": _while, "record": _while,
+    "checkpoint": _checkpoint,
+}  # fmt: skip

@@ -32,7 +32,7 @@ def transpose(linear: Graph, num_residuals: int) -> Graph:
         )
     num_linear = len(linear.params) - num_residuals
     split = split_graph(
-        linear, [False] * num_residuals + [True] * num_linear, [is_inexact(o.dtype) for o in linear.outputs]
+        linear, [False] * num_residuals + [True] * num_linear, [is_inexact(o.dtype) for o in linear.outputs], whole=True
     )
     b = Builder(derived_name(linear.name, "transpose"))
     given = [b.param(p.type, p.hint) for p in linear.params[:num_residuals]]

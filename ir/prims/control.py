@@ -15,7 +15,7 @@ from nufunc.ir.primitive import Primitive, register
 from nufunc.ir.types import BOOL, INT64, ArrayType
 
 
-def _check_form(
+def check_form(
     prim: str, count: int, types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]
 ) -> None:
     """So many regions, and counts of operands and items that can be."""
@@ -32,16 +32,16 @@ def _check_form(
         raise VerifyError(f"{prim} with {len(types)} operands cannot have {counts}")
 
 
-def _check_args(what: str, region: Graph, types: Sequence[ArrayType]) -> None:
+def check_args(what: str, region: Graph, types: Sequence[ArrayType]) -> None:
     if tuple(types) != region.param_types:
-        raise VerifyError(f"{what} takes {_shown(region.param_types)}, but is given {_shown(types)}")
+        raise VerifyError(f"{what} takes {shown_types(region.param_types)}, but is given {shown_types(types)}")
 
 
-def _shown(types: Sequence[ArrayType]) -> str:
+def shown_types(types: Sequence[ArrayType]) -> str:
     return f"({', '.join(map(str, types))})"
 
 
-def _own(arrays: Sequence[np.ndarray], region: Graph) -> list[np.ndarray]:
+def own(arrays: Sequence[np.ndarray], region: Graph) -> list[np.ndarray]:
     """Arrays to hand to a body as its carry: copies, where the body may write to them."""
     return [a.copy() for a in arrays] if region.stage == "traced" else list(arrays)
 
@@ -61,9 +61,9 @@ def _cond_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Grap
     if not regions or (types[0].dtype == BOOL and len(regions) != 2):
         raise VerifyError(f"cond on {types[0]} has {len(regions)} branches")
     for region in regions:
-        _check_args("a branch of cond", region, types[1:])
+        check_args("a branch of cond", region, types[1:])
         if region.output_types != regions[0].output_types:
-            first, other = _shown(regions[0].output_types), _shown(region.output_types)
+            first, other = shown_types(regions[0].output_types), shown_types(region.output_types)
             raise VerifyError(f"branches of cond differ in their results: {first} and {other}")
     return regions[0].output_types
 
@@ -78,17 +78,17 @@ def _cond_evaluate(
 
 
 def _while_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]) -> tuple[ArrayType, ...]:
-    _check_form("while", 2, types, attrs, regions)
+    check_form("while", 2, types, attrs, regions)
     cond, body = regions
     nc, nb = attrs["num_cond"], attrs["num_body"]
     carry = tuple(types[nc + nb :])
-    _check_args("the condition of while", cond, [*types[:nc], *carry])
-    _check_args("the body of while", body, [*types[nc : nc + nb], *carry])
+    check_args("the condition of while", cond, [*types[:nc], *carry])
+    check_args("the body of while", body, [*types[nc : nc + nb], *carry])
     if cond.output_types != (ArrayType((), BOOL),):
-        raise VerifyError(f"the condition of while gives {_shown(cond.output_types)}, not (b1[])")
+        raise VerifyError(f"the condition of while gives {shown_types(cond.output_types)}, not (b1[])")
     if body.output_types != carry:
         raise VerifyError(
-            f"the body of while changes the carry's types from {_shown(carry)} to {_shown(body.output_types)}"
+            f"the body of while changes the carry's types from {shown_types(carry)} to {shown_types(body.output_types)}"
         )
     return carry
 
@@ -100,23 +100,23 @@ def _while_evaluate(
 
     cond, body = regions
     nc, nb = attrs["num_cond"], attrs["num_body"]
-    cond_consts, body_consts, carry = args[:nc], args[nc : nc + nb], _own(args[nc + nb :], body)
+    cond_consts, body_consts, carry = args[:nc], args[nc : nc + nb], own(args[nc + nb :], body)
     while run(cond, [*cond_consts, *carry])[0]:
-        carry = _own(run(body, [*body_consts, *carry]), body)
+        carry = own(run(body, [*body_consts, *carry]), body)
     return carry
 
 
 def _scan_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]) -> tuple[ArrayType, ...]:
-    _check_form("scan", 1, types, attrs, regions)
+    check_form("scan", 1, types, attrs, regions)
     (body,) = regions
     length, ncon, ncar = attrs["length"], attrs["num_consts"], attrs["num_carry"]
     carry = tuple(types[ncon : ncon + ncar])
     xs = _unstacked(types[ncon + ncar :], length, "scan")
-    _check_args("the body of scan", body, [*types[:ncon], *carry, *xs])
+    check_args("the body of scan", body, [*types[:ncon], *carry, *xs])
     if body.output_types[:ncar] != carry:
         raise VerifyError(
-            f"the body of scan changes the carry's types from {_shown(carry)} "
-            f"to {_shown(body.output_types[:ncar])}"
+            f"the body of scan changes the carry's types from {shown_types(carry)} "
+            f"to {shown_types(body.output_types[:ncar])}"
         )
     return (*carry, *(t.batched(length) for t in body.output_types[ncar:]))
 
@@ -128,21 +128,21 @@ def _scan_evaluate(
 
     (body,) = regions
     length, ncon, ncar = attrs["length"], attrs["num_consts"], attrs["num_carry"]
-    consts, carry, xs = args[:ncon], _own(args[ncon : ncon + ncar], body), args[ncon + ncar :]
+    consts, carry, xs = args[:ncon], own(args[ncon : ncon + ncar], body), args[ncon + ncar :]
     ys = [np.empty((length, *t.shape), t.dtype) for t in body.output_types[ncar:]]
     for i in range(length - 1, -1, -1) if attrs["reverse"] else range(length):
         out = run(body, [*consts, *carry, *(x[i] for x in xs)])
-        carry = _own(out[:ncar], body)
+        carry = own(out[:ncar], body)
         for stack, y in zip(ys, out[ncar:], strict=True):
             stack[i] = y
     return [*carry, *ys]
 
 
 def _map_infer(types: Sequence[ArrayType], attrs: Attrs, regions: Sequence[Graph]) -> tuple[ArrayType, ...]:
-    _check_form("map", 1, types, attrs, regions)
+    check_form("map", 1, types, attrs, regions)
     (body,) = regions
     length, ncon = attrs["length"], attrs["num_consts"]
-    _check_args("the body of map", body, [*types[:ncon], *_unstacked(types[ncon:], length, "map")])
+    check_args("the body of map", body, [*types[:ncon], *_unstacked(types[ncon:], length, "map")])
     return tuple(t.batched(length) for t in body.output_types)
 
 

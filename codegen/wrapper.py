@@ -23,7 +23,6 @@ from nufunc.codegen.callspec import (
     call_symbol,
     plan_symbol,
 )
-from nufunc.codegen.miss import MISS
 from nufunc.codegen.wrapper_emitter import declare_plan, emit_wrapper
 from nufunc.ir.errors import ArgumentTypeError
 
@@ -33,6 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["MISS", "ArgSpec", "CallSpec", "Entry", "ResultSpec", "declare_plan", "emit_wrapper"]
 
 _KIND_TYPE = {"float": float, "complex": complex, "bool": bool}
+
+
+MISS = NotImplemented
+"""What `Entry.fast` returns, having done nothing, for an argument that it was not compiled for. No compiled function
+returns it: it is no array, and results that are no arrays are checked."""
 
 
 class _MethodDef(ctypes.Structure):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nufunc.codegen.miss import MISS
 from nufunc.ir.errors import ArgumentTypeError
 from nufunc.runtime.front import call_lines, define
 from nufunc.runtime.outs import matching_outs
@@ -32,14 +31,14 @@ class Bound:
 
     def __call__(self) -> Any:
         result = self._run()
-        return self._long_way() if result is MISS else result
+        return self._long_way() if result is NotImplemented else result
 
     def _adopt(self, found: Found) -> None:
         executable = self._executable = found.executable
         outs = [] if self._out is None else matching_outs(executable, self._out)
         inputs = {f"x{k}": value for k, value in enumerate(found.values[: len(executable.positions)])}
         given = {f"y{k}": array for k, array in enumerate(outs)}
-        names = {"MISS": MISS, "fn": self._function.func, "out": self._out, **inputs, **given}
+        names = {"fn": self._function.func, "out": self._out, **inputs, **given}
         lines = call_lines(executable, names, list(inputs), None if self._out is None else list(given))
         self._run = define("def bound():", lines, names)
 

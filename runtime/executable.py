@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.miss import MISS
 from nufunc.ir.errors import MutationError
 from nufunc.ir.graph import Graph
 from nufunc.runtime.signatures import Input, signature
@@ -95,7 +94,7 @@ class Executable(Program):
             self._check_targets(values)
         if all(arrays[k] is values[k] for k in self.written):
             answer = entry.into(*arrays, *outs) if outs else entry.fast(*arrays)
-            if answer is not MISS:
+            if answer is not NotImplemented:
                 return list(answer) if entry.spec.as_tuple or outs else [answer]
         results = entry.slow(*arrays)
         count = self.num_results

@@ -8,7 +8,6 @@ from typing import Any
 
 import optree
 
-from nufunc.codegen.miss import MISS
 from nufunc.runtime.executable import Executable
 from nufunc.runtime.signatures import Input, Static
 from nufunc.runtime.subgraph import Slot
@@ -36,7 +35,7 @@ class _Writer:
         return name
 
     def require(self, condition: str) -> None:
-        self.lines.append(f"if not ({condition}): return MISS")
+        self.lines.append(f"if not ({condition}): return NotImplemented")
 
     def local(self, expression: str) -> str:
         name = f"v{len(self.lines)}"
@@ -126,13 +125,12 @@ def make_front(
     out: Any = None,
 ) -> Front | None:
     """A function of the called function, its arguments and keyword arguments (with `out` among these, if it is given):
-    the result, or MISS where anything differs from the arguments given here.
+    the result, or NotImplemented where anything differs from the arguments given here.
 
     `held` is how many leaves the function itself brings (residuals); they come before those of the arguments. None
     where the arguments' trees hold nodes that only the general way can take apart.
     """
     writer = _Writer([*signatures[held:], *([None] * len(executable.scalars) if out is not None else ())])
-    writer.names["MISS"] = MISS
     writer.leaves += [f"fn.residuals[{i}]" for i in range(held)]
     names = [f"a{i}" for i in range(len(args))]
     try:
@@ -147,12 +145,12 @@ def make_front(
     except _Unpicked:
         return None
     keywords = len(kwargs) + (out is not None)
-    lines = [f"if len(args) != {len(names)} or {f'len(kwargs) != {keywords}' if keywords else 'kwargs'}: return MISS"]
+    lines = [f"if len(args) != {len(names)} or {f'len(kwargs) != {keywords}' if keywords else 'kwargs'}: return NotImplemented"]
     lines += ["try:"] if names or writer.lines else []
     lines += [f"    {', '.join(names)}, = args"] if names else []
     lines += [f"    {line}" for line in writer.lines]
     if len(lines) > 1:
-        lines.append("except (KeyError, AttributeError, IndexError, TypeError, ValueError): return MISS")
+        lines.append("except (KeyError, AttributeError, IndexError, TypeError, ValueError): return NotImplemented")
     lines += call_lines(executable, writer.names, inputs, writer.leaves if out is not None else None)
     return define("def front(fn, args, kwargs):", lines, writer.names)
 
@@ -160,22 +158,22 @@ def make_front(
 def call_lines(
     executable: Executable, names: dict[str, Any], inputs: Sequence[str], outs: Sequence[str] | None
 ) -> list[str]:
-    """Lines that read what the function `fn` captures, call the entry and return the result, or `out`, or MISS."""
+    """Lines that read what the function `fn` captures, call the entry and return the result, or `out`, or NotImplemented."""
     writer = _Writer(())
     writer.names = names
     lines, inputs = [], list(inputs)
     if executable.anchors or len(executable.inputs) > len(executable.positions):
-        lines += [f"k = {writer.constant(executable.read)}(fn)", "if k is None: return MISS"]
+        lines += [f"k = {writer.constant(executable.read)}(fn)", "if k is None: return NotImplemented"]
         if len(executable.inputs) > len(executable.positions):
             inputs.append("*k")
     entry = executable.entry
     call = f"{writer.constant(entry.fast if outs is None else entry.into)}({', '.join([*inputs, *(outs or ())])})"
     if outs is not None:
-        return [*lines, f"return MISS if {call} is MISS else out"]
+        return [*lines, f"return NotImplemented if {call} is NotImplemented else out"]
     slots = [x for x in executable.leaves if isinstance(x, Slot)]
     if executable.structure.is_leaf() and slots:
         return [*lines, f"return {call}"]
-    lines += [f"r = {call}", "if r is MISS: return MISS"]
+    lines += [f"r = {call}", "if r is NotImplemented: return NotImplemented"]
     if executable.num_results == 1:
         lines.append("r = (r,)")
     return [*lines, f"return {_display(executable, writer)}"]

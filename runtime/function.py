@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nufunc.codegen.miss import MISS
 from nufunc.ir.errors import ArgumentTypeError, TraceError, UnguardedCaptureError, UnsupportedError
 from nufunc.runtime import pipeline
 from nufunc.runtime.bound import Bound
@@ -79,7 +78,7 @@ class Transformed:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         for front in self._fronts:
             result = front(self.func, args, kwargs)
-            if result is not MISS:
+            if result is not NotImplemented:
                 return result
         return self._call(args, kwargs)
 
@@ -324,4 +323,4 @@ def _with_inputs(executable: Executable, call: Call, captured: tuple[Any, ...]) 
 
 def _no_front(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """In place of a front where there can be none."""
-    return MISS
+    return NotImplemented

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nufunc.codegen.miss import MISS
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError
 from nufunc.runtime import pipeline
 from nufunc.runtime.bound import Bound, described
@@ -84,7 +83,7 @@ class Compiled:
         function = self._lowered._function
         for front in self.executable.fronts.values():
             result = front(function.func, args, kwargs)
-            if result is not MISS:
+            if result is not NotImplemented:
                 return result
         self._check(args, kwargs)
         return function._run(self.executable, args, kwargs)

@@ -8,7 +8,6 @@ import numpy as np
 
 from nufunc.codegen.callspec import CallSpec
 from nufunc.codegen.emit_text import run_grouped
-from nufunc.codegen.miss import MISS
 from nufunc.ir.graph import Graph
 
 
@@ -19,7 +18,7 @@ class PlainEntry:
         self.grouped, self.spec = grouped, spec
 
     def fast(self, *args: Any) -> Any:
-        return MISS
+        return NotImplemented
 
     into = fast
 

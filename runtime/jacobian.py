@@ -10,6 +10,7 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.errors import DTypeError
 from nufunc.ir.graph import Graph, Value
 from nufunc.ir.types import INT64, ArrayType, is_complex, is_inexact
+from nufunc.passes.basis import is_pushed
 from nufunc.runtime import pipeline
 from nufunc.runtime.differentiation import primal_part
 from nufunc.runtime.selection import Selection, check_inexact, select, trace_with_aux
@@ -73,8 +74,11 @@ class Jacobian(Transform):
         self, sub: Sub, chosen: Selection, ins: list[ArrayType], outs: list[ArrayType], count: int
     ) -> tuple[list[list[Any]], list[Any]]:
         values, back, residuals = primal_part(sub, chosen.arrays, [k < count for k in range(len(sub.graph.outputs))])
-        rows = _over_basis(back, residuals, outs, self.chunk_size)
         b = require().b
+        if self.chunk_size is None and is_pushed(back, len(residuals)):
+            pushed = b.inline(pipeline.jacobian(back, len(residuals), last=False), residuals)
+            return [pushed[k :: len(outs)] for k in range(len(outs))], values
+        rows = _over_basis(back, residuals, outs, self.chunk_size)
         blocks: list[list[Any]] = []
         starts = _starts(outs)
         for k, out in enumerate(outs):
@@ -91,8 +95,12 @@ class Jacobian(Transform):
         kept = [o for o, k in zip(linear.outputs, inexact, strict=True) if k < count]
         values = inline(primal, [*chosen.arrays, *sub.captured])
         residuals, values = values[len(values) - num :], values[: len(values) - num]
-        columns = _over_basis(linear.replace(outputs=tuple(kept)), residuals, ins, self.chunk_size)
+        linear = linear.replace(outputs=tuple(kept))
         b = require().b
+        if self.chunk_size is None and is_pushed(linear, num):
+            pushed = b.inline(pipeline.jacobian(linear, num, last=True), residuals)
+            return [pushed[k * len(ins) : (k + 1) * len(ins)] for k in range(len(outs))], values
+        columns = _over_basis(linear, residuals, ins, self.chunk_size)
         blocks: list[list[Any]] = [[] for _ in outs]
         starts = _starts(ins)
         for out, column, row in zip(outs, columns, blocks, strict=True):

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from nufunc.ir.graph import Graph
+from nufunc.passes import basis
 from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.linearize import linearize
@@ -74,6 +75,19 @@ def recording(record: Record | None) -> Iterator[None]:
         _RECORDING.record = before
 
 
+@contextmanager
+def undone_on(kind: type[BaseException]) -> Iterator[None]:
+    """What is recorded inside is forgotten if this exception leaves."""
+    record = _RECORDING.record
+    before = len(record.entries) if record is not None else 0
+    try:
+        yield
+    except kind:
+        if record is not None:
+            del record.entries[before:]
+        raise
+
+
 def note(stage: str, text: Callable[[], str]) -> None:
     """Add a step's text, made only if somebody records."""
     if _RECORDING.record is not None:
@@ -112,6 +126,11 @@ def pushed_forward(graph: Graph, which: Sequence[bool]) -> tuple[Graph, Graph, i
     """(primal graph with residuals, linear graph, number of residuals) of a pure graph."""
     lin = linearize(graph, which)
     return checked("linearized", lin.primal), simplify(checked("linear", lin.linear)), lin.num_residuals
+
+
+def jacobian(linear: Graph, num_residuals: int, *, last: bool) -> Graph:
+    """The Jacobians of a linear graph, per output and linear parameter, as a graph of its residuals."""
+    return simplify(checked("jacobian", basis.jacobian(linear, num_residuals, last)))
 
 
 def transposed(linear: Graph, num_residuals: int) -> Graph:

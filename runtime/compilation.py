@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import functools
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -23,12 +24,16 @@ from nufunc.runtime.transform import Callee, Transform
 from nufunc.tracer import dispatch, tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
+from nufunc.tracer.staging import Restage
 from nufunc.tracer.trace import Trace
 from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import Session, instrument, session_of
 
 if TYPE_CHECKING:
     from nufunc.codegen.compile import Lowered as CodegenLowered
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Hooks:
@@ -78,7 +83,23 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
+def _restarted(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that traces, such that it starts again when a function that it traces is to be staged."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        while True:
+            try:
+                with pipeline.undone_on(Restage):
+                    return function(*args, **kwargs)
+            except Restage:
+                continue
+
+    return call
+
+
 @_collection_paused()
+@_restarted
 def trace_call(
     transforms: tuple[Transform, ...],
     func: Callable[..., Any],

@@ -29,13 +29,13 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
 from nufunc.ir.errors import MutationError, UnguardedCaptureError
-from nufunc.tracer import containers, standins
+from nufunc.tracer import containers, staging, standins
 from nufunc.tracer.captures import STRONG, WEAK, Captures, Path, defaults_shape, source
 from nufunc.tracer.containers import LOST, original_type
 from nufunc.tracer.library import checked
@@ -311,7 +311,9 @@ class Session:
         self.captures.guard(path, "code", (code, *defaults_shape(fn)))
         cells = tuple(CellType() for _ in code.co_freevars)
         namespace = fn.__globals__ if view is None else view
-        new = FunctionType(code, namespace, fn.__name__, None, cells or None)
+        new = self._staged(code, view, cells) if view is not None else None
+        new = new or FunctionType(code, namespace, fn.__name__, None, cells or None)
+        new.__name__ = fn.__name__
         new.__qualname__ = fn.__qualname__
         new.__doc__ = fn.__doc__
         self.remember(fn, new, path)  # before the cells: a closure may hold itself
@@ -341,6 +343,20 @@ class Session:
             setattr(new, name, self.hand_out(value, path.attr(name)))
         self.unseen.functions.append((new, dict(vars(new)), path))
         return new
+
+    def _staged(self, code: CodeType, view: GlobalsView, cells: tuple[CellType, ...]) -> FunctionType | None:
+        """The function whose control flow is staged, if that was asked for."""
+        staged = staging.replacement(code)
+        if staged is code:
+            return None
+        view[staging.HELPERS] = staging.helpers()
+        named = dict(zip(code.co_freevars, cells))
+        closure = tuple(named[name] for name in staged.co_freevars)
+        return FunctionType(staged, view, None, None, closure or None)
+
+    def running_codes(self) -> list[CodeType]:
+        """The code of every user function that was reached."""
+        return [code for _, code in self.unseen.codes]
 
     def _singledispatch(self, fn: Any, path: Path) -> Any:
         self.captures.guard(path, "type", type(fn))

@@ -329,7 +329,8 @@ def jacfwd(
             user_location(),
         )
     _check_chunk_size("jacfwd", chunk_size)
-    return _made(Jacobian("fwd", _argnums("jacfwd", argnums), bool(has_aux), chunk_size, bool(holomorphic)), func)
+    checked = _argnums("jacfwd", argnums)
+    return _made(Jacobian("fwd", checked, bool(has_aux), chunk_size, bool(holomorphic), randomness), func)
 
 
 def hessian(func: Callable[..., Any] | None = None, argnums: int | tuple[int, ...] = 0) -> Any:
@@ -343,7 +344,7 @@ def hessian(func: Callable[..., Any] | None = None, argnums: int | tuple[int, ..
            [2., 0.]])
     """
     checked = _argnums("hessian", argnums)
-    chain = (Jacobian("fwd", checked), Jacobian("rev", checked))
+    chain = (Jacobian("fwd", checked, randomness="error"), Jacobian("rev", checked))
     return _Chain(chain) if func is None else Transformed(chain, func)
 
 

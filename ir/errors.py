@@ -80,6 +80,14 @@ class UnsupportedError(NufuncError, NotImplementedError):
     """Something that NumPy has and nufunc does not (yet): a function, a parameter, a dtype."""
 
 
+class RandomnessError(NufuncError, RuntimeError):
+    """A draw under vmap that its `randomness` does not allow."""
+
+
+class OutOfMemoryError(NufuncError, MemoryError):
+    """No memory for the values of a loop that its derivative needs."""
+
+
 class VerifyError(NufuncError, RuntimeError):
     """A graph that breaks the rules of its stage: always a defect of nufunc or of a hand-written graph."""
 

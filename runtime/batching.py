@@ -15,6 +15,7 @@ from nufunc.runtime.transform import Callee, Transform, leaf_names
 from nufunc.runtime.updates import admit_updates, refuse_shared
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
+from nufunc.tracer.np_random import Lanes
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
@@ -64,7 +65,10 @@ class Vmap(Transform):
         size = self._size(arrays, [dims[k] for k in mapped], [names[k] for k in mapped])
         lane = [_lane(a, dims[k]) for a, k in zip(arrays, mapped, strict=True)]
 
+        drawn = Lanes(self.randomness, size)
+
         def call(params: list[Array]) -> Any:
+            require().lanes = drawn
             new = list(leaves)
             for k, p in zip(mapped, params, strict=True):
                 new[k] = p
@@ -77,7 +81,7 @@ class Vmap(Transform):
             raise ArgumentTypeError(f"vmap({callee.name}): the function returned no array", callee.location())
         leaf_dims = self._out_dims(sub, callee)
         out_dims = [d for d, leaf in zip(leaf_dims, sub.leaves, strict=True) if isinstance(leaf, Slot)]
-        in_dims = [*(dims[k] for k in mapped), *(None for _ in sub.captured)]
+        in_dims = [*(dims[k] for k in mapped), *(0 if id(a) in drawn.mapped else None for a in sub.captured)]
         written = [in_dims[k] for k in sub.graph.updates]
         values = self._run(sub, size, in_dims, [*out_dims, *written], [*arrays, *sub.captured], callee)
         write_updates(sub, arrays, values)

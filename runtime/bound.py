@@ -38,8 +38,9 @@ class Bound:
         outs = [] if self._out is None else matching_outs(executable, self._out)
         inputs = {f"x{k}": value for k, value in enumerate(found.values[: len(executable.positions)])}
         given = {f"y{k}": array for k, array in enumerate(outs)}
-        names = {"fn": self._function.func, "out": self._out, **inputs, **given}
-        lines = call_lines(executable, names, list(inputs), None if self._out is None else list(given))
+        drawn = {f"g{k}": generator for k, generator in enumerate(found.generators)}
+        names = {"fn": self._function.func, "out": self._out, **inputs, **given, **drawn}
+        lines = call_lines(executable, names, list(inputs), None if self._out is None else list(given), list(drawn))
         self._run = define("def bound():", lines, names)
 
     def _long_way(self) -> Any:
@@ -56,7 +57,7 @@ class Bound:
         if found.executable is not self._executable:
             self._adopt(found)
         outs = [] if self._out is None else matching_outs(found.executable, self._out)
-        results = found.executable.run(found.values, outs)
+        results = found.executable.run(found.drawn(self._function.func), outs)
         return found.executable.unflatten(results) if self._out is None else self._out
 
 

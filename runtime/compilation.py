@@ -24,6 +24,7 @@ from nufunc.runtime.transform import Callee, Transform
 from nufunc.tracer import dispatch, tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
+from nufunc.tracer.np_random import DrawLog, is_generator
 from nufunc.tracer.staging import Restage
 from nufunc.tracer.trace import Trace
 from nufunc.tracer.usercode import user_location
@@ -43,6 +44,8 @@ class Hooks:
         self.trace = trace
         self.inputs: list[Input] = []
         self.sources: list[str] = []
+        self.drawn: list[tuple[Input, Array]] = []
+        self.log = trace.draws = DrawLog(self._draw)
 
     def swap(self, obj: object) -> object:
         return dispatch.swap(obj)
@@ -52,6 +55,15 @@ class Hooks:
 
     def number(self, value: float | complex, path: Path) -> Array:
         return self._param(value, path)
+
+    def generator(self, path: Path) -> Any:
+        return self.log.generator(path)
+
+    def _draw(self, value: Any) -> Array:
+        sig = signature(value, lambda: "of a draw")
+        assert isinstance(sig, Input)
+        self.drawn.append((sig, param(self.trace, sig)))
+        return self.drawn[-1][1]
 
     def _param(self, value: Any, path: Path) -> Array:
         sig = signature(value, lambda: source(path))
@@ -127,16 +139,22 @@ def trace_call(
         else:
             call, captures = instrument(func, hooks)
             session = _session(call)
-            new = [_stand_in(session, x, name) for x, name in zip(new, names, strict=True)]
+            new = [
+                hooks.log.generator(k) if is_generator(x) else _stand_in(session, x, name)
+                for k, (x, name) in enumerate(zip(new, names, strict=True))
+            ]
             with session:
                 _, args, kwargs = tree.unflatten(spec, new)
         callee = Callee(transforms, call, func, copies=True)
         template, structure, outputs = collect(callee(*args, **kwargs), numbers=False)
-        template = lasting(template, leaves, new, callee.location())
+        given = [leaf if is_generator(leaf) else x for leaf, x in zip(leaves, new, strict=True)]
+        template = lasting(template, leaves, given, callee.location())
         traced = trace.finish(outputs)
-    graph = pipeline.whole(traced)
-    inputs = [s for s in signatures if isinstance(s, Input)] + hooks.inputs
-    sources = (*(f"argument {names[k]}" for k in positions), *hooks.sources)
+    draws = [array.value for _, array in hooks.drawn]  # the last inputs, in the order of the draws
+    params = (*(p for p in traced.params if p not in draws), *draws)
+    graph = pipeline.whole(traced.replace(params=params))
+    inputs = [s for s in signatures if isinstance(s, Input)] + hooks.inputs + [s for s, _ in hooks.drawn]
+    sources = (*(f"argument {names[k]}" for k in positions), *hooks.sources, *("a draw" for _ in draws))
     for k in graph.updates:
         if inputs[k].kind != "array":
             raise MutationError(f"{trace.builder.name} writes in place to {sources[k]}, which is no array")
@@ -152,6 +170,8 @@ def trace_call(
         leaves=template,
         structure=structure,
         anchors=anchors,
+        generators=hooks.log.positions,
+        draws=hooks.log.plan(),
     )
 
 

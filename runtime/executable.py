@@ -23,7 +23,8 @@ class Program:
     `positions`: the leaves of the arguments that are run-time inputs. They come first, then what the function
     captured, which `read` gives for a function object of the same code (None if a guard fails). `scalars` tells which
     outputs are handed back as NumPy scalars. The last outputs of the graph are its updates. `donated` are the inputs
-    whose memory results may take.
+    whose memory results may take. The last inputs are random numbers, which `draws` makes at each call from the
+    function object and the leaves numbered in `generators` (see Note [Draws]).
     """
 
     name: str
@@ -37,6 +38,8 @@ class Program:
     leaves: tuple[Any, ...]
     structure: tree.TreeDef
     anchors: tuple[Any, ...]
+    generators: tuple[int, ...]
+    draws: Callable[[Any, Sequence[Any]], tuple[Any, ...]] | None
 
     @property
     def num_results(self) -> int:
@@ -56,6 +59,11 @@ class Program:
                     return None
                 k += 1
         return values
+
+    def fits(self, values: Sequence[Any]) -> bool:
+        """Whether these inputs, all but the draws, are what this was traced for."""
+        name = lambda: "of a call"
+        return all(signature(x, name) == want for x, want in zip(values, self.inputs, strict=False))
 
     def unflatten(self, results: Sequence[Any]) -> Any:
         """The results in the tree that the function returned."""

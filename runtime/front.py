@@ -9,9 +9,11 @@ from typing import Any
 import optree
 
 from nufunc.runtime.executable import Executable
+from nufunc.runtime.outs import matching_outs
 from nufunc.runtime.signatures import Input, Static
 from nufunc.runtime.subgraph import Slot
 from nufunc.tracer import tree
+from nufunc.tracer.np_random import is_generator
 
 Front = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -28,6 +30,7 @@ class _Writer:
         self.lines: list[str] = []
         self.names: dict[str, Any] = {}
         self.leaves: list[str] = []
+        self.generators: list[str] = []
 
     def constant(self, value: Any) -> str:
         name = f"c{len(self.names)}"
@@ -99,6 +102,9 @@ class _Writer:
         sig = next(self.signatures)
         if sig is None or isinstance(sig, Input):
             self.leaves.append(name)
+        elif is_generator(value):
+            self.require(f"type({name}) is {self.constant(type(value))}")
+            self.generators.append(name)
         elif type(value) in (int, bool, str):
             self.require(f"type({name}) is {type(value).__name__} and {name} == {self.constant(value)}")
         else:
@@ -151,14 +157,20 @@ def make_front(
     lines += [f"    {line}" for line in writer.lines]
     if len(lines) > 1:
         lines.append("except (KeyError, AttributeError, IndexError, TypeError, ValueError): return NotImplemented")
-    lines += call_lines(executable, writer.names, inputs, writer.leaves if out is not None else None)
+    outs = writer.leaves if out is not None else None
+    lines += call_lines(executable, writer.names, inputs, outs, writer.generators)
     return define("def front(fn, args, kwargs):", lines, writer.names)
 
 
 def call_lines(
-    executable: Executable, names: dict[str, Any], inputs: Sequence[str], outs: Sequence[str] | None
+    executable: Executable,
+    names: dict[str, Any],
+    inputs: Sequence[str],
+    outs: Sequence[str] | None,
+    generators: Sequence[str] = (),
 ) -> list[str]:
-    """Lines that read what the function `fn` captures, call the entry and return the result, or `out`, or NotImplemented."""
+    """Lines that read what the function `fn` captures, draw random numbers from its `generators`, call the entry and
+    return the result, or `out`, or NotImplemented."""
     writer = _Writer(())
     writer.names = names
     lines, inputs = [], list(inputs)
@@ -166,6 +178,15 @@ def call_lines(
         lines += [f"k = {writer.constant(executable.read)}(fn)", "if k is None: return NotImplemented"]
         if len(executable.inputs) > len(executable.positions):
             inputs.append("*k")
+    if executable.draws is not None:  # only once nothing can miss any more: a draw cannot be taken back
+        given = f"{writer.constant(executable.draws)}(fn, [{', '.join(generators)}])"
+        return [
+            *lines,
+            f"values = [{', '.join(inputs)}]",
+            f"if not {writer.constant(executable.fits)}(values): return NotImplemented",
+            f"values += {given}",
+            f"return {writer.constant(_finished)}({writer.constant(executable)}, values, {'None' if outs is None else 'out'})",
+        ]
     entry = executable.entry
     call = f"{writer.constant(entry.fast if outs is None else entry.into)}({', '.join([*inputs, *(outs or ())])})"
     if outs is not None:
@@ -177,6 +198,13 @@ def call_lines(
     if executable.num_results == 1:
         lines.append("r = (r,)")
     return [*lines, f"return {_display(executable, writer)}"]
+
+
+def _finished(executable: Executable, values: Sequence[Any], out: Any) -> Any:
+    """What a call returns for inputs that fit."""
+    outs = () if out is None else matching_outs(executable, out)
+    results = executable.run(values, outs)
+    return executable.unflatten(results) if out is None else out
 
 
 def define(head: str, lines: Sequence[str], names: Mapping[str, Any]) -> Any:

@@ -102,7 +102,7 @@ class Transformed:
     def _finish(self, found: Found, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         executable = found.executable
         outs = () if out is None else matching_outs(executable, out)
-        results = executable.run(found.values, outs)
+        results = executable.run(found.drawn(self.func), outs)
         self._install(executable, args, kwargs, found.signatures, out)
         return executable.unflatten(results) if out is None else out
 
@@ -292,11 +292,19 @@ class Call(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A compilation with its inputs, captured ones included, and the signatures of the leaves of the arguments."""
+    """A compilation with its inputs, captured ones included, the signatures of the leaves of the arguments, and the
+    random generators among these leaves that it draws from.
+    """
 
     executable: Executable
     values: list[Any]
     signatures: list[Input | Static]
+    generators: list[Any]
+
+    def drawn(self, func: Any) -> list[Any]:
+        """The inputs and, drawn now, the random numbers of a call."""
+        draws = self.executable.draws
+        return self.values if draws is None else [*self.values, *draws(func, self.generators)]
 
 
 _LEAVES = frozenset((np.ndarray, bool, int, float, complex, np.float32, np.float64, np.int32, np.int64))
@@ -318,7 +326,8 @@ def _flat_structure(count: int, *names: str) -> tree.TreeDef:
 
 
 def _with_inputs(executable: Executable, call: Call, captured: tuple[Any, ...]) -> Found:
-    return Found(executable, [*(call.leaves[k] for k in executable.positions), *captured], call.signatures)
+    values = [*(call.leaves[k] for k in executable.positions), *captured]
+    return Found(executable, values, call.signatures, [call.leaves[k] for k in executable.generators])
 
 
 def _no_front(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from nufunc.runtime.subgraph import Sub, inline, rows_of, wrap, write_updates
 from nufunc.runtime.transform import Callee, Transform
 from nufunc.runtime.updates import admit_all, admit_updates, refuse_differentiated
 from nufunc.tracer import tree
+from nufunc.tracer.np_random import Lanes
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
@@ -31,6 +32,7 @@ class Jacobian(Transform):
     has_aux: bool = False
     chunk_size: int | None = None
     holomorphic: bool = False
+    randomness: str = "same"
 
     @property
     def label(self) -> str:
@@ -38,7 +40,13 @@ class Jacobian(Transform):
 
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         chosen = select(callee, args, kwargs, self.argnums, None, self.label)
-        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
+
+        def rebuild(values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if self.randomness != "same":
+                require().lanes = Lanes(self.randomness, -1, self.label)
+            return chosen.rebuild(values)
+
+        sub, count = trace_with_aux(callee, chosen.arrays, rebuild, self.has_aux)
         refused = refuse_differentiated(sub, chosen.names, self.label) if self.mode == "rev" else admit_all
         admit_updates(sub, chosen.arrays, chosen.names, refused)
         check_inexact(sub, count, callee, f"{self.label}: all outputs of f must be floating-point or complex")

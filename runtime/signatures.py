@@ -13,6 +13,7 @@ import numpy as np
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, EscapedTracerError
 from nufunc.ir.types import DTYPE_NAMES, ArrayType
 from nufunc.tracer.array import Array
+from nufunc.tracer.np_random import is_generator
 from nufunc.tracer.usercode import is_user_class, user_location
 
 
@@ -103,6 +104,8 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
         )
     if isinstance(x, types.MethodType | types.FunctionType | types.BuiltinFunctionType):
         return Static(kind, x)
+    if is_generator(x):
+        return Static(kind, None)  # the one that is given at each call is drawn from
     if hasattr(x, "__array__") and not isinstance(x, type):
         raise ArgumentTypeError(
             f"argument {name()} is of type {kind.__name__}, which is no NumPy array; pass np.asarray(x)",

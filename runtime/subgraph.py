@@ -84,6 +84,7 @@ def trace_sub(
     what is captured.
     """
     with Trace(name, parent=parent) as trace:
+        trace.once = True
         params = [
             trace.param(t.type, weak=t.weak, strides=t.strides_, scalar=t.scalar)
             if isinstance(t, Array)

@@ -16,6 +16,7 @@ from nufunc.tracer import np_special
 from nufunc.tracer.np_builtins import BUILTINS, math
 from nufunc.tracer.np_core import fail
 from nufunc.tracer.np_namespace import GRIDS, Namespace, numpy
+from nufunc.tracer.np_random import CLASSES
 from nufunc.tracer.np_ufuncs import TracedUfunc
 
 
@@ -81,7 +82,10 @@ _LATE = ["fft", "random"]  # parts of NumPy that nobody has imported yet
 def _add_late() -> None:
     """The stand-ins of parts of NumPy that have been imported since."""
     for name in [n for n in _LATE if n in vars(np)]:
-        pairs = _module_pairs(getattr(np, name), getattr(numpy, name))
+        original, traced_module = getattr(np, name), getattr(numpy, name)
+        pairs = [*_module_pairs(original, traced_module)]
+        if name == "random":
+            pairs += [(getattr(original, c), traced_module.stand_in(c)) for c in CLASSES]
         _SWAPS.update((id(obj), (obj, stand_in)) for obj, stand_in in pairs)
         _LATE.remove(name)
 

@@ -17,6 +17,7 @@ from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer import np_creation, np_cumulate, np_extra, np_join, np_linalg, np_misc, np_reduce, np_shape
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import fail, has_traced, namespace_function
+from nufunc.tracer.np_random import RandomModule
 from nufunc.tracer.np_ufuncs import UFUNCS, operator_call
 from nufunc.tracer.trace import current, require
 
@@ -103,30 +104,6 @@ class _Late(Namespace):
         return original
 
 
-class _Random(types.ModuleType):
-    """numpy.random: refused while tracing, since a draw would be made once and repeated at every call."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = getattr(np.random, name)
-        if not callable(value):
-            return value
-
-        @functools.wraps(value, updated=())
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if current() is not None:
-                raise fail(
-                    UnsupportedError,
-                    f"np.random.{name} in a traced function would be drawn once and repeated at every call; "
-                    "draw outside "
-                    "and pass the numbers as an argument",
-                )
-            return value(*args, **kwargs)
-
-        return call
-
-
 def _assign_part(x: Array, part: str, value: Any) -> None:
     """x.real = value and x.imag = value."""
     from nufunc.tracer.np_core import value_of
@@ -163,7 +140,7 @@ def _build() -> Namespace:
         setattr(linalg, name, getattr(np_linalg, f"linalg_{name}", None) or getattr(module, name))
     module.linalg = linalg  # type: ignore[attr-defined]
     module.fft = _Late("fft", "numpy.fft: not traced yet.")  # type: ignore[attr-defined]
-    module.random = _Random("nufunc.numpy.random", "numpy.random: not traced.")  # type: ignore[attr-defined]
+    module.random = RandomModule("nufunc.numpy.random", "numpy.random as traced code sees it.")  # type: ignore[attr-defined]
     module._operator = operator_call  # type: ignore[attr-defined]
     module._flatten = np_shape._flatten  # type: ignore[attr-defined]
     module._assign_part = _assign_part  # type: ignore[attr-defined]

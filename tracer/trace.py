@@ -84,6 +84,9 @@ class Trace:
         self._seen: dict[
             int, tuple[Array, int, Value]
         ] = {}  # Arrays of outer traces and dynamic views, by identity
+        self.once = self.parent is None  # whether what is traced runs once in each run of what is around it
+        self.lanes: Any = None  # of the lanes of a vmap: what becomes of draws (np_random.Lanes)
+        self.draws: Any = None  # of an outermost trace: the draws made at each call (np_random.DrawLog)
         self._wrapped: set[int] = set()  # values that an Array stands for: a second one would be an alias
 
     # -- the stack

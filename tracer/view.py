@@ -39,6 +39,7 @@ from nufunc.tracer import containers, staging, standins
 from nufunc.tracer.captures import STRONG, WEAK, Captures, Path, defaults_shape, source
 from nufunc.tracer.containers import LOST, original_type
 from nufunc.tracer.library import checked
+from nufunc.tracer.np_random import is_generator
 from nufunc.tracer.unseen import Unseen, is_dunder
 from nufunc.tracer.usercode import is_own, is_user_class, is_user_code, is_user_module, user_location
 
@@ -430,6 +431,9 @@ class Session:
         cls = type(obj)
         if hasattr(cls, "__nufunc_parts__"):
             return self._transform(obj, path)
+        if is_generator(obj) and hasattr(self.hooks, "generator"):
+            self.captures.guard(path, "type", cls)
+            return self.remember(obj, self.hooks.generator(path), path)
         if cls.__module__.startswith("numpy.random"):
             return self._unguarded(obj, path)
         if isinstance(obj, collections.abc.Iterator) and not isinstance(obj, io.IOBase):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DTypeError
+from nufunc.ir.types import HANDLE
 
 HEAD = object.__basicsize__
 TYPE, DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + delta for delta in (-8, 0, 8, 16, 24, 40, 48))
@@ -47,6 +48,8 @@ _NUMBER_KINDS = "biufc"
 def canonical_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype object that arrays share: int64 is `long` and `long long`, but arrays have one of them."""
     given = np.dtype(dtype)
+    if given == HANDLE:
+        return given
     if given.kind not in _NUMBER_KINDS or given.char in "gG" or not given.isnative:
         raise DTypeError(f"no native call with {given!r}: only native bool, integer, float and complex")
     canonical: np.dtype[Any] = np.dtype(given.name)

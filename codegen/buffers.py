@@ -1,7 +1,7 @@
 """The buffer plan: where each value of a grouped graph stands during a call.
 
 Values share memory in classes: a reshape stands where its operand does, and an update whose base dies is
-done in place. A class stands in a parameter, a constant, an output, or in the arena, at an offset that no
+done in place. A large elementwise result is written over an operand that dies. A class stands in a parameter, a constant, an output, or in the arena, at an offset that no
 class of overlapping life has. Regions of control nodes have frames of their own, inside the arena of the
 node's life.
 
@@ -21,7 +21,9 @@ from nufunc.codegen.overwrite import can_overwrite
 from nufunc.ir.graph import Graph, Node, Value
 
 ALIGNMENT = 64
+LOOPS = ("while", "record", "scan", "replay")  # control nodes with carries
 SMALL = 16  # bytes up to which a value lies on the stack, where LLVM turns it into a register
+OVERWRITE = 1 << 16  # bytes from which an elementwise kernel writes over an operand that dies
 
 
 @dataclass
@@ -108,7 +110,13 @@ def plan_frame(
             if value.type.nbytes <= SMALL:
                 frame.on_stack.add(value)
                 continue
-            frame.offset[value] = _place(blocks, value.type.nbytes, *life)
+            base = _overwritable(frame, node, value, k, class_last)
+            if base is None:
+                frame.offset[value] = _place(blocks, value.type.nbytes, *life)
+            else:
+                frame.overwritten.setdefault(node, []).append((base, value))
+                frame.offset[value] = frame.offset[frame.of(base)]
+                blocks.append((frame.offset[value], aligned(value.type.nbytes), *life))
             frame.life[value] = life
     frame.size = max((offset + size for offset, size, _, _ in blocks), default=0)
     return frame
@@ -125,6 +133,21 @@ def _free_by_then(graph: Graph, frame: Frame, root: Value, param: Value, class_l
         return False
     frame.overwritten.setdefault(node, []).append((param, root))
     return True
+
+
+def _overwritable(
+    frame: Frame, node: Node, result: Value, k: int, class_last: Mapping[Value, int]
+) -> Value | None:
+    """An operand in the arena that dies at node k, over which its result may be written."""
+    if node.prim != "fused" or node in frame.in_place or result.type.nbytes < OVERWRITE:
+        return None
+    taken = {frame.of(base) for base, _ in frame.overwritten.get(node, [])}
+    roots = [frame.of(o) for o in node.operands]
+    for operand, root in zip(node.operands, roots, strict=True):
+        dies = root in frame.offset and class_last[root] == k and root not in taken and roots.count(root) == 1
+        if dies and operand.type == result.type and can_overwrite(node, operand, result):
+            return operand
+    return None
 
 
 def _classes(graph: Graph, frame: Frame, owned: set[Value], last: dict[Value, int]) -> None:
@@ -177,7 +200,7 @@ def updated(node: Node) -> Value | None:
 def donations(node: Node) -> list[Sequence[Value]]:
     """For each region of a control node the parameters that it may overwrite: carries that it only
     updates."""
-    if node.prim not in ("while", "scan"):
+    if node.prim not in LOOPS:
         return [()] * len(node.regions)
     body = node.regions[-1]
     found = [
@@ -189,8 +212,8 @@ def donations(node: Node) -> list[Sequence[Value]]:
 def carry_pairs(node: Node) -> list[tuple[int, int]]:
     """(parameter, output) of each carry in the body of a loop."""
     body = node.regions[-1]
-    first = node.attrs["num_body"] if node.prim == "while" else node.attrs["num_consts"]
-    count = len(body.outputs) if node.prim == "while" else node.attrs["num_carry"]
+    first = node.attrs["num_body"] if "num_body" in node.attrs else node.attrs["num_consts"]
+    count = len(body.params) - first if "num_body" in node.attrs else node.attrs["num_carry"]
     return [(first + k, k) for k in range(count)]
 
 

@@ -71,6 +71,7 @@ def lower(
     `results` puts into arguments are written there once the plan cannot fail any more."""
     from llvmlite import ir
 
+    from nufunc.codegen import tapes
     from nufunc.codegen.backend import target
     from nufunc.codegen.plan import Plan
 
@@ -104,7 +105,7 @@ def lower(
         tuple(results),
         plan.workspace,
         release_gil=work >= RELEASE_GIL or plan.regions > 0 or graph_work(grouped) >= LONG,
-        polls=plan.budget is not None,
+        polls=plan.budget is not None or bool(tapes.outside(grouped)),
     )
     emit_wrapper(module, module.get_global(plan_symbol(prefix)), spec, prefix)
     _mark_inline(module, plan.small)
@@ -185,12 +186,14 @@ def load(lowered: Lowered, executable: Executable) -> Compiled:
 
 def _address(extern: str | np.ndarray | HostCall) -> int:
     """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
-    from nufunc.codegen import abi, blas, threads
+    from nufunc.codegen import abi, blas, tape_library, threads
 
     if isinstance(extern, np.ndarray):
         return int(extern.__array_interface__["data"][0])
     if not isinstance(extern, str):
         return extern.address
+    if extern.startswith(tape_library.PREFIX):
+        return tape_library.address(extern)
     if extern.startswith("Py"):
         return abi.python_address(extern)
     return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)

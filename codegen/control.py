@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from nufunc.codegen import buffers, threads
+from nufunc.codegen import buffers, tapes, threads
 from nufunc.codegen.buffers import Frame, aligned
 from nufunc.codegen.cost import ITERATIONS, node_work
 from nufunc.codegen.lanes import Lanes
@@ -38,7 +38,7 @@ def scratch(plan: Plan, node: Node, frames: list[Frame]) -> int:
 
 def _swap_sizes(node: Node, frames: list[Frame]) -> list[int]:
     """Bytes of the second buffer of each carry of a loop; 0 where the body works in place."""
-    if node.prim not in ("while", "scan"):
+    if node.prim not in buffers.LOOPS:
         return []
     body, frame = node.regions[-1], frames[-1]
     sizes = []
@@ -107,9 +107,43 @@ def _scan(plan: Plan, scope: Scope, node: Node) -> None:
         plan.poll(node_work(node) / length)
     i = plan.b.sub(I64(length - 1), counter) if node.attrs["reverse"] else counter
     xs, ys = rows.at(i)
-    plan.run(body, frame, [*rows.fixed, *carry.current, *xs], [*carry.following, *ys], carry.arena)
+    with tapes.scoped(plan, body):
+        plan.run(body, frame, [*rows.fixed, *carry.current, *xs], [*carry.following, *ys], carry.arena)
     loop.finish(carry.step())
     carry.leave([carry.following[k] for k in carry.swapped])
+
+
+def _replay(plan: Plan, scope: Scope, node: Node) -> None:
+    body, frame, b = node.regions[0], scope.frame.frames[node][0], plan.b
+    consts, carries = node.attrs["num_consts"], node.attrs["num_carry"]
+    length = b.load(scope.pointer(node.operands[0]), typ=I64)
+    fixed = [scope.pointer(o) for o in node.operands[1 : 1 + consts]]
+    carry = _Carries(plan, scope, node, node.operands[1 + consts : 1 + consts + carries])
+    rows = tapes.Rows(plan, scope, node, length)
+    before = b.block
+    head, inside, after = (plan.function.append_basic_block(n) for n in ("head", "inside", "after"))
+    b.branch(head)
+    b.position_at_end(head)
+
+    def phi(first: ir.Value) -> Any:
+        made = b.phi(first.type)
+        made.add_incoming(first, before)
+        return made
+
+    counter = phi(I64(0))
+    carry.enter(phi)
+    b.cbranch(b.icmp_signed("<", counter, length), inside, after)
+    b.position_at_end(inside)
+    plan.poll(node_work(node) / ITERATIONS)
+    i = b.sub(b.sub(length, I64(1)), counter) if node.attrs["reverse"] else counter
+    xs, ys = rows.at(i)
+    with tapes.scoped(plan, body):
+        plan.run(body, frame, [*fixed, *carry.current, *xs], [*carry.following, *ys], carry.arena)
+    for made, value in [*carry.step(), (counter, b.add(counter, I64(1)))]:
+        made.add_incoming(value, b.block)
+    b.branch(head)
+    b.position_at_end(after)
+    carry.leave([carry.current[k] for k in carry.swapped])
 
 
 class _Rows:
@@ -166,7 +200,8 @@ def _map(plan: Plan, scope: Scope, node: Node) -> None:
             Lanes(plan, width).block(node, rows.fixed, rows.xs, rows.ys, row)
         else:
             xs, ys = rows.at(i)
-            plan.run(body, frame, [*rows.fixed, *xs], ys, arena)
+            with tapes.scoped(plan, body):
+                plan.run(body, frame, [*rows.fixed, *xs], ys, arena)
         loop.finish([])
 
     tasks = map_tasks(node, plan.vector_bytes)
@@ -174,20 +209,27 @@ def _map(plan: Plan, scope: Scope, node: Node) -> None:
         lanes(rows, arena, I64(0), I64(length))
         return
 
+    outer = plan.tapes if tapes.makes_tapes(body) else None
+
     def some(inside: list[ir.Value], task: ir.Value) -> None:
+        if outer is not None:
+            plan.outer_tapes = inside.pop()
+            tapes.begin(plan)
         *pointers, base = inside
         own = plan.at(base, plan.b.mul(task, I64(aligned(frame.size))))
         lanes(rows.elsewhere(pointers), own, *threads.chunk(plan.b, task, I64(tasks), length, width))
 
-    emit_region(plan, tasks, [*rows.everything(), arena], some)
+    emit_region(plan, tasks, [*rows.everything(), arena, *([] if outer is None else [outer])], some)
 
 
 def _while(plan: Plan, scope: Scope, node: Node) -> None:
+    """while and record."""
     (cond, body), (cond_frame, body_frame) = node.regions, scope.frame.frames[node]
     nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
     cond_consts = [scope.pointer(o) for o in node.operands[:nc]]
     body_consts = [scope.pointer(o) for o in node.operands[nc : nc + nb]]
     carry = _Carries(plan, scope, node, node.operands[nc + nb :])
+    recorder = tapes.Recorder(plan, scope, node) if node.prim == "record" else None
     flag = plan.alloca(1)
     b = plan.b
     before = b.block
@@ -205,12 +247,24 @@ def _while(plan: Plan, scope: Scope, node: Node) -> None:
     b.cbranch(b.icmp_unsigned("!=", b.load(flag, typ=I8), I8(0)), inside, after)
     b.position_at_end(inside)
     plan.poll(node_work(node) / ITERATIONS)
-    plan.run(body, body_frame, [*body_consts, *carry.current], carry.following, carry.arena)
+    ys = recorder.room() if recorder else []
+    with tapes.scoped(plan, body):
+        plan.run(body, body_frame, [*body_consts, *carry.current], [*carry.following, *ys], carry.arena)
+    if recorder:
+        recorder.step()
     for made, value in carry.step():
         made.add_incoming(value, b.block)
     b.branch(head)
     b.position_at_end(after)
     carry.leave([carry.current[k] for k in carry.swapped])
+    if recorder:
+        recorder.finish()
+
+
+def _checkpoint(plan: Plan, scope: Scope, node: Node) -> None:
+    (region,), (frame,) = node.regions, scope.frame.frames[node]
+    arguments, results = ([scope.pointer(v) for v in values] for values in (node.operands, node.results))
+    plan.run(region, frame, arguments, results, scope.scratch(node))
 
 
 def _cond(plan: Plan, scope: Scope, node: Node) -> None:
@@ -235,4 +289,8 @@ def _cond(plan: Plan, scope: Scope, node: Node) -> None:
     b.position_at_end(after)
 
 
-EMITTERS: dict[str, Callable[[Plan, Scope, Node], None]] = {"scan": _scan, "map": _map, "while": _while, "cond": _cond}
+EMITTERS: dict[str, Callable[[Plan, Scope, Node], None]] = {
+    "scan": _scan, "map": _map, "while": _while, "cond": _cond, "record": _while, "replay": _replay,
+    "checkpoint": _checkpoint, "tape_zeros": tapes.zeros, "tape_add": tapes.add, "tape_join": tapes.join,
+    "tape_split": tapes.split,
+}  # fmt: skip

@@ -22,10 +22,12 @@ def node_work(node: Node) -> float:
     inner = [graph_work(r) for r in node.regions] if node.prim != "fused" else []
     if node.prim in ("scan", "map"):
         return float(node.attrs["length"] * inner[0])
-    if node.prim == "while":
+    if node.prim in ("while", "record", "replay"):
         return ITERATIONS * sum(inner)
     if node.prim == "cond":
         return max(inner)
+    if node.prim == "checkpoint":
+        return inner[0]
     size = max((v.type.size for v in (*node.operands, *node.results)), default=1)
     if node.prim == "fused":
         return 0.0 if node.attrs["kind"] == "view" else sum(map(_cycles, node.regions[0].nodes)) / _CYCLES_PER_NS

@@ -41,7 +41,7 @@ def element_type(dtype: np.dtype) -> ir.Type:
     """The register type of a real dtype: i1 for bool."""
     if dtype.kind == "b":
         return I1
-    if dtype.kind in "iu":
+    if dtype.kind in "iuO":  # O: an element of an array of tapes, moved like a number
         return ir.IntType(8 * dtype.itemsize)
     return F32 if dtype.itemsize == (4 if dtype.kind == "f" else 8) else F64
 

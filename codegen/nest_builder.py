@@ -16,7 +16,7 @@ from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, In
 from nufunc.codegen.nest_rules import CUMULATIVE, REDUCTIONS, RULES, identity
 from nufunc.codegen.schedule import op_cost
 from nufunc.ir import primitive
-from nufunc.ir.errors import BoundsError, DomainError, LinAlgError, Location, VerifyError
+from nufunc.ir.errors import BoundsError, DomainError, LinAlgError, Location, OutOfMemoryError, VerifyError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64
 
@@ -43,6 +43,8 @@ def site_error(kind: str | HostCall, loc: Location | None) -> BaseException:
     """The exception of an error site."""
     if not isinstance(kind, str):
         return kind.error()
+    if kind == "memory":
+        return OutOfMemoryError("there is no memory for the values that the derivative of this loop needs", loc)
     if kind == "index":
         return BoundsError("index out of bounds", loc)
     if kind == "power":

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import buffers, control, library, threads
-from nufunc.codegen.buffers import Frame, is_view
+from nufunc.codegen import buffers, control, library, tapes, threads
+from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.callback import HostCall
 from nufunc.codegen.divide import Divided, divide
 from nufunc.codegen.emit_cpu import emit_nest
@@ -36,6 +36,8 @@ class Plan:
         """`lent` and `early`: outputs in the memory of parameters, see Note [Lent parameters] of `buffers`."""
         self.graph, self.function, self.module = graph, function, function.module
         self.prefix, self.regions, self.in_task = function.name, 0, False
+        self.tapes: ir.Value | None = None  # the list of tapes made here
+        self.outer_tapes: ir.Value | None = None  # in a task, the list of the plan around it
         self.budget: ir.Value | None = None  # nanoseconds until signals are looked at; None: no loop is long
         self.vector_bytes, self.has_fma = vector_bytes, has_fma
         self.sites = Sites()
@@ -47,7 +49,7 @@ class Plan:
         self.view_of = {n.result: n for n in graph.walk() if is_view(n)}
         places = {k: graph.params[p] for k, p in (lent or {}).items()}
         self.frame = buffers.plan_frame(graph, self._scratch_of, (), places, early)
-        self.workspace = self.frame.size
+        self.workspace = aligned(self.frame.size) + tapes.workspace(graph) if tapes.outside(graph) else self.frame.size
 
     # -- the function
 
@@ -57,9 +59,14 @@ class Plan:
         with self.b.goto_block(self.entry):
             pointers = [self._item(inputs, k) for k in range(len(self.graph.params))]
             results = [self._item(outputs, k) for k in range(len(self.graph.outputs))]
+        if tapes.makes_tapes(self.graph):
+            tapes.begin(self)
+        pointers = tapes.take(self, pointers, workspace)
         self.run(self.graph, self.frame, pointers, results, workspace)
+        tapes.give(self, results)
         self.b.ret(I32(0))
         self.b.position_at_end(self.failed)
+        tapes.drop(self, results)
         self.b.ret(self.b.load(self.error, typ=I32))
         self.seal()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from nufunc.codegen import threads
+from nufunc.codegen import tapes, threads
 from nufunc.codegen.llvm import I32, I64
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ def _inside(plan: Plan, body: ir.Function, types: Sequence[ir.Type]) -> Iterator
     """Emit into the body of a region; yields what was captured, as it is called there."""
     before = {name: getattr(plan, name) for name in _STATE}
     plan.open(body)
-    plan.in_task = True
+    plan.in_task, plan.tapes = True, None
     with plan.b.goto_block(plan.entry):
         plan.table, word, *captured = threads.unpack(plan.b, body.args[0], types)
     yield captured
+    tapes.end_task(plan)
     plan.b.ret_void()
     plan.b.position_at_end(plan.failed)
+    tapes.end_task(plan)
     threads.record_error(plan.b, word, body.args[1], plan.b.load(plan.error, typ=I32))
     plan.b.ret_void()
     plan.seal()
@@ -60,4 +62,4 @@ def _inside(plan: Plan, body: ir.Function, types: Sequence[ir.Type]) -> Iterator
         setattr(plan, name, value)
 
 
-_STATE = ("function", "entry", "start", "b", "error", "failed", "table", "in_task")
+_STATE = ("function", "entry", "start", "b", "error", "failed", "table", "in_task", "tapes", "outer_tapes")

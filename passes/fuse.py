@@ -41,6 +41,7 @@ from nufunc.passes.fuse_rules import (
     splits_only,
     stacked_shape,
 )
+from nufunc.passes.pairs import sums_of_pairs
 
 _CHEAP = frozenset(
     "add sub mul neg abs maximum minimum fmax fmin select eq ne lt le gt ge convert bit_and bit_or "
@@ -58,7 +59,7 @@ _ROW = 4096  # elements of a row up to which what follows its reductions stays w
 
 def fuse(graph: Graph, reasons: list[str] | None = None) -> Graph:
     """The grouped graph. `reasons` collects why neighbours were not fused."""
-    return Fusion(by_columns(decompose(graph)), [] if reasons is None else reasons).run()
+    return Fusion(sums_of_pairs(by_columns(decompose(graph))), [] if reasons is None else reasons).run()
 
 
 def reasons(graph: Graph) -> list[str]:
@@ -110,7 +111,7 @@ class Fusion:
         return primitive.get(node.prim).kind
 
     def alone(self, node: Node) -> bool:
-        return self.kind(node) in ("library", "control", "host", "fused")
+        return self.kind(node) in ("library", "control", "derived", "host", "fused")
 
     def is_inline(self, node: Node) -> bool:
         """Whether readers compute it themselves."""
@@ -221,7 +222,7 @@ class Fusion:
         stack = [value]
         while stack:
             node = self.producers.get(stack.pop())
-            if node is None or node.prim == "full" or self.kind(node) in ("library", "control", "host", "reduce"):
+            if node is None or node.prim == "full" or self.kind(node) in ("library", "control", "derived", "host", "reduce"):
                 continue
             if node.prim != "reshape" and self.kind(node) != "elementwise":
                 return False

@@ -33,10 +33,28 @@ def _erfcinv(x: np.ndarray) -> np.ndarray:
     return values
 
 
+def _lgamma(x: np.ndarray) -> np.ndarray:
+    """SciPy's, but finite for subnormal numbers, and C's value at -inf."""
+    tiny = np.abs(x) < 1e-300
+    value = np.where(tiny, -np.log(np.abs(x)), special.gammaln(np.where(tiny, 1.0, x)))
+    return np.where(np.isinf(x), np.inf, value)
+
+
+def _digamma(x: np.ndarray) -> np.ndarray:
+    """SciPy's, which loses digits between its poles."""
+    value = special.digamma(x)
+    between = (x < 0) & (x > -1e9) & (x != np.rint(x))
+    value[between] = [float(mpmath.digamma(v)) for v in x[between].tolist()]
+    return value
+
+
 # NumPy's or SciPy's functions, put right where these are wrong at single points.
 CORRECTED: dict[str, Callable[..., np.ndarray]] = {
     "erfinv": lambda x: np.copysign(special.erfinv(x), x),
     "erfcinv": _erfcinv,
+    "lgamma": _lgamma,
+    "digamma": _digamma,
+    "i1e": lambda x: np.copysign(special.i1e(x), x),
 }
 NUMPY: dict[str, Callable[..., np.ndarray]] = {
     name: CORRECTED.get(name) or getattr(np, name, None) or getattr(special, name) for name in vmath.supported()
@@ -50,9 +68,37 @@ MPMATH: dict[str, Callable[..., mpmath.mpf]] = {
     "log2": lambda x: mpmath.log(x, 2),
     "expit": lambda x: 1 / (1 + mpmath.exp(-x)),
     "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
+    "lgamma": lambda x: mpmath.loggamma(x).real,
+    "i0e": lambda x: _bessel(0, x),
+    "i1e": lambda x: _bessel(1, x),
+    "erfcx": lambda x: _erfcx(x),
     "erfinv": lambda x: _inverse_erf(x),
     "erfcinv": lambda x: _inverse_erfc(x),
 }
+
+
+def _bessel(order: int, x: mpmath.mpf) -> mpmath.mpf:
+    """Beyond 10**6 by two terms less than the asymptotic series has at 140 bits: eight."""
+    a, sign = abs(x), -1 if order and x < 0 else 1
+    if a < 1e6:
+        return sign * mpmath.besseli(order, a) * mpmath.exp(-a)
+    total, term = mpmath.mpf(1), mpmath.mpf(1)
+    for k in range(1, 8):
+        term *= -(4 * order - (2 * k - 1) ** 2) / (8 * k * a)
+        total += term
+    return sign * total / mpmath.sqrt(2 * mpmath.pi * a)
+
+
+def _erfcx(x: mpmath.mpf) -> mpmath.mpf:
+    if x < -27:
+        return mpmath.mpf(2) ** 1100
+    if x < 1e4:
+        return mpmath.exp(x * x) * mpmath.erfc(x)
+    total, term = mpmath.mpf(1), mpmath.mpf(1)
+    for k in range(1, 8):
+        term *= -(2 * k - 1) / (2 * x * x)
+        total += term
+    return total / (x * mpmath.sqrt(mpmath.pi))
 
 
 def _inverse_erf(x: mpmath.mpf) -> mpmath.mpf:
@@ -254,6 +300,11 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
         "acos": (-1.0, 1.0),
         "atanh": (-1.0, 1.0),
         "acosh": (1.0, 4.0),
+        "erfcx": (-27.0, 30.0) if wide else (-9.5, 30.0),
+        "lgamma": (0.0, 12.0),
+        "digamma": (0.0, 12.0),
+        "i0e": (-20.0, 20.0),
+        "i1e": (-20.0, 20.0),
         "erfinv": (-1.0, 1.0),
         "erfcinv": (0.0, 2.0),
     }
@@ -267,13 +318,16 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
         big = np.floor(_log_uniform(rng, 1e3, 2.0**52, n // 8)) * (np.pi / 2)
         parts += [near, big, [6381956970095103.0 * 2.0**797] if wide else [16367173.0 * 2.0**72]]
     x = np.concatenate(parts).astype(kind)
-    if name in ("log", "log2", "log10", "sqrt"):
+    if name in ("log", "log2", "log10", "sqrt", "lgamma", "digamma"):
         x = np.abs(x)
     if name == "erfcinv":
         x = np.abs(x)
     if name == "erfinv":  # close to 1 too
         x = np.concatenate([x, (1.0 - np.abs(_log_uniform(rng, 1e-16 if wide else 1e-7, 0.5, n // 4))).astype(kind)])
-    domain = {"erfinv": abs(x) < 1, "erfcinv": (x > 0) & (x < 2), "log1p": x > -1, "asin": abs(x) <= 1, "acos": abs(x) <= 1, "atanh": abs(x) < 1, "acosh": x >= 1}
+    domain = {
+        "log1p": x > -1, "asin": abs(x) <= 1, "acos": abs(x) <= 1, "atanh": abs(x) < 1, "acosh": x >= 1,
+        "erfinv": abs(x) < 1, "erfcinv": (x > 0) & (x < 2),
+    }  # fmt: skip
     keep = domain.get(name, np.isfinite(x)) & np.isfinite(x)
     if name in ("log", "log2", "log10"):
         keep &= x > 0

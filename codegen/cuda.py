@@ -31,7 +31,7 @@ from nufunc.codegen.emit_text import (
 )
 from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase
 from nufunc.codegen.nest_builder import Sites
-from nufunc.codegen.text_scalars import CONSTANTS, FUNCTIONS, HELPERS, PLAIN, ROUNDED, TYPES, WIDE, type_text
+from nufunc.codegen.text_scalars import CONSTANTS, FUNCTIONS, HELPERS, LACKING, PLAIN, ROUNDED, TYPES, WIDE, type_text
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Node
 from nufunc.ir.types import INT64
@@ -327,7 +327,7 @@ def _device_names() -> Mapping[str, Any]:
     cuda, libdevice = _module("numba.cuda"), _module("numba.cuda.libdevice")
     names: dict[str, Any] = {**TYPES, **CONSTANTS, "cuda": cuda}
     wide = (*ROUNDED, *WIDE)  # in double precision only; math's floor and its like would give integers
-    names.update((name, getattr(libdevice if name in wide else math, name)) for name in (*FUNCTIONS, *ROUNDED))
+    names.update((name, getattr(libdevice if name in wide else math, name)) for name in (*FUNCTIONS, *ROUNDED) if name not in LACKING)
     plain = dict(names)
     for helper in HELPERS:
         # Inlined, since numba.cuda asks a device for its architecture when it compiles a device function.

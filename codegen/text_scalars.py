@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy import copysign, exp, floor, fmod, int64, log, rint, tan, uint64
 
+from nufunc.codegen.random import threefry2x32
 from nufunc.ir import primitive
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.types import DTYPE_NAMES, real_dtype
@@ -28,11 +29,12 @@ _INFIX = {
 _OF_BOOLS = {**_INFIX, "add": "|", "mul": "&", "maximum": "|", "minimum": "&", "fmax": "|", "fmin": "&"}
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 ROUNDED = ("floor", "ceil", "trunc", "rint")
-WIDE = ("cbrt", "erfinv", "erfcinv")  # functions that devices have in double precision
+WIDE = ("cbrt", "erfcx", "erfinv", "erfcinv")  # functions that devices have in double precision
+LACKING = ("i0e", "i1e")  # functions that they do not have
 _COMPLEX_FUNCTIONS = (
     "sqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh pow"
 ).split()
-FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfinv erfcinv lgamma atan2 copysign nextafter hypot fmod".split())
+FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfcx erfinv erfcinv i0e i1e lgamma atan2 copysign nextafter hypot fmod".split())
 _HELPERS_BY_KIND = {"floor_div": "ifu", "mod": "ifu", "fmod": "iu", "sign": "ifc", "shift_right": "iu"}
 
 
@@ -95,10 +97,12 @@ def _float_op(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | No
         return {"isnan": f"{x} != {x}", "isinf": f"abs({x}) == inf", "isfinite": f"abs({x}) < inf"}[op]
     if op == "signbit":
         return f"copysign({number(1, dtype)}, {x}) < 0"
-    if op in ROUNDED or op in WIDE:
+    if op in (*ROUNDED, *WIDE, *LACKING):
         return cast(f"{op}({x})")
     if op in (*FUNCTIONS, "maximum", "minimum", "fmax", "fmin"):
         return f"{op}({', '.join(args)})"
+    if op == "gamma_sample":
+        return args[1]
     if op == "digamma":
         return cast(f"digamma(float64({x}))")
     if op == "logistic":
@@ -135,6 +139,8 @@ def _integer_op(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | 
         return cast(f"{'maximum' if op in ('maximum', 'fmax') else 'minimum'}({x}, {args[1]})")
     if op == "pow":
         return cast(f"int_pow({x}, {args[1]}, {number(0, dtype)}, {number(1, dtype)})")
+    if op == "threefry2x32":
+        return cast(f"threefry2x32({x}, {args[1]})")
     if op == "shift_left":
         return cast(f"shift_left({x}, {args[1]}, {8 * dtype.itemsize})")
     if op == "shift_right":
@@ -448,6 +454,7 @@ HELPERS: tuple[Callable[..., Any], ...] = (
     floor_div_i, floor_div_u, floor_div_f, mod_i, mod_u, mod_f, fmod_i, fmod_u, sign_i, sign_f, sign_c,
     int_pow, power, shift_left, shift_right_i, shift_right_u, float_to_int32, float_to_int64, float_to_uint64,
     maximum, minimum, fmax, fmin, logistic, digamma, argmax_better, argmin_better, checked,
+    threefry2x32,
     complex_lt, complex_le, complex_gt, complex_ge,
 )  # fmt: skip
 CONSTANTS = {"inf": math.inf, "nan": math.nan, "math_inf": math.inf, "math_nan": math.nan, "math_pi": math.pi}

@@ -278,8 +278,16 @@ class Math:
     def narrow(self, x: V) -> V:
         return V(self, self.builder.fptrunc(x.value, with_element(x.type, F32)))
 
-    def poly(self, x: V, coefficients: Sequence[float]) -> V:
-        """sum(c[k] * x**k) by Estrin's scheme: the dependency chain is log2 of the degree, not the degree."""
+    def poly(self, x: V, coefficients: Sequence[float], chain: int = 0) -> V:
+        """sum(c[k] * x**k) by Estrin's scheme: the dependency chain is log2 of the degree, not the degree.
+
+        The first `chain` coefficients go by Horner's scheme, which rounds no powers of x.
+        """
+        if chain:
+            result = self.poly(x, coefficients[chain:])
+            for c in reversed(coefficients[:chain]):
+                result = self.fma(result, x, c)
+            return result
         terms: list[Operand] = list(coefficients)
         power = x
         while len(terms) > 1:
@@ -287,8 +295,8 @@ class Math:
             terms = [*pairs, *([terms[-1]] if len(terms) % 2 else [])]
             if len(terms) > 1:
                 power = power * power
-        result = terms[0]
-        return result if isinstance(result, V) else self.like(x, result)
+        last = terms[0]
+        return last if isinstance(last, V) else self.like(x, last)
 
     def round_to_int(self, x: V, factor: float) -> tuple[V, V]:
         """n = x * factor rounded to nearest, as a float and as a signed integer; |n| < 2**(mantissa - 1)."""

@@ -1,20 +1,15 @@
 """Owns what vector mathematics builds on the logarithm, the exponential and the square root.
 
-exp2, log2, log10, expit, erfc, hyperbolic functions and their inverses, cbrt, hypot.
+exp2, log2, log10, expit, hyperbolic functions and their inverses, cbrt, hypot.
 """
 
 from __future__ import annotations
 
 from nufunc.codegen.vmath_builder import Math, V
 from nufunc.codegen.vmath_coefficients import POLY
-from nufunc.codegen.vmath_exp import (
-    EXP_RANGE,
-    Reduced,
-    exp_sum,
-    expm1_small,
-    split_exp,
-)
-from nufunc.codegen.vmath_log import log1p, log_limits, split_log_any
+from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
+from nufunc.codegen.vmath_exp import EXP_RANGE, Reduced, expm1_small, split_exp
+from nufunc.codegen.vmath_log import log_limits, log_sum, split_log, split_log_any
 
 _LN2 = {
     "f64": (0.6931471805599453, 2.3190468138462996e-17),
@@ -76,29 +71,41 @@ def log10(m: Math, x: V) -> V:
 
 
 def expit(m: Math, x: V) -> V:
-    """1 / (1 + exp(-x)); for negative x as exp(x) / (1 + exp(x)), which does not overflow."""
+    """1 / (1 + exp(-x)); for negative x as exp(x) / (1 + exp(x)), which does not overflow.
+
+    With exp(-|x|) = (1 + p) 2**k the quotient is of 1, or of 1 + p, by 1 + exp(-|x|), and corrected for the
+    roundings of both.
+    """
     bottom, _ = EXP_RANGE[x.format.name]
     reduced = split_exp(m, m.at_least(-m.abs(x), bottom))
-    e = m.scale(expm1_small(m, reduced, f"exp_{x.format.name}") + 1.0, reduced.k)
-    return m.select(x < 0.0, e, m.select(x.ne(x), x, 1.0)) / (e + 1.0)
-
-
-def _expm1_quarter(m: Math, a: V) -> V:
-    """(exp(a) - 1) / 4 for 0 <= a, without overflow where sinh(a) has none."""
-    name = a.format.name
-    # clamped where sinh is already inf but 2**(k - 2) is not
-    reduced = split_exp(m, m.at_most(a, EXP_RANGE[name][1] + 0.6))
-    quarter = m.pow2(reduced.k - 2)
-    return m.fma(expm1_small(m, reduced, f"expm1_{name}"), quarter, quarter - 0.25)
+    p = expm1_small(m, reduced, f"exp_{x.format.name}")
+    one = m.like(x, 1.0)
+    power, power_low = m.quick_two_sum(one, p)
+    tiny = reduced.k < -(x.format.bias - 1)
+    size = m.select(tiny, 0.0, m.pow2(m.select(tiny, 0, reduced.k)))
+    below, below_low = m.quick_two_sum(one, power * size)
+    below_low = m.fma(power_low, size, below_low)
+    negative = x < 0.0
+    above, above_low = m.select(negative, power, one), m.select(negative, power_low, 0.0)
+    inverse = 1.0 / below
+    y = above * inverse
+    q, q_low = m.two_prod(y, below)
+    y = m.fma(((above - q) - q_low) + (above_low - y * below_low), inverse, y)
+    return m.scale(y, m.select(negative, reduced.k, 0))
 
 
 def sinh(m: Math, x: V) -> V:
-    """(e + e / (e + 1)) / 2 with e = exp(|x|) - 1."""
-    f = x.format
+    """An odd polynomial below 1; above it e - 1 / (4 e) with e = exp(|x|) / 2."""
+    name = x.format.name
     a = m.abs(x)
-    quarter = _expm1_quarter(m, a)
-    y = quarter + quarter / m.fma(quarter, 4.0, 1.0)
-    return m.copysign(m.select(a < 0.5 ** (f.mantissa // 2 + 2), a, y + y), x)
+    z = m.at_most(a * a, 1.0)
+    small = m.fma(a * z, m.poly(z, SPECIAL_POLY[f"sinh_{name}"]), a)
+    # in halves, without overflow where sinh has none; clamped where it is already inf
+    reduced = split_exp(m, m.at_most(a, EXP_RANGE[name][1] + 0.6))
+    quarter = m.pow2(reduced.k - 2)
+    p = expm1_small(m, reduced, f"exp_{name}")
+    large = m.fma(p, quarter, quarter - 0.0625 / m.fma(p, quarter, quarter))
+    return m.copysign(m.select(a < 1.0, small, large + large), x)
 
 
 def cosh(m: Math, x: V) -> V:
@@ -110,31 +117,44 @@ def cosh(m: Math, x: V) -> V:
 
 
 def asinh(m: Math, x: V) -> V:
-    """log1p(a + a**2 / (1 + sqrt(1 + a**2))); log(a) + log(2) for large a."""
+    """An odd polynomial below 1; above it log(a + sqrt(a**2 + 1)), and log(a) + log(2) for large a."""
     f = x.format
     a = m.abs(x)
-    large = a > 2.0 ** (f.mantissa + 2)
-    square = m.select(large, 0.0, a * a)
-    y = log1p(m, m.select(large, a, a + square / (1.0 + m.sqrt(1.0 + square))))
-    y = m.select(large, y + _LN2[f.name][0], y)
-    return m.copysign(m.select(a < f.tiny, a, y), x)
+    z = m.at_most(a * a, 1.0)
+    small = m.fma(a * z, m.poly(z, SPECIAL_POLY[f"asinh_{f.name}"]), a)
+    return m.copysign(m.select(a < 1.0, small, _log_with_root(m, a, m.fma(a, a, m.like(a, 1.0)))), x)
 
 
 def acosh(m: Math, x: V) -> V:
-    """log1p(t + sqrt(2 t + t**2)), t = x - 1; log(x) + log(2) for large x."""
-    f = x.format
-    large = x > 2.0 ** (f.mantissa // 2 + 2)
-    t = m.select(x < 1.0, _NAN, x - 1.0)
-    root = m.sqrt(m.fma(t, m.select(large, 0.0, t), t + t))
-    y = log1p(m, m.select(large, t, t + root))
-    return m.select(large, y + _LN2[f.name][0], y)
+    """sqrt(2 t) P(t), t = x - 1, below 3/2; above it log(x + sqrt(x**2 - 1)), and log(x) + log(2) for large x."""
+    t = x - 1.0
+    root, c = m.sqrt(t + t), m.at_most(t, 0.5)
+    small = m.fma(root * c, m.poly(c, SPECIAL_POLY[f"acosh_{x.format.name}"]), root)
+    return m.select(x < 1.5, small, _log_with_root(m, x, m.fma(t, t, t + t)))
+
+
+def _log_with_root(m: Math, a: V, square: V) -> V:
+    """log(a + sqrt(square)) for a >= 1 where square = a**2 +- 1; a may be inf or NaN."""
+    name = a.format.name
+    large = a > 2.0 ** (a.format.mantissa // 2 + 2)
+    root = m.sqrt(square)
+    both, low = m.quick_two_sum(a, root)
+    low = low * m.abs(root - a)  # which is 1 / (a + root)
+    k, t = split_log(m, m.select(large, a, both))
+    y = log_sum(m, k + m.select(large, m.like(a, 1.0), 0.0), t - 1.0, m.select(large, 0.0, low), f"log_{name}")
+    return m.select(a < _INF, y, a)
 
 
 def atanh(m: Math, x: V) -> V:
-    """log1p(2 a / (1 - a)) / 2."""
+    """An odd polynomial below 1/2; above it log((1 + a) / (1 - a)) / 2."""
+    name = x.format.name
     a = m.abs(x)
-    y = log1p(m, (a + a) / (1.0 - a)) * 0.5
-    return m.copysign(m.select(a < 0.5 ** (x.format.mantissa // 2 + 2), a, y), x)
+    z = m.at_most(a * a, 0.25)
+    small = m.fma(a * z, m.poly(z, SPECIAL_POLY[f"atanh_{name}"]), a)
+    k, t = split_log(m, (1.0 + a) / (1.0 - a))
+    large = log_sum(m, k, t - 1.0, None, f"log_{name}") * 0.5
+    large = m.select(a < 1.0, large, m.select(a.eq(1.0), m.like(x, _INF), _NAN))
+    return m.copysign(m.select(a < 0.5, small, large), x)
 
 
 def hypot(m: Math, x: V, y: V) -> V:
@@ -188,22 +208,3 @@ def _cbrt(m: Math, x: V, corrected: bool) -> V:
         c = c + residual / (s * 3.0)
     c = c * m.select(tiny, m.like(a, 2.0**-54), m.select(huge, m.like(a, 2.0**54), 1.0))
     return m.copysign(m.select(a.eq(0.0) | ~(a < _INF), a, c), x)
-
-
-def erfc(m: Math, x: V) -> V:
-    """1 - erf(x) below 15/32; above it exp(-x**2) * R(x), R fitted to erfcx."""
-    if x.format.name == "f32":
-        return m.narrow(_erfc(m, m.widen(x), "f32_wide", 4.0, 10.5))
-    return _erfc(m, x, "f64", 6.0, 28.0)
-
-
-def _erfc(m: Math, x: V, fit: str, saturated: float, vanished: float) -> V:
-    a = m.abs(x)
-    z = m.at_most(a * a, 1.0)
-    small = m.fma(x, m.poly(z, POLY[f"erf_{fit}"]), x)  # erf(x)
-    b = m.at_most(a, vanished)
-    inverse = 1.0 / (b + 3.0)
-    scaled = m.poly((b - 3.0) * inverse, POLY[f"erfcx_{fit}"]) * inverse
-    square, square_low = m.two_prod(b, b)
-    large = exp_sum(m, -square, -square_low, f"exp_{fit}") * scaled
-    return m.select(a < 0.46875, 1.0 - small, m.select(x < 0.0, 2.0 - large, large))

@@ -34,11 +34,12 @@ KINDS = {"f64": np.float64, "f32": np.float32}
 # Without fma a bare x86-64 of the first generation: SSE2, where many intrinsics would become libm calls.
 PLAIN = {"has_fma": False, "features": "+sse2"}
 kernel = functools.cache(tool.kernel)
+SLOW = ("erfinv", "erfcinv", "lgamma", "digamma", "i0e", "i1e")  # in mpmath
 
 
 @functools.cache
 def _f64_case(name: str) -> tuple[list[np.ndarray], object]:
-    args = tool.arguments(name, "f64", 3000, seed=3)
+    args = tool.arguments(name, "f64", 600 if name in SLOW else 3000, seed=3)
     return args, tool.exact(name, args)
 
 
@@ -48,10 +49,14 @@ def _f32_case(name: str) -> tuple[list[np.ndarray], object]:
     return args, tool.exact_f32(name, args)
 
 
-def _check_bound(name: str, dtype: str, args: list[np.ndarray], reference: object, got: np.ndarray) -> None:
+def _check_bound(
+    name: str, dtype: str, args: list[np.ndarray], reference: object, got: np.ndarray, has_fma: bool = True
+) -> None:
     errors = reference.errors(got)  # type: ignore[attr-defined]
     worst = int(errors.argmax())
     bound = vmath.ULP_BOUND[name, dtype]
+    if not has_fma:
+        bound = vmath.NO_FMA_BOUND.get((name, dtype), bound)
     assert errors[worst] <= bound, (
         f"{name} of {[a[worst] for a in args]} is {errors[worst]:.3f} ulp off (bound {bound}): {got[worst]}"
     )
@@ -75,7 +80,7 @@ def test_f32_is_within_its_bound(name: str, width: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_without_fma_the_bound_holds_too(name: str, dtype: str) -> None:
     args, reference = (_f64_case if dtype == "f64" else _f32_case)(name)
-    _check_bound(name, dtype, args, reference, kernel(name, dtype, 2, **PLAIN)(*args))
+    _check_bound(name, dtype, args, reference, kernel(name, dtype, 2, **PLAIN)(*args), has_fma=False)
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("f64", 2), ("f64", 4), ("f64", 16), ("f32", 4), ("f32", 8)])
@@ -129,6 +134,8 @@ def test_special_values_are_numpys(name: str, dtype: str, options: dict) -> None
         if theirs == 0.0 or np.isinf(theirs):
             assert ours == theirs, (name, point, ours, theirs)
         else:
+            if name in ("lgamma", "digamma") and point[0] < 0:  # see vmath.ULP_BOUND
+                unit = max(unit, np.finfo(KINDS[dtype]).eps)
             assert abs(float(ours) - float(theirs)) <= 4 * unit, (name, point, ours, theirs)
 
 

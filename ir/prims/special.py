@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -121,6 +122,50 @@ def _inverse_gauss(b: Builder, t: Value, y: Value, scale: float) -> Value:
 
 unary("erf", _by_math(math.erf), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, 2 / math.sqrt(math.pi)))
 unary("erfc", _by_math(math.erfc), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, -2 / math.sqrt(math.pi)))
+def _scaled_bessel(order: int, x: np.ndarray) -> np.ndarray:
+    """exp(-|x|) i0(x) or i1(x): the power series up to 30, Hankel's asymptotic series beyond."""
+    a = np.abs(x.astype(np.float64))
+    small, large = np.minimum(a, 30.0), np.maximum(a, 30.0)
+    term = np.exp(-small) * (small / 2) ** order
+    series = np.zeros_like(a)
+    for k in range(1, 80):
+        series, term = series + term, term * (small / 2) ** 2 / (k * (k + order))
+    tail = one = np.ones_like(a)
+    for k in range(1, 20):
+        one = -one * (4 * order * order - (2 * k - 1) ** 2) / (8 * k * large)
+        tail = tail + one
+    value = np.where(a > 30, tail / np.sqrt(2 * np.pi * large), series)
+    return np.copysign(value, x) if order else value
+
+
+def _i1e_jvp(b: Builder, t: Value, x: Value, y: Value) -> Value:
+    """i0e(x) - y (sign(x) + 1/x), and 1/2 at zero."""
+    zero = b.eq(x, b.like(x, 0))
+    inverse = b.div(b.like(x, 1), b.select(zero, b.like(x, 1), x))
+    slope = b.sub(b.i0e(x), b.mul(y, b.add(b.sign(x), inverse)))
+    return b.mul(t, b.select(zero, b.like(x, 0.5), slope))
+
+
+def _erfcx(x: float) -> float:
+    if x < 25:
+        return math.erfc(x) * math.exp(x * x)
+    z = 0.5 / (x * x)  # the terms of the asymptotic series
+    return (1 - z * (1 - z * (3 - z * (15 - z * 105)))) / (x * math.sqrt(math.pi))
+
+
+def _erfcx_jvp(b: Builder, t: Value, x: Value, y: Value) -> Value:
+    slope = b.sub(b.mul(b.mul(b.like(x, 2), x), y), b.like(x, 2 / math.sqrt(math.pi)))
+    return b.mul(t, slope)
+
+
+unary("erfcx", _by_math(_erfcx), FLOATS, jvp=_erfcx_jvp)
+unary(
+    "i0e",
+    functools.partial(_scaled_bessel, 0),
+    FLOATS,
+    jvp=lambda b, t, x, y: b.mul(t, b.sub(b.i1e(x), b.mul(b.sign(x), y))),
+)
+unary("i1e", functools.partial(_scaled_bessel, 1), FLOATS, jvp=_i1e_jvp)
 unary("erfinv", _by_math(_erfinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, _SLOPE))
 unary("erfcinv", _by_math(_erfcinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, -_SLOPE))
 unary("lgamma", _by_math(math.lgamma), FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.digamma(x)))

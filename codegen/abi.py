@@ -68,6 +68,16 @@ def capsule_pointer(capsule: object) -> int:
     return int(pointer_of(capsule, name_of(capsule)))
 
 
+def tape_name(tapes: np.ndarray[Any, Any]) -> str | None:
+    """The type of the tapes in an array of objects, as text: "" where none has items, None where they are no tapes."""
+    name_of = python_function("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)
+    for item in tapes.ravel():
+        if item is not None:
+            name = (name_of(item) or b"").decode() if type(item).__name__ == "PyCapsule" else ""
+            return name.removeprefix("nufunc ") if name.startswith("nufunc tape(") else None
+    return ""
+
+
 def python_address(name: str) -> int:
     """The address of a function of CPython's C API; also for a plan's table (PyErr_CheckSignals)."""
     return int(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0)

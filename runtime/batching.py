@@ -256,4 +256,4 @@ def _lane(array: Array, dim: int | None) -> tuple[ArrayType, bool]:
     """The type of one lane of an array, and whether it is a scalar (as x[i] of a 1-d x is)."""
     assert dim is not None
     shape = array.shape[:dim] + array.shape[dim + 1 :]
-    return ArrayType(shape, array.dtype), not shape
+    return array.type.with_shape(shape), not shape

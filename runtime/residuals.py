@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError
-from nufunc.ir.graph import Graph
-from nufunc.ir.types import is_complex
+from nufunc.ir.graph import Graph, Value
+from nufunc.ir.types import TapeType, is_complex
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.trace import current, require
@@ -68,7 +69,8 @@ class GraphFunction:
         values = [trace.lift(a) for a in arrays]
         if self.conjugate:
             values = [b.conj(v) if is_complex(v.dtype) else v for v in values]
-        out = b.inline(self.graph, [*(trace.lift(r) for r in self.residuals), *values])
+        held = [_fitting(b, trace.lift(r), p) for r, p in zip(self.residuals, self.graph.params, strict=False)]
+        out = b.inline(self.graph, [*held, *values])
         if self.conjugate:
             out = [b.conj(v) if is_complex(v.dtype) else v for v in out]
         arrays = [trace.wrap(v, scalar=s and not v.shape) for v, s in zip(out, self.scalars, strict=True)]
@@ -97,6 +99,11 @@ class GraphFunction:
         types = [p.type for p in self.graph.params[len(self.residuals) :]]
         names = [f"the {what[:-1]}{path}" for path in tree.paths(given)]
         return matching(leaves, types, names, self.name)
+
+
+def _fitting(b: Builder, held: Value, param: Value) -> Value:
+    """The residual; tapes none of which has items do not know their type."""
+    return b.zeros(param.type) if isinstance(param.type, TapeType) and held.type != param.type else held
 
 
 def _to_children(f: GraphFunction) -> tuple[tuple[Any, ...], Any]:

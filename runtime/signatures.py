@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from nufunc.codegen.abi import tape_name
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, EscapedTracerError
-from nufunc.ir.types import DTYPE_NAMES, ArrayType
+from nufunc.ir.types import DTYPE_NAMES, HANDLE, ArrayType, parse_type, tape_of
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_random import is_generator
 from nufunc.tracer.usercode import is_user_class, user_location
@@ -139,13 +140,23 @@ def _unsupported(dtype: np.dtype, name: Callable[[], str]) -> NoReturn:
 
 
 def _array(x: np.ndarray, name: Callable[[], str]) -> Input:
+    if x.dtype == HANDLE:
+        return _tapes(tape_name(x), x.shape) or _unsupported(x.dtype, name)
     # only the layouts in which NumPy's views differ from those of a C-ordered array enter the key
     strides = None
     shape = x.shape
-    if len(shape) > 1 and not x.flags.c_contiguous and x.size:
+    if shape and not x.flags.c_contiguous and x.size:
         size = x.itemsize
         strides = tuple([s // size if s % size == 0 else s for s in x.strides])
     return _input("array", shape, x.dtype, strides) or _unsupported(x.dtype, name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _tapes(name: str | None, shape: tuple[int, ...]) -> Input | None:
+    """An array of the tapes that a pullback holds; where none has items, their type does not matter."""
+    if name is None:
+        return None
+    return Input("array", (parse_type(name) if name else tape_of(ArrayType((), np.dtype(bool)))).with_shape(shape))
 
 
 def base_key(func: Any) -> tuple[Any, tuple[Any, ...]]:

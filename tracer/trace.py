@@ -11,8 +11,9 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import DTypeError, EscapedTracerError, Location, TraceError, UnguardedCaptureError
 from nufunc.ir.graph import Graph, Value
-from nufunc.ir.types import ArrayType, dtype_name
+from nufunc.ir.types import ArrayType, TapeType, dtype_name
 from nufunc.tracer.array import Array, DynamicView
+from nufunc.tracer.layout import canonical
 from nufunc.tracer.usercode import user_location
 
 
@@ -129,7 +130,8 @@ class Trace:
         hint: str = "",
     ) -> Array:
         """A new parameter. `weak`: a Python scalar; `scalar`: a NumPy scalar rather than a 0-d array."""
-        dtype_name(type.dtype)
+        if not isinstance(type, TapeType):
+            dtype_name(type.dtype)
         value = self.builder.param(type, hint)
         return self.wrap(value, weak=weak, strides=strides, scalar=scalar or weak)
 
@@ -145,7 +147,7 @@ class Trace:
         """A new Array for a value; a value that another Array stands for is copied first, so that no two
         alias.
         """
-        if id(value) in self._wrapped:
+        if id(value) in self._wrapped and not isinstance(value.type, TapeType):
             value = self.b.emit("convert", (value,), {"dtype": value.dtype})[0]
         self._wrapped.add(id(value))
         return Array(
@@ -170,7 +172,7 @@ class Trace:
         else:
             value = b.const(array)
         known = np.array(array) if array.size <= 65536 else None
-        return self.wrap(value, constant=known)
+        return self.wrap(value, constant=known, strides=_strides(array))
 
     def finish(self, outputs: Sequence[Any]) -> Graph:
         """The finished graph; outputs may be anything that `lift` takes."""
@@ -255,6 +257,13 @@ class Trace:
         else:
             self.b.emit("write", (self.lift(x), value))
         x.root.version += 1
+
+
+def _strides(array: np.ndarray) -> tuple[int, ...] | None:
+    """Strides of a copy of the array in its order of memory, in elements; None for C order."""
+    if array.ndim < 2 or array.flags.c_contiguous:
+        return None
+    return canonical(array.shape, tuple(s // array.itemsize for s in np.empty_like(array).strides))
 
 
 def _uniform(array: np.ndarray) -> bool:

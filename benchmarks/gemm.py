@@ -37,10 +37,10 @@ class Product:
         self.a_strides = (k, 1) if a == "N" else (1, m)
         self.b_strides = (n, 1) if b == "N" else (1, k)
         host = backend.target()
-        spec = (self.dtype, m, n, k, self.a_strides, self.b_strides, n)
+        spec = gemm.product_spec(host, self.dtype, (m, n, k), self.a_strides, self.b_strides, n)
         start = time.thread_time()
         module = ir.Module("gemm")
-        function = gemm.product_function(module, host, *spec)
+        function = gemm.product_function(module, spec)
         outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 4 + [I64]), "run")
         b_ = ir.IRBuilder(outer.append_basic_block())
         size = self.dtype.itemsize
@@ -57,7 +57,7 @@ class Product:
         middle = time.thread_time()
         self.code = backend.compile_module(text, "gemm", backend.Optimise(level=3, passes=PASSES))
         self.emit_ms, self.compile_ms = 1e3 * (middle - start), 1e3 * (time.thread_time() - middle)
-        self.scratch = np.empty(gemm.scratch_bytes(host, *spec) + 64, np.uint8)
+        self.scratch = np.empty(gemm.kernel(spec).scratch + 64, np.uint8)
         self.function = ctypes.CFUNCTYPE(None, P, P, P, P, N)(self.code.address("run"))
 
     def operands(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from llvmlite import ir
 
+from nufunc.codegen.gemm_blocks import Index, Ranges, times, tiles_of, value
+from nufunc.codegen.gemm_shape import Part
 from nufunc.codegen.gemm_tile import Vectors, first_lanes, loop, repeated
 from nufunc.codegen.llvm import I32, I64, POINTER
 
@@ -21,7 +23,8 @@ SHORT = 4  # rows of the short operand at most
 
 @dataclass(frozen=True)
 class Inner:
-    """`long` x `short` dot products of length k. Strides are between rows; c_strides along long and short."""
+    """`long` x `short` dot products of length k. Strides are between rows; c_strides along long and short. The long
+    operand is A, or else B; the short one is copied first where `source` tells its strides along its rows and k."""
 
     dtype: np.dtype
     long: int
@@ -33,6 +36,17 @@ class Inner:
     lanes: int
     registers: int
     has_fma: bool
+    a_long: bool
+    source: tuple[int, int] | None
+
+    @property
+    def scratch(self) -> int:
+        return self.short * self.k * self.dtype.itemsize if self.source is not None else 0
+
+    @property
+    def units(self) -> Part:
+        """Ranges of rows and columns of C begin at multiples of these: those of the short operand are never split."""
+        return (self.rows, self.short) if self.a_long else (self.short, self.rows)
 
     @property
     def rows(self) -> int:
@@ -40,9 +54,14 @@ class Inner:
         most = self.registers // 4 if self.short == 1 else self.registers // 2 // self.short
         return min(1 << (max(most, 1).bit_length() - 1), self.lanes)
 
-    @property
-    def tiles(self) -> int:
-        return -(-self.long // self.rows)
+    def emit(self, function: ir.Function, ranges: Ranges, b: ir.IRBuilder, accumulate: bool) -> None:
+        """The product, or its addition to C, at the builder's position; function(A, B, C, scratch, ...)."""
+        a, other, c, scratch = function.args[:4]
+        long, short = (a, other) if self.a_long else (other, a)
+        if self.source is not None:
+            _copy_turned(Vectors(b, self.dtype, self.has_fma), short, scratch, self.short, self.k, self.source)
+            short = scratch
+        _emit_tiles(b, self, (long, short, c), tiles_of(b, ranges[0 if self.a_long else 1], self.rows), accumulate)
 
 
 def _reduced(b: ir.IRBuilder, sums: list[ir.Value]) -> ir.Value:
@@ -155,39 +174,32 @@ def _sums(v: Vectors, spec: Inner, rows: int, long: ir.Value, short: ir.Value) -
     return sums
 
 
-def emit_inner(
-    b: ir.IRBuilder,
-    spec: Inner,
-    pointers: tuple[ir.Value, ir.Value, ir.Value],
-    begin: int | ir.Value,
-    end: int | ir.Value,
-    accumulate: bool,
+def _emit_tiles(
+    b: ir.IRBuilder, spec: Inner, pointers: tuple[ir.Value, ...], tiles: tuple[Index, Index], accumulate: bool
 ) -> None:
-    """Tiles `begin` to `end` (of `spec.tiles`) of long x short at the builder's position."""
     v = Vectors(b, spec.dtype, spec.has_fma)
     long, short, c = pointers
     whole, rest = divmod(spec.long, spec.rows)
 
-    def call(t: int | ir.Value, rows: int) -> None:
+    def call(t: Index, rows: int) -> None:
         x, z = (
-            v.at(p, t * spec.rows * s if isinstance(t, int) else b.mul(t, I64(spec.rows * s)))
+            v.at(p, times(b, t, spec.rows * s))
             for p, s in ((long, spec.long_stride), (c, spec.c_strides[0]))
         )
         b.call(_tile(b.module, spec, rows, accumulate), [x, short, z])
 
-    with loop(b, begin, end) as t:
+    with loop(b, *tiles) as t:
         if not rest or not whole:
             call(t, spec.rows if whole else rest)
         else:
-            index = I64(t) if isinstance(t, int) else t
-            with b.if_else(b.icmp_signed("<", index, I64(whole))) as (then, otherwise):
+            with b.if_else(b.icmp_signed("<", value(t), I64(whole))) as (then, otherwise):
                 with then:
                     call(t, spec.rows)
                 with otherwise:
                     call(t, rest)
 
 
-def emit_transposed_copy(
+def _copy_turned(
     v: Vectors, source: ir.Value, target: ir.Value, rows: int, k: int, strides: tuple[int, int]
 ) -> None:
     """target[j * k + p] = source at j * strides[0] + p * strides[1], for j < rows and p < k."""

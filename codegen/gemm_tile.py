@@ -22,11 +22,6 @@ from llvmlite import ir
 
 from nufunc.codegen.llvm import I1, I32, I64, POINTER, constant, declare, element_type, type_name
 
-# (builder, values of C, row, column of the first lane, mask of the lanes inside C or None, context pointer) -> new
-# values
-Epilogue = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value, "ir.Constant | None", ir.Value], ir.Value]
-
-
 class Machine(Protocol):
     """What kernels need of `nufunc.codegen.backend.Target`."""
 
@@ -57,7 +52,6 @@ class Tile:
     chains: int
     has_fma: bool
     steps: int | None = None  # k, where it is so small that the loop is unrolled
-    epilogue: str = ""
     prefetch: bool = False  # fetch C before the loop: worth it where C has left the caches since
 
     @property
@@ -65,7 +59,6 @@ class Tile:
         widths = "_".join(map(str, self.widths))
         strides = f"a{self.a_strides[0]}_{self.a_strides[1]}.b{self.b_stride}"
         rest = f".k{self.steps}" if self.steps is not None else ""
-        rest += f".{self.epilogue}" if self.epilogue else ""
         rest += ".prefetch" if self.prefetch else ""
         fma = "" if self.has_fma else ".nofma"
         return f"nf.tile.{self.dtype.str[1:]}.{self.rows}x{widths}.{self.last}.{strides}.c{self.chains}{rest}{fma}"
@@ -176,12 +169,12 @@ def loop(b: ir.IRBuilder, begin: int | ir.Value, end: int | ir.Value, step: int 
     b.position_at_end(after)
 
 
-def tile_function(module: ir.Module, tile: Tile, epilogue: Epilogue | None = None) -> ir.Function:
-    """void (ptr a, ptr b, ptr c, i64 c_stride, i64 k, i1 add [, i64 row, i64 column, ptr context]): store the
-    product, or add it; k is at least 1 (at least `chains`)."""
+def tile_function(module: ir.Module, tile: Tile) -> ir.Function:
+    """void (ptr a, ptr b, ptr c, i64 c_stride, i64 k, i1 add): store the product, or add it; k is at least 1 (at
+    least `chains`)."""
     if tile.name in module.globals:
         return module.globals[tile.name]
-    types = [POINTER, POINTER, POINTER, I64, I64, I1] + ([I64, I64, POINTER] if epilogue else [])
+    types = [POINTER, POINTER, POINTER, I64, I64, I1]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), types), tile.name)
     function.linkage = "internal"
     function.attributes.add("noinline")
@@ -189,16 +182,15 @@ def tile_function(module: ir.Module, tile: Tile, epilogue: Epilogue | None = Non
     for pointer in function.args[:2]:
         pointer.add_attribute("noalias")
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    _Emitter(b, tile, function, epilogue).emit()
+    _Emitter(b, tile, function).emit()
     return function
 
 
 class _Emitter:
-    def __init__(self, b: ir.IRBuilder, tile: Tile, function: ir.Function, epilogue: Epilogue | None) -> None:
-        self.b, self.tile, self.epilogue = b, tile, epilogue
+    def __init__(self, b: ir.IRBuilder, tile: Tile, function: ir.Function) -> None:
+        self.b, self.tile = b, tile
         self.v = Vectors(b, tile.dtype, tile.has_fma)
         self.a, self.base, self.c, self.c_stride, self.k, self.add = function.args[:6]
-        self.place = function.args[6:]
         self.starts = [sum(tile.widths[:i]) for i in range(len(tile.widths))]
         self.masks: list[ir.Constant | None] = [None] * len(tile.widths)
         self.masks[-1] = first_lanes(tile.widths[-1], tile.last)
@@ -305,10 +297,6 @@ class _Emitter:
             phi.add_incoming(plain, before)
             phi.add_incoming(more, adding)
             results.append(phi)
-        for index, ((pointer, at, _, mask), value) in enumerate(zip(places, results, strict=True)):
-            if self.epilogue is not None:
-                row, column, context = self.place
-                i = b.add(row, I64(index // len(tile.widths)))
-                value = self.epilogue(b, value, i, b.add(column, I64(at)), mask, context)
+        for (pointer, at, _, mask), value in zip(places, results, strict=True):
             v.store(value, pointer, at, mask)
         b.ret_void()

@@ -1,278 +1,257 @@
-"""Matrix products of a plan: own kernels for f32 and f64, BLAS for complex numbers; batches and rows in parallel.
+"""Matrix products of a plan: own kernels for f32 and f64, BLAS for complex numbers; batches and parts in parallel.
 
 Note [Products]
 OpenBLAS is not asked for real products: its threads are a pool of their own, which fights with ours (and with other
 processes) over the cores, and setting its number of threads changes the whole process. Own products run on the calling
-thread; a large one is cut into ranges of rows, a batch into ranges of products, as tasks of a parallel region. Which
-rows a task computes changes no bit of them.
+thread; a large one is cut into ranges of rows and columns, a batch into ranges of products, as tasks of a parallel
+region. Which part a task computes changes no bit of it. What a task packs lies in a slot of memory that it shares
+with no other running task, the lowest free one, so that a thread finds the same memory in its cache again.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from llvmlite import ir
 
 from nufunc.codegen import gemm, threads
 from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import aligned
 from nufunc.codegen.library import Caller, letter
-from nufunc.codegen.llvm import I64
+from nufunc.codegen.llvm import I1, I64, declare
+from nufunc.codegen.product_shape import Shape, blas_lines, dot_shape
 from nufunc.codegen.regions import emit_region
-from nufunc.codegen.strided import Strided, materialised, resolve, row_major
+from nufunc.codegen.strided import materialised, row_major
 from nufunc.ir.graph import Node, Value
 
 if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
 
-ROWS = 64  # rows of a task at least: each packs the other matrix again
-ROWS_OF_A_LOOP = 8  # rows at least for a loop of products to be better than one product of a copy
-SCRATCH = 32 << 20  # bytes for the packing of all tasks at most
+SCRATCH = 32 << 20  # bytes for the packing of all tasks of a batch at most
 BYTES_PER_NS = 10
-
-
-@dataclass(frozen=True)
-class _Matrix:
-    """An operand as rows (free axes) by columns (contracted), with strides in elements; packed: must be
-    copied first. `outer` are leading free axes that do not lie in step with the others: the products of a loop over
-    them, in which the other operand stays."""
-
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    batch: tuple[int, ...]
-    source: Strided | None
-    packed: tuple[int, ...] | None
-    outer: tuple[int, ...] = ()
-
-
-def _groups(node: Node) -> list[tuple[list[int], list[int], list[int]]]:
-    """Batch, free and contracted axes of both operands, the contracted in an order that the first one has in
-    memory."""
-    contract, batch = node.attrs["contract"], node.attrs["batch"]
-    order = sorted(range(len(contract[0])), key=lambda k: contract[0][k])
-    made = []
-    for side, operand in enumerate(node.operands):
-        inner, outer = [contract[side][k] for k in order], list(batch[side])
-        made.append((outer, [a for a in range(operand.ndim) if a not in inner and a not in outer], inner))
-    return made
-
-
-def _matrices(plan: Plan, node: Node) -> list[_Matrix]:
-    any_strides = node.result.dtype in gemm.SUPPORTED
-    return [
-        _matrix(resolve(o, plan.view_of), o, g, any_strides) for o, g in zip(node.operands, _groups(node), strict=True)
-    ]
-
-
-def _matrix(
-    source: Strided | None, value: Value, groups: tuple[list[int], list[int], list[int]], any_strides: bool
-) -> _Matrix:
-    batch, free, inner = groups
-    columns = None if source is None else source.merged(inner)
-    if source is not None and columns is not None:
-        steps = tuple(source.strides[a] for a in batch)
-        rows = source.merged(free)
-        if rows is not None and (any_strides or _fits(rows, columns)):
-            return _Matrix(rows, columns, steps, source, None)
-        for cut in range(1, len(free)) if any_strides else ():
-            rows = source.merged(free[cut:])
-            if rows is not None and rows[0] >= ROWS_OF_A_LOOP:
-                return _Matrix(rows, columns, steps, source, None, tuple(free[:cut]))
-    shape = [value.shape[a] for a in (*batch, *free, *inner)]
-    n, k = math.prod(value.shape[a] for a in free), math.prod(value.shape[a] for a in inner)
-    return _Matrix((n, k), (k, 1), row_major(shape)[: len(batch)], None, (*batch, *free, *inner))
-
-
-def _fits(rows: tuple[int, int], columns: tuple[int, int]) -> bool:
-    """Whether BLAS can read a matrix of (extent, stride) rows and columns: one unit stride, the other no
-    overlap."""
-    for (n, s), (m, t) in ((rows, columns), (columns, rows)):
-        if (t == 1 or m == 1) and (s >= max(m, 1) or n == 1):
-            return True
-    return False
-
+MANY = 8  # products of a batch from which each is done by one task
 
 @dataclass(frozen=True)
-class _Product:
-    """How a dot is done: `batch` are (extent, strides of x, y and result); `tasks` share the batch or the rows."""
+class Work:
+    """How a dot is done: products by `spec` (None: BLAS) in so many `tasks`. Where there are few products each is
+    divided into `parts` ranges of rows and columns, of at most `part`; else each task does several."""
 
-    matrices: list[_Matrix]
-    batch: list[tuple[int, tuple[int, int, int]]]
-    spec: tuple[Any, ...] | None  # of an own product; None: BLAS
+    shape: Shape
+    spec: gemm.Spec | None
     tasks: int
-    by_rows: bool
-    scratch: int  # bytes of each task
-
-    @property
-    def count(self) -> int:
-        return math.prod(extent for extent, _ in self.batch)
+    parts: tuple[int, int]
+    part: gemm.Part | None
+    scratch: int  # bytes of each running task
+    copies: int  # bytes of operands that are copied first
 
 
-def _product(plan: Plan, node: Node) -> _Product:
-    x, y = matrices = _matrices(plan, node)
-    dtype, batch = node.result.dtype, _batch(node, matrices)
-    m, n, k = x.rows[0], y.rows[0], x.columns[0]
+def plan_dot(
+    plan: Plan, node: Node, operands: Sequence[Value], strides: Sequence[int] | None = None, by_rows: bool = False
+) -> Work:
+    """The dot `node` of these operands, into a result with these strides (left out: row-major)."""
+    shape = dot_shape(node, operands, plan.view_of, strides or row_major(node.result.shape))
+    copies = sum(aligned(o.value.type.nbytes) for o in shape.operands if o.packed is not None)
+    dtype, count = node.result.dtype, shape.count
     if dtype not in gemm.SUPPORTED:
-        return _Product(matrices, batch, None, 1, False, 0)
+        return Work(shape, None, 1, (1, 1), None, 0, copies)
     host = target()
-    stride = math.prod(node.operands[1].shape[a] for a in _groups(node)[1][1])  # from row to row of the result
-    spec = (host, dtype, m, n, k, (x.rows[1], x.columns[1]), (y.columns[1], y.rows[1]), stride)
-    count = math.prod(extent for extent, _ in batch)
+    m, n, k = shape.m.extent, shape.n.extent, shape.k[0]
+    spec = gemm.product_spec(host, dtype, (m, n, k), *shape.strides)
     lanes, item = host.vector_bits // 8 // dtype.itemsize, dtype.itemsize
-    work = threads.tasks_for(count * max(m * n * k / lanes / 4, (m * k + k * n + m * n) * item / BYTES_PER_NS))
-    unit = gemm.row_tile(*spec)
-    by_rows = count < min(work, 8)
-    share = max(1, -(-m // max(unit, ROWS))) if by_rows else count
-    need = aligned(gemm.scratch_bytes(*spec))
-    if need:
-        share = min(share, max(1, SCRATCH // need))
-    return _Product(matrices, batch, spec, min(work, share), by_rows, need)
-
-
-def _batch(node: Node, matrices: Sequence[_Matrix]) -> list[tuple[int, tuple[int, int, int]]]:
-    """The batch axes, neighbours that all three arrays pass through in step as one."""
-    axes = node.attrs["batch"][0]
-    steps = row_major(node.result.shape)
-    merged: list[tuple[int, tuple[int, int, int]]] = []
-    for k, axis in enumerate(axes):
-        extent, strides = node.operands[0].shape[axis], (matrices[0].batch[k], matrices[1].batch[k], steps[k])
-        if extent == 1:
-            continue
-        if merged and merged[-1][1] == tuple(s * extent for s in strides):
-            extent *= merged.pop()[0]
-        merged.append((extent, strides))
-    place = len(axes)
-    for side, (_, free, _) in enumerate(_groups(node)):
-        matrix = matrices[side]
-        for axis in matrix.outer:
-            assert matrix.source is not None
-            own, result = matrix.source.strides[axis], steps[place + free.index(axis)]
-            merged.append((node.operands[side].shape[axis], (own, 0, result) if side == 0 else (0, own, result)))
-        place += len(free)
-    return merged
+    work = max(m * n * k / lanes / 4, (m * k + k * n + m * n) * item / BYTES_PER_NS)
+    tasks = threads.tasks_for(count * work)
+    parts, part = (1, 1), None
+    if count >= min(tasks, MANY):
+        tasks = min(tasks, count)
+    else:
+        parts, part = gemm.grid(spec, max(1, tasks // count), work, by_rows)
+        tasks, part = count * parts[0] * parts[1], part if parts != (1, 1) else None
+    need = aligned(gemm.kernel(spec, part).scratch)
+    if need and part is None:
+        tasks = min(tasks, max(1, SCRATCH // need))
+    return Work(shape, spec, tasks, parts, part, need, copies)
 
 
 def scratch(plan: Plan, node: Node) -> int:
-    """Bytes for operands that must be copied, and for what each task packs."""
-    product = _product(plan, node)
-    copies = sum(
-        aligned(o.type.nbytes) for o, m in zip(node.operands, product.matrices, strict=True) if m.packed is not None
-    )
-    return copies + product.tasks * product.scratch
+    """Bytes for operands that must be copied, and for what running tasks pack."""
+    return scratch_of(plan_dot(plan, node, node.operands))
+
+
+def scratch_of(work: Work, more: int = 0) -> int:
+    return work.copies + work.tasks * (work.scratch + more)
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
-    product, size = _product(plan, node), node.result.dtype.itemsize
-    pointers, offset = [], 0
-    for operand, matrix in zip(node.operands, product.matrices, strict=True):
-        if matrix.packed is None:
-            assert matrix.source is not None
-            pointers.append(plan.at(scope.pointer(matrix.source.base), matrix.source.offset * size))
+    work = plan_dot(plan, node, node.operands)
+    emit_work(plan, scope, work, node, scope.pointer(node.result))
+
+
+def emit_work(
+    plan: Plan, scope: Scope, work: Work, node: Node, result: ir.Value, follow: Follow | None = None
+) -> None:
+    """Run a dot. `node` has the scratch memory; `follow` does something with each block of the result."""
+    memory = scope.scratch(node)
+    pointers = [*_operands(plan, scope, work, memory), result, plan.at(memory, work.copies)]
+    more = follow.pointers if follow is not None else []
+    job = _Job(plan, work, follow)
+    if work.tasks == 1 or plan.in_task:
+        job.products([*pointers, *more], I64(0), I64(work.shape.count))
+        return
+    taken = plan.alloca(8, 8)
+    plan.b.store(I64(0), taken)
+
+    def part(inside: list[ir.Value], task: ir.Value) -> None:
+        slot, *arrays = inside
+        number = job.take(slot)
+        arrays[3] = plan.at(arrays[3], plan.b.mul(number, I64(job.bytes_per_task)))
+        if work.part is None:
+            job.products(arrays, *threads.chunk(plan.b, task, I64(work.tasks), work.shape.count))
+        else:
+            job.part(arrays, task)
+        job.give(slot, number)
+
+    emit_region(plan, work.tasks, [taken, *pointers, *more], part)
+
+
+def _operands(plan: Plan, scope: Scope, work: Work, memory: ir.Value) -> list[ir.Value]:
+    """Pointers to x and y, copies made."""
+    size, offset, pointers = work.shape.operands[0].value.dtype.itemsize, 0, []
+    for operand in work.shape.operands:
+        if operand.packed is None:
+            assert operand.source is not None
+            pointers.append(plan.at(scope.pointer(operand.source.base), operand.source.offset * size))
             continue
-        place = plan.at(scope.scratch(node), offset)
-        offset += aligned(operand.type.nbytes)
-        base, region = materialised(operand, plan.view_of, matrix.packed)
+        place = plan.at(memory, offset)
+        offset += aligned(operand.value.type.nbytes)
+        base, region = materialised(operand.value, plan.view_of, operand.packed)
         plan.kernel(region, [scope.pointer(base), place], "packed")
         pointers.append(place)
-    pointers += [scope.pointer(node.result), plan.at(scope.scratch(node), offset)]
-    if product.tasks == 1 or plan.in_task:
-        _each(plan, node, product, pointers, I64(0), I64(product.count))
-    elif product.by_rows and product.spec is not None:
-        rows = product.matrices[0].rows[0]
-        unit = gemm.row_tile(*product.spec)
-
-        def some_rows(inside: list[ir.Value], task: ir.Value) -> None:
-            first, last = threads.chunk(plan.b, task, I64(product.tasks), rows, unit)
-            inside[3] = _own_scratch(plan, product, inside[3], task)
-            _each(plan, node, product, inside, I64(0), I64(product.count), (first, last))
-
-        emit_region(plan, product.tasks, pointers, some_rows)
-    else:
-
-        def some_products(inside: list[ir.Value], task: ir.Value) -> None:
-            first, last = threads.chunk(plan.b, task, I64(product.tasks), product.count)
-            inside[3] = _own_scratch(plan, product, inside[3], task)
-            _each(plan, node, product, inside, first, last)
-
-        emit_region(plan, product.tasks, pointers, some_products)
+    return pointers
 
 
-def _own_scratch(plan: Plan, product: _Product, scratch: ir.Value, task: ir.Value) -> ir.Value:
-    return plan.at(scratch, plan.b.mul(task, I64(product.scratch))) if product.scratch else scratch
+@dataclass(frozen=True)
+class Follow:
+    """What is done with each block of a product as soon as it is there, while it is in the cache: `emit` is given
+    the pointers as they are called in the task, the block's memory, and from which element of the result to which it
+    reaches. Blocks lie in `memory` bytes of the task's scratch (0: in the result)."""
+
+    pointers: list[ir.Value]
+    memory: int
+    emit: Callable[[list[ir.Value], ir.Value, ir.Value, ir.Value], None]
 
 
-def _each(
-    plan: Plan, node: Node, product: _Product, pointers: Sequence[ir.Value], first: ir.Value, last: ir.Value,
-    rows: tuple[ir.Value, ir.Value] | None = None,
-) -> None:  # fmt: skip
-    """The products `first` to `last` of the batch; of each all rows or some."""
-    *arrays, scratch = pointers
-    size, b = node.result.dtype.itemsize, plan.b
-    if not product.batch:
-        _one(plan, node, product, arrays, scratch, rows)
-        return
-    loop = plan.loop(last, first)
-    rest = loop.__enter__()
-    for extent, strides in reversed(product.batch):
-        here = rest if extent == product.count else b.urem(rest, I64(extent))
-        arrays = [plan.at(p, b.mul(here, I64(s * size))) for p, s in zip(arrays, strides, strict=True)]
-        rest = b.udiv(rest, I64(extent))
-    _one(plan, node, product, arrays, scratch, rows)
-    loop.finish([])
+@dataclass(frozen=True)
+class _Job:
+    """Emits a dot's loops and calls."""
+
+    plan: Plan
+    work: Work
+    follow: Follow | None
+
+    @property
+    def bytes_per_task(self) -> int:
+        return self.work.scratch + (self.follow.memory if self.follow is not None else 0)
+
+    def take(self, taken: ir.Value) -> ir.Value:
+        """The lowest slot that no running task has; `taken` points to a word with a bit for each."""
+        b = self.plan.b
+        before, again, after = b.block, *(self.plan.function.append_basic_block(n) for n in ("take", "took"))
+        first = b.load_atomic(taken, "monotonic", 8, typ=I64)
+        b.branch(again)
+        b.position_at_end(again)
+        held = b.phi(I64)
+        find = declare(self.plan.module, "llvm.cttz.i64", I64, [I64, I1])
+        slot = b.call(find, [b.not_(held), I1(0)])
+        pair = b.cmpxchg(taken, held, b.or_(held, b.shl(I64(1), slot)), "acquire", "monotonic")
+        held.add_incoming(first, before)
+        held.add_incoming(b.extract_value(pair, 0), again)
+        b.cbranch(b.extract_value(pair, 1), after, again)
+        b.position_at_end(after)
+        return slot
+
+    def give(self, taken: ir.Value, slot: ir.Value) -> None:
+        b = self.plan.b
+        b.atomic_rmw("and", taken, b.not_(b.shl(I64(1), slot)), "release")
+
+    def part(self, pointers: Sequence[ir.Value], task: ir.Value) -> None:
+        """The ranges of rows and columns of one product that a task has."""
+        assert self.work.spec is not None
+        b, (rows, columns) = self.plan.b, self.work.parts
+        units = gemm.kernel(self.work.spec, self.work.part).units
+        row, column = b.urem(b.udiv(task, I64(columns)), I64(rows)), b.urem(task, I64(columns))
+        ranges = (
+            *threads.chunk(b, row, I64(rows), self.work.spec.m, units[0]),
+            *threads.chunk(b, column, I64(columns), self.work.spec.n, units[1]),
+        )
+        self.one(pointers, b.udiv(task, I64(rows * columns)), ranges)
+
+    def products(self, pointers: Sequence[ir.Value], first: ir.Value, last: ir.Value) -> None:
+        """The products `first` to `last`."""
+        if not self.work.shape.loops:
+            self.one(pointers, I64(0), None)
+            return
+        with self.plan.loop(last, first) as number:
+            self.one(pointers, number, None)
+
+    def one(self, pointers: Sequence[ir.Value], number: ir.Value, ranges: tuple[ir.Value, ...] | None) -> None:
+        """One product, whole or ranges of its rows and columns, and what follows."""
+        plan, work, b = self.plan, self.work, self.plan.b
+        *arrays, scratch = pointers[:4]
+        size, rest = work.shape.operands[0].value.dtype.itemsize, number
+        offset = I64(0)
+        for k, axis in enumerate(reversed(work.shape.loops)):
+            here = rest if k == len(work.shape.loops) - 1 else b.urem(rest, I64(axis.extent))
+            arrays = [plan.at(p, b.mul(here, I64(s * size))) for p, s in zip(arrays, axis.strides, strict=True)]
+            offset = b.add(offset, b.mul(here, I64(axis.strides[2])))
+            rest = b.udiv(rest, I64(axis.extent))
+        if work.spec is None:
+            _blas(plan, work.shape, arrays)
+            return
+        block = None
+        if self.follow is not None:
+            spec = work.spec
+            begin, end = (ranges[0], ranges[1]) if ranges is not None else (I64(0), I64(spec.m))
+            start, stop = (b.add(offset, b.mul(row, I64(spec.n))) for row in (begin, end))
+            if self.follow.memory:  # the block stands where its elements of the result would, from there on
+                block = plan.at(plan.at(scratch, work.scratch), b.mul(start, I64(-size)))
+                arrays[2] = plan.at(block, b.mul(offset, I64(size)))
+        if work.shape.exchanged:
+            arrays[0], arrays[1] = arrays[1], arrays[0]
+        function = gemm.product_function(plan.module, work.spec, work.part if ranges is not None else None)
+        b.call(function, [*arrays, scratch, *(ranges or ())])
+        if self.follow is not None:
+            self.follow.emit(list(pointers[4:]), pointers[2] if block is None else block, start, stop)
 
 
-def _one(
-    plan: Plan, node: Node, product: _Product, arrays: Sequence[ir.Value], scratch: ir.Value,
-    rows: tuple[ir.Value, ir.Value] | None,
-) -> None:  # fmt: skip
-    if product.spec is None:
-        _blas(plan, node.result.dtype, product.matrices, arrays[:2], arrays[2])
-        return
-    function = gemm.product_function(plan.module, *product.spec, row_range=rows is not None)
-    plan.b.call(function, [*arrays, scratch, *(rows or ())])
-
-
-def _orient(matrix: _Matrix) -> tuple[str, int]:
-    """How BLAS reads the transposed matrix (columns by rows) in column-major storage: flag and leading
-    dimension."""
-    (n, s), (k, t) = matrix.rows, matrix.columns
-    if (t == 1 or k == 1) and (s >= max(k, 1) or n == 1):
+def _orient(rows: tuple[int, int], columns: tuple[int, int]) -> tuple[str, int]:
+    """How BLAS reads the transposed matrix (columns by rows) in column-major storage: flag and leading dimension."""
+    (n, s), (k, t) = rows, columns
+    if blas_lines(rows, columns):
         return "N", max(s if n > 1 else 1, k, 1)
     return "T", max(t if k > 1 else 1, n, 1)
 
 
-def _blas(
-    plan: Plan, dtype: np.dtype, matrices: Sequence[_Matrix], pointers: Sequence[ir.Value], result: ir.Value
-) -> None:
+def _blas(plan: Plan, shape: Shape, arrays: Sequence[ir.Value]) -> None:
     """result[m, n] = x[m, k] y[n, k]: in column-major terms result' = y x'."""
-    caller, (x, y) = Caller(plan), matrices
-    m, n, k = x.rows[0], y.rows[0], x.columns[0]
+    dtype = shape.operands[0].value.dtype
+    caller, (k, *steps) = Caller(plan), shape.k
+    lines = [((axis.extent, axis.strides[side]), (k, steps[side])) for side, axis in enumerate((shape.m, shape.n))]
+    m, n = shape.m.extent, shape.n.extent
     one, zero = caller.value(1, dtype), caller.value(0, dtype)
     flip = {"N": "T", "T": "N"}
     if n == 1 or m == 1:
-        matrix, vector = (x, y) if n == 1 else (y, x)
-        place, other = (pointers[0], pointers[1]) if n == 1 else (pointers[1], pointers[0])
-        flag, lead = _orient(matrix)
-        rows, columns = (k, matrix.rows[0]) if flag == "N" else (matrix.rows[0], k)
-        step = vector.columns[1] if k > 1 else 1
+        side = 0 if n == 1 else 1
+        flag, lead = _orient(*lines[side])
+        extent = lines[side][0][0]
+        rows, columns = (k, extent) if flag == "N" else (extent, k)
+        step = steps[1 - side] if k > 1 else 1
         args = [caller.value(v) for v in (flip[flag], rows, columns)]
-        args += [one, place, caller.value(lead), other, caller.value(step), zero, result, caller.value(1)]
-        caller.call(letter(dtype) + "gemv", args)
+        args += [one, arrays[side], caller.value(lead), arrays[1 - side], caller.value(step), zero, arrays[2]]
+        caller.call(letter(dtype) + "gemv", [*args, caller.value(1)])
         return
-    (flag_x, lead_x), (flag_y, lead_y) = _orient(x), _orient(y)
+    (flag_x, lead_x), (flag_y, lead_y) = (_orient(*line) for line in lines)
     args = [caller.value(v) for v in (flip[flag_y], flag_x, n, m, k)]
-    args += [
-        one,
-        pointers[1],
-        caller.value(lead_y),
-        pointers[0],
-        caller.value(lead_x),
-        zero,
-        result,
-        caller.value(n),
-    ]
+    args += [one, arrays[1], caller.value(lead_y), arrays[0], caller.value(lead_x), zero, arrays[2], caller.value(n)]
     caller.call(letter(dtype) + "gemm", args)

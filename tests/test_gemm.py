@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from nufunc.codegen import backend, gemm
+from nufunc.codegen import backend, gemm, gemm_blocks, gemm_shape
 from nufunc.codegen.compile import PASSES
 
 HOST = backend.target()
@@ -23,6 +23,7 @@ F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 P, N = ctypes.c_void_p, ctypes.c_int64
 
 Shape = tuple[int, int, int]
+Ranges = tuple[tuple[int, ...], tuple[int, ...]]  # of rows and of columns
 
 
 def strides(layout: str, rows: int, columns: int) -> tuple[int, int]:
@@ -52,15 +53,14 @@ class Products:
     def add(self, dtype: np.dtype, shape: Shape, layouts: str = "NN", **options: Any) -> int:
         m, n, k = shape
         a, b = strides(layouts[0], m, k), strides(layouts[1], k, n)
-        c = n + options.pop("c_extra", 0)
-        spec = (dtype, m, n, k, a, b, c)
-        function = gemm.product_function(self.module, self.target, *spec, **options)
+        spec = gemm.product_spec(self.target, dtype, shape, a, b, n + options.pop("c_extra", 0))
+        function = gemm.product_function(self.module, spec, **options)
         name = f"entry{len(self.specs)}"
         outer = ir.Function(self.module, function.function_type, name)
         builder = ir.IRBuilder(outer.append_basic_block())
         builder.call(function, list(outer.args))
         builder.ret_void()
-        self.specs.append((spec, name, options))
+        self.specs.append((spec, (a, b), name, options.get("part")))
         return len(self.specs) - 1
 
     def compile(self) -> Products:
@@ -68,29 +68,19 @@ class Products:
         return self
 
     def __call__(
-        self,
-        index: int,
-        a: np.ndarray,
-        b: np.ndarray,
-        c: np.ndarray | None = None,
-        ranges: list[tuple[int, int]] | None = None,
-        context: np.ndarray | None = None,
+        self, index: int, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None, ranges: list[Ranges] | None = None
     ) -> np.ndarray:
-        (dtype, m, n, k, a_steps, b_steps, c_step), name, options = self.specs[index]
-        epilogue = "epilogue" in options
-        kinds = [P] * (5 if epilogue else 4) + [N, N] * bool(options.get("row_range"))
-        function = ctypes.CFUNCTYPE(None, *kinds)(self.code.address(name))
+        spec, (a_steps, b_steps), name, part = self.specs[index]
+        function = ctypes.CFUNCTYPE(None, *[P] * 4, *[N] * (4 if part else 0))(self.code.address(name))
         (_, at_a), (_, at_b) = placed(a, a_steps), placed(b, b_steps)
-        start = np.full((m, n), np.nan, dtype) if c is None else c
-        result, at_c = placed(start, (c_step, 1))
-        size = gemm.scratch_bytes(self.target, dtype, m, n, k, a_steps, b_steps, c_step, epilogue=epilogue)
-        guard = 4096
+        start = np.full((spec.m, spec.n), np.nan, spec.dtype) if c is None else c
+        result, at_c = placed(start, (spec.c_stride, 1))
+        size, guard = gemm.kernel(spec, part).scratch, 4096
         scratch = np.full(size + 64 + guard, 255, np.uint8)  # all ones are NaN
         base = scratch.ctypes.data + -scratch.ctypes.data % 64
         args = [at_a.ctypes.data, at_b.ctypes.data, at_c.ctypes.data, base]
-        args += [] if context is None else [context.ctypes.data]
-        for part in ranges if ranges is not None else [()]:
-            function(*args, *part)
+        for rows, columns in ranges if ranges is not None else [((), ())]:
+            function(*args, *rows, *columns)
         assert (scratch[base - scratch.ctypes.data + size :] == 255).all(), "wrote past the scratch memory"
         values = result.copy()
         result[...] = np.nan
@@ -112,8 +102,8 @@ def check(got: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = 
     if c is not None:
         exact, size = exact + c, size + np.abs(c)
     k = a.shape[1]
-    blocks = -(-max(k, 1) // gemm.KC)
-    steps = min(k, gemm.KC) + blocks + 1
+    blocks = -(-max(k, 1) // gemm_shape.KC)
+    steps = min(k, gemm_shape.KC) + blocks + 1
     bound = steps * np.finfo(a.dtype).eps * size
     assert got.shape == exact.shape
     assert (np.abs(got - exact) <= bound).all(), f"{a.shape} {b.shape}: {np.abs(got - exact).max()}"
@@ -162,9 +152,10 @@ def test_reversed_and_repeated_operands(dtype: np.dtype, shape: Shape) -> None:
     module, sizes = ir.Module("views"), []
     for x, y in cases:
         steps = [tuple(s // item for s in v.strides) for v in (x, y)]
-        function = gemm.product_function(module, HOST, dtype, m, n, k, *steps, n)
+        spec = gemm.product_spec(HOST, dtype, (m, n, k), *steps, n)
+        function = gemm.product_function(module, spec)
         function.linkage = ""
-        sizes.append((function.name, gemm.scratch_bytes(HOST, dtype, m, n, k, *steps, n)))
+        sizes.append((function.name, gemm.kernel(spec).scratch))
     code = backend.compile_module(str(module), "views", OPTIMISE)
     for (x, y), (name, size) in zip(cases, sizes, strict=True):
         scratch, c = np.empty(size + 64, np.uint8), np.full((m, n), np.nan, dtype)
@@ -190,12 +181,12 @@ def test_many_blocks(dtype: np.dtype, layouts: str) -> None:
 def small_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Blocks so small that middling matrices are packed and cut in every direction."""
     sizes = {"KC": 64, "MC_BYTES": 8 << 10, "NC_BYTES": 64 << 10, "IN_PLACE_BYTES": 2048, "CROWDED_BYTES": 1024}
-    for name, value in sizes.items():
-        monkeypatch.setattr(gemm, name, value)
-    monkeypatch.setattr(gemm, "PREFETCH_BYTES", 0)
-    gemm._blocking.cache_clear()
+    for name, value in {**sizes, "FEW": 0}.items():
+        monkeypatch.setattr(gemm_shape, name, value)
+    monkeypatch.setattr(gemm_blocks, "PREFETCH_BYTES", 0)
+    gemm_shape.blocking.cache_clear()
     yield
-    gemm._blocking.cache_clear()
+    gemm_shape.blocking.cache_clear()
 
 
 @pytest.mark.usefixtures("small_caches")
@@ -205,20 +196,21 @@ def test_blocks_in_every_direction(dtype: np.dtype, layouts: str) -> None:
     shapes = [(93, 500, 150), (31, 65, 201), (300, 20, 70)]
     products = Products()
     indices = [products.add(dtype, shape, layouts) for shape in shapes]
-    parts = products.add(dtype, shapes[0], layouts, row_range=True, accumulate=True)
+    parts = products.add(dtype, shapes[0], layouts, part=(93, 500), accumulate=True)
     products.compile()
-    cut = gemm._blocking(gemm._spec(HOST, *products.specs[0][0]))
+    cut = gemm_shape.blocking(products.specs[0][0], (93, 500))
     assert cut.pack_a
     assert cut.pack_b
-    assert min(-(-93 // cut.rows) / cut.mc, 500 / cut.b_width / cut.nc, 150 / cut.kc) > 1
+    assert min(-(-93 // cut.rows) / cut.mc, 500 / cut.columns / cut.nc, 150 / cut.kc) > 1
     for index, shape in zip(indices, shapes, strict=True):
         a, b = matrices(dtype, shape)
         check(products(index, a, b), a, b)
     a, b = matrices(dtype, shapes[0])
-    tile = cut.rows
-    ranges = [(2 * tile, 93), (0, tile), (tile, 2 * tile)]
+    tile, columns = cut.rows, (0, 500)
+    ranges = [((2 * tile, 93), columns), ((0, tile), columns), ((tile, 2 * tile), columns)]
     zeros = np.zeros((93, 500), dtype)
-    assert (products(parts, a, b, zeros, ranges=ranges) == products(parts, a, b, zeros, ranges=[(0, 93)])).all()
+    whole = products(parts, a, b, zeros, ranges=[((0, 93), columns)])
+    assert (products(parts, a, b, zeros, ranges=ranges) == whole).all()
 
 
 @pytest.mark.parametrize("dtype", [F4, F8])
@@ -256,22 +248,45 @@ def test_accumulate(dtype: np.dtype) -> None:
         check(products(index, a, b, c), a, b, c)
 
 
+def bounds(extent: int, unit: int) -> list[tuple[int, int]]:
+    ends = [*range(0, extent, unit), extent]
+    return list(itertools.pairwise(ends))
+
+
 @pytest.mark.parametrize("dtype", [F4, F8])
 @pytest.mark.parametrize("layouts", ["NN", "TN", "NT"])
-@pytest.mark.parametrize("shape", [(100, 70, 300), (1000, 1, 40), (50, 3, 64), (3, 50, 64), (41, 9, 2)])
-def test_row_ranges_change_no_bit(dtype: np.dtype, layouts: str, shape: Shape) -> None:
-    products = Products()
-    whole, parts = products.add(dtype, shape, layouts), products.add(dtype, shape, layouts, row_range=True)
+@pytest.mark.parametrize("shape", [(100, 150, 300), (1000, 1, 40), (50, 3, 64), (3, 50, 64), (41, 9, 2), (300, 260, 600)])
+def test_parts_change_no_bit(dtype: np.dtype, layouts: str, shape: Shape) -> None:
+    """Parts of any number of tiles, those read in place and those packed."""
+    products, (m, n, _) = Products(), shape
+    whole = products.add(dtype, shape, layouts)
+    spec = products.specs[whole][0]
+    cuts = []
+    for rows, columns in itertools.product((1, 3), (1, 2)):
+        units = gemm.kernel(spec).units
+        part = min(m, rows * units[0]), min(n, columns * units[1])
+        ranges = itertools.product(bounds(m, part[0]), bounds(n, part[1]))
+        cuts.append((products.add(dtype, shape, layouts, part=part), list(ranges)[::-1]))
     products.compile()
     a, b = matrices(dtype, shape)
     expected = products(whole, a, b)
     check(expected, a, b)
-    (*spec,), m = products.specs[whole][0], shape[0]
-    tile = gemm.row_tile(HOST, *spec)
-    for every in (1, 2, 3):
-        ends = [*range(0, m, tile * every), m]
-        ranges = list(itertools.pairwise(ends))[::-1]
-        assert (products(parts, a, b, ranges=[*ranges, (0, 0)]) == expected).all()
+    for parts, ranges in cuts:
+        assert (products(parts, a, b, ranges=[*ranges, ((0, 0), (0, n))]) == expected).all()
+
+
+def test_grids_divide_where_little_is_packed_twice() -> None:
+    """Few rows: ranges of columns, so that the larger matrix is packed once; many rows: ranges of rows."""
+    wide = gemm.product_spec(HOST, F4, (64, 4096, 512), (512, 1), (4096, 1), 4096)
+    tall = gemm.product_spec(HOST, F4, (4096, 96, 512), (512, 1), (96, 1), 96)
+    (rows, columns), part = gemm.grid(wide, 8, 1e6)
+    assert columns > rows
+    assert part[0] * rows >= 64
+    assert part[1] * columns >= 4096
+    (rows, columns), _ = gemm.grid(tall, 8, 1e6)
+    assert rows > columns
+    assert gemm.grid(tall, 8, 1e6, by_rows=True)[0][1] == 1
+    assert gemm.grid(wide, 1, 1e6)[0] == (1, 1)
 
 
 @pytest.mark.parametrize("target", [PLAIN, NARROW, replace(NARROW, has_fma=False), replace(HOST, vector_bits=128)])
@@ -286,27 +301,6 @@ def test_other_processors(target: backend.Target, dtype: np.dtype) -> None:
     for index, (shape, _) in zip(indices, cases, strict=True):
         a, b = matrices(dtype, shape)
         check(products(index, a, b), a, b)
-
-
-@pytest.mark.parametrize("shape", [(5, 7, 3), (100, 70, 600), (40, 1, 100)])
-def test_epilogue(shape: Shape) -> None:
-    """maximum(A B + bias[column] + row, 0)."""
-    m, n, _ = shape
-
-    def epilogue(b: ir.IRBuilder, values: Any, row: Any, column: Any, mask: Any, context: Any) -> Any:
-        v = gemm.Vectors(b, F8, True)
-        width = values.type.count
-        values = b.fadd(values, v.load(context, column, width, mask))
-        values = b.fadd(values, v.splat(b.sitofp(row, ir.DoubleType()), width))
-        return b.select(b.fcmp_ordered(">", values, v.zero(width)), values, v.zero(width))
-
-    products = Products()
-    index = products.add(F8, shape, epilogue=epilogue, epilogue_name="relu")
-    products.compile()
-    a, b = matrices(F8, shape)
-    bias = np.random.default_rng(3).standard_normal(n)
-    got = products(index, a, b, context=bias)
-    np.testing.assert_allclose(got, np.maximum(a @ b + bias + np.arange(m)[:, None], 0), rtol=1e-12, atol=1e-12)
 
 
 def test_one_definition_per_kind() -> None:
@@ -334,4 +328,4 @@ def test_nan_and_infinity_travel() -> None:
 
 def test_other_dtypes_are_refused() -> None:
     with pytest.raises(ValueError, match="float32 and float64"):
-        gemm.product_function(ir.Module("m"), HOST, np.dtype(np.int64), 2, 2, 2, (2, 1), (2, 1), 2)
+        gemm.product_spec(HOST, np.dtype(np.int64), (2, 2, 2), (2, 1), (2, 1), 2)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nufunc import debug, tree
+from nufunc import debug, random, tree
 from nufunc.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from nufunc.custom import custom_jvp, custom_vjp
 from nufunc.dumping import dump, spec
@@ -18,6 +18,7 @@ from nufunc.ir.errors import (
     LinAlgError,
     MutationError,
     NufuncError,
+    RandomnessError,
     ShapeError,
     TraceError,
     UnguardedCaptureError,
@@ -58,6 +59,7 @@ __all__ = [
     "LinAlgError",
     "MutationError",
     "NufuncError",
+    "RandomnessError",
     "ShapeError",
     "TraceError",
     "UnguardedCaptureError",

@@ -151,8 +151,8 @@ MISTAKES: dict[str, tuple[Callable[..., Any], type, type, str]] = {
     ),
     "random": (
         lambda np, x, n: np.random.normal(size=3),
-        errors.UnsupportedError,
-        NotImplementedError,
+        errors.TraceError,
+        TypeError,
         "argument",
     ),
     "raw array": (

@@ -206,7 +206,7 @@ def _operations(
     flops = transcendentals = 0
     axes = (*nest.axes, *phase.axes)
     levels(nest, phase, known)
-    dtypes = {i.id: i.dtype for p in nest.phases for i in p.body}
+    dtypes = {i.id: i.dtype for p in nest.phases for i in (*p.body, *p.accumulators)}
     for inst in phase.body:
         times = math.prod(a.extent for a in axes[: known[inst.id]])
         if inst.op in ("load", "store"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,17 +66,18 @@ def _aligned_block(size: int) -> tuple[np.ndarray[Any, Any], int]:
 
 class _Workspaces:
     """The free list of workspaces of an Entry: `head` points to the first block, which native code takes and gives
-    back, see `wrapper_emitter`."""
+    back, see `wrapper_emitter`. It goes with the last owner; at the end of the process there is nothing to do."""
 
     def __init__(self) -> None:
         self.head = ctypes.c_void_p(0)
-        self._free = abi.python_function("PyMem_RawFree", None, ctypes.c_void_p)
+        free = abi.python_function("PyMem_RawFree", None, ctypes.c_void_p)
+        weakref.finalize(self, _free_all, self.head, free).atexit = False
 
-    def __del__(self) -> None:
-        word = ctypes.sizeof(ctypes.c_void_p)
-        while block := self.head.value:
-            self.head.value = ctypes.c_void_p.from_address(block).value
-            self._free(ctypes.c_void_p.from_address(block - word).value)
+
+def _free_all(head: ctypes.c_void_p, free: Callable[[int | None], None]) -> None:
+    while block := head.value:
+        head.value = ctypes.c_void_p.from_address(block).value
+        free(ctypes.c_void_p.from_address(block - ctypes.sizeof(ctypes.c_void_p)).value)
 
 
 class Entry:

@@ -296,14 +296,13 @@ def test_overlapping_targets_are_refused_before_anything_changes():
     np.testing.assert_array_equal(x, np.arange(4.0))
 
 
-@pytest.mark.parametrize("transform", [nf.grad, nf.vmap], ids=["grad", "vmap"])
-def test_writing_to_a_transformed_argument_is_refused_with_its_name(transform):
+def test_writing_to_a_differentiated_argument_is_refused_with_its_name():
     def func(values):
         values *= 2.0
         return values.sum()
 
     with pytest.raises(nf.MutationError, match="values"):
-        transform(func)(np.ones((2, 2)))
+        nf.grad(func)(np.ones((2, 2)))
 
 
 def test_local_buffers_are_free_under_every_transform():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen.gemm_blocks import Index, Ranges, times, tiles_of, value
+from nufunc.codegen.gemm_blocks import Index, Ranges, tiles_of, times, value
 from nufunc.codegen.gemm_shape import Part
 from nufunc.codegen.gemm_tile import Vectors, first_lanes, loop, repeated
 from nufunc.codegen.llvm import I32, I64, POINTER

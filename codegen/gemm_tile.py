@@ -22,6 +22,7 @@ from llvmlite import ir
 
 from nufunc.codegen.llvm import I1, I32, I64, POINTER, constant, declare, element_type, type_name
 
+
 class Machine(Protocol):
     """What kernels need of `nufunc.codegen.backend.Target`."""
 

@@ -255,7 +255,9 @@ def bounds(extent: int, unit: int) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("dtype", [F4, F8])
 @pytest.mark.parametrize("layouts", ["NN", "TN", "NT"])
-@pytest.mark.parametrize("shape", [(100, 150, 300), (1000, 1, 40), (50, 3, 64), (3, 50, 64), (41, 9, 2), (300, 260, 600)])
+@pytest.mark.parametrize(
+    "shape", [(100, 150, 300), (1000, 1, 40), (50, 3, 64), (3, 50, 64), (41, 9, 2), (300, 260, 600)]
+)
 def test_parts_change_no_bit(dtype: np.dtype, layouts: str, shape: Shape) -> None:
     """Parts of any number of tiles, those read in place and those packed."""
     products, (m, n, _) = Products(), shape

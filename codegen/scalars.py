@@ -87,6 +87,14 @@ class Scalars:
         signed = dtype.kind == "i"
         return self.b.icmp_signed(sign, x, y) if signed else self.b.icmp_unsigned(sign, x, y)
 
+    def int_threefry2x32(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
+        from nufunc.codegen.random import emit_threefry2x32
+
+        return emit_threefry2x32(self.b, x, y)
+
+    def float_gamma_sample(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
+        return y
+
     def either(self, x: ir.Value, y: ir.Value) -> ir.Value:
         return self.b.or_(x, y)
 

@@ -825,3 +825,34 @@ _rows(
     reference=lambda x, v: v,
     batch=False,
 )
+
+
+def _rotated(x: int, by: int) -> int:
+    return (x << by | x >> (32 - by)) & 0xFFFFFFFF
+
+
+def _threefry(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
+    """Threefry-2x32 word by word, in Python's integers."""
+
+    def block(key: int, counter: int) -> int:
+        keys = [key >> 32, key & 0xFFFFFFFF]
+        keys.append(keys[0] ^ keys[1] ^ 0x1BD11BDA)
+        x, y = (counter >> 32) + keys[0], (counter & 0xFFFFFFFF) + keys[1]
+        for number in range(20):
+            x = (x + y) & 0xFFFFFFFF
+            y = _rotated(y & 0xFFFFFFFF, (13, 15, 26, 6, 17, 29, 16, 24)[number % 8]) ^ x
+            if number % 4 == 3:
+                group = number // 4 + 1
+                x, y = x + keys[group % 3], y + keys[(group + 1) % 3] + group
+        return (x & 0xFFFFFFFF) << 32 | y & 0xFFFFFFFF
+
+    blocks = [block(int(k), int(c)) for k, c in zip(key.flat, counter.flat, strict=True)]
+    return np.array(blocks, np.uint64).reshape(key.shape)
+
+
+for _shape in ("3,4", "", "0,3", "1", "67"):
+    _row("threefry2x32", f"u64[{_shape}]", f"u64[{_shape}]", reference=_threefry)
+for _spec in ("f64[3,4] pos", "f64[] pos", "f64[0,3] pos", "f32[5] pos"):
+    for _log in (False, True):
+        # the derivative is that at a fixed level of the distribution, not that of the function
+        _row("gamma_sample", _spec, _spec, attrs={"log": _log}, reference=lambda a, x: x, smooth=False)

@@ -397,6 +397,22 @@ def as_original(obj: Any) -> Any:
     return obj if cls is type(obj) or not issubclass(type(obj), _Quiet) else _converted(obj, cls)
 
 
+def original_of(obj: Any) -> Any:
+    """The user's object that a stand-in of a captured instance stands for; any other object itself."""
+    state = _state(obj) if isinstance(obj, _Rebuilt) else None
+    return obj if state is None else state.original
+
+
+def attribute_names(obj: Any) -> list[str]:
+    """The names of an object's own attributes; those of a captured instance are guarded."""
+    state = _state(obj) if isinstance(obj, _Rebuilt) else None
+    if state is None:
+        return list(vars(obj))
+    names = list(vars(state.original))
+    state.session.captures.guard(state.path.attr("__dict__"), "keys", tuple(names))
+    return names
+
+
 def adopt(session: Session, obj: Any) -> Any:
     """An object of the rebuilt class with the attributes and items of an argument of a user class.
 

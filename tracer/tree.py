@@ -10,6 +10,7 @@ from typing import Any
 import optree
 
 from nufunc.ir.errors import ArgumentTypeError
+from nufunc.tracer.containers import original_type
 from nufunc.tracer.standins import as_original
 from nufunc.tracer.view import rebuilt_type, user_location
 
@@ -59,9 +60,33 @@ def _register_dataclass(cls: type) -> None:
     optree.register_pytree_node(cls, to_children, from_children, namespace=NAMESPACE)
 
 
+_OBJECTS: set[type] = set()  # classes registered by `register_object`
+
+
+def register_object(
+    cls: type,
+    split: Callable[[Any], tuple[tuple[Any, ...], Any, tuple[str, ...]]],
+    join: Callable[[type, Any, Iterable[Any]], Any],
+) -> None:
+    """Make instances of `cls` tree nodes that keep their class as traced code sees it.
+
+    `split(obj)` gives (children, aux, the children's names); `join(class, aux, children)` the object again.
+    """
+    if original_type(cls) is cls:  # the form of a class that traced code sees is no class of its own
+        _OBJECTS.add(cls)
+        optree.register_pytree_node(
+            cls, split, lambda aux, children: join(rebuilt_type(cls), aux, children), namespace=NAMESPACE
+        )
+
+
 def _is_plain(cls: type, name: str) -> bool:
     """Whether a class has an attribute of this name that is no descriptor (as a cached property is)."""
     return hasattr(cls, name) and not hasattr(type(inspect.getattr_static(cls, name)), "__get__")
+
+
+def _is_node(leaf: Any) -> bool:
+    """Whether a leaf is a dataclass object that is not registered yet, or traced code's form of a registered one."""
+    return hasattr(leaf, "__dataclass_fields__") or original_type(type(leaf)) in _OBJECTS
 
 
 def _known(tree: Any) -> Any:
@@ -71,7 +96,7 @@ def _known(tree: Any) -> Any:
     found = [
         x
         for x in optree.tree_leaves(tree, namespace=NAMESPACE)
-        if dataclasses.is_dataclass(x) and not isinstance(x, type)
+        if _is_node(x) and not isinstance(x, type)
     ]
     if not found:
         return tree
@@ -93,7 +118,7 @@ def flatten(tree: Any) -> tuple[list[Any], TreeDef]:
     """
     leaves, structure = optree.tree_flatten(tree, namespace=NAMESPACE)
     for leaf in leaves:
-        if hasattr(leaf, "__dataclass_fields__") and not isinstance(leaf, type):
+        if _is_node(leaf) and not isinstance(leaf, type):
             return optree.tree_flatten(_known(tree), namespace=NAMESPACE)
     return leaves, structure
 

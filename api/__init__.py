@@ -1,5 +1,6 @@
 """nufunc: torch.func for plain NumPy code, compiled by Numba."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from nufunc import debug, random, tree
@@ -45,6 +46,16 @@ from nufunc.transforms import (
 )
 
 if TYPE_CHECKING:
+    from nufunc import nn
+    from nufunc.modules import (
+        combine_state_for_ensemble,
+        functional_call,
+        make_functional,
+        make_functional_with_buffers,
+        rearrange,
+        replace_all_batch_norm_modules_,
+        stack_module_state,
+    )
     from nufunc.tracer.np_namespace import numpy
 
 __version__ = "0.1.0"
@@ -67,6 +78,7 @@ __all__ = [
     "associative_scan",
     "cache_info",
     "clear_cache",
+    "combine_state_for_ensemble",
     "cond",
     "custom_jvp",
     "custom_linear_solve",
@@ -75,6 +87,7 @@ __all__ = [
     "debug",
     "dump",
     "fori_loop",
+    "functional_call",
     "functionalize",
     "get_num_threads",
     "grad",
@@ -87,13 +100,19 @@ __all__ = [
     "jvp",
     "linear_transpose",
     "linearize",
+    "make_functional",
+    "make_functional_with_buffers",
     "map",
+    "nn",
     "numpy",
     "pure_callback",
     "random",
+    "rearrange",
+    "replace_all_batch_norm_modules_",
     "scan",
     "set_num_threads",
     "spec",
+    "stack_module_state",
     "stop_gradient",
     "switch",
     "transform",
@@ -105,9 +124,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name == "numpy":
-        from nufunc.tracer.np_namespace import numpy
+# What `import nufunc` does not load: the module that each of these names is found in.
+_LATE = {
+    "numpy": "nufunc.tracer.np_namespace",
+    "nn": "nufunc.nn",
+    **dict.fromkeys(
+        ("combine_state_for_ensemble", "functional_call", "make_functional", "make_functional_with_buffers",
+         "rearrange", "replace_all_batch_norm_modules_", "stack_module_state"), "nufunc.modules",
+    ),
+}  # fmt: skip
 
-        return numpy
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        module = importlib.import_module(_LATE[name])
+        found = module if name == "nn" else getattr(module, name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module 'nufunc' has no attribute {name!r}")

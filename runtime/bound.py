@@ -24,7 +24,7 @@ class Bound:
         self._names = function._leaf_names(call)
         self._signatures = call.signatures
         _, self._args, self._kwargs = tree.unflatten(call.spec, call.leaves)
-        self._adopt(function._found(self._args, self._kwargs))
+        self._adopt(function._found(call))
 
     def __repr__(self) -> str:
         return f"<bound {self._function!r}>"
@@ -46,14 +46,15 @@ class Bound:
     def _long_way(self) -> Any:
         """Where the entry does not take the arrays as they are: strided ones, overlapping ones; where captured
         constants have changed; and where arrays can no longer be used."""
-        found = self._function._found(self._args, self._kwargs)
-        for name, now, then in zip(self._names, found.signatures, self._signatures, strict=True):
+        call = self._function._described(self._args, self._kwargs)
+        for name, now, then in zip(self._names, call.signatures, self._signatures, strict=True):
             if now != then:
                 raise ArgumentTypeError(
                     f"argument {name} of {self._function!r} was bound as {described(then)} and is "
                     f"{described(now)} now; bind again",
                     user_location(),
                 )
+        found = self._function._found(call)
         if found.executable is not self._executable:
             self._adopt(found)
         outs = [] if self._out is None else matching_outs(found.executable, self._out)

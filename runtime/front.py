@@ -136,7 +136,8 @@ def make_front(
     `held` is how many leaves the function itself brings (residuals); they come before those of the arguments. None
     where the arguments' trees hold nodes that only the general way can take apart.
     """
-    writer = _Writer([*signatures[held:], *([None] * len(executable.scalars) if out is not None else ())])
+    places = [None if isinstance(x, Slot) else Static(type(x), x) for x in executable.leaves]
+    writer = _Writer([*signatures[held:], *(places if out is not None else ())])
     writer.leaves += [f"fn.residuals[{i}]" for i in range(held)]
     names = [f"a{i}" for i in range(len(args))]
     try:
@@ -180,21 +181,23 @@ def call_lines(
             inputs.append("*k")
     if executable.draws is not None:  # only once nothing can miss any more: a draw cannot be taken back
         given = f"{writer.constant(executable.draws)}(fn, [{', '.join(generators)}])"
-        return [
-            *lines,
+        lines += [
             f"values = [{', '.join(inputs)}]",
             f"if not {writer.constant(executable.fits)}(values): return NotImplemented",
             f"values += {given}",
-            f"return {writer.constant(_finished)}({writer.constant(executable)}, values, {'None' if outs is None else 'out'})",
         ]
+        inputs = ["*values"]
     entry = executable.entry
     call = f"{writer.constant(entry.fast if outs is None else entry.into)}({', '.join([*inputs, *(outs or ())])})"
+    missed = "NotImplemented"
+    if executable.draws is not None:
+        missed = f"{writer.constant(_finished)}({writer.constant(executable)}, values, {'None' if outs is None else 'out'})"
     if outs is not None:
-        return [*lines, f"return NotImplemented if {call} is NotImplemented else out"]
+        return [*lines, f"return {missed} if {call} is NotImplemented else out"]
     slots = [x for x in executable.leaves if isinstance(x, Slot)]
-    if executable.structure.is_leaf() and slots:
+    if executable.structure.is_leaf() and slots and executable.draws is None:
         return [*lines, f"return {call}"]
-    lines += [f"r = {call}", "if r is NotImplemented: return NotImplemented"]
+    lines += [f"r = {call}", f"if r is NotImplemented: return {missed}"]
     if executable.num_results == 1:
         lines.append("r = (r,)")
     return [*lines, f"return {_display(executable, writer)}"]

@@ -88,8 +88,7 @@ class Transformed:
         if current() is not None:
             result = Callee(self.transforms, self.func, self.func)(*args, **kwargs)
             return result if out is None else write_traced(result, out)
-        found = self._found(args, kwargs)
-        return self._finish(found, args, kwargs, out)
+        return self._finish(self._found(self._described(args, kwargs)), args, kwargs, out)
 
     def _run(self, executable: Executable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The long way with a compilation that is known to be for arguments like these."""
@@ -185,9 +184,8 @@ class Transformed:
         """The function itself where it is a tree whose leaves, residuals, come before those of the arguments."""
         return self.func if isinstance(self.func, GraphFunction) else None
 
-    def _found(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
-        """The compilation for these arguments, made now if there is none, with its inputs."""
-        call = self._described(args, kwargs)
+    def _found(self, call: Call) -> Found:
+        """The compilation for a call, made now if there is none, with its inputs."""
         key = self._key(call)
         found = CACHE.find(key, self.func)
         if found is None:

@@ -404,7 +404,10 @@ def jit(
     Parameters
     ----------
     static_argnums, static_argnames : arguments that are constants of the compilation (hashable, compared by equality).
-    donate_argnums : arguments whose memory may be reused; accepted, and not used yet.
+    donate_argnums : arguments whose arrays the call consumes: results of the same shape and dtype take their memory, so
+        that nothing is allocated and `params = step(params, grads)` works in place. What such a call returns may be
+        the donated array itself; what the caller's array holds afterwards is undefined. A donated array that is
+        read-only or shares memory with another argument is refused; one that is not C-contiguous is only read.
     target : "cpu" or None.
 
     Examples
@@ -417,11 +420,10 @@ def jit(
     array([0., 1., 4.])
     """
     _check_target("jit", target)
-    transform = Jit(
-        _all_of("static_argnums", static_argnums, int), _all_of("static_argnames", static_argnames, str),
-        _all_of("donate_argnums", donate_argnums, int), target,
-    )  # fmt: skip
-    return _made(transform, func)
+    static, donated = _all_of("static_argnums", static_argnums, int), _all_of("donate_argnums", donate_argnums, int)
+    if set(static) & set(donated):
+        raise ArgumentError("jit: an argument cannot be in static_argnums and in donate_argnums", user_location())
+    return _made(Jit(static, _all_of("static_argnames", static_argnames, str), donated, target), func)
 
 
 def _check_target(name: str, target: Any) -> None:

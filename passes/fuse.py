@@ -37,6 +37,7 @@ from nufunc.passes.fuse_rules import (
     READS,
     is_layout,
     read_through,
+    repeats_apart,
     replaces_most,
     splits_only,
     stacked_shape,
@@ -129,6 +130,8 @@ class Fusion:
                 self.cost[node.result] = 1 + sum(self._cost(o) for o in node.operands)
         self.needed.update(self.graph.outputs)
         for node in self.graph.nodes:
+            if repeats_apart(node, self.producers):
+                self.needed.add(node.operands[0])
             if node.prim == "reshape" and node.result in self.needed:
                 source = self._behind_reshapes(node.operands[0])
                 if source in self.producers and self.kind(self.producers[source]) == "elementwise":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from nufunc.ir import primitive
-from nufunc.ir.graph import Node
+from nufunc.ir.graph import Node, Value
 
 CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin")
 ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
 READS = ("gather", "dynamic_slice")
 _STACK = 8  # arrays of a stack that a group stores
+_MANY, _AGAIN = 1 << 14, 32  # elements of a broadcast, and how often it repeats each, that make a copy worth it
 
 
 def is_layout(node: Node) -> bool:
@@ -37,6 +41,23 @@ def splits_only(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
         if product != extent:
             return False
     return not rest
+
+
+def repeats_apart(node: Node, producers: Mapping[Value, Node]) -> bool:
+    """Whether a broadcast reads again and again elements that a slice takes from far apart, so that they are better put
+    side by side once (the columns of points of which all pairs are looked at)."""
+    if node.prim != "broadcast" or node.result.type.size < _MANY or not node.operands[0].type.size:
+        return False
+    x = node.operands[0]
+    if node.result.type.size < _AGAIN * x.type.size or x.type.size == 1:
+        return False
+    at = producers.get(x)
+    while at is not None and at.prim == "reshape":
+        at = producers.get(at.operands[0])
+    if at is None or at.prim != "slice":
+        return False
+    inner = max(k for k, n in enumerate(at.result.shape) if n != 1)
+    return bool(at.attrs["step"][inner] * math.prod(at.operands[0].shape[inner + 1 :]) > 1)
 
 
 def replaces_most(node: Node) -> bool:

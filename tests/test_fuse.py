@@ -4,6 +4,7 @@ stops."""
 import numpy as np
 import pytest
 
+import nufunc as nf
 from nufunc.ir import ArrayType, Builder, interpret
 from nufunc.ir.verify import verify
 from nufunc.passes.decompose import decompose
@@ -253,3 +254,11 @@ def test_products_that_become_loops():
     args = [rng.normal(size=(4, 5)), rng.normal(size=(5, 6)), rng.integers(0, 9, (70, 80))]
     for got, want in zip(interpret.run(simpler, args), interpret.run(graph, args), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_columns_that_all_pairs_read_are_put_side_by_side_once():
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    f = lambda x: np.sum(np.tanh(x[:, 0][:, None] - x[:, 1]), axis=1)
+    text = nf.dump(f, x, stage="loops")
+    assert text.count("x0[3 * ") == 2  # both are copied in one loop
+    np.testing.assert_allclose(nf.jit(f)(x), f(x), rtol=1e-12)

@@ -69,9 +69,14 @@ binary(
     jvp=(lambda b, t, x, y, r: b.mul(t, y), lambda b, t, x, y, r: b.mul(x, t)),
     transpose=_mul_transpose,
 )  # fmt: skip
+def _reciprocal(b: Builder, x: Value) -> Value:
+    """Slopes multiply with it, so that several of one denominator cost one division."""
+    return b.div(b.like(x, 1), x)
+
+
 binary(
     "div", np.true_divide, INEXACT, cheap=True,
-    jvp=(lambda b, t, x, y, r: b.div(t, y), lambda b, t, x, y, r: b.neg(b.mul(t, b.div(r, y)))),
+    jvp=(lambda b, t, x, y, r: b.div(t, y), lambda b, t, x, y, r: b.neg(b.mul(t, b.mul(r, _reciprocal(b, y))))),
     transpose=lambda b, ct, operands, types, attrs: [b.div(ct, operands[1]), None],
 )  # fmt: skip
 binary("floor_div", np.floor_divide, REALS, differentiable=False)
@@ -319,7 +324,7 @@ def _atan_slope(b: Builder, x: Value) -> Value:
     return b.add(b.like(x, 1), b.mul(x, x))
 
 
-unary("sqrt", np.sqrt, cheap=True, jvp=lambda b, t, x, y: b.div(t, b.add(y, y)))
+unary("sqrt", np.sqrt, cheap=True, jvp=lambda b, t, x, y: b.mul(t, _times(b, _reciprocal(b, y), 0.5)))
 unary("cbrt", np.cbrt, FLOATS, jvp=lambda b, t, x, y: b.div(t, _times(b, b.mul(y, y), 3)))
 unary("exp", np.exp, jvp=lambda b, t, x, y: b.mul(t, y))
 unary("exp2", np.exp2, jvp=lambda b, t, x, y: b.mul(t, _times(b, y, LN2)))

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nufunc import debug, random, tree
+from nufunc.checkpointing import checkpoint, checkpoint_name
 from nufunc.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from nufunc.custom import custom_jvp, custom_vjp
 from nufunc.dumping import dump, spec
@@ -77,6 +78,8 @@ __all__ = [
     "UnsupportedError",
     "associative_scan",
     "cache_info",
+    "checkpoint",
+    "checkpoint_name",
     "clear_cache",
     "combine_state_for_ensemble",
     "cond",

@@ -267,6 +267,10 @@ def _checkpoint(plan: Plan, scope: Scope, node: Node) -> None:
     plan.run(region, frame, arguments, results, scope.scratch(node))
 
 
+def _named(plan: Plan, scope: Scope, node: Node) -> None:
+    plan.copy(scope.pointer(node.result), scope.pointer(node.operands[0]), node.result.type.nbytes)
+
+
 def _cond(plan: Plan, scope: Scope, node: Node) -> None:
     b = plan.b
     index, *args = (scope.pointer(o) for o in node.operands)
@@ -292,5 +296,5 @@ def _cond(plan: Plan, scope: Scope, node: Node) -> None:
 EMITTERS: dict[str, Callable[[Plan, Scope, Node], None]] = {
     "scan": _scan, "map": _map, "while": _while, "cond": _cond, "record": _while, "replay": _replay,
     "checkpoint": _checkpoint, "tape_zeros": tapes.zeros, "tape_add": tapes.add, "tape_join": tapes.join,
-    "tape_split": tapes.split,
+    "tape_split": tapes.split, "named": _named,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.graph import Graph, Value
+from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import ArrayType, TapeType
 from nufunc.passes.control_parts import chosen, dependent
 from nufunc.passes.dead_code import eliminate_dead_code
@@ -65,8 +65,8 @@ def _bytes(type: ArrayType) -> int:
 
 
 def inlined(graph: Graph) -> Graph:
-    """The graph without checkpoints that compute nothing a second time."""
-    if not any(n.prim == "checkpoint" and not n.attrs["again"] for n in graph.walk()):
+    """The graph without names, and without checkpoints that compute nothing a second time."""
+    if not any(map(_dissolves, graph.walk())):
         return graph
     b = Builder(graph.name, graph.stage)
     env: dict[Value, Value] = {p: b.param(p.type, p.hint) for p in graph.params}
@@ -75,11 +75,17 @@ def inlined(graph: Graph) -> Graph:
     for node in graph.nodes:
         operands = [env[o] for o in node.operands]
         with b.at(node.loc):
-            if node.prim == "checkpoint" and not node.attrs["again"]:
-                results: Sequence[Value] = b.inline(inlined(node.regions[0]), operands)
+            if node.prim == "named":
+                results: Sequence[Value] = operands
+            elif _dissolves(node):
+                results = b.inline(inlined(node.regions[0]), operands)
             elif node.regions:
                 results = b.emit(node.prim, operands, node.attrs, [inlined(r) for r in node.regions])
             else:
                 results = b.copy_node(node, operands)
         env.update(zip(node.results, results, strict=True))
     return b.build([env[o] for o in graph.outputs], graph.updates)
+
+
+def _dissolves(node: Node) -> bool:
+    return node.prim == "named" or (node.prim == "checkpoint" and not node.attrs["again"])

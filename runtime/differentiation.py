@@ -175,10 +175,9 @@ class Jvp(Transform):
 
 def _forward(sub: Sub, arrays: Sequence[Array], tangents: Sequence[Array], count: int) -> tuple[list[Any], list[Any]]:
     which = [True] * sub.num_params + [False] * len(sub.captured)
-    primal, linear, num = pipeline.pushed_forward(sub.graph, which)
-    values = inline(primal, [*arrays, *sub.captured])
-    residuals, values = values[len(values) - num :], values[: len(values) - num]
-    return values, inline(linear, [*residuals, *tangents])[:count]
+    values = inline(pipeline.derivative(sub.graph, which), [*arrays, *sub.captured, *tangents])
+    number = len(sub.graph.outputs)
+    return values[:number], values[number : number + count]
 
 
 def _check_dependence(sub: Sub, count: int, callee: Callee) -> None:

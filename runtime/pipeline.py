@@ -4,6 +4,7 @@ A call passes through, in order:
 
     traced          the user's function, or the function inside a transform, as it was traced
     functionalized  views and writes removed
+    tangents        a function with its derivative in a direction beside it
     linearized      the primal graph of a differentiated function, with its residuals as further outputs
     linear          its linear graph, from residuals and tangents to tangents
     transposed      the linear graph run backwards
@@ -30,13 +31,15 @@ from nufunc.ir.graph import Graph
 from nufunc.passes import basis
 from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
+from nufunc.passes.jvp import jvp
 from nufunc.passes.linearize import linearize
+from nufunc.passes.recompute import inlined
 from nufunc.passes.simplify import simplify
 from nufunc.passes.transpose import transpose
 from nufunc.passes.vmap import vmap
 
 STAGES = (
-    "traced", "functionalized", "linearized", "linear", "transposed", "vmapped", "whole", "pure", "simplified",
+    "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "whole", "pure", "simplified",
     "grouped", "loops", "llvm", "asm",
 )  # fmt: skip
 
@@ -122,6 +125,11 @@ def pulled_back(graph: Graph, which: Sequence[bool], outputs: Sequence[bool]) ->
     return checked("linearized", lin.primal), transposed(linear, lin.num_residuals), lin.num_residuals
 
 
+def derivative(graph: Graph, which: Sequence[bool]) -> Graph:
+    """A pure graph with the tangents of its outputs behind them, from parameters and tangents of the selected ones."""
+    return simplify(checked("tangents", jvp(graph, which)))
+
+
 def pushed_forward(graph: Graph, which: Sequence[bool]) -> tuple[Graph, Graph, int]:
     """(primal graph with residuals, linear graph, number of residuals) of a pure graph."""
     lin = linearize(graph, which)
@@ -146,4 +154,4 @@ def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Se
 def whole(traced: Graph) -> Graph:
     """The graph that code is generated for, from the outermost trace."""
     graph = checked("pure", functionalize(checked("whole", traced)))
-    return checked("simplified", simplify(expand(graph)))
+    return checked("simplified", simplify(inlined(expand(graph))))

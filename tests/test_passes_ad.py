@@ -284,12 +284,12 @@ def test_regions_are_named_after_what_they_derive_from():
 # -- errors
 
 
-def test_reverse_mode_through_while_is_refused_with_the_line():
+def test_a_linear_condition_is_refused_with_the_line():
     here = Location("user.py", 12, "f")
     p = BY_NAME["while_newton"]
     nodes = [type(n)(n.prim, n.operands, n.attrs, n.regions, n.results, here) for n in p.graph.nodes]
-    with pytest.raises(UnsupportedError, match="reverse mode through while_loop") as caught:
-        vjp(p.graph.replace(nodes=tuple(nodes)), p.which)
+    with pytest.raises(UnsupportedError, match="condition depends on what is linear") as caught:
+        transpose(p.graph.replace(nodes=tuple(nodes)), 0)
     assert caught.value.location == here
 
 

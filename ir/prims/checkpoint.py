@@ -43,7 +43,7 @@ register(
 )  # fmt: skip
 register(
     Primitive(
-        "named", "elementwise", _named_infer, lambda arrays, attrs, regions: [np.array(arrays[0])],
+        "named", "derived", _named_infer, lambda arrays, attrs, regions: [np.array(arrays[0])],
         linear_jvp("named"), linear_transpose(lambda b, ct, operands, types, attrs: [ct]), batch_all("named"),
         attrs=("name",), doc="the operand, under a name that a checkpoint may save it by",
     )

@@ -123,19 +123,26 @@ class DrawLog:
         the inputs. None where nothing is drawn."""
         if not self.draws:
             return None
+        names: dict[str, Any] = {"number": _number, "default_rng": np.random.default_rng}
         paths = [s for s in self.sources if isinstance(s, Path)]
-        captured = compile_reader(paths)
-        sources, draws = tuple(self.sources), tuple(self.draws)
-
-        def drawn(fn: Any, given: Sequence[Any]) -> tuple[Any, ...]:
-            arguments, reached = iter(given), iter(captured(fn))
-            generators = [
-                np.random.default_rng() if s is None else next(arguments) if isinstance(s, int) else next(reached)
-                for s in sources
-            ]
-            return tuple([draw(generators[draw.source]) for draw in draws])
-
-        return drawn
+        lines = ["def drawn(fn, given):"]
+        if self.positions:
+            lines.append(f"    {''.join(f'g{k}, ' for k, s in enumerate(self.sources) if isinstance(s, int))}= given")
+        if paths:
+            names["read"] = compile_reader(paths)
+            lines.append(f"    {''.join(f'g{k}, ' for k, s in enumerate(self.sources) if isinstance(s, Path))}= read(fn)")
+        lines += [f"    g{k} = default_rng()" for k, s in enumerate(self.sources) if s is None]
+        results = []
+        for k, draw in enumerate(self.draws):
+            if draw.repeat is None:
+                names[f"a{k}"] = draw.arguments
+                results.append(f"number(g{draw.source}.{draw.method}(**a{k}))")
+            else:
+                names[f"d{k}"] = draw
+                results.append(f"d{k}(g{draw.source})")
+        lines.append(f"    return ({', '.join(results)},)")
+        exec(compile("\n".join(lines), "<nufunc draws>", "exec"), names)
+        return names["drawn"]  # type: ignore[no-any-return]
 
 
 @dataclass(eq=False)

@@ -144,7 +144,7 @@ class _Emitter(Accumulators):
         others for nothing."""
         groups: dict[Any, list[Inst]] = {}
         for inst in phase.body if self.lanes > 1 else ():
-            if inst.op == "store" and inst.attrs["mode"] == "set" and inst.guard is None:
+            if inst.op == "store" and inst.attrs["mode"] == "set" and inst.guard is None and inst.dtype.kind != "c":
                 step = self.step_of(inst)
                 if step is not None and 2 <= step <= loops.SHORT_STEP:
                     groups.setdefault((inst.buffer, inst.index.terms, step), []).append(inst)

@@ -22,6 +22,7 @@ from nufunc.codegen.llvm import (
     lanes_of,
     type_name,
 )
+from nufunc.ir.types import real_dtype
 
 
 def memory_type(dtype: np.dtype) -> ir.Type:
@@ -77,11 +78,16 @@ class Memory:
         lanes: int,
         guard: ir.Value | None,
         backwards: bool,
-    ) -> ir.Value:
+    ) -> Any:
         """Elements offset, offset + 1, ... (backwards: offset, offset - 1, ...)."""
         if backwards:
             offset = self.b.add(offset, I64(1 - lanes))
             guard = None if guard is None else self._reversed(guard)
+        if dtype.kind == "c":
+            guard = None if guard is None else self._twice(guard)
+            parts = self.load_vector(base, self._first(offset), real_dtype(dtype), 2 * lanes, guard, False)
+            pair = tuple(self._picked(parts, range(k, 2 * lanes, 2)) for k in (0, 1))
+            return tuple(map(self._reversed, pair)) if backwards else pair
         address = self.address(base, offset, dtype)
         type_ = ir.VectorType(memory_type(dtype), lanes)
         if guard is None:
@@ -95,17 +101,44 @@ class Memory:
         value = self._loaded(value, dtype)
         return self._reversed(value) if backwards else value
 
-    def load_strided(self, base: ir.Value, offset: ir.Value, dtype: np.dtype, lanes: int, step: int) -> ir.Value:
+    # -- complex numbers: two reals side by side in memory, two vectors in registers
+
+    def _first(self, offset: ir.Value) -> ir.Value:
+        """The offset of the real part, in reals."""
+        return self.b.mul(offset, constant(offset.type, 2))
+
+    def _picked(self, value: ir.Value, lanes: Sequence[int]) -> ir.Value:
+        mask = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+        return self.b.shuffle_vector(value, Poison(value.type), mask)
+
+    def _both(self, offsets: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The offsets of real and imaginary parts."""
+        first = self._first(offsets)
+        return first, self.b.add(first, constant(offsets.type, 1))
+
+    def _twice(self, guard: ir.Value) -> ir.Value:
+        return self._picked(guard, [k // 2 for k in range(2 * lanes_of(guard.type))])
+
+    def load_strided(self, base: ir.Value, offset: ir.Value, dtype: np.dtype, lanes: int, step: int) -> Any:
         """Elements offset, offset + step, ... for a small step: all that lie between are loaded and shuffled
         away, which takes a fraction of a gather's time. Nothing behind the last element is read."""
+        if dtype.kind == "c":
+            first = self._first(offset)
+            parts = (first, self.b.add(first, I64(1)))
+            return tuple(self.load_strided(base, p, real_dtype(dtype), lanes, 2 * step) for p in parts)
         type_ = ir.VectorType(memory_type(dtype), (lanes - 1) * step + 1)
         value = self.b.load(self.address(base, offset, dtype), typ=type_, align=dtype.itemsize)
         mask = ir.Constant(ir.VectorType(I32, lanes), [k * step for k in range(lanes)])
         return self._loaded(self.b.shuffle_vector(value, Poison(type_), mask), dtype)
 
     def store_vector(
-        self, base: ir.Value, offset: ir.Value, dtype: np.dtype, value: ir.Value, guard: ir.Value | None
+        self, base: ir.Value, offset: ir.Value, dtype: np.dtype, value: Any, guard: ir.Value | None
     ) -> None:
+        if dtype.kind == "c":
+            lanes = lanes_of(value[0].type)
+            mask = ir.Constant(ir.VectorType(I32, 2 * lanes), [k // 2 + lanes * (k % 2) for k in range(2 * lanes)])
+            value, dtype, offset = self.b.shuffle_vector(*value, mask), real_dtype(dtype), self._first(offset)
+            guard = None if guard is None else self._twice(guard)
         value = self._stored(value, dtype)
         address = self.address(base, offset, dtype)
         if guard is None:
@@ -156,7 +189,9 @@ class Memory:
         made.type = ir.VectorType(POINTER, lanes_of(offsets.type))
         return made
 
-    def gather(self, base: ir.Value, offsets: ir.Value, dtype: np.dtype, guard: ir.Value | None) -> ir.Value:
+    def gather(self, base: ir.Value, offsets: ir.Value, dtype: np.dtype, guard: ir.Value | None) -> Any:
+        if dtype.kind == "c":
+            return tuple(self.gather(base, o, real_dtype(dtype), guard) for o in self._both(offsets))
         pointers = self._pointers(base, offsets, dtype)
         lanes = lanes_of(offsets.type)
         type_, mask = ir.VectorType(memory_type(dtype), lanes), ir.VectorType(I1, lanes)
@@ -167,8 +202,12 @@ class Memory:
         return self._loaded(value, dtype)
 
     def scatter(
-        self, base: ir.Value, offsets: ir.Value, dtype: np.dtype, value: ir.Value, guard: ir.Value | None
+        self, base: ir.Value, offsets: ir.Value, dtype: np.dtype, value: Any, guard: ir.Value | None
     ) -> None:
+        if dtype.kind == "c":
+            for o, part in zip(self._both(offsets), value, strict=True):
+                self.scatter(base, o, real_dtype(dtype), part, guard)
+            return
         value = self._stored(value, dtype)
         pointers = self._pointers(base, offsets, dtype)
         lanes = lanes_of(offsets.type)

@@ -59,19 +59,25 @@ class Values:
     def operand(self, number: int, lanes: int | None = None) -> Any:
         """A value; with `lanes` as a vector of so many."""
         value = self.values[number]
-        if lanes is None or lanes == 1 or isinstance(value, tuple) or lanes_of(value.type) == lanes:
+        first = value[0] if isinstance(value, tuple) else value
+        if lanes is None or lanes == 1 or lanes_of(first.type) == lanes:
             return value
-        if isinstance(value, ir.Constant):
-            return splat(self.b, value, lanes)
+        if isinstance(first, ir.Constant):
+            return self._splatted(value, lanes)
         key = (number, lanes)
         if key not in self.splats:
             block = self.blocks[self.level[number]]
             if block is self.b.block:
-                self.splats[key] = splat(self.b, value, lanes)
+                self.splats[key] = self._splatted(value, lanes)
             else:
                 with self.hoisting(block):
-                    self.splats[key] = splat(self.b, value, lanes)
+                    self.splats[key] = self._splatted(value, lanes)
         return self.splats[key]
+
+    def _splatted(self, value: Any, lanes: int) -> Any:
+        if isinstance(value, tuple):
+            return tuple(splat(self.b, part, lanes) for part in value)
+        return splat(self.b, value, lanes)
 
     def inst(self, inst: Inst) -> None:
         if inst.op == "const":

@@ -1,5 +1,4 @@
-"""Scalar recipes for complex numbers, as pairs of real registers. Elementary functions are the C
-library's."""
+"""Scalar recipes for complex numbers, as pairs of real registers (scalars or vectors)."""
 
 from __future__ import annotations
 
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen.llvm import F32, F64, constant, declare, intrinsic
+from nufunc.codegen import vmath_complex
+from nufunc.codegen.llvm import F32, constant, intrinsic
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.types import real_dtype
 
@@ -52,21 +52,15 @@ class ComplexScalars:
         if rule is not None:
             return rule(*args)
         if op in _LIBM:
-            return self.libm(_LIBM[op], args)
+            return self.function(_LIBM[op], args[0])
         raise UnsupportedError(f"compiled code has no {op} of {dtypes[0]}")
 
     def zero(self, x: ir.Value) -> ir.Constant:
         return constant(x.type, 0)
 
-    def libm(self, name: str, args: Sequence[Pair]) -> Pair:
-        """A complex function of the C library, in double precision: its arguments and result travel as two
-        doubles."""
-        b, single = self.b, args[0][0].type == F32
-        parts = [b.fpext(p, F64) if single else p for arg in args for p in arg]
-        function = declare(b.module, name, ir.LiteralStructType([F64, F64]), [F64] * len(parts))
-        result = b.call(function, parts)
-        pair = b.extract_value(result, 0), b.extract_value(result, 1)
-        return (b.fptrunc(pair[0], F32), b.fptrunc(pair[1], F32)) if single else pair
+    def function(self, name: str, x: Pair) -> Pair:
+        """What the C library calls `name`."""
+        return vmath_complex.emit(name, self.b, x, self.real.has_fma)
 
     def convert(self, x: Any, source: np.dtype, target: np.dtype) -> Any:
         if source.kind == "c":
@@ -139,8 +133,8 @@ class ComplexScalars:
         return self.op_div(one, power) if y < 0 else power
 
     def op_pow(self, x: Pair, y: Pair) -> Pair:
-        """cpow, but exact where NumPy is: y = 0 gives 1, and zero to a power with positive real part 0."""
-        b, result = self.b, self.libm("cpow", (x, y))
+        """exp(y log x), but exact where NumPy is: y = 0 gives 1, and zero to a power with positive real part 0."""
+        b, result = self.b, self.function("cexp", self.op_mul(y, self.function("clog", x)))
         is_zero = lambda p: b.and_(*(b.fcmp_ordered("==", part, self.zero(part)) for part in p))
         zero_power = is_zero(y)
         vanishes = b.and_(is_zero(x), b.fcmp_ordered(">", y[0], self.zero(y[0])))
@@ -186,19 +180,19 @@ class ComplexScalars:
     def op_isfinite(self, x: Pair) -> ir.Value:
         return self.b.and_(*self._parts("isfinite", x))
 
-    # -- functions that the C library lacks
+    # -- functions that C's complex library lacks
 
     def _scaled(self, x: Pair, factor: float) -> Pair:
         return self.b.fmul(x[0], constant(x[0].type, factor)), self.b.fmul(x[1], constant(x[1].type, factor))
 
     def op_exp2(self, x: Pair) -> Pair:
-        return self.libm("cexp", [self._scaled(x, math.log(2))])
+        return self.function("cexp", self._scaled(x, math.log(2)))
 
     def op_log2(self, x: Pair) -> Pair:
-        return self._scaled(self.libm("clog", [x]), 1 / math.log(2))
+        return self._scaled(self.function("clog", x), 1 / math.log(2))
 
     def op_log10(self, x: Pair) -> Pair:
-        return self._scaled(self.libm("clog", [x]), 1 / math.log(10))
+        return self._scaled(self.function("clog", x), 1 / math.log(10))
 
     def op_expm1(self, x: Pair) -> Pair:
         """(expm1(a) cos(b) - 2 sin(b/2)^2, exp(a) sin(b))."""
@@ -209,6 +203,13 @@ class ComplexScalars:
         return re, b.fmul(call("exp", [x[0]]), call("sin", [x[1]]))
 
     def op_log1p(self, x: Pair) -> Pair:
-        shifted = self.b.fadd(x[0], constant(x[0].type, 1))
-        call = self.real.function
-        return call("log", [call("hypot", [shifted, x[1]])]), call("atan2", [x[1], shifted])
+        """log |1 + z| as log1p(2 a + a**2 + b**2) / 2 where that is small."""
+        b, call = self.b, self.real.function
+        shifted = b.fadd(x[0], constant(x[0].type, 1))
+        a, c = (intrinsic(b, "fabs", [p]) for p in x)
+        half = constant(a.type, 0.5)
+        near = b.and_(b.fcmp_ordered("<", a, half), b.fcmp_ordered("<", c, half))
+        square = b.fadd(b.fmul(x[0], b.fadd(shifted, constant(a.type, 1))), b.fmul(x[1], x[1]))
+        small = b.fmul(half, call("log1p", [b.select(near, square, self.zero(square))]))
+        far = call("log", [call("hypot", [shifted, x[1]])])
+        return b.select(near, small, far), call("atan2", [x[1], shifted])

@@ -15,6 +15,7 @@ from nufunc.codegen.loops import (
     lies_across,
     varying,
 )
+from nufunc.ir.types import real_dtype
 
 
 def _accesses(insts: Sequence[Inst]) -> list[Affine]:
@@ -65,6 +66,7 @@ def _renamed(phase: Phase, outer: str, inner: str, name: str) -> Phase:
 
 # -- which axis runs over the lanes of vectors
 
+_RUN = 16  # registers of sums of columns, of 64 bytes
 _LITTLE = 16384  # points of a nest below which one register per vector is enough
 
 _DEAR = {
@@ -86,9 +88,9 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
     """Collapse axes, choose the vectorised ones and the lanes, and put these loops innermost."""
     nest = collapse(nest)
     insts = [i for p in nest.phases for i in p.body]
-    if any(i.dtype.kind == "c" for i in insts) or not any(a.extent > 1 for a in nest.all_axes()):
+    if not any(a.extent > 1 for a in nest.all_axes()):
         return nest
-    item = max([i.dtype.itemsize for i in insts if i.dtype.kind == "f"] or [0])
+    item = max([real_dtype(i.dtype).itemsize for i in insts if i.dtype.kind in "fc"] or [0])
     item = item or max([i.dtype.itemsize for i in insts if i.op in ("load", "store")] or [8])
     width = max(1, vector_bytes // item)
     outer = [(_outer_cost(nest, a, width), k, a) for k, a in enumerate(nest.axes) if a.kind == "parallel"]
@@ -99,13 +101,17 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
     best = min(outer, key=lambda t: (t[0], -t[1]), default=None)
     if best is not None and best[0] < 0.98 * inner_cost:
         axis = best[2]
-        lanes = _lanes(axis.extent, width, _unroll(nest, nest.phases, axis.name), nest.exact)
+        unroll = _unroll(nest, nest.phases, axis.name)
+        if unroll == 4 and any(p.accumulators for p in nest.phases):  # sums of columns: long runs of every row
+            unroll = max(4, _RUN // max(len(p.accumulators) for p in nest.phases))
+            unroll = 1 << (min(unroll, _RUN * vector_bytes // 64).bit_length() - 1)
+        lanes = _lanes(axis.extent, width, unroll, nest.exact)
         axes = _last(nest.axes, axis)
         along = _along_lines(nest, axis) if lanes > 1 else None
         turned = None
         if along is not None:
             square = min(lanes, _SQUARE)
-            if along.extent >= square and not nest.exact:
+            if along.extent >= square and not nest.exact and not any(i.dtype.kind == "c" for i in insts):
                 lanes, turned = square, along.name
             axes = _squared(nest, axis, along, lanes) if turned else _tiled(axes, axis, along)
         return replace(nest, axes=axes, vector=axis.name if lanes > 1 else None, lanes=lanes, turned=turned)

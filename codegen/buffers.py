@@ -49,6 +49,12 @@ class Frame:
         return value
 
 
+def is_copied(graph: Graph, frame: Frame, output: int) -> bool:
+    """Whether an output is made elsewhere and copied at the end."""
+    root = frame.of(graph.outputs[output])
+    return root is not frame.lent.get(output) and frame.destination.get(root) != output
+
+
 def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 

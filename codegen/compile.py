@@ -34,14 +34,15 @@ LONG = 100_000  # or nanoseconds of work
 
 @dataclass(frozen=True)
 class Lowered:
-    """A grouped graph as one LLVM module. `externs` fill the plan's table: names of BLAS or LAPACK routines,
-    and constants. `sites` tells what each error code of the plan means."""
+    """A grouped graph as one LLVM module. `copied` are the outputs that are copied at the end. `externs` fill the
+    plan's table: names of BLAS or LAPACK routines, and constants. `sites` tells what each error code of the plan means."""
 
     name: str
     grouped: Graph
     text: str
     nests: tuple[LoopNest, ...]
     workspace: int
+    copied: tuple[int, ...]
     externs: tuple[str | np.ndarray | HostCall, ...]
     sites: dict[int, tuple[str | HostCall, Location | None]]
     spec: CallSpec
@@ -92,7 +93,7 @@ def lower(
     given = _lent(grouped, args, results, donated)
     module, plan = emitted({**given, **updates}, {**given, **updates})
     if given:  # a copy at the end is no better than a result of its own
-        kept = {k: p for k, p in given.items() if not plan.is_late(k)}
+        kept = {k: p for k, p in given.items() if k not in plan.copied}
         if kept != given:
             given = kept
             module, plan = emitted({**given, **updates}, {**given, **updates})
@@ -115,6 +116,7 @@ def lower(
         str(module),
         tuple(plan.nests),
         plan.workspace,
+        plan.copied,
         tuple(plan.externs),
         dict(plan.sites.sites),
         spec,

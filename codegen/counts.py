@@ -67,7 +67,7 @@ class Kernel:
 class Cost:
     """What a call computes and needs, see Note [What is counted] in `nufunc.codegen.counts`.
 
-    rows : a `Kernel` for each kernel and library call, in order.
+    rows : a `Kernel` for each kernel and library call, in order, and for each result that is only a copy.
     unbounded : whether there is a `while` loop, whose body is counted once.
     argument_bytes : of all inputs, captured arrays included.
     output_bytes : of new results; those that stand in arguments (written in place, donated) need none.
@@ -132,11 +132,12 @@ class Cost:
         return "\n".join(lines)
 
 
-def count(grouped: Graph, spec: CallSpec) -> Cost:
-    """The cost of a grouped graph that is called as `spec` says."""
+def count(grouped: Graph, spec: CallSpec, copied: Sequence[int]) -> Cost:
+    """The cost of a grouped graph that is called as `spec` says; `copied` are outputs that are copied at the end."""
+    copies = [Kernel("copy", False, None, 1, 0, 0, n, n) for n in (grouped.outputs[k].type.nbytes for k in copied)]
     size = lambda shape, dtype: math.prod(shape) * dtype.itemsize
     return Cost(
-        rows=tuple(_rows(grouped)),
+        rows=(*_rows(grouped), *copies),
         unbounded=any(n.prim == "while" for n in grouped.walk()),
         argument_bytes=sum(size(a.shape, a.dtype) for a in spec.args),
         output_bytes=sum(size(r.shape, r.dtype) for r in spec.results if r.source is None),

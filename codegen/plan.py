@@ -22,6 +22,7 @@ from nufunc.codegen.regions import emit_region
 from nufunc.codegen.schedule import points, schedule
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.fuse_products import is_product
 
 INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
 
@@ -50,6 +51,7 @@ class Plan:
         places = {k: graph.params[p] for k, p in (lent or {}).items()}
         self.frame = buffers.plan_frame(graph, self._scratch_of, (), places, early)
         self.workspace = aligned(self.frame.size) + tapes.workspace(graph) if tapes.outside(graph) else self.frame.size
+        self.copied = tuple(k for k in range(len(graph.outputs)) if buffers.is_copied(graph, self.frame, k))
 
     # -- the function
 
@@ -153,27 +155,24 @@ class Plan:
         scope = Scope(self, graph, frame, params, outputs, arena)
         for node in graph.nodes:
             self.node(scope, node)
-        late = [k for k in frame.lent if frame.of(graph.outputs[k]) is not frame.lent[k]]
-        for k, value in enumerate(graph.outputs):
-            if frame.destination.get(frame.of(value)) != k and k not in frame.lent:
-                self.copy(outputs[k], scope.pointer(value), value.type.nbytes)
-        sources = {k: scope.pointer(graph.outputs[k]) for k in late}
+        copied = [k for k in range(len(graph.outputs)) if buffers.is_copied(graph, frame, k)]
+        sources = {k: scope.pointer(graph.outputs[k]) for k in copied}
+        for k in copied:
+            if k not in frame.lent:
+                self.copy(outputs[k], sources[k], graph.outputs[k].type.nbytes)
         for k, offset in frame.late.items():
             source, sources[k] = sources[k], self.at(arena, offset)
             self.copy(sources[k], source, graph.outputs[k].type.nbytes)
-        for k in late:
-            if frame.destination.get(frame.of(graph.outputs[k])) != k:
+        for k in copied:
+            if k in frame.lent:
                 self.copy(outputs[k], sources[k], graph.outputs[k].type.nbytes)
-
-    def is_late(self, output: int) -> bool:
-        """Whether an output that is lent memory is only copied there at the end."""
-        root = self.frame.of(self.graph.outputs[output])
-        return root is not self.frame.lent[output] and self.frame.destination.get(root) != output
 
     def node(self, scope: Scope, node: Node) -> None:
         if is_view(node):
             return
-        if node.prim == "fused":
+        if is_product(node):
+            product_groups.emit(self, scope, node)
+        elif node.prim == "fused":
             self.fused(scope, node)
         elif node.prim in control.EMITTERS:
             control.EMITTERS[node.prim](self, scope, node)
@@ -204,7 +203,19 @@ class Plan:
             self._scheduled(piece, [*pointers, *shared])
 
     def _scheduled(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
-        """Call the function of a nest, emitted once for equal nests."""
+        """Run a scheduled nest, the tasks of one that is split as a region."""
+        if nest.split is None:
+            self.nest_range(nest, pointers)
+            return
+        axis = next(a for a in nest.axes if a.name == nest.split)
+        unit, tasks = nest.step(axis), nest.tasks
+        emit_region(
+            self, tasks, pointers,
+            lambda inside, task: self.nest_range(nest, inside, *threads.chunk(self.b, task, I64(tasks), axis.extent, unit)),
+        )  # fmt: skip
+
+    def nest_range(self, nest: LoopNest, pointers: Sequence[ir.Value], *bounds: ir.Value) -> None:
+        """Call the function of a nest, emitted once for equal nests; of a split one for a range of its axis."""
         key = str(nest)
         if key not in self.functions:
             self.nests.append(nest)
@@ -212,22 +223,10 @@ class Plan:
             self.functions[key] = emit_nest(self.module, nest, self.has_fma, symbol)
             if points(nest) <= INLINE_POINTS:
                 self.small.add(symbol)
-
-        def call(arguments: Sequence[ir.Value], *bounds: ir.Value) -> None:
-            rows = [self.alloca(b.size * b.dtype.itemsize, 64) for b in nest.buffers if b.scratch]
-            self.b.call(self.functions[key], [*arguments, *rows, self.error, *bounds])
-            if any(i.op == "check" for p in nest.phases for i in p.body):
-                self.check_error()
-
-        if nest.split is None:
-            call(pointers)
-            return
-        axis = next(a for a in nest.axes if a.name == nest.split)
-        unit, tasks = nest.step(axis), nest.tasks
-        emit_region(
-            self, tasks, pointers,
-            lambda inside, task: call(inside, *threads.chunk(self.b, task, I64(tasks), axis.extent, unit)),
-        )  # fmt: skip
+        rows = [self.alloca(b.size * b.dtype.itemsize, 64) for b in nest.buffers if b.scratch]
+        self.b.call(self.functions[key], [*pointers, *rows, self.error, *bounds])
+        if any(i.op == "check" for p in nest.phases for i in p.body):
+            self.check_error()
 
     def kernel(self, region: Graph, pointers: Sequence[ir.Value], name: str) -> None:
         """Run a pure graph as loop nests: parameters, then outputs."""
@@ -238,6 +237,8 @@ class Plan:
         return self.sites.add(kind, loc)
 
     def _scratch_of(self, node: Node, frames: list[Frame]) -> int:
+        if is_product(node):
+            return product_groups.scratch(self, node)
         if node.prim == "fused":
             return 0
         if node.prim in control.EMITTERS:

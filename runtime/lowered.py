@@ -55,7 +55,7 @@ class Lowered:
         """Flops, bytes moved and bytes needed, in all and by kernel; nothing is compiled or run."""
         from nufunc.codegen.counts import count
 
-        return count(self._module.grouped, self._module.spec)
+        return count(self._module.grouped, self._module.spec, self._module.copied)
 
     def compile(self) -> Compiled:
         """Machine code for it, which later calls of the function with such arguments use too."""

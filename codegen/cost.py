@@ -6,6 +6,7 @@ import math
 
 from nufunc.codegen.schedule import op_cost
 from nufunc.ir.graph import Graph, Node
+from nufunc.ir.product_group import expanded
 
 ITERATIONS = 32  # of a while loop, whose number nobody knows
 _LANES = 4  # elements of a vector, taken as if no loop were perfect
@@ -14,7 +15,7 @@ _CYCLES_PER_NS = 3
 
 def graph_work(graph: Graph) -> float:
     """Nanoseconds of one thread."""
-    return sum(node_work(n) for n in graph.nodes)
+    return sum(node_work(n) for n in expanded(graph).nodes)
 
 
 def node_work(node: Node) -> float:

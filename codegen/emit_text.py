@@ -25,6 +25,7 @@ from nufunc.codegen.text_scalars import PLAIN, expression, number
 from nufunc.ir import primitive
 from nufunc.ir.errors import NufuncError
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.product_group import expanded
 from nufunc.ir.types import INT64
 
 FAR = 2**63 - 1  # the place of "none yet" in argmax
@@ -269,7 +270,7 @@ def loops_text(grouped: Graph) -> str:
     """The loops of all fused groups of a grouped graph, regions included: the dump of stage "loops"."""
     sites = Sites()
     texts: list[str] = []
-    for node in grouped.walk():
+    for node in expanded(grouped).walk():
         if node.prim == "fused":
             name, nests = group_nests(node, sites)
             texts.append(emit_group(nests, f"{name}_{len(texts)}", sites))
@@ -306,7 +307,7 @@ def run_grouped(grouped: Graph, arrays: Arrays, run_group: RunGroup | None = Non
     where a checked index is outside. Results never share memory with the arguments.
     """
     runner = _Runner(TextGroups() if run_group is None else run_group)
-    return runner.run(grouped, [np.asarray(a) for a in arrays])
+    return runner.run(expanded(grouped), [np.asarray(a) for a in arrays])
 
 
 class _Runner:

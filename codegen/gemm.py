@@ -85,19 +85,22 @@ def product_function(
     return function
 
 
-def grid(spec: Spec, tasks: int, work: float, by_rows: bool = False) -> tuple[tuple[int, int], Part]:
+def grid(spec: Spec, tasks: int, work: float, along: int | None = None) -> tuple[tuple[int, int], Part]:
     """How a product of `work` nanoseconds is divided among at most so many tasks: into how many ranges of rows and
     of columns, and how many rows and columns these have at most. Tasks that share rows pack the same of A, those that
-    share columns the same of B."""
+    share columns the same of B. With `along` only rows (0) or columns (1) are divided."""
     whole = (spec.m, spec.n)
     units = kernel(spec).units
     counts = [max(1, -(-n // unit)) for n, unit in zip(whole, units, strict=True)]
     best: tuple[float, tuple[int, int], Part] = (float("inf"), (1, 1), whole)
+    if along is not None:
+        counts[1 - along] = 1
     for rows in range(1, min(counts[0], tasks) + 1):
-        for columns in range(1, 2 if by_rows else min(counts[1], tasks // rows) + 1):
+        for columns in range(1, min(counts[1], tasks // rows) + 1):
             divided = (rows, columns)
             part = tuple(
-                min(n, -(-count // d) * unit) for n, count, d, unit in zip(whole, counts, divided, units, strict=True)
+                min(n, -(-count // d) * unit) if d > 1 else n
+                for n, count, d, unit in zip(whole, counts, divided, units, strict=True)
             )
             share = work * part[0] * part[1] / (spec.m * spec.n)
             longest = share + _reading(kernel(spec, (part[0], part[1])), part, spec.k * spec.dtype.itemsize)

@@ -17,10 +17,16 @@ from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
 from nufunc.codegen.schedule import collapse, schedule
 from nufunc.ir.graph import Node, Value
+from nufunc.ir.product_group import halves, is_product
 
 
 def can_overwrite(node: Node, operand: Value, result: Value) -> bool:
     """Whether `result` of a node may stand in the memory of its operand, which nothing reads later."""
+    if is_product(node):  # the product reads its operands while parts of the result are written
+        made = halves(node)
+        if made.follow is None or operand in made.dot.operands or result not in made.follow.results:
+            return False
+        node = made.follow
     if node.prim != "fused" or node.operands.count(operand) != 1 or operand.type != result.type:
         return False
     nests = build_nests(node.regions[0], node.attrs["kind"], Sites())

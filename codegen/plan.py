@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import buffers, control, library, tapes, threads
+from nufunc.codegen import buffers, control, library, product_groups, tapes, threads
 from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.callback import HostCall
 from nufunc.codegen.divide import Divided, divide
@@ -22,7 +22,7 @@ from nufunc.codegen.regions import emit_region
 from nufunc.codegen.schedule import points, schedule
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.passes.fuse_products import is_product
+from nufunc.ir.product_group import is_product
 
 INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
 
@@ -209,10 +209,11 @@ class Plan:
             return
         axis = next(a for a in nest.axes if a.name == nest.split)
         unit, tasks = nest.step(axis), nest.tasks
-        emit_region(
-            self, tasks, pointers,
-            lambda inside, task: self.nest_range(nest, inside, *threads.chunk(self.b, task, I64(tasks), axis.extent, unit)),
-        )  # fmt: skip
+
+        def part(inside: list[ir.Value], task: ir.Value) -> None:
+            self.nest_range(nest, inside, *threads.chunk(self.b, task, I64(tasks), axis.extent, unit))
+
+        emit_region(self, tasks, pointers, part)
 
     def nest_range(self, nest: LoopNest, pointers: Sequence[ir.Value], *bounds: ir.Value) -> None:
         """Call the function of a nest, emitted once for equal nests; of a split one for a range of its axis."""

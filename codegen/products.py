@@ -46,11 +46,16 @@ class Work:
     scratch: int  # bytes of each running task
     copies: int  # bytes of operands that are copied first
 
+    @property
+    def memory(self) -> int:
+        return self.copies + self.tasks * self.scratch
+
 
 def plan_dot(
-    plan: Plan, node: Node, operands: Sequence[Value], strides: Sequence[int] | None = None, by_rows: bool = False
+    plan: Plan, node: Node, operands: Sequence[Value], strides: Sequence[int] | None = None, along: int | None = None
 ) -> Work:
-    """The dot `node` of these operands, into a result with these strides (left out: row-major)."""
+    """The dot `node` of these operands, into a result with these strides (left out: row-major). A product that is
+    divided among tasks is divided only into rows (`along` is 0) or columns (1), where that is said."""
     shape = dot_shape(node, operands, plan.view_of, strides or row_major(node.result.shape))
     copies = sum(aligned(o.value.type.nbytes) for o in shape.operands if o.packed is not None)
     dtype, count = node.result.dtype, shape.count
@@ -66,7 +71,7 @@ def plan_dot(
     if count >= min(tasks, MANY):
         tasks = min(tasks, count)
     else:
-        parts, part = gemm.grid(spec, max(1, tasks // count), work, by_rows)
+        parts, part = gemm.grid(spec, max(1, tasks // count), work, along)
         tasks, part = count * parts[0] * parts[1], part if parts != (1, 1) else None
     need = aligned(gemm.kernel(spec, part).scratch)
     if need and part is None:
@@ -76,28 +81,23 @@ def plan_dot(
 
 def scratch(plan: Plan, node: Node) -> int:
     """Bytes for operands that must be copied, and for what running tasks pack."""
-    return scratch_of(plan_dot(plan, node, node.operands))
-
-
-def scratch_of(work: Work, more: int = 0) -> int:
-    return work.copies + work.tasks * (work.scratch + more)
+    return plan_dot(plan, node, node.operands).memory
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
     work = plan_dot(plan, node, node.operands)
-    emit_work(plan, scope, work, node, scope.pointer(node.result))
+    emit_work(plan, scope, work, scope.scratch(node), scope.pointer(node.result))
 
 
 def emit_work(
-    plan: Plan, scope: Scope, work: Work, node: Node, result: ir.Value, follow: Follow | None = None
+    plan: Plan, scope: Scope, work: Work, memory: ir.Value, result: ir.Value, follow: Follow | None = None
 ) -> None:
-    """Run a dot. `node` has the scratch memory; `follow` does something with each block of the result."""
-    memory = scope.scratch(node)
+    """Run a dot, with `work.memory` bytes of scratch; `follow` does something with each part of the result."""
     pointers = [*_operands(plan, scope, work, memory), result, plan.at(memory, work.copies)]
-    more = follow.pointers if follow is not None else []
+    captured = follow.pointers if follow is not None else []
     job = _Job(plan, work, follow)
     if work.tasks == 1 or plan.in_task:
-        job.products([*pointers, *more], I64(0), I64(work.shape.count))
+        job.products([*pointers, *captured], I64(0), I64(work.shape.count))
         return
     taken = plan.alloca(8, 8)
     plan.b.store(I64(0), taken)
@@ -105,14 +105,14 @@ def emit_work(
     def part(inside: list[ir.Value], task: ir.Value) -> None:
         slot, *arrays = inside
         number = job.take(slot)
-        arrays[3] = plan.at(arrays[3], plan.b.mul(number, I64(job.bytes_per_task)))
+        arrays[3] = plan.at(arrays[3], plan.b.mul(number, I64(work.scratch)))
         if work.part is None:
             job.products(arrays, *threads.chunk(plan.b, task, I64(work.tasks), work.shape.count))
         else:
             job.part(arrays, task)
         job.give(slot, number)
 
-    emit_region(plan, work.tasks, [taken, *pointers, *more], part)
+    emit_region(plan, work.tasks, [taken, *pointers, *captured], part)
 
 
 def _operands(plan: Plan, scope: Scope, work: Work, memory: ir.Value) -> list[ir.Value]:
@@ -133,13 +133,12 @@ def _operands(plan: Plan, scope: Scope, work: Work, memory: ir.Value) -> list[ir
 
 @dataclass(frozen=True)
 class Follow:
-    """What is done with each block of a product as soon as it is there, while it is in the cache: `emit` is given
-    the pointers as they are called in the task, the block's memory, and from which element of the result to which it
-    reaches. Blocks lie in `memory` bytes of the task's scratch (0: in the result)."""
+    """What is done with each part of a product as soon as it is there, while it is in the cache: `emit` is given
+    `pointers`, as they are called in the task, from which element of the result on the product lies, and the ranges of
+    rows and columns that are there."""
 
     pointers: list[ir.Value]
-    memory: int
-    emit: Callable[[list[ir.Value], ir.Value, ir.Value, ir.Value], None]
+    emit: Callable[[Sequence[ir.Value], ir.Value, Sequence[ir.Value]], None]
 
 
 @dataclass(frozen=True)
@@ -149,10 +148,6 @@ class _Job:
     plan: Plan
     work: Work
     follow: Follow | None
-
-    @property
-    def bytes_per_task(self) -> int:
-        return self.work.scratch + (self.follow.memory if self.follow is not None else 0)
 
     def take(self, taken: ir.Value) -> ir.Value:
         """The lowest slot that no running task has; `taken` points to a word with a bit for each."""
@@ -209,20 +204,13 @@ class _Job:
         if work.spec is None:
             _blas(plan, work.shape, arrays)
             return
-        block = None
-        if self.follow is not None:
-            spec = work.spec
-            begin, end = (ranges[0], ranges[1]) if ranges is not None else (I64(0), I64(spec.m))
-            start, stop = (b.add(offset, b.mul(row, I64(spec.n))) for row in (begin, end))
-            if self.follow.memory:  # the block stands where its elements of the result would, from there on
-                block = plan.at(plan.at(scratch, work.scratch), b.mul(start, I64(-size)))
-                arrays[2] = plan.at(block, b.mul(offset, I64(size)))
         if work.shape.exchanged:
             arrays[0], arrays[1] = arrays[1], arrays[0]
         function = gemm.product_function(plan.module, work.spec, work.part if ranges is not None else None)
         b.call(function, [*arrays, scratch, *(ranges or ())])
         if self.follow is not None:
-            self.follow.emit(list(pointers[4:]), pointers[2] if block is None else block, start, stop)
+            everything = (I64(0), I64(work.spec.m), I64(0), I64(work.spec.n))
+            self.follow.emit(pointers[4:], offset, ranges or everything)
 
 
 def _orient(rows: tuple[int, int], columns: tuple[int, int]) -> tuple[str, int]:

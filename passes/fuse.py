@@ -30,6 +30,7 @@ from nufunc.ir import primitive
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.columns import by_columns
 from nufunc.passes.decompose import decompose
+from nufunc.passes.fuse_products import join_products
 from nufunc.passes.fuse_regions import rebuild
 from nufunc.passes.fuse_rules import (
     ASSEMBLY,
@@ -60,7 +61,8 @@ _ROW = 4096  # elements of a row up to which what follows its reductions stays w
 
 def fuse(graph: Graph, reasons: list[str] | None = None) -> Graph:
     """The grouped graph. `reasons` collects why neighbours were not fused."""
-    return Fusion(sums_of_pairs(by_columns(decompose(graph))), [] if reasons is None else reasons).run()
+    reasons = [] if reasons is None else reasons
+    return join_products(Fusion(sums_of_pairs(by_columns(decompose(graph))), reasons).run(), reasons)
 
 
 def reasons(graph: Graph) -> list[str]:

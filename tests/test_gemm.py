@@ -287,7 +287,7 @@ def test_grids_divide_where_little_is_packed_twice() -> None:
     assert part[1] * columns >= 4096
     (rows, columns), _ = gemm.grid(tall, 8, 1e6)
     assert rows > columns
-    assert gemm.grid(tall, 8, 1e6, by_rows=True)[0][1] == 1
+    assert gemm.grid(tall, 8, 1e6, along=0)[0][1] == 1
     assert gemm.grid(wide, 1, 1e6)[0] == (1, 1)
 
 

@@ -1,7 +1,8 @@
 """Long fuzzing, on the command line: `python tests/fuzz.py --programs 20000 --graphs 100000 --seed 1`.
 
 Programs are random imperative NumPy code (`random_programs`): NumPy eager, the interpreter, the compiled function
-and vmap must agree. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every bit. A
+and vmap must agree. Staging programs are random control flow of Python's own on traced values (`staging_programs`),
+which plain Python decides. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every bit. A
 failure prints its seed, with which it runs again: `--programs 1 --seed SEED`.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Callable
 
 from random_graphs import random_arguments, random_graph, same_bits
 from random_programs import RandomChooser, check_program, random_program
+from staging_programs import check_staging_program
 
 from nufunc.ir.interpret import run
 from nufunc.ir.text import graph_hash, parse_graph, print_graph
@@ -76,12 +78,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fuzz nufunc with random programs and random graphs.")
     parser.add_argument("--programs", type=int, default=0, help="number of random NumPy programs")
     parser.add_argument("--graphs", type=int, default=0, help="number of random graphs")
+    parser.add_argument("--staging", type=int, default=0, help="number of random programs of Python's control flow")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--show", type=int, default=5, help="failures shown in full")
     options = parser.parse_args()
     warnings.simplefilter("error")
     failures = campaign("graphs", fuzz_graph, options.seed, options.graphs, options.show)
     failures += campaign("programs", fuzz_program, options.seed, options.programs, options.show)
+    failures += campaign("staging programs", check_staging_program, options.seed, options.staging, options.show)
     return 1 if failures else 0
 
 

@@ -20,7 +20,7 @@ from nufunc.tracer.staging_source import CannotStageError, compiled_like, functi
 HELPERS = "__nufunc_staging__"  # the name under which staged code finds `staging_run`
 
 
-class Restage(BaseException):  # noqa: N818  (not an error: a request, which `except Exception` of user code must not see)
+class Restage(BaseException):
     """The trace is to start again: a function that it came across runs staged from now on."""
 
 

@@ -65,7 +65,11 @@ class WrittenCarryError(Exception):
 
 @dataclass(eq=False)
 class _Variable:
-    """How one variable of the loop is treated: carried (leaves with kinds), fixed, or hidden (no value at the start)."""
+    """How one variable of the loop is treated.
+
+    carried: its leaves are the loop's carry. fixed: never bound anew, but its array is written to. flag, slot: see
+    `staging_run`. hidden: it has no value at the start of an iteration.
+    """
 
     name: str
     entry: Any
@@ -87,7 +91,14 @@ class StagedLoop:
     """One loop over cells: `step` runs the body and gives whether the loop goes on."""
 
     def __init__(
-        self, step: Callable[[], Any], cells: Cells, flags: Sequence[str], what: str, *, runs_once: bool, fresh: Trace | None
+        self,
+        step: Callable[[], Any],
+        cells: Cells,
+        flags: Sequence[str],
+        what: str,
+        *,
+        runs_once: bool,
+        fresh: Trace | None,
     ) -> None:
         self.step = step
         self.cells = cells
@@ -115,11 +126,11 @@ class StagedLoop:
     def run(self, start: Any, watched: Sequence[Any]) -> None:
         """Emit the loop; `start` is whether it begins at all."""
         entry = contents(self.cells)
-        watch = Watch([f for f in watched if f is not None], list(self.cells.values()))
         try:
             while True:
-                trace, go_on = self._trace(watch)
-                if not any([self._settle(v, trace) for v in self.variables]):
+                trace, go_on = self._trace(watched)
+                changed = [self._settle(v, trace) for v in self.variables]
+                if not any(changed):
                     break
             self._check_writes(trace)
         finally:
@@ -127,14 +138,17 @@ class StagedLoop:
         if go_on is False:
             raise OneIterationError
         if go_on is True:
-            raise TraceError(f"{self.what} never ends: its condition does not depend on what it changes", user_location())
+            raise TraceError(
+                f"{self.what} never ends: its condition does not depend on what it changes", user_location()
+            )
         self._emit(trace, start, go_on)
 
     # -- tracing the body
 
-    def _trace(self, watch: Watch) -> tuple[Trace, Any]:
+    def _trace(self, watched: Sequence[Any]) -> tuple[Trace, Any]:
         with region("while.body", f"the body of {self.what}") as trace:
             self._enter(trace)
+            watch = Watch(list(watched), list(self.cells.values()))
             go_on = self.step()
             for var in self.variables:
                 var.end = get(self.cells[var.name])
@@ -201,8 +215,8 @@ class StagedLoop:
 
     def _mismatch(self, var: _Variable, before: Any, after: Any) -> bool:
         var.hide(
-            f"is {described(before)} before {self.what} {self.where} and {described(after)} after an iteration, but the "
-            "variables of a loop on a traced condition keep their types; give it its later type before the loop"
+            f"is {described(before)} before {self.what} {self.where} and {described(after)} after an iteration, but "
+            "the variables of a loop on a traced condition keep their types; give it its later type before the loop"
         )
         return True
 
@@ -271,7 +285,9 @@ class StagedLoop:
                 met.append(both)
             else:
                 return met
-        var.hide(f"is {described(var.entry)} or {described(var.end)}, depending on where {self.what} {self.where} returns")
+        var.hide(
+            f"is {described(var.entry)} or {described(var.end)}, depending on where {self.what} {self.where} returns"
+        )
         var.ends = []
         return []
 
@@ -322,7 +338,12 @@ class StagedLoop:
                     aliases.append(Alias(None, other.leaves[j]))
             for j, sibling in enumerate(other.ends):
                 result = found.get((other.name, j))
-                if result is not None and (other is not var or j != k) and shows_memory(sibling) and roots(sibling) & mine:
+                if (
+                    result is not None
+                    and (other is not var or j != k)
+                    and shows_memory(sibling)
+                    and roots(sibling) & mine
+                ):
                     aliases.append(Alias(None, result))
         return aliases
 

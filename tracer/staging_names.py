@@ -66,7 +66,9 @@ class Bound:
 
 def binds_inside(node: ast.expr) -> bool:
     """Whether evaluating an expression binds a name (`:=`), so that it cannot move into a function of its own."""
-    return bool(Bound([node]).names) or any(isinstance(n, ast.Await | ast.Yield | ast.YieldFrom) for n in ast.walk(node))
+    return bool(Bound([node]).names) or any(
+        isinstance(n, ast.Await | ast.Yield | ast.YieldFrom) for n in ast.walk(node)
+    )
 
 
 def jumps(statements: Sequence[ast.AST]) -> set[str]:

@@ -34,7 +34,7 @@ from nufunc.tracer.staging_values import (
 )
 from nufunc.tracer.staging_watch import Watch
 from nufunc.tracer.trace import Trace, require
-from nufunc.tracer.usercode import is_user_file, user_location
+from nufunc.tracer.usercode import is_user_frame, user_location
 
 Cells = Mapping[str, CellType]
 SLOTS = ("@value", "@result")  # variables that are read only where they have been assigned
@@ -85,8 +85,8 @@ def region(name: str, what: str) -> Iterator[Trace]:
     except Exception as error:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise TraceError(
-            f"tracing {what}, which runs on a traced condition, raised {message}; all paths are traced, whatever the values "
-            "are, so that an exception cannot depend on them",
+            f"tracing {what}, which runs on a traced condition, raised {message}; all paths are traced, whatever the "
+            "values are, so that an exception cannot depend on them",
             _raised_at(error) or where,
         ) from error
 
@@ -97,7 +97,7 @@ def _raised_at(error: BaseException) -> Location | None:
     traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if is_user_file(code.co_filename) and not code.co_filename.startswith("<nufunc"):
+        if is_user_frame(traceback.tb_frame):
             found = Location(code.co_filename, traceback.tb_lineno, code.co_qualname)
         traceback = traceback.tb_next
     return found
@@ -128,7 +128,9 @@ class _Meeting:
     output: int | None
 
 
-def branch(pred: Array, first: Callable[[], Any] | None, second: Callable[[], Any] | None, cells: Cells, watched: Sequence[Any]) -> None:
+def branch(
+    pred: Array, first: Callable[[], Any] | None, second: Callable[[], Any] | None, cells: Cells, watched: Sequence[Any]
+) -> None:
     """Trace both paths on the same variables, and give the variables the values of the path that is taken."""
     where = user_location()
     entry = contents(cells)
@@ -193,7 +195,9 @@ class _Joiner:
         if any(missing):
             if name not in SLOTS:
                 path = "false" if missing[1] else "true"
-                reason = f"has no value where the condition of the statement {self.where} is {path}; assign it on both paths"
+                reason = (
+                    f"has no value where the condition of the statement {self.where} is {path}; assign it on both paths"
+                )
                 return (Undefined(reason),)
             return self.never_read(name, y if missing[0] else x, int(missing[0]))
         (xs, first), (ys, second) = tree.flatten(x), tree.flatten(y)
@@ -206,7 +210,9 @@ class _Joiner:
                 return (self.differs(a, b),)
             leaves.append(leaf)
         if self._holds_old_container(x) or self._holds_old_container(y):
-            reason = f"may be a container from before the statement {self.where}, or another one; copy it in that statement"
+            reason = (
+                f"may be a container from before the statement {self.where}, or another one; copy it in that statement"
+            )
             return (Undefined(reason),)
         return first, leaves
 
@@ -224,17 +230,17 @@ class _Joiner:
 
     def _holds_old_container(self, value: Any) -> bool:
         """Whether a mutable container in a value is one from before the paths parted."""
-        if isinstance(value, list | dict) or hasattr(type(value), "__dataclass_fields__"):
-            if self.watch.holds(value):
-                return True
+        changeable = isinstance(value, list | dict) or hasattr(type(value), "__dataclass_fields__")
+        if changeable and self.watch.holds(value):
+            return True
         if isinstance(value, dict):
             return any(map(self._holds_old_container, value.values()))
         return isinstance(value, list | tuple) and any(map(self._holds_old_container, value))
 
     def differs(self, x: Any, y: Any) -> Undefined:
         return Undefined(
-            f"is {described(x)} where the condition of the statement {self.where} is true, but {described(y)} where it is "
-            "false; a traced condition cannot decide between the two"
+            f"is {described(x)} where the condition of the statement {self.where} is true, but {described(y)} where it "
+            "is false; a traced condition cannot decide between the two"
         )
 
     def leaf(self, x: Any, y: Any) -> Any:
@@ -298,7 +304,12 @@ class _Joiner:
         for side, leaf in enumerate(meeting.leaves):
             for other in self.outputs:
                 sibling = other.leaves[side]
-                if other is not meeting and shows_memory(leaf) and shows_memory(sibling) and roots(leaf) & roots(sibling):
+                if (
+                    other is not meeting
+                    and shows_memory(leaf)
+                    and shows_memory(sibling)
+                    and roots(leaf) & roots(sibling)
+                ):
                     found.append(Alias(None, results[other.output or 0]))
         return found
 

@@ -7,9 +7,10 @@
     for t in xs: A              helpers.for_(xs, @body, names, flags)
     a and b, a if c else b      helpers.and_(a, lambda: b), helpers.ifexp(c, lambda: a, lambda: b)
 
-The variables that a body binds are cells of the user's function, through which the helpers see and set them. A `break`,
-`continue` or early `return` sets a flag; what follows it runs guarded by the flag, or in the other branch of the `if` that
-always jumps. Names that begin with @ are staging's. Every new node has the position of the one in whose place it stands.
+The variables that a body binds are cells of the user's function, through which the helpers see and set them. A
+`break`, `continue` or early `return` sets a flag; what follows it runs guarded by the flag, or in the other branch
+of the `if` that always jumps. Names that begin with @ are staging's. Every new node has the position of the one in
+whose place it stands.
 """
 
 from __future__ import annotations
@@ -52,12 +53,15 @@ def _names(names: Sequence[str]) -> ast.Constant:
 
 
 def _placed(new: Any, old: ast.AST) -> Any:
-    """`new` with positions: those of `old` for all nodes that have none."""
+    """`new` with positions for all nodes that have none: the start of `old`. (The compiler gives a call of an attribute
+    the line where the attribute ends.)
+    """
     pending = [new]
     while pending:
         node = pending.pop()
         if "lineno" in node._attributes and not hasattr(node, "lineno"):
-            ast.copy_location(node, old)
+            node.lineno = node.end_lineno = old.lineno  # type: ignore[attr-defined]
+            node.col_offset = node.end_col_offset = old.col_offset  # type: ignore[attr-defined]
         pending.extend(ast.iter_child_nodes(node))
     return new
 
@@ -108,7 +112,7 @@ class _Rewriter(ast.NodeTransformer):
         if is_generator(node):
             return node
         outer = getattr(self, "scope", None)
-        self.scope = scope = _Scope(node, checked)
+        self.scope = _Scope(node, checked)
         if isinstance(node, ast.Lambda):
             node.body = self.visit(node.body)
         else:
@@ -241,7 +245,11 @@ class _Rewriter(ast.NodeTransformer):
             return [node]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             return [self.unannotated(node)]
-        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id in self.scope.checked:
+        if (
+            isinstance(node, ast.AugAssign)
+            and isinstance(node.target, ast.Name)
+            and node.target.id in self.scope.checked
+        ):
             asked = _placed(ast.Expr(self.visit(_placed(_load(node.target.id), node.target))), node)
             return [asked, self.visit(node)]
         return [self.visit(node)]

@@ -1,4 +1,4 @@
-"""What staged code calls: Python's control flow, in Python where conditions are concrete, as nodes where they are traced."""
+"""What staged code calls: control flow that stays Python where conditions are concrete, and becomes nodes elsewhere."""
 
 from __future__ import annotations
 
@@ -233,7 +233,13 @@ def while_(test: FunctionType, body: FunctionType, names: Sequence[str], flags: 
 
 
 def _staged(
-    start: Any, step: Thunk, cells: dict[str, CellType], flags: Sequence[str], what: str, watched: Sequence[Any], fresh: Trace | None = None
+    start: Any,
+    step: Thunk,
+    cells: dict[str, CellType],
+    flags: Sequence[str],
+    what: str,
+    watched: Sequence[Any],
+    fresh: Trace | None = None,
 ) -> None:
     """The rest of a loop as a node; `start` is whether there is any."""
     loop = StagedLoop(step, cells, flags, what, runs_once=start is True, fresh=fresh)
@@ -244,8 +250,8 @@ def _staged(
     except WrittenCarryError as error:
         if fresh is not None:
             raise TraceError(
-                f"{what} writes in place to the array {error} and then assigns {error} anew, while another variable shows "
-                f"that array; use one of the two, or copy it: {error} = {error}.copy()",
+                f"{what} writes in place to the array {error} and then assigns {error} anew, while another variable "
+                f"shows that array; use one of the two, or copy it: {error} = {error}.copy()",
                 user_location(),
             ) from None
 
@@ -257,7 +263,9 @@ def _staged(
         _in_branch(start, rest, flags, cells, watched)
 
 
-def _in_branch(start: Any, body: Thunk, flags: Sequence[str], cells: dict[str, CellType], watched: Sequence[Any]) -> None:
+def _in_branch(
+    start: Any, body: Thunk, flags: Sequence[str], cells: dict[str, CellType], watched: Sequence[Any]
+) -> None:
     if type(start) is bool:
         if start:
             body()
@@ -282,7 +290,9 @@ def range_(original: Any, *args: Any) -> Any:
     if not 1 <= len(args) <= 3:
         return original(*args)
     for arg in args:
-        if not isinstance(arg, Array | int | np.integer) or (isinstance(arg, Array) and (arg.size != 1 or arg.dtype.kind not in "iu")):
+        if not isinstance(arg, Array | int | np.integer) or (
+            isinstance(arg, Array) and (arg.size != 1 or arg.dtype.kind not in "iu")
+        ):
             raise TypeError("range() takes integers")
     start, stop = (0, args[0]) if len(args) == 1 else args[:2]
     step = operator.index(args[2]) if len(args) == 3 else 1
@@ -306,10 +316,8 @@ def for_(items: Iterable[Any], body: Callable[[Any], None], names: Sequence[str]
         _count(items.start, items.stop, items.step, lambda i: i, body, cells, flags, None)
         return
     iterator = iter(items)
-    done = 0
-    for item in iterator:
+    for done, item in enumerate(iterator, 1):
         body(item)
-        done += 1
         stop = _stopped(flags, cells)
         if stop is True:
             return
@@ -318,7 +326,15 @@ def for_(items: Iterable[Any], body: Callable[[Any], None], names: Sequence[str]
             return
 
 
-def _rest(stop: Array, items: Any, done: int, iterator: Iterator[Any], body: Any, cells: dict[str, CellType], flags: Sequence[str]) -> None:
+def _rest(
+    stop: Array,
+    items: Any,
+    done: int,
+    iterator: Iterator[Any],
+    body: Any,
+    cells: dict[str, CellType],
+    flags: Sequence[str],
+) -> None:
     """The items after one at which a traced flag may have ended the loop."""
     if type(items) in (range, Array):
         total = len(items)
@@ -348,7 +364,14 @@ def _rest(stop: Array, items: Any, done: int, iterator: Iterator[Any], body: Any
 
 
 def _count(
-    start: Any, stop: Any, by: int, item: Any, body: Any, cells: dict[str, CellType], flags: Sequence[str], stopped: Array | None
+    start: Any,
+    stop: Any,
+    by: int,
+    item: Any,
+    body: Any,
+    cells: dict[str, CellType],
+    flags: Sequence[str],
+    stopped: Array | None,
 ) -> None:
     """A loop over start, start + by, ... before `stop`, unless it is stopped already."""
     counter = CellType(start)

@@ -3,7 +3,6 @@ in its place.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -14,7 +13,9 @@ from types import CodeType
 from typing import NamedTuple
 
 FunctionNode = ast.FunctionDef | ast.Lambda
-_FUTURES = functools.reduce(lambda bits, name: bits | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0)
+_FUTURES = functools.reduce(
+    lambda bits, name: bits | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
+)
 
 
 class CannotStageError(Exception):
@@ -44,10 +45,14 @@ def function_source(code: CodeType) -> Source:
     if len({ast.dump(s.node) for s in same}) == 1:
         return same[0]
     if same:
-        raise CannotStageError("several functions of its kind stand in one line of its source; give them lines of their own")
+        raise CannotStageError(
+            "several functions of its kind stand in one line of its source; give them lines of their own"
+        )
     if len(found) == 1 and any(isinstance(n, ast.Assert) for n in ast.walk(found[0].node)):
         return found[0]  # test runners compile assertions in their own way
-    raise CannotStageError("its source is not what it was compiled from: the file has changed, or the code was made in another way")
+    raise CannotStageError(
+        "its source is not what it was compiled from: the file has changed, or the code was made in another way"
+    )
 
 
 def _candidates(code: CodeType) -> list[Source]:

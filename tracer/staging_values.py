@@ -185,8 +185,8 @@ def joined(result: Array, aliases: Sequence[Alias], name: str, where: str) -> Ar
 
     def refuse(what: str) -> NoReturn:
         raise TraceError(
-            f"{name!r} may share its memory with another array, depending on how the statement {where} went, and {what}; "
-            f"make it an array of its own first: {name} = {name}.copy()",
+            f"{name!r} may share its memory with another array, depending on how the statement {where} went, and "
+            f"{what}; make it an array of its own first: {name} = {name}.copy()",
             user_location(),
         )
 

@@ -1,4 +1,4 @@
-"""Watch: notices what a staged branch or loop body changed besides variables and arrays, which tracing would do once."""
+"""Watch: notices what a staged branch or loop body changed besides variables and arrays, which would happen once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from nufunc.ir.errors import Location, MutationError
 from nufunc.tracer.array import Array
 from nufunc.tracer.containers import original_type
-from nufunc.tracer.usercode import is_user_class, is_user_file, user_location
+from nufunc.tracer.usercode import is_user_class, is_user_frame, user_location
 
 _ATOMS = (Array, int, float, complex, str, bytes, type(None), range, slice, types.ModuleType, type)
 _EMPTY = object()
@@ -49,8 +49,9 @@ class Watch:
         self._restore()
         location = self._find_line(again) or user_location()
         raise MutationError(
-            f"{changed} is changed in {what}, whose condition is traced: all paths are traced, so that this would happen "
-            "once, while tracing, whatever the values are; assign a new value to a variable instead, or write into an array",
+            f"{changed} is changed in {what}, whose condition is traced: all paths are traced, so that this would "
+            "happen once, while tracing, whatever the values are; assign a new value to a variable instead, or write "
+            "into an array",
             location,
         )
 
@@ -90,7 +91,7 @@ class Watch:
         found: list[Location] = []
 
         def look(frame: FrameType, event: str, argument: Any) -> Any:
-            if not is_user_file(frame.f_code.co_filename):
+            if not is_user_frame(frame):
                 return look if event == "call" else None
             if last and not found and self.changed() is not None:
                 found.append(last[-1])

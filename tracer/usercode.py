@@ -105,6 +105,12 @@ def user_location() -> Location | None:
     return None
 
 
+def is_user_frame(frame: FrameType) -> bool:
+    """Whether locations name the code that runs in a frame."""
+    named = _NAMED.get(frame.f_code.co_filename)
+    return _is_named(frame.f_code.co_filename, frame.f_globals) if named is None else named
+
+
 _NAMED: dict[str, bool] = {}  # whether locations name this file
 
 

@@ -1,0 +1,158 @@
+"""Random programs of Python's own control flow over a few scalars: plain Python says what they compute."""
+
+import linecache
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from random_programs import Chooser, RandomChooser
+
+import nufunc as nf
+
+NUMBERS = ("a", "b", "c")
+LANES = 6
+
+
+class _Writer:
+    """The source of a function `program(a, b, n)`: numbers a, b, c, counters of loops, and a traced count n."""
+
+    def __init__(self, choose: Chooser) -> None:
+        self.choose = choose
+        self.lines = ["def program(a, b, n):", "    c = 0", "    out = np.zeros(3)"]
+        self.counters: list[str] = []
+        self.made = 0
+        self.budget = 14
+        self.block(1, 0, 4)
+        self.line(1, "return a + 2 * b + 4 * c + (out * np.array([1.0, 3.0, 5.0])).sum()")
+
+    def line(self, depth: int, text: str) -> None:
+        self.lines.append("    " * depth + text)
+
+    def pick(self, items: Any) -> Any:
+        return items[self.choose.integer(0, len(items) - 1)]
+
+    # -- expressions
+
+    def number(self, level: int = 0) -> str:
+        kind = self.choose.integer(0, 9 if level < 2 else 3)
+        if kind < 3:
+            return self.pick(NUMBERS)
+        if kind == 3:
+            return self.pick(("0.5", "1.25", "-0.75", "2", *self.counters[-2:]))
+        if kind < 7:
+            left, right = self.number(level + 1), self.number(level + 1)
+            return self.pick((f"({left} + {right})", f"({left} - {right})", f"(0.5 * {left} + 0.25 * {right})"))
+        if kind == 7:
+            return f"({self.number(level + 1)} if {self.condition(level + 1)} else {self.number(level + 1)})"
+        if kind == 8:
+            return f"helper({self.number(level + 1)})"
+        return f"abs({self.number(level + 1)})"
+
+    def condition(self, level: int = 0) -> str:
+        kind = self.choose.integer(0, 7 if level < 2 else 2)
+        left, right = self.number(2), self.number(2)
+        if kind < 3:
+            return f"{left} {self.pick(('<', '>', '<=', '>='))} {right}"
+        if kind == 3:
+            return f"{left} < {right} < {self.number(2)} + 1"
+        if kind == 4:
+            return f"not ({self.condition(level + 1)})"
+        if kind == 5 and self.counters:
+            return f"{self.counters[-1]} % 2 == {self.choose.integer(0, 1)}"
+        return f"({self.condition(level + 1)} {self.pick(('and', 'or'))} {self.condition(level + 1)})"
+
+    # -- statements
+
+    def block(self, depth: int, loops: int, most: int) -> None:
+        for _ in range(self.choose.integer(1, most)):
+            self.statement(depth, loops)
+
+    def statement(self, depth: int, loops: int) -> None:
+        self.budget -= 1
+        kind = self.choose.integer(0, 11) if self.budget > 0 and depth < 6 else self.choose.integer(0, 3)
+        name = self.pick(NUMBERS)
+        if kind < 2:
+            self.line(depth, f"{name} = {self.number()}")
+        elif kind == 2:
+            self.line(depth, f"{name} {self.pick(('+=', '-='))} {self.number(1)}")
+        elif kind == 3:
+            self.line(depth, f"out[{self.choose.integer(0, 2)}] {self.pick(('=', '+='))} {self.number(1)}")
+        elif kind < 7:
+            self.branch(depth, loops)
+        elif kind < 9 and loops < 3:
+            self.loop(depth, loops)
+        elif kind < 11 and loops:
+            self.line(depth, f"if {self.condition()}:")
+            self.line(depth + 1, self.pick(("break", "continue", "break", f"return {name} - 1")))
+        else:
+            self.line(depth, f"if {self.condition()}:")
+            self.line(depth + 1, f"return {self.number()}")
+
+    def branch(self, depth: int, loops: int) -> None:
+        self.line(depth, f"if {self.condition()}:")
+        self.block(depth + 1, loops, 2)
+        if self.choose.integer(0, 2) == 0:
+            self.line(depth, f"elif {self.condition()}:")
+            self.block(depth + 1, loops, 2)
+        if self.choose.integer(0, 1):
+            self.line(depth, "else:")
+            self.block(depth + 1, loops, 2)
+
+    def loop(self, depth: int, loops: int) -> None:
+        self.made += 1
+        counter = f"k{self.made}"
+        if self.choose.integer(0, 1):
+            self.line(
+                depth, f"for {counter} in {self.pick(('range(4)', 'range(n)', 'range(1, n, 2)', 'range(3, 0, -1)'))}:"
+            )
+        else:
+            self.line(depth, f"{counter} = 0")
+            self.line(depth, f"while {counter} < {self.choose.integer(2, 5)} and {self.condition()}:")
+            self.line(depth + 1, f"{counter} += 1")
+        self.counters.append(counter)
+        self.block(depth + 1, loops + 1, 3)
+        self.counters.pop()
+        if self.choose.integer(0, 3) == 0:
+            self.line(depth, "else:")
+            self.block(depth + 1, loops, 2)
+
+
+_HELPER = """
+
+def helper(x):
+    k = 0
+    while abs(x) > 2:
+        x = x * 0.5
+        k += 1
+        if k > 3:
+            return -x
+    return x
+"""
+
+
+def staging_program(seed: int) -> tuple[str, Callable[..., Any]]:
+    """The source of a random program, and the function."""
+    source = "\n".join(_Writer(RandomChooser(seed)).lines) + _HELPER
+    filename = f"<staging program {seed}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    namespace: dict[str, Any] = {"np": np, "__name__": "staging_program"}
+    exec(compile(source, filename, "exec"), namespace)
+    return source, namespace["program"]
+
+
+def check_staging_program(seed: int) -> None:
+    """Plain Python, the compiled function and vmap agree on every lane."""
+    source, program = staging_program(seed)
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(0, 2, (2, LANES)).round(3)
+    n = rng.integers(0, 5, LANES)
+    expected = np.array([float(program(x, y, k)) for x, y, k in zip(a, b, n, strict=True)])
+    try:
+        compiled = nf.jit(program)
+        found = np.array([float(compiled(x, y, k)) for x, y, k in zip(a, b, n, strict=True)])
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9, err_msg="jit")
+        lanes = nf.vmap(lambda a, b, n: program(a, b, n) + 0 * a)(a, b, n)  # which a constant result is not without a
+        np.testing.assert_allclose(lanes, expected, rtol=1e-9, atol=1e-9, err_msg="vmap")
+    except Exception:
+        print(source)
+        raise

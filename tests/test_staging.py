@@ -1,0 +1,364 @@
+"""Python's own control flow on traced values: programs in every way they run, and what is refused, with its line."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from staging_programs import check_staging_program
+from staging_samples import SAMPLES
+
+import nufunc as nf
+
+
+def lanes(sample: Any) -> list[tuple[np.ndarray, ...]]:
+    return list(zip(*sample.lanes, strict=True))
+
+
+def eager(sample: Any, *args: Any) -> Any:
+    """What NumPy gives for one lane."""
+    return sample.function(*(np.copy(a)[()] for a in args))
+
+
+def slope(sample: Any, direction: Any, x: Any, *rest: Any) -> Any:
+    """The central difference in the first argument."""
+    step = 1e-6 * direction
+    return (eager(sample, x + step, *rest) - eager(sample, x - step, *rest)) / 2e-6
+
+
+SMOOTH = [pytest.param(s, id=s.function.__name__) for s in SAMPLES if s.smooth]
+PLAIN = [
+    pytest.param(s, id=s.function.__name__)
+    for s in SAMPLES
+    if not s.smooth or any(word in s.function.__name__ for word in ("write", "alias", "else", "connective"))
+]
+
+
+@pytest.mark.parametrize("sample", PLAIN)
+def test_values_alone_and_in_lanes(sample):
+    expected = [eager(sample, *lane) for lane in lanes(sample)]
+    f = nf.jit(sample.function)
+    np.testing.assert_allclose([f(*lane) for lane in lanes(sample)], expected, rtol=1e-12)
+    np.testing.assert_allclose(nf.vmap(sample.function)(*sample.lanes), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sample", SMOOTH)
+def test_values_and_forward_derivatives(sample):
+    for x, *rest in lanes(sample):
+        direction = np.linspace(1.0, 0.25, np.size(x)).reshape(np.shape(x))[()]
+        value, tangent = nf.jvp(lambda x, rest=rest: sample.function(x, *rest), (x,), (direction,))
+        np.testing.assert_allclose(value, eager(sample, x, *rest), rtol=1e-12)
+        np.testing.assert_allclose(tangent, slope(sample, direction, x, *rest), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sample", SMOOTH)
+def test_reverse_derivatives_where_each_lane_goes_its_own_way(sample):
+    values, gradients = nf.vmap(nf.value_and_grad(sample.function))(*sample.lanes)
+    for value, gradient, (x, *rest) in zip(values, gradients, lanes(sample), strict=True):
+        np.testing.assert_allclose(value, eager(sample, x, *rest), rtol=1e-12)
+        for k, unit in enumerate(np.eye(np.size(x))):
+            expected = slope(sample, unit.reshape(np.shape(x)), x, *rest)
+            np.testing.assert_allclose(np.ravel(gradient)[k], expected, rtol=1e-5, atol=1e-6)
+
+
+# ---- what is refused: the line marked `# offends`, and words of the reason
+
+X = np.array([1.0, -2.0, 3.0])
+REFUSED: list[Any] = []
+
+
+def refused(pattern: str) -> Any:
+    def register(case: Any) -> Any:
+        REFUSED.append(pytest.param(case, pattern, id=case.__name__))
+        return case
+
+    return register
+
+
+@refused("list 'out' is changed in a branch")
+def append_in_a_branch():
+    def f(x):
+        out = []
+        if x[0] > 0:
+            out.append(x)  # offends
+        return sum(out)
+
+    nf.jit(f)(X)
+
+
+@refused("list 'out' is changed in the body of the `while` loop")
+def a_list_that_grows():
+    def f(x):
+        out = []
+        while x[0] < 10:
+            out.append(x[0])  # offends
+            x = x * 2
+        return out
+
+    nf.jit(f)(X)
+
+
+@refused("dict 'table' is changed in a branch")
+def an_item_of_a_dict():
+    def f(x):
+        table = {"a": 1.0}
+        if x[0] > 0:
+            x = x + 1
+            table["a"] = x[0]  # offends
+        return table["a"]
+
+    nf.jit(f)(X)
+
+
+class Counter:
+    def __init__(self):
+        self.n = 0
+
+    def bump(self):
+        self.n += 1  # offends
+
+
+@refused("attribute of 'counter'")
+def an_attribute_in_a_method():
+    def f(x):
+        counter = Counter()
+        y = x * 2
+        if x[0] > 0:
+            counter.bump()
+        return y * counter.n
+
+    nf.jit(f)(X)
+
+
+@refused("attribute of 'self'")
+def an_attribute_of_self():
+    class Model:
+        def __init__(self):
+            self.last = None
+
+        def __call__(self, x):
+            if x[0] > 0:
+                self.last = x  # offends
+            return x
+
+    nf.jit(lambda x: Model()(x))(X)
+
+
+@refused("nonlocal variable 'count'")
+def a_nonlocal_changed_by_a_call():
+    def f(x):
+        count = 0
+
+        def bump():
+            nonlocal count
+            count += 1  # offends
+
+        if x[0] > 0:
+            bump()
+        return x * count
+
+    nf.jit(f)(X)
+
+
+@refused("an iterator")
+def an_iterator_moves():
+    def f(x):
+        scales = iter([1.0, 2.0])
+        if x[0] > 0:
+            x = x * next(scales)  # offends
+        return x * next(scales)
+
+    nf.jit(f)(X)
+
+
+@refused("variable 'y' has no value where the condition .* is false")
+def assigned_on_one_path():
+    def f(x):
+        if x[0] > 0:
+            y = x
+        return y  # offends
+
+    nf.jit(f)(X)
+
+
+@refused("variable 'y' is assigned only in the `while` loop .* may run no iteration")
+def assigned_in_a_loop():
+    def f(x):
+        while x[0] < 10:
+            y = x[0] * 2
+            x = x + y
+        return y  # offends
+
+    nf.jit(f)(X)
+
+
+@refused(r"variable 'y' is f64\[2\] where the condition .* f64\[3\] where")
+def shapes_that_differ():
+    def f(x):
+        y = x if x[0] > 5 else x * 2
+        if x[0] > 0:
+            y = y[:2]
+        return y * 2  # offends
+
+    nf.jit(f)(X)
+
+
+@refused("variable 'mode' is 'down' where .* 'up' where")
+def texts_that_differ():
+    def f(x):
+        mode = "up" if x.shape == (3,) else "none"
+        if x[0] < 0:
+            mode = "down"
+        return x if mode == "up" else -x  # offends
+
+    nf.jit(f)(X)
+
+
+@refused("value of this expression is f64.* None")
+def a_ternary_of_none():
+    nf.jit(lambda x: x if x[0] > 0 else None)(X)  # offends
+
+
+@refused(r"function's result is .* where the condition")
+def a_result_on_one_path_only():
+    def f(x):
+        if x[0] > 0:
+            return x
+        # offends below: the end of the function
+        x = x + 1  # offends
+
+    nf.jit(f)(X)
+
+
+@refused("variable 'total' is .* before the `while` loop .* after an iteration")
+def a_carry_that_changes_its_shape():
+    def f(x):
+        total = np.zeros(1)
+        while x[0] < 10:
+            x = x * 2
+            total = np.concatenate([total, x[:1]])  # offends
+        return total
+
+    nf.jit(f)(X)
+
+
+@refused("raised ValueError: negative")
+def raise_in_a_branch():
+    def f(x):
+        if x[0] < 0:
+            raise ValueError("negative")  # offends
+        return x
+
+    nf.jit(f)(X)
+
+
+@refused("never ends")
+def an_endless_loop():
+    def f(x):
+        y = x
+        go = x[0] > 0
+        while go:  # offends
+            y = y + 1
+            go = True
+        return y
+
+    nf.jit(f)(X)
+
+
+@refused("comprehension")
+def a_filtered_comprehension():
+    nf.jit(lambda x: [v for v in x if v > 0])(X)  # offends
+
+
+@refused("assert")
+def an_assertion():
+    def f(x):
+        assert x[0] > 0  # offends
+        return x
+
+    nf.jit(f)(X)
+
+
+@refused("match")
+def a_match_statement():
+    def f(x):
+        match x[0]:
+            case 0:  # offends
+                return x
+        return -x
+
+    nf.jit(f)(X)
+
+
+@refused("generator")
+def a_generator():
+    def rows(x):
+        for row in x:
+            if row > 0:  # offends
+                yield row
+
+    nf.jit(lambda x: sum(rows(x)))(X)
+
+
+@refused("may share its memory")
+def written_where_memory_is_unknown():
+    def f(x):
+        a, b = x * 1, x * 2
+        i = 0
+        while i < x[0]:
+            a, b = b, a
+            i += 1
+        a[0] = 5.0  # offends
+        return a + b
+
+    nf.jit(f)(X)
+
+
+@pytest.mark.parametrize(("case", "pattern"), REFUSED)
+def test_refused(case, pattern):
+    with pytest.raises(nf.TraceError) as caught:
+        case()
+    message = str(caught.value)
+    assert re.search(pattern, message, re.DOTALL), message
+    lines, first = inspect.getsourcelines(Counter.bump if case is an_attribute_in_a_method else case)
+    offending = [first + i for i, text in enumerate(lines) if text.rstrip().endswith("# offends")]
+    found = re.search(rf'File ".*{re.escape(Path(__file__).name)}", line (\d+)', message.rpartition("\n")[2])
+    assert found, message
+    assert int(found.group(1)) in offending, message
+
+
+def test_no_source_is_said(monkeypatch):
+    namespace = {}
+    exec("def f(x):\n    if x > 0:\n        return x\n    return -x", namespace)
+    with pytest.raises(nf.TraceError, match=r"source \(<string>\) is not available"):
+        nf.jit(namespace["f"])(1.0)
+
+
+def test_the_switch(monkeypatch):
+    def f(x):
+        return x if x > 0 else -x
+
+    monkeypatch.setenv("NUFUNC_STAGING", "0")
+    with pytest.raises(nf.TraceError, match="switched off by NUFUNC_STAGING"):
+        nf.jit(f)(1.0)
+    monkeypatch.delenv("NUFUNC_STAGING")
+    assert nf.jit(f)(-2.0) == 2.0
+
+
+def test_lambdas_of_one_line_are_told_apart():
+    pair = (lambda x: x if x > 0 else -x), (lambda x: x if x > 1 else -x)
+    assert [float(nf.jit(f)(0.5)) for f in pair] == [0.5, -0.5]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_programs(seed):
+    check_staging_program(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1000, 1400, 50))
+def test_more_random_programs(first):
+    for seed in range(first, first + 50):
+        check_staging_program(seed)

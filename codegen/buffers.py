@@ -1,9 +1,9 @@
 """The buffer plan: where each value of a grouped graph stands during a call.
 
 Values share memory in classes: a reshape stands where its operand does, and an update whose base dies is
-done in place. A large elementwise result is written over an operand that dies. A class stands in a parameter, a constant, an output, or in the arena, at an offset that no
-class of overlapping life has. Regions of control nodes have frames of their own, inside the arena of the
-node's life.
+done in place. A class stands in a parameter, a constant, an output, or in the arena, at an offset that no
+class of overlapping life has; but a large elementwise result is written over an operand that dies. Regions of
+control nodes have frames of their own, inside the arena of the node's life.
 
 Note [Lent parameters]
 An output may be lent the memory of a parameter (a donated argument, or one that is written in place). If it comes to

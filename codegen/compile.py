@@ -35,7 +35,7 @@ LONG = 100_000  # or nanoseconds of work
 @dataclass(frozen=True)
 class Lowered:
     """A grouped graph as one LLVM module. `copied` are the outputs that are copied at the end. `externs` fill the
-    plan's table: names of BLAS or LAPACK routines, and constants. `sites` tells what each error code of the plan means."""
+    plan's table: names of BLAS or LAPACK routines, and constants. `sites` tells what each error code means."""
 
     name: str
     grouped: Graph

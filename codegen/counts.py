@@ -119,8 +119,10 @@ class Cost:
             f"flops {self.flops:,}, transcendentals {self.transcendentals:,}"
             + (" (bodies of while loops counted once)" if self.unbounded else ""),
             f"bytes read {self.bytes_read:,}, written {self.bytes_written:,}",
-            f"peak bytes {self.peak_bytes:,}: arguments {self.argument_bytes:,}, outputs {self.output_bytes:,}, "
-            f"constants {self.constant_bytes:,}, arena {self.arena_bytes:,}",
+            (
+                f"peak bytes {self.peak_bytes:,}: arguments {self.argument_bytes:,}, outputs {self.output_bytes:,}, "
+                f"constants {self.constant_bytes:,}, arena {self.arena_bytes:,}"
+            ),
             f"kernels {self.num_kernels}, library calls {self.num_library_calls}",
         ]
         for row in self.rows:
@@ -208,7 +210,8 @@ def _operations(
     flops = transcendentals = 0
     axes = (*nest.axes, *phase.axes)
     levels(nest, phase, known)
-    dtypes = {i.id: i.dtype for p in nest.phases for i in (*p.body, *p.accumulators)}
+    dtypes = {i.id: i.dtype for p in nest.phases for i in p.body}
+    dtypes.update({a.id: a.dtype for p in nest.phases for a in p.accumulators})
     for inst in phase.body:
         times = math.prod(a.extent for a in axes[: known[inst.id]])
         if inst.op in ("load", "store"):

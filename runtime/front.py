@@ -152,7 +152,8 @@ def make_front(
     except _Unpicked:
         return None
     keywords = len(kwargs) + (out is not None)
-    lines = [f"if len(args) != {len(names)} or {f'len(kwargs) != {keywords}' if keywords else 'kwargs'}: return NotImplemented"]
+    other = f"len(kwargs) != {keywords}" if keywords else "kwargs"
+    lines = [f"if len(args) != {len(names)} or {other}: return NotImplemented"]
     lines += ["try:"] if names or writer.lines else []
     lines += [f"    {', '.join(names)}, = args"] if names else []
     lines += [f"    {line}" for line in writer.lines]
@@ -191,7 +192,8 @@ def call_lines(
     call = f"{writer.constant(entry.fast if outs is None else entry.into)}({', '.join([*inputs, *(outs or ())])})"
     missed = "NotImplemented"
     if executable.draws is not None:
-        missed = f"{writer.constant(_finished)}({writer.constant(executable)}, values, {'None' if outs is None else 'out'})"
+        given = "None" if outs is None else "out"
+        missed = f"{writer.constant(_finished)}({writer.constant(executable)}, values, {given})"
     if outs is not None:
         return [*lines, f"return {missed} if {call} is NotImplemented else out"]
     slots = [x for x in executable.leaves if isinstance(x, Slot)]

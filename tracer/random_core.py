@@ -426,7 +426,7 @@ def categorical(key: Any, logits: Any, axis: int, shape: Shape | None, replace: 
     rest = (*array.shape[:axis], *array.shape[axis + 1 :])
     shape = rest if shape is None else shape
     front = shape[: len(shape) - len(rest)]
-    if shape != (*front, *broadcast_shapes(rest, shape[len(front) :])) or len(shape) < len(rest):
+    if shape[len(front) :] != rest:
         raise fail(ShapeError, f"random.categorical: shape {shape} must end with {rest}, that of logits without the axis")
     if not replace:
         return _distinct(packed(key), array, axis, rest, front)

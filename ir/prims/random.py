@@ -127,9 +127,10 @@ def _sample_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.
 
 
 def _sample_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
-    (a, sample), (t, _) = primals, tangents
+    (a, _), (t, _) = primals, tangents
     if t is None:
         return [None]
+    (sample,) = results  # not the operand: this one moves with a, in derivatives of the derivative
     if attrs["log"]:
         return [b.mul(t, log_gamma_slope(b, a, sample))]
     return [b.mul(t, b.mul(sample, log_gamma_slope(b, a, b.log(sample))))]

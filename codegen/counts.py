@@ -29,6 +29,7 @@ from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node
+from nufunc.ir.product_group import halves, is_product
 from nufunc.ir.product_group import expanded
 
 _COMPLEX = {"add": 2, "sub": 2, "neg": 2, "mul": 6, "div": 11, "conj": 1, "abs": 4}
@@ -160,7 +161,9 @@ def _rows(graph: Graph) -> Iterator[Kernel]:
     for node in graph.nodes:
         if is_view(node):
             continue
-        if node.prim == "fused":
+        if is_product(node):
+            yield _product(node)
+        elif node.prim == "fused":
             yield _kernel(node)
         elif not node.regions:
             yield _library(node)
@@ -253,6 +256,20 @@ def _library(node: Node) -> Kernel:
     return Kernel(
         name=node.prim, library=True, location=node.loc, times=1, flops=_library_flops(node), transcendentals=0,
         bytes_read=sum(t.nbytes for t in types), bytes_written=sum(v.type.nbytes for v in node.results),
+    )  # fmt: skip
+
+
+def _product(node: Node) -> Kernel:
+    """A matrix product with what is done to its elements as they are made."""
+    made = halves(node)
+    dot = _library(made.dot)
+    if made.follow is None:
+        return dot
+    follow, between = _kernel(made.follow), made.product.type.nbytes  # which never goes to memory
+    return replace(
+        dot, name=f"dot+{follow.name}", flops=dot.flops + follow.flops, transcendentals=follow.transcendentals,
+        bytes_read=dot.bytes_read + follow.bytes_read - between,
+        bytes_written=sum(v.type.nbytes for v in node.results),
     )  # fmt: skip
 
 

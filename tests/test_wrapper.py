@@ -6,6 +6,7 @@ import gc
 import itertools
 import sys
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -538,9 +539,127 @@ def test_out_of_memory_is_an_exception_that_leaks_nothing() -> None:
     assert abs(sys.getrefcount(f64) - count) < 50
 
 
+def standing_entry(**options: Any) -> Entry:
+    """Copies the second argument to the first, and both to new results; returns the first argument too."""
+    specs = (ArgSpec((3,), "f8"), ArgSpec((3,), "f8"), ArgSpec((), "f8", "float"))
+
+    def fill(b: ir.IRBuilder, plan: ir.Function) -> None:
+        for target, source in ((1, 0), (0, 1)):  # the new result is the first argument as it was
+            for at in range(24):
+                byte = b.load(b.gep(item(b, plan.args[0], source), [I64(at)], source_etype=I8), typ=I8)
+                b.store(byte, b.gep(item(b, plan.args[1], target), [I64(at)], source_etype=I8))
+
+    results = (ResultSpec((3,), "f8", source=0, **options), ResultSpec((3,), "f8"))
+    return compile_entry(CallSpec(specs, results), fill)
+
+
+def test_results_stand_in_arguments(road: str) -> None:
+    entry = standing_entry()
+    x, y = np.arange(3.0), np.full(3, 7.0)
+    counts = sys.getrefcount(x), sys.getrefcount(y)
+    first, second = entry.fast(x, y, 1.0)
+    assert first is x
+    assert x.tolist() == [7, 7, 7]
+    assert second.tolist() == [0, 1, 2]
+    del first
+    assert (sys.getrefcount(x), sys.getrefcount(y)) == counts
+    hidden = standing_entry(returned=False)
+    x = np.arange(3.0)
+    assert hidden.fast(x, y, 1.0).tolist() == [0, 1, 2]
+    assert x.tolist() == [7, 7, 7]
+
+
+def test_slow_changes_nothing_and_returns_all(road: str) -> None:
+    for entry in (standing_entry(), standing_entry(returned=False)):
+        for x in (np.arange(3.0), np.arange(6.0)[::2] / 2, np.broadcast_to(4.0, 3)):
+            before = x.copy()
+            for results in (entry.slow(x, np.full(3, 7.0), 1.0), entry.plain(x, x, 1.0)):
+                assert len(results) == 2
+                np.testing.assert_array_equal(results[1], before)
+            np.testing.assert_array_equal(x, before)
+
+
+def test_arguments_that_are_written_are_writable_and_apart(road: str) -> None:
+    entry, memory = standing_entry(), np.arange(7.0)
+    fixed = np.arange(3.0)
+    fixed.flags.writeable = False
+    for x, y in ((fixed, memory[:3]), (memory[:3], memory[:3]), (memory[:3], memory[2:5]), (memory[2:5], memory[:3])):
+        assert entry.fast(x, y, 1.0) is MISS
+    assert memory.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert entry.fast(memory[:3], memory[3:6], 1.0)[1].tolist() == [0, 1, 2]
+    assert memory.tolist() == [3, 4, 5, 3, 4, 5, 6]
+    assert entry.fast(np.zeros(3), fixed, 1.0)[0].tolist() == [0, 1, 2]
+
+
+def test_into_writes_results_where_it_is_told(road: str) -> None:
+    entry = copy_entry(ArgSpec((3,), "f8"), ArgSpec((), "f8", "float"), workspace=100_000)
+    x, out, number = np.arange(3.0), np.empty(3), np.empty(())
+    counts = [sys.getrefcount(a) for a in (x, out, number)]
+    for _ in range(3):
+        out[:] = -1
+        assert entry.into(x, 2.5, out, number) == ()
+        assert (out.tolist(), number.tolist()) == ([0, 1, 2], 2.5)
+    assert [sys.getrefcount(a) for a in (x, out, number)] == counts
+    memory = np.zeros(4)
+    fixed = np.empty(3)
+    fixed.flags.writeable = False
+    for args in (
+        (x, 2.5, x, number), (memory[:3], 2.5, memory[1:], number), (x, 2.5, fixed, number), (x, 2.5, out),
+        (x, 2.5, memory[::2], number), (x, 2.5, np.empty(3, "f4"), number), (x, 2.5, out, out[:1].reshape(())),
+        (x, 2.5, number, out), (x, 2.5, None, number),
+    ):  # fmt: skip
+        assert entry.into(*args) is MISS
+    assert x.tolist() == [0, 1, 2]
+
+
+def test_hundreds_of_outs_are_told_apart(road: str) -> None:
+    count = 150
+    specs = [ArgSpec((k % 3,), "f8") for k in range(count)]
+    entry = copy_entry(*specs)
+    inputs = [np.full(k % 3, float(k)) for k in range(count)]
+    outs = [np.empty(k % 3) for k in range(count)]
+    assert entry.into(*inputs, *outs) == ()
+    assert all(np.array_equal(a, b) for a, b in zip(inputs, outs, strict=True))
+    assert entry.into(*inputs, *outs[:-1], outs[2]) is MISS
+    assert entry.into(*inputs, *outs[:-1], inputs[5]) is MISS
+
+
+def test_overlapping_calls_share_a_free_list() -> None:
+    """A block per overlapping call is made once, and is freed with the last owner."""
+    size, inside = 1 << 20, threading.Barrier(3)
+
+    def fill(b: ir.IRBuilder, plan: ir.Function) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        b.call(b.load(plan.args[3], typ=ir.PointerType(kind)), [])
+
+    meet = ctypes.CFUNCTYPE(None)(lambda: inside.wait(60) and None)
+    address = ctypes.cast(meet, ctypes.c_void_p).value
+    assert address is not None
+    spec = CallSpec((), (ResultSpec((), "f8"),), workspace=size, release_gil=True)
+    tracemalloc.start()
+    try:
+        entry: Entry | None = compile_entry(spec, fill, externs=[address], keep=meet)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(3):
+            threads = [threading.Thread(target=entry.fast) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            held = tracemalloc.get_traced_memory()[0] - before
+            assert 3 * size <= held < 4 * size
+        entry = None
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < size
+    finally:
+        tracemalloc.stop()
+
+
 def test_specs_refuse_what_cannot_be() -> None:
-    with pytest.raises(DTypeError, match=r"dtype\('O'\)"):
-        ArgSpec((3,), object)
+    with pytest.raises(ArgumentError, match="stands in an argument"):
+        ResultSpec((3,), "f8", returned=False)
+    with pytest.raises(DTypeError, match=r"dtype\('<U2'\)"):
+        ArgSpec((3,), "<U2")
     with pytest.raises(DTypeError, match=r"dtype\('>f8'\)"):
         ResultSpec((3,), ">f8")
     with pytest.raises(DTypeError, match=r"longdouble|float128"):

@@ -30,10 +30,9 @@ def dump(func: Callable[..., Any], *args: Any, stage: str | None = None, **kwarg
     ----------
     func : a function, transformed or not.
     args, kwargs : arguments as for a call; `nf.spec(shape, dtype)` may stand for an array.
-    stage : one of "traced", "functionalized", "linearized", "linear", "transposed", "vmapped", "whole", "pure",
-    "simplified",
-        "grouped", "loops", "llvm", "asm"; None for all. A stage that is passed several times (once per transform) gives
-        several texts.
+    stage : one of "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "jacobian",
+        "whole", "pure", "simplified", "grouped", "fusion", "loops", "llvm", "asm"; None for all. A stage that is passed
+        several times (once per transform) gives several texts. "fusion" says why neighbours do not share a kernel.
 
     Returns
     -------

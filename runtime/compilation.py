@@ -213,7 +213,9 @@ def lower_program(program: Program) -> CodegenLowered:
     from nufunc.codegen.emit_text import loops_text
 
     graph = program.graph
-    grouped = pipeline.checked("grouped", fuse(graph))
+    refusals: list[str] = []
+    grouped = pipeline.checked("grouped", fuse(graph, refusals))
+    pipeline.note("fusion", lambda: "\n".join(dict.fromkeys(refusals)) or "nothing was refused")
     pipeline.note("loops", lambda: loops_text(grouped))
     args = [ArgSpec(s.type.shape, s.type.dtype, s.kind) for s in program.inputs]  # type: ignore[arg-type]
     given = zip(graph.outputs, program.scalars)

@@ -45,7 +45,7 @@ class Lowered:
         if stage in ("llvm", "asm"):
             entry = self.compile().executable.entry
             return str(entry.llvm() if stage == "llvm" else entry.assembly())
-        if stage in (None, "grouped", "loops"):
+        if stage in (None, "grouped", "fusion", "loops"):
             _ = self._module  # records these
         if stage is None:
             return "\n\n".join(f"# {name}\n{text}" for name, text in self._record.entries)

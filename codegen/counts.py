@@ -30,7 +30,6 @@ from nufunc.codegen.nests import build_nests
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node
 from nufunc.ir.product_group import halves, is_product
-from nufunc.ir.product_group import expanded
 
 _COMPLEX = {"add": 2, "sub": 2, "neg": 2, "mul": 6, "div": 11, "conj": 1, "abs": 4}
 _SIMPLE = frozenset(
@@ -141,7 +140,7 @@ def count(grouped: Graph, spec: CallSpec, copied: Sequence[int]) -> Cost:
     copies = [Kernel("copy", False, None, 1, 0, 0, n, n) for n in (grouped.outputs[k].type.nbytes for k in copied)]
     size = lambda shape, dtype: math.prod(shape) * dtype.itemsize
     return Cost(
-        rows=(*_rows(expanded(grouped)), *copies),
+        rows=(*_rows(grouped), *copies),
         unbounded=any(n.prim == "while" for n in grouped.walk()),
         argument_bytes=sum(size(a.shape, a.dtype) for a in spec.args),
         output_bytes=sum(size(r.shape, r.dtype) for r in spec.results if r.source is None),

@@ -39,8 +39,8 @@ from nufunc.passes.transpose import transpose
 from nufunc.passes.vmap import vmap
 
 STAGES = (
-    "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "jacobian", "whole", "pure",
-    "simplified", "grouped", "fusion", "loops", "llvm", "asm",
+    "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "jacobian", "whole",
+    "pure", "simplified", "grouped", "fusion", "loops", "llvm", "asm",
 )  # fmt: skip
 
 

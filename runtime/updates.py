@@ -52,8 +52,8 @@ def refuse_differentiated(sub: Sub, names: Sequence[str], transform: str) -> Cal
         if index >= sub.num_params:
             return None
         return (
-            f"the function under {transform} writes in place to its argument {names[index]}, with respect to which it is "
-            "differentiated; work on a copy (x = x.copy()) and return it"
+            f"the function under {transform} writes in place to its argument {names[index]}, with respect to which it "
+            "is differentiated; work on a copy (x = x.copy()) and return it"
         )
 
     return refused
@@ -66,7 +66,8 @@ def refuse_shared(sub: Sub, shared: Sequence[tuple[Array, str]], transform: str)
         if index < sub.num_params:
             return None
         target = sub.captured[index - sub.num_params]
-        name = next((f"its argument {n}" for a, n in shared if a.root is target.root), "an array of the enclosing scope")
+        known = (f"its argument {n}" for a, n in shared if a.root is target.root)
+        name = next(known, "an array of the enclosing scope")
         return (
             f"the function under {transform} writes in place to {name}, which all lanes share, so that they would "
             "conflict; map it too (in_dims), or work on a copy (x = x.copy()) and return it"

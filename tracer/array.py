@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -25,6 +25,22 @@ class Root:
 
     def __init__(self) -> None:
         self.version = 0
+
+
+class Flags(NamedTuple):
+    """x.flags of a traced array: what is known of its memory."""
+
+    c_contiguous: bool
+    f_contiguous: bool
+    owndata: bool
+    writeable: bool
+
+    @property
+    def contiguous(self) -> bool:
+        return self.c_contiguous
+
+    def __getitem__(self, name: Any) -> Any:
+        return getattr(self, name.lower()) if isinstance(name, builtins.str) else tuple.__getitem__(self, name)
 
 
 class DynamicView:
@@ -159,11 +175,14 @@ class Array(Operators):
             )
         value = self._item()
         if value is None:
+            from nufunc.tracer import staging
+
+            why = staging.ask("truth")
             self._refuse(
                 "bool(), and so if, while, and, or, not, assert",
                 "use np.where(condition, x, y) to choose between values, nf.cond to branch, nf.while_loop "
                 "to loop, "
-                "& | ~ for logic, or pass the value as a static argument",
+                f"& | ~ for logic, or pass the value as a static argument{why and f' ({why})'}",
             )
         return bool(value)
 
@@ -195,11 +214,14 @@ class Array(Operators):
         if value is None or self.dtype.kind not in "iub" or isinstance(value, bool):
             if self.dtype.kind not in "iu":
                 raise TypeError("only integer scalar arrays can be converted to a scalar index")
+            from nufunc.tracer import staging
+
+            why = staging.ask("index")
             self._refuse(
                 "an index, a shape, or range()",
                 "use nf.fori_loop(lower, upper, body, init) instead of range(n), index traced arrays with "
                 "it, or pass "
-                "the value as a static argument (a Python int)",
+                f"the value as a static argument (a Python int){why and f' ({why})'}",
             )
         return int(value)
 
@@ -289,7 +311,7 @@ class Array(Operators):
 
     @flat.setter
     def flat(self, value: Any) -> None:
-        self.flat[:] = value
+        self.flat[...] = value
 
     # -- parts
 
@@ -318,14 +340,22 @@ class Array(Operators):
         namespace()._assign_part(self, "imag", value)
 
     @property
-    def flags(self) -> Any:
-        raise UnsupportedError("x.flags of a traced array", user_location())
+    def flags(self) -> Flags:
+        """What NumPy's flags would say; only to be read."""
+        from nufunc.tracer.layout import is_f_contiguous
+
+        fortran = is_f_contiguous(self.shape, self.strides_)
+        return Flags(self.strides_ is None, fortran, self.base is None, not (self.readonly or self.scalar))
 
     def view(self, dtype: Any = None, type: Any = None) -> Array:
-        """x.view() and a view of the same dtype; other dtypes reinterpret bytes, which is not supported."""
-        if type not in (None, np.ndarray) or (dtype is not None and np.dtype(dtype) != self.dtype):
-            raise UnsupportedError("x.view(dtype) of a traced array; use x.astype(dtype) to convert", user_location())
-        return self[...]
+        """x.view(): another array over the same memory; its bytes as numbers of a dtype of the same size."""
+        from nufunc.tracer import np_views
+
+        if dtype is np.ndarray:
+            dtype = None
+        if type not in (None, np.ndarray):
+            raise UnsupportedError(f"x.view({type.__name__}) of a traced array", user_location())
+        return self[...] if dtype is None else np_views.as_dtype(self, dtype)
 
     # -- methods: the function of the same name
 
@@ -350,7 +380,8 @@ class Array(Operators):
         return namespace().round(self, decimals, out=out)
 
     def conj(self) -> Array:
-        return namespace().conjugate(self)
+        """The complex conjugate; of a real array the array itself, as in NumPy."""
+        return namespace().conjugate(self) if self.dtype.kind == "c" else self
 
     conjugate = conj
 
@@ -372,8 +403,8 @@ class Array(Operators):
     def resize(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise UnsupportedError("x.resize() in place; use np.resize(x, shape)", user_location())
 
-    def partition(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise UnsupportedError("x.partition(); use np.sort", user_location())
+    def partition(self, kth: Any, axis: int = -1, kind: Any = None, order: Any = None) -> None:
+        self[...] = namespace().partition(self, kth, axis)
 
     def tofile(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse("x.tofile()", "return the array and write it outside")

@@ -23,6 +23,71 @@ def c_strides(shape: Sequence[int]) -> Strides:
     return tuple(reversed(strides))
 
 
+def f_strides(shape: Sequence[int]) -> Strides:
+    """Strides of a Fortran-contiguous array."""
+    return tuple(reversed(c_strides(tuple(reversed(shape)))))
+
+
+def is_f_contiguous(shape: Sequence[int], strides: Strides | None) -> bool:
+    """Whether the transposed array is C-contiguous."""
+    own = c_strides(shape) if strides is None else strides
+    return canonical(tuple(reversed(shape)), tuple(reversed(own))) is None
+
+
+def ordered(shape: Sequence[int], strides: Strides | None, order: str | None) -> Strides | None:
+    """The strides of a new array of this shape in memory order 'C', 'F', or, after an array of these strides, 'A' or
+    'K'.
+    """
+    if order == "F" or (order == "A" and strides is not None and is_f_contiguous(shape, strides)):
+        return canonical(shape, f_strides(shape))
+    if order == "K" and strides is not None:
+        return like_strides(shape, strides)
+    return None
+
+
+def like_strides(shape: Sequence[int], strides: Strides) -> Strides | None:
+    """The strides that NumPy gives a copy, in order 'K', of an array of these strides."""
+    if 0 in shape or len(shape) < 2:
+        return None
+    cell = np.zeros(1, np.int8)
+    return canonical(shape, np.empty_like(np.lib.stride_tricks.as_strided(cell, shape, strides)).strides)
+
+
+def joined_strides(
+    shape: Sequence[int], shapes: Sequence[Sequence[int]], strides: Sequence[Strides]
+) -> Strides | None:
+    """The strides of the concatenation, of this shape, of arrays of these shapes and strides.
+
+    Axes are sorted by stride where all arrays agree; where they do not, C order wins. Axes of extent one say nothing.
+    """
+    order: list[int] = []
+    for axis in range(len(shape)):
+        place = len(order)
+        for k in range(len(order) - 1, -1, -1):
+            other = order[k]
+            votes = [abs(s[axis]) > abs(s[other]) for n, s in zip(shapes, strides) if n[axis] != 1 and n[other] != 1]
+            if votes and not all(votes):
+                break
+            if votes:
+                place = k
+        order.insert(place, axis)
+    result = [0] * len(shape)
+    step = 1
+    for axis in reversed(order):
+        result[axis] = step
+        step *= max(shape[axis], 1)
+    return canonical(shape, tuple(result))
+
+
+def gathered_strides(lead: Sequence[int], rest: Sequence[int], strides: Strides) -> Strides:
+    """The strides of what index arrays of shape `lead` gather: their axes first, in C order, around the other axes in
+    the order in which these lay in memory.
+    """
+    inner = like_strides(rest, strides) or c_strides(rest)
+    size = int(np.prod(rest, dtype=np.int64))
+    return (*(s * max(size, 1) for s in c_strides(lead)), *inner)
+
+
 def canonical(shape: Sequence[int], strides: Strides | None) -> Strides | None:
     """None where the strides are those of C order (axes of extent one do not matter)."""
     if strides is None or 0 in shape:

@@ -294,14 +294,16 @@ def concrete(argument: Any) -> bool:
 
 
 def namespace_function(
-    function: Callable[..., Any], constants: Callable[[Any], Any] | None = None
+    function: Callable[..., Any],
+    constants: Callable[[Any], Any] | None = None,
+    original: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """A function of the namespace. Outside tracing NumPy's own is called.
 
     With `constants` it is called for static arguments too (np.prod(x.shape)): numbers stay numbers, arrays
     become constants of the graph. Functions whose results are buffers or views leave it out.
     """
-    original = _original(function)
+    original = original or _original(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

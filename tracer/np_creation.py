@@ -13,7 +13,7 @@ from nufunc.ir.errors import DTypeError, ShapeError, TraceError, UnsupportedErro
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, FLOAT64, INT64, ArrayType
 from nufunc.tracer.array import Array, check_dtype
-from nufunc.tracer.layout import result_strides
+from nufunc.tracer.layout import broadcast_strides, is_f_contiguous, ordered, result_strides
 from nufunc.tracer.np_core import (
     as_array,
     builder,
@@ -24,12 +24,11 @@ from nufunc.tracer.np_core import (
     normal_shape,
     result_dtype,
     static_int,
-    strides_of,
     value_of,
     wrap,
 )
 from nufunc.tracer.np_indexing import assigned
-from nufunc.tracer.trace import require
+from nufunc.tracer.trace import require as current_trace
 
 # -- from values
 
@@ -47,9 +46,7 @@ def array(
 ) -> Array:
     """numpy.array: a fresh array; nested lists may hold traced values."""
     wanted = None if dtype is None else check_dtype(dtype)
-    result = _from_object(object, wanted, fresh=copy is not False and copy is not None)
-    if order == "F" and result.ndim > 1:
-        raise fail(UnsupportedError, "np.array(order='F'); the order of memory cannot be chosen")
+    result = _in_order(_from_object(object, wanted, fresh=copy is not False and copy is not None), order, object)
     if result.ndim < ndmin:
         result = result.reshape((1,) * (ndmin - result.ndim) + result.shape)
     return result
@@ -62,13 +59,46 @@ def asarray(
     graph.
     """
     wanted = None if dtype is None else check_dtype(dtype)
-    return _from_object(a, wanted, fresh=bool(copy))
+    return _in_order(_from_object(a, wanted, fresh=bool(copy)), order, a)
+
+
+def _in_order(x: Array, order: Any, given: Any) -> Array:
+    """The array in the memory order asked for; a copy only where `x` is what the user has and lies otherwise."""
+    if order in (None, "K", "A") or not x.ndim:
+        return x
+    if order == "F" and is_f_contiguous(x.shape, x.strides_):
+        return x
+    if order == "C" and x.strides_ is None:
+        return x
+    if x is given or x.base is not None:
+        return copied(x, order)
+    x.strides_ = ordered(x.shape, None, order)
+    return x
+
+
+def asfortranarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
+    """numpy.asfortranarray: the array itself where it is in Fortran order."""
+    x = asarray(a, dtype, order="F")
+    if x.strides_ is not None and x.ndim == 1:
+        x = copied(x)
+    return x if x.ndim else x.reshape(1)
+
+
+def require(a: Any, dtype: Any = None, requirements: Any = None, *, like: Any = None) -> Array:
+    """numpy.require of orders; every traced array is aligned and writeable unless a view says otherwise."""
+    wanted = {str(r).upper() for r in ([requirements] if isinstance(requirements, str) else requirements or ())}
+    order = "F" if wanted & {"F", "F_CONTIGUOUS", "FORTRAN"} else None
+    if wanted & {"C", "C_CONTIGUOUS", "CONTIGUOUS"}:
+        order = "C"
+    x = asarray(a, dtype, order=order)
+    owned = wanted & {"O", "OWNDATA"} and x.base is not None
+    return copied(x, "A") if owned or (wanted & {"W", "WRITEABLE"} and x.readonly) else x
 
 
 def asanyarray(
     a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None
 ) -> Array:
-    return asarray(a, dtype, copy=copy)
+    return asarray(a, dtype, order, copy=copy)
 
 
 def ascontiguousarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
@@ -84,7 +114,7 @@ def asarray_chkfinite(a: Any, dtype: Any = None, order: Any = None) -> Array:
 
 
 def _from_object(obj: Any, dtype: np.dtype | None, fresh: bool) -> Array:
-    trace = require()
+    trace = current_trace()
     if type(obj) is Array:
         if dtype is not None and dtype != obj.dtype:
             return converted(obj, dtype, scalar=False)
@@ -124,7 +154,7 @@ def _concrete_list(obj: Any, dtype: np.dtype | None) -> np.ndarray:
 def _stacked(items: Sequence[Any], dtype: np.dtype | None) -> Array:
     """Nested lists with traced leaves: converted to one dtype and stacked."""
     parts = [_from_object(item, None, fresh=False) if not _is_plain(item) else item for item in items]
-    arrays = [part if type(part) is Array else require().constant(np.asarray(part)) for part in parts]
+    arrays = [part if type(part) is Array else current_trace().constant(np.asarray(part)) for part in parts]
     shapes = {x.shape for x in arrays}
     if len(shapes) > 1:
         raise fail(
@@ -145,19 +175,19 @@ def copied(x: Array, order: str = "C") -> Array:
     """A copy; order 'K' keeps the order of memory."""
     b = builder()
     value = b.emit("convert", (value_of(x),), {"dtype": x.dtype})[0]
-    strides = None if x.strides_ is None or order != "K" else result_strides(x.shape, [strides_of(x)])
-    return require().wrap(value, strides=strides, constant=x.known)
+    return current_trace().wrap(value, strides=ordered(x.shape, x.strides_, order), constant=x.known)
 
 
-def converted(x: Array, dtype: np.dtype, scalar: bool | None = None) -> Array:
-    """x.astype(dtype): always a copy, in the order of memory of x."""
+def converted(x: Array, dtype: np.dtype, scalar: bool | None = None, order: str = "K") -> Array:
+    """x.astype(dtype): always a copy, by default in the order of memory of x."""
     b = builder()
     value = b.emit("convert", (value_of(x),), {"dtype": dtype})[0]
-    strides = None if x.strides_ is None else result_strides(x.shape, [strides_of(x)])
+    strides = ordered(x.shape, x.strides_, order)
     known = x.known
     with np.errstate(all="ignore"):
         constant = None if known is None or (known.dtype.kind == "c" != dtype.kind) else _cast(known, dtype)
-    return require().wrap(value, strides=strides, scalar=x.scalar if scalar is None else scalar, constant=constant)
+    kind = x.scalar if scalar is None else scalar
+    return current_trace().wrap(value, strides=strides, scalar=kind, constant=constant)
 
 
 def _cast(known: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -179,34 +209,34 @@ def astype(
             DTypeError,
             f"Cannot cast array data from {source.dtype!r} to {target!r} according to the rule '{casting}'",
         )
-    if not copy and source.dtype == target:
+    if not copy and source.dtype == target and _in_order(source, order, source) is source:
         return source
     if source.dtype.kind == "c" and target.kind in "iuf":
         raise fail(DTypeError, f"casting {source.dtype} to {target} drops the imaginary part; take x.real first")
-    return converted(source, target)
+    return converted(source, target, order=order)
 
 
 # -- from shapes
 
 
-def _filled(value: Any, shape: Any, dtype: Any) -> Array:
+def _filled(value: Any, shape: Any, dtype: Any, order: str = "C") -> Array:
     kind = ArrayType(normal_shape(shape), check_dtype(dtype))
-    trace = require()
+    trace = current_trace()
     known = np.full(kind.shape, value, kind.dtype) if kind.size <= 4096 else None
-    return trace.wrap(trace.b.filled(value, kind), constant=known)
+    return trace.wrap(trace.b.filled(value, kind), constant=known, strides=ordered(kind.shape, None, order))
 
 
 def zeros(shape: Any, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
-    return _filled(0, shape, dtype)
+    return _filled(0, shape, dtype, order)
 
 
 def ones(shape: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
-    return _filled(1, shape, float if dtype is None else dtype)
+    return _filled(1, shape, float if dtype is None else dtype, order)
 
 
 def empty(shape: Any, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
     """numpy.empty; its elements are zero."""
-    return _filled(0, shape, dtype)
+    return _filled(0, shape, dtype, order)
 
 
 def full(
@@ -214,10 +244,11 @@ def full(
 ) -> Array:
     if is_scalar(fill_value):
         kind = check_dtype(np.asarray(fill_value).dtype if dtype is None else dtype)
-        return _filled(cast_scalar(fill_value, kind), shape, kind)
+        return _filled(cast_scalar(fill_value, kind), shape, kind, order)
     source = as_array(fill_value)
     kind = source.dtype if dtype is None else check_dtype(dtype)
-    return wrap(assigned(source, kind, normal_shape(shape)), scalar=False)
+    target = normal_shape(shape)
+    return wrap(assigned(source, kind, target), scalar=False, strides=ordered(target, None, order))
 
 
 def _like(a: Any, fill: Any, dtype: Any, order: str, shape: Any) -> Array:
@@ -225,8 +256,7 @@ def _like(a: Any, fill: Any, dtype: Any, order: str, shape: Any) -> Array:
     kind = source.dtype if dtype is None else check_dtype(dtype)
     target = source.shape if shape is None else normal_shape(shape)
     result = full(target, fill, kind)
-    if order in "KA" and shape is None and source.strides_ is not None:
-        result.strides_ = result_strides(target, [strides_of(source)])
+    result.strides_ = ordered(target, source.strides_ if len(target) == source.ndim else None, order)
     return result
 
 
@@ -293,7 +323,7 @@ def arange(*args: Any, dtype: Any = None, device: Any = None, like: Any = None, 
     if length_one and (kind is None or kind == INT64) and fixed[0] > 4096:
         value = builder().iota(shape=(int(fixed[0]),), dtype=INT64, axis=0)
         return wrap(value)
-    return require().constant(np.arange(*fixed, dtype=kind, **named))
+    return current_trace().constant(np.arange(*fixed, dtype=kind, **named))
 
 
 def linspace(
@@ -314,7 +344,7 @@ def linspace(
     count = static_int(num, "num")
     if not has_traced((start, stop)) and not any(isinstance(x, np.ndarray) for x in (start, stop)):
         made, width = np.linspace(start, stop, count, endpoint=endpoint, retstep=True, dtype=dtype, axis=axis)
-        constant = require().constant(made)
+        constant = current_trace().constant(made)
         return (constant, width) if retstep else constant
     if count < 0:
         raise fail(ShapeError, f"Number of samples, {count}, must be non-negative.")
@@ -347,8 +377,9 @@ def eye(
 ) -> Array:
     shape, kind, shift = normal_shape((N, N if M is None else M)), check_dtype(dtype), static_int(k, "k")
     value = builder().astype(_diagonal_mask(shape, shift, "eq"), kind)
+    strides = ordered(shape, None, order)
     known = np.eye(shape[0], shape[1], shift, kind) if shape[0] * shape[1] <= 4096 else None
-    return require().wrap(value, constant=known)
+    return current_trace().wrap(value, constant=known, strides=strides)
 
 
 def identity(n: int, dtype: Any = None, *, like: Any = None) -> Array:
@@ -376,7 +407,12 @@ def _triangle(m: Any, k: int, compare: str) -> Array:
         raise fail(ShapeError, "tril and triu need at least one axis")
     b = builder()
     value = value_of(x)
-    return wrap(b.select(_diagonal_mask(x.shape, static_int(k, "k"), compare), value, b.zeros(value.type)))
+    strides = None
+    if x.strides_ is not None:
+        mask = broadcast_strides(x.shape[-2:], None, x.shape)
+        strides = result_strides(x.shape, [mask, x.strides_])
+    kept = b.select(_diagonal_mask(x.shape, static_int(k, "k"), compare), value, b.zeros(value.type))
+    return wrap(kept, strides=strides)
 
 
 def tril(m: Any, k: int = 0) -> Array:
@@ -389,7 +425,7 @@ def triu(m: Any, k: int = 0) -> Array:
 
 def diag(v: Any, k: int = 0) -> Array:
     """numpy.diag: a matrix with this diagonal, or the diagonal of a matrix (a copy)."""
-    from nufunc.tracer.np_linalg import diagonal
+    from nufunc.tracer.np_views import diagonal
 
     x = as_array(v)
     if x.ndim == 2:
@@ -443,7 +479,7 @@ def indices(dimensions: Any, dtype: Any = int, sparse: bool = False) -> Any:
             )
             for i in range(len(shape))
         )
-    return require().constant(np.indices(shape, kind))
+    return current_trace().constant(np.indices(shape, kind))
 
 
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
@@ -459,11 +495,9 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    array, asarray, asanyarray, ascontiguousarray, asarray_chkfinite, copy, astype, zeros, ones, empty, full,
-    zeros_like,
-    ones_like, empty_like, full_like, arange, linspace, eye, identity, tri, tril, triu, diag, diagflat,
-    meshgrid,
-    fromfunction, indices, vander,
+    array, asarray, asanyarray, ascontiguousarray, asfortranarray, require, asarray_chkfinite, copy, astype, zeros,
+    ones, empty, full, zeros_like, ones_like, empty_like, full_like, arange, linspace, eye, identity, tri, tril, triu,
+    diag, diagflat, meshgrid, fromfunction, indices, vander,
 )  # fmt: skip
 
 __all__ = ["BOOL", "FLOAT64", "FUNCTIONS"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
+import numpy as np
+
+from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.types import BOOL, is_complex
 from nufunc.tracer import np_reduce
 from nufunc.tracer.array import Array, check_dtype
-from nufunc.tracer.np_core import as_array, builder, fail, finish, normal_axis, out_of, value_of
+from nufunc.tracer.layout import result_strides
+from nufunc.tracer.np_core import as_array, builder, elementwise_strides, fail, finish, normal_axis, out_of, value_of
 from nufunc.tracer.np_reduce import NO_VALUE, accumulator, given
 
 # -- cumulations
@@ -27,7 +30,8 @@ def _cumulate(prim: str, a: Any, axis: Any, dtype: Any, out: Any) -> Array:
             value = b.reshaped(value, (1,))
         index = normal_axis(axis, value.ndim)
     result = b.emit(prim, (value,), {"axis": index, "reverse": False})[0]
-    return finish(result, out, prim, scalar=False)
+    strides = None if axis is None or x.strides_ is None else result_strides(x.shape, [x.strides_])
+    return finish(result, out, prim, scalar=False, strides=strides)
 
 
 def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
@@ -151,8 +155,30 @@ def ufunc_accumulate(name: str, array: Any, axis: int = 0, dtype: Any = None, ou
         if is_complex(x.dtype):
             raise fail(UnsupportedError, f"np.{name}.accumulate of complex values")
         value = builder().emit(prim, (value_of(x),), {"axis": normal_axis(axis, x.ndim), "reverse": False})[0]
-        return finish(value, out, name, scalar=False)
+        return finish(value, out, name, scalar=False, strides=elementwise_strides(x.shape, [x]))
     return _cumulate(prim, x, axis, dtype, out)
+
+
+def ufunc_reduceat(name: str, array: Any, indices: Any, axis: int, dtype: Any, out: Any) -> Array:
+    """Reductions from each static index to the next; the element alone where the next one is not larger."""
+    from nufunc.tracer.np_join import concatenate
+
+    x = as_array(array)
+    known = as_array(indices).known
+    if known is None:
+        raise fail(UnsupportedError, f"np.{name}.reduceat at traced indices")
+    index = normal_axis(axis, x.ndim)
+    starts = known.astype(np.int64).tolist()
+    outside = [i for i in starts if not 0 <= i < x.shape[index]]
+    if outside:
+        raise fail(BoundsError, f"index {outside[0]} out-of-bounds in {name}.reduceat [0, {x.shape[index]})")
+    parts = []
+    for first, last in zip(starts, [*starts[1:], x.shape[index]]):
+        key = (slice(None),) * index
+        part = x[(*key, slice(first, max(last, first + 1)))]
+        parts.append(ufunc_reduce(name, part, axis=index, dtype=dtype, keepdims=True))
+    result = concatenate(parts, index)
+    return result if out_of(out) is None else finish(value_of(result), out, name)
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (

@@ -14,7 +14,8 @@ from nufunc.ir.errors import ShapeError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL
 from nufunc.tracer.array import Array, check_dtype
-from nufunc.tracer.np_core import as_array, builder, fail, finish, normal_axis, result_dtype, value_of
+from nufunc.tracer.np_core import as_array, builder, fail, finish, normal_axis, out_of, result_dtype, value_of
+from nufunc.tracer.np_views import einsum_view
 
 Labels = tuple[str, ...]
 Term = tuple[Value, Labels]
@@ -37,6 +38,10 @@ def einsum(
         equation, arrays = _interleaved(operands)
     inputs, output = parse_equation(equation, [x.ndim for x in arrays])
     kind = result_dtype(*[x.dtype for x in arrays]) if dtype is None else check_dtype(dtype)
+    if len(arrays) == 1 and out_of(out) is None and kind == arrays[0].dtype:
+        shown = einsum_view(arrays[0], inputs[0], output)
+        if shown is not None:
+            return shown
     b = builder()
     terms = [_diagonal_labels(b.astype(value_of(x), kind), labels) for x, labels in zip(arrays, inputs)]
     extents = _extents(terms)

@@ -14,10 +14,12 @@ from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.types import is_complex, is_inexact
 from nufunc.tracer import np_reduce
 from nufunc.tracer.array import Array
+from nufunc.tracer.layout import is_f_contiguous, ordered
 from nufunc.tracer.np_core import (
     as_array,
     builder,
     fail,
+    finish,
     is_scalar,
     normal_axes,
     normal_axis,
@@ -51,13 +53,21 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> Ar
         stop = tuple(low + n for n, (low, _) in zip(x.shape, widths))
         base = assigned(fill, x.dtype, shape)
         b = builder()
-        return wrap(b.update(base, value_of(x), start=start, stop=stop, step=(1,) * x.ndim), scalar=False)
+        value = b.update(base, value_of(x), start=start, stop=stop, step=(1,) * x.ndim)
+        return wrap(value, scalar=False, strides=ordered(shape, None, _fortran(x)))
     if mode not in ("edge", "reflect", "symmetric", "wrap") or kwargs:
         raise fail(UnsupportedError, f"np.pad with mode {mode!r} and {sorted(kwargs)}")
+    order = _fortran(x)
     for axis, width in enumerate(widths):
         index = np.pad(np.arange(x.shape[axis]), width, mode=mode)  # type: ignore[call-overload]
         x = take(x, require().constant(index), axis=axis)
+    x.strides_ = ordered(x.shape, None, order)
     return x
+
+
+def _fortran(x: Array) -> str:
+    """The order of memory of results of functions that keep Fortran order only."""
+    return "F" if x.strides_ is not None and is_f_contiguous(x.shape, x.strides_) else "C"
 
 
 def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
@@ -69,7 +79,9 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
     if chosen is None:
         raise fail(UnsupportedError, "np.delete with traced positions, since the result's length is not static")
     kept = np.delete(np.arange(x.shape[index]), chosen)
-    return take(x, require().constant(kept), axis=index)
+    result = take(x, require().constant(kept), axis=index)
+    result.strides_ = ordered(result.shape, None, _fortran(x))
+    return result
 
 
 # -- NaN as missing
@@ -122,11 +134,15 @@ def _nan_extreme(a: Any, axis: Any, keepdims: Any, sign: int) -> Array:
 
 
 def nanmax(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE) -> Array:
-    return _nan_extreme(a, axis, keepdims, 1)
+    return _stored(_nan_extreme(a, axis, keepdims, 1), out, "nanmax")
 
 
 def nanmin(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE) -> Array:
-    return _nan_extreme(a, axis, keepdims, -1)
+    return _stored(_nan_extreme(a, axis, keepdims, -1), out, "nanmin")
+
+
+def _stored(result: Array, out: Any, name: str) -> Array:
+    return result if out is None else finish(value_of(result), out, name)
 
 
 # -- order
@@ -148,8 +164,10 @@ def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = Fa
         middle = ordered[..., n // 2] if n % 2 else (ordered[..., n // 2 - 1] + ordered[..., n // 2]) / 2
         result = where(UFUNCS["isnan"](ordered[..., -1]), x.dtype.type(np.nan), middle)
     if keepdims:
-        return result.reshape(tuple(1 if i in axes else m for i, m in enumerate(x.shape)))
-    return result if result.ndim else result[()]
+        result = result.reshape(tuple(1 if i in axes else m for i, m in enumerate(x.shape)))
+    if out is not None:
+        return _stored(result, out, "median")
+    return result if result.ndim or keepdims else result[()]
 
 
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Array:

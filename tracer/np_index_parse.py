@@ -17,6 +17,9 @@ from nufunc.tracer.trace import require
 Kind = Literal["new", "int", "slice", "dynamic", "window", "array", "mask"]
 
 
+_ADVANCED = ("int", "dynamic", "array", "mask")
+
+
 @dataclass
 class Item:
     """One part of a key. slice: (start, stop, step, flip); window: (start, size, step); others: the index
@@ -33,7 +36,10 @@ class Item:
 def parse(x: Array, key: Any) -> tuple[list[Item], bool]:
     """The items of a key, one per axis of x and new axis, and whether the key had an Ellipsis."""
     parts = [_classify(part) for part in (key if isinstance(key, tuple) else (key,))]
-    consumed = sum(part.ndim if kind == "mask" else kind not in ("new", "ellipsis") for kind, part in parts)
+    if any(kind == "bool" for kind, _ in parts) and any(kind in _ADVANCED for kind, _ in parts):
+        raise fail(UnsupportedError, "a single bool beside other indices than slices and None")
+    without = ("new", "ellipsis", "bool")
+    consumed = sum(part.ndim if kind == "mask" else kind not in without for kind, part in parts)
     if consumed > x.ndim:
         raise fail(
             BoundsError,
@@ -53,6 +59,8 @@ def parse(x: Array, key: Any) -> tuple[list[Item], bool]:
                 axis += 1
         elif kind == "new":
             items.append(Item("new", size=1))
+        elif kind == "bool":  # an axis of extent one where it holds, else of none
+            items.append(Item("new", part, size=int(part), copies=True))
         elif kind == "mask":
             items.extend(_mask_items(x, part, axis))
             axis += part.ndim
@@ -70,7 +78,7 @@ def _classify(part: Any) -> tuple[str, Any]:
     if isinstance(part, slice):
         return "slice", part
     if isinstance(part, (bool, np.bool_)):
-        raise fail(UnsupportedError, "indexing a traced array with a single bool")
+        return "bool", bool(part)
     if isinstance(part, (list, range)) or (isinstance(part, np.ndarray) and part.ndim):
         part = _index_list(part)
     if isinstance(part, (float, complex, np.inexact, str)):
@@ -82,11 +90,7 @@ def _classify(part: Any) -> tuple[str, Any]:
         )
     if type(part) is Array:
         if part.dtype.kind == "b":
-            if not part.ndim:
-                raise fail(
-                    UnsupportedError, "indexing a traced array with a single traced bool; use np.where"
-                )
-            return "mask", part
+            return ("mask", part) if part.ndim or part.known is None else ("bool", bool(part.known))
         if part.dtype.kind not in "iu":
             raise fail(BoundsError, "arrays used as indices must be of integer (or boolean) type")
         if part.ndim:

@@ -12,7 +12,7 @@ from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import ArrayType
 from nufunc.tracer.array import Array, DynamicView
-from nufunc.tracer.layout import Strides, canonical
+from nufunc.tracer.layout import Strides, canonical, gathered_strides
 from nufunc.tracer.np_core import (
     as_array,
     broadcast_shapes,
@@ -31,6 +31,10 @@ from nufunc.tracer.trace import Trace, require
 
 def view(x: Array, prim: str, strides: Strides | None, readonly: str = "", **attrs: Any) -> Array:
     """An Array that aliases `x` through one view primitive."""
+    if x.via is not None and not x.dynamic and x.via[0] == "view_bitcast" and prim != "view_bitcast":
+        # The bytes are read anew last, so that a write through the view touches what it shows and nothing else.
+        assert x.base is not None
+        return view(view(x.base, prim, strides, readonly, **attrs), "view_bitcast", strides, x.readonly, **x.via[1])
     trace = require(x)
     value = trace.b.emit(prim, (trace.lift(x),), attrs)[0]
     alias = Array(
@@ -138,6 +142,9 @@ def getitem(x: Array, key: Any) -> Any:
         return wrap(value_of(x), scalar=False).reshape(tuple(item.size for item in items))
     alias = basic_view(x, items, fresh=True)
     if any(item.copies for item in items):
+        if any(item.value is False for item in items if item.kind == "new"):
+            nothing = [slice(None, item.size) for item in items if item.kind != "int"]
+            return alias[tuple(nothing)].copy()
         return alias.copy()
     alias.key = (x, key)
     return alias
@@ -148,13 +155,13 @@ def _dynamic_value(x: Array, items: list[Item]) -> Value:
     place.
     """
     y = basic_view(x, items)
-    axes, indices, positions, inside = _dynamic_indices(y, items)
+    axes, indices, positions, inside = dynamic_indices(y, items)
     b = require().b
     value = b.gather(value_of(y), *indices, axes=axes, mode="clip" if inside else "error")
     return b.transposed(value, _placed(positions, value.ndim))
 
 
-def _dynamic_indices(y: Array, items: list[Item]) -> tuple[tuple[int, ...], list[Value], list[int], bool]:
+def dynamic_indices(y: Array, items: list[Item]) -> tuple[tuple[int, ...], list[Value], list[int], bool]:
     """Axes of y, indices of one common shape (one axis per window), the windows' places in the result."""
     axes: list[int] = []
     parts: list[tuple[Value, int | None]] = []
@@ -226,7 +233,7 @@ def _dynamic_strides(x: Array, items: list[Item]) -> Strides:
     return tuple(strides)
 
 
-def _advanced_indices(
+def advanced_indices(
     y: Array, items: list[Item]
 ) -> tuple[tuple[int, ...], list[Value], int, bool, tuple[int, ...]]:
     """Axes of y, index values of one shape, where their axes go in the result, whether all are inside, that
@@ -259,20 +266,21 @@ def _advanced_indices(
 
 def _advanced_get(x: Array, items: list[Item]) -> Array:
     y = basic_view(x, items)
-    axes, indices, place, inside, lead = _advanced_indices(y, items)
+    axes, indices, place, inside, lead = advanced_indices(y, items)
     b = require().b
     value = b.gather(value_of(y), *indices, axes=axes, mode="clip" if inside else "error")
-    return _leading_axes_at(b, value, len(lead), place)
+    own = strides_of(y)
+    rest = [k for k in range(y.ndim) if k not in axes]
+    strides = gathered_strides(lead, [y.shape[k] for k in rest], tuple(own[k] for k in rest))
+    return _leading_axes_at(b, value, len(lead), place, strides)
 
 
-def _leading_axes_at(b: Builder, value: Value, count: int, place: int) -> Array:
-    """A gather's result with its index axes moved to `place`, in the memory order that NumPy gives it."""
+def _leading_axes_at(b: Builder, value: Value, count: int, place: int, strides: Strides) -> Array:
+    """A gather's result of these strides with its index axes moved to `place`."""
     if place == 0 or count == 0:
-        return wrap(value)
+        return wrap(value, strides=canonical(value.shape, strides))
     perm = _placed(list(range(place, place + count)), value.ndim)
-    from nufunc.tracer.layout import c_strides
-
-    strides = tuple(c_strides(value.shape)[p] for p in perm)
+    strides = tuple(strides[p] for p in perm)
     moved = b.transposed(value, perm)
     return wrap(moved, strides=canonical(moved.shape, strides))
 
@@ -317,6 +325,12 @@ def setitem(x: Array, key: Any, value: Any) -> None:
     ):
         return  # the second half of x[key] += y: the view has been written already
     trace = require(x)
+    if x.via is not None and not x.dynamic and x.via[0] == "view_bitcast":
+        from nufunc.tracer.np_views import as_dtype
+
+        assert x.base is not None
+        setitem(x.base, key, as_dtype(as_array(value).astype(x.dtype), x.base.dtype))
+        return
     items, _ = parse(x, key)
     kinds = {item.kind for item in items}
     if "mask" in kinds:
@@ -326,12 +340,15 @@ def setitem(x: Array, key: Any, value: Any) -> None:
         return
     y = basic_view(x, items)
     if "array" in kinds:
-        axes, indices, place, inside, lead = _advanced_indices(y, items)
+        axes, indices, place, inside, lead = advanced_indices(y, items)
         positions = list(range(place, place + len(lead)))
     elif kinds & {"dynamic", "window"}:
-        axes, indices, positions, inside = _dynamic_indices(y, items)
+        axes, indices, positions, inside = dynamic_indices(y, items)
         lead = tuple(i.size for i in items if i.kind == "window")
     else:
+        if any(item.value is False for item in items if item.kind == "new"):
+            assigned(value, x.dtype, tuple(item.size for item in items if item.kind != "int"))
+            return  # x[False] names nothing
         stored = assigned(value, x.dtype, y.shape)
         trace.write(y, stored)
         return
@@ -362,38 +379,15 @@ def scatter(
     return b.emit(prim, operands, {"axes": axes, "mode": "clip" if inside else "error"})[0]
 
 
-def ufunc_at(ufunc: Any, a: Any, indices: Any, operand: Any) -> None:
-    """ufunc.at(a, indices, operand) for add and subtract, which accumulate at repeated indices."""
-    x = as_array(a)
-    name = ufunc.__name__
-    items, _ = parse(x, indices)
-    kinds = {item.kind for item in items}
-    if not kinds & {"array", "dynamic", "window"}:
-        x[indices] = ufunc(x[indices]) if operand is None else ufunc(x[indices], operand)
-        return
-    if name not in ("add", "subtract") or "mask" in kinds:
-        raise fail(UnsupportedError, f"np.{name}.at of a traced array with index arrays")
-    if not np.can_cast(
-        as_array(operand).dtype if not is_scalar(operand) else np.min_scalar_type(operand),
-        x.dtype,
-        "same_kind",
-    ):
-        raise fail(
-            DTypeError, f"np.{name}.at cannot cast its operand to {x.dtype} with casting rule 'same_kind'"
-        )
-    value = operand if name == "add" else -as_array(operand)
-    y = basic_view(x, items)
-    if "array" in kinds:
-        axes, index_values, place, inside, lead = _advanced_indices(y, items)
-        positions = list(range(place, place + len(lead)))
-    else:
-        axes, index_values, positions, inside = _dynamic_indices(y, items)
-        lead = tuple(i.size for i in items if i.kind == "window")
-    require().write(y, scatter(y, axes, index_values, positions, lead, inside, value, "scatter_add"))
+def repeated(values: Array, count: int) -> Array:
+    """So many values of a line, from its start again as often as needed."""
+    if values.size in (1, count):
+        return values
+    return values[require().constant(np.arange(count) % values.size)]
 
 
 class Flat:
-    """x.flat: reading gives copies, writing goes to x."""
+    """x.flat: reading gives copies, writing goes to x; values are repeated as needed."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -402,12 +396,31 @@ class Flat:
         return self.array.size
 
     def __iter__(self) -> Iterator[Array]:
-        return iter(self.array.flatten())
+        return (self[i] for i in range(self.array.size))
 
-    def __getitem__(self, key: Any) -> Array:
-        return self.array.flatten()[key]
+    def _line(self) -> Array:
+        """All elements in C order: a view where NumPy has one, else a copy."""
+        return self.array.reshape(-1) if self.array.size else self.array.reshape(0)
+
+    def __getitem__(self, key: Any) -> Any:
+        part = self._line()[key]
+        return part if part.scalar or part.root is not self.array.root else part.copy()
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        flat = self.array.flatten()
-        flat[key] = value
-        self.array[...] = flat.reshape(self.array.shape)
+        x, line = self.array, self._line()
+        if type(key) is Array and key.dtype.kind == "b" and key.known is None:
+            from nufunc.tracer.np_writing import place
+
+            place(x, key, value)
+            return
+        if not is_scalar(value):
+            count = line[key].size
+            values = as_array(value).reshape(-1)
+            if not values.size or not count:
+                return
+            value = values[0] if count == 1 else repeated(values if values.size <= count else values[:count], count)
+            if value.ndim and value.size == count:
+                value = value.reshape(line[key].shape)
+        line[key] = value
+        if line.root is not x.root:
+            x[...] = line.reshape(x.shape)

@@ -10,6 +10,7 @@ import numpy as np
 
 from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.tracer.array import Array, check_dtype
+from nufunc.tracer.layout import joined_strides, like_strides
 from nufunc.tracer.np_core import (
     as_array,
     builder,
@@ -19,6 +20,7 @@ from nufunc.tracer.np_core import (
     normal_shape,
     result_dtype,
     static_int,
+    strides_of,
     value_of,
     wrap,
 )
@@ -68,9 +70,10 @@ def concatenate(
     kind = result_dtype(*[x.dtype for x in parts]) if dtype is None else check_dtype(dtype)
     b = builder()
     values = [b.astype(value_of(x), kind) for x in parts]
-    return finish(
-        b.concat(*values, axis=index) if len(values) > 1 else values[0], out, "concatenate", scalar=False
-    )
+    value = b.concat(*values, axis=index) if len(values) > 1 else values[0]
+    strided = any(x.strides_ is not None for x in parts)
+    strides = joined_strides(value.shape, [x.shape for x in parts], [strides_of(x) for x in parts]) if strided else None
+    return finish(value, out, "concatenate", scalar=False, strides=strides)
 
 
 def _sequence(arrays: Any) -> list[Any]:
@@ -250,6 +253,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Array:
     x = as_array(a)
     if axis is None:
         return reshape(roll(ravel(x), shift, 0), x.shape)
+    source = x
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     shifts = shift if isinstance(shift, (tuple, list)) else (shift,)
     if len(axes) == 1 or len(shifts) == 1:
@@ -257,7 +261,9 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Array:
     for axis_, amount in zip(axes, shifts, strict=True):
         index = normal_axis(axis_, x.ndim)
         x = _rolled(x, amount, index)
-    return copied(x) if x is a or not shifts else x
+    result = copied(x) if x is a or not shifts else x
+    result.strides_ = like_strides(source.shape, strides_of(source))
+    return result
 
 
 def _rolled(x: Array, amount: Any, axis: int) -> Array:

@@ -26,8 +26,8 @@ from nufunc.tracer.np_core import (
     wrap,
 )
 from nufunc.tracer.np_einsum import dot_values, einsum, tensordot
-from nufunc.tracer.np_indexing import view
 from nufunc.tracer.np_ufuncs import UFUNCS
+from nufunc.tracer.np_views import diagonal
 
 
 class MatrixError(LinAlgError, np.linalg.LinAlgError):
@@ -117,16 +117,28 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, **kwargs: Any) -> Array:
     from nufunc.tracer.np_reduce import sum as sum_
 
     x, y = as_array(x1), as_array(x2)
-    return sum_((x.conj() if is_complex(x.dtype) else x) * y, axis=axis, dtype=result_dtype(x, y))
+    return sum_((x.conj() if is_complex(x.dtype) else x) * y, axis=axis, dtype=result_dtype(x, y), out=_out(kwargs))
 
 
 def matvec(x1: Any, x2: Any, /, **kwargs: Any) -> Array:
-    return matmul(x1, as_array(x2)[..., None])[..., 0]
+    return _stored(matmul(x1, as_array(x2)[..., None])[..., 0], kwargs, "matvec")
 
 
 def vecmat(x1: Any, x2: Any, /, **kwargs: Any) -> Array:
     x = as_array(x1)
-    return matmul((x.conj() if is_complex(x.dtype) else x)[..., None, :], x2)[..., 0, :]
+    return _stored(matmul((x.conj() if is_complex(x.dtype) else x)[..., None, :], x2)[..., 0, :], kwargs, "vecmat")
+
+
+def _out(kwargs: dict[str, Any]) -> Any:
+    """The `out` among the keywords of a generalised ufunc, which takes no others here."""
+    if set(kwargs) - {"out"}:
+        raise fail(UnsupportedError, f"{', '.join(sorted(set(kwargs) - {'out'}))} of np.vecdot, matvec or vecmat")
+    return kwargs.get("out")
+
+
+def _stored(result: Array, kwargs: dict[str, Any], name: str) -> Array:
+    out = _out(kwargs)
+    return result if out is None else finish(value_of(result), out, name)
 
 
 def inner(a: Any, b: Any, /) -> Array:
@@ -184,37 +196,6 @@ def cross(
 
 
 # -- diagonals
-
-
-def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
-    """numpy.diagonal: read-only; a view of a C-contiguous matrix."""
-    x = as_array(a)
-    if x.ndim < 2:
-        raise fail(ShapeError, "diag requires an array of at least two dimensions")
-    i, j = normal_axis(axis1, x.ndim), normal_axis(axis2, x.ndim)
-    if i == j:
-        raise fail(ShapeError, "axis1 and axis2 cannot be the same")
-    rest = tuple(k for k in range(x.ndim) if k not in (i, j))
-    rows, columns = x.shape[i], x.shape[j]
-    shift = static_int(offset, "offset")
-    count = max(min(rows + min(shift, 0), columns - max(shift, 0)), 0)
-    start = shift if shift >= 0 else -shift * columns
-    start = start if count else 0
-    stop = start + (count - 1) * (columns + 1) + 1 if count else 0
-    lead = tuple(x.shape[k] for k in rest)
-    bounds = {
-        "start": (*(0,) * len(lead), start), "stop": (*lead, stop), "step": (*(1,) * len(lead), columns + 1),
-    }  # fmt: skip
-    why = "a diagonal is read-only in NumPy; assign through the matrix, or copy"
-    if x.strides_ is None and (i, j) == (x.ndim - 2, x.ndim - 1) and x.size:
-        flat = view(x, "view_reshape", None, shape=(*lead, rows * columns))
-        strides = (*(rows * columns * int(np.prod(lead[k + 1 :])) for k in range(len(lead))), columns + 1)
-        return view(flat, "view_slice", strides, readonly=why, **bounds)
-    b = builder()
-    value = b.reshaped(b.transposed(value_of(x), (*rest, i, j)), (*lead, rows * columns))
-    result = wrap(b.slice(value, **bounds))
-    result.readonly = why
-    return result
 
 
 def trace(

@@ -10,6 +10,7 @@ import numpy as np
 from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.types import BOOL, INT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
+from nufunc.tracer.layout import ordered
 from nufunc.tracer.np_core import (
     as_array,
     broadcast_shapes,
@@ -121,7 +122,10 @@ def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
         return UFUNCS["rint"](x, out=out)
     scale = 10.0 ** abs(decimals)
     first, last = ("multiply", "divide") if decimals > 0 else ("divide", "multiply")
-    return UFUNCS[last](UFUNCS["rint"](UFUNCS[first](x, scale)), scale, out=out)
+    result = UFUNCS[last](UFUNCS["rint"](UFUNCS[first](x, scale)), scale, out=out)
+    if out is None and not result.scalar:
+        result.strides_ = ordered(x.shape, x.strides_, "A")
+    return result
 
 
 def fix(x: Any, out: Any = None) -> Any:
@@ -129,27 +133,6 @@ def fix(x: Any, out: Any = None) -> Any:
 
 
 # -- complex parts
-
-
-def real(val: Any) -> Any:
-    x = as_array(val)
-    if not is_complex(x.dtype):
-        return x
-    part = wrap(builder().real(value_of(x)), scalar=x.scalar)
-    part.readonly = (
-        "x.real of a complex array is a copy here; assign x.real = ... or x.real[...] through x itself"
-    )
-    return part
-
-
-def imag(val: Any) -> Any:
-    x = as_array(val)
-    b = builder()
-    if not is_complex(x.dtype):
-        return wrap(b.zeros(x.type), scalar=x.scalar)
-    part = wrap(b.imag(value_of(x)), scalar=x.scalar)
-    part.readonly = "x.imag of a complex array is a copy here; assign x.imag = ... through x itself"
-    return part
 
 
 def angle(z: Any, deg: bool = False) -> Any:
@@ -167,11 +150,11 @@ def isrealobj(x: Any) -> bool:
 
 
 def iscomplex(x: Any) -> Any:
-    return imag(x) != 0
+    return as_array(x).imag != 0
 
 
 def isreal(x: Any) -> Any:
-    return imag(x) == 0
+    return as_array(x).imag == 0
 
 
 # -- elementwise compositions
@@ -201,7 +184,10 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
     if not copy and not source.scalar:
         source[...] = result
         return source
-    return _as_scalar(result) if source.scalar else result
+    if source.scalar:
+        return _as_scalar(result)
+    result.strides_ = ordered(source.shape, source.strides_, "K")
+    return result
 
 
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
@@ -210,6 +196,8 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
     result: Any = default
     for condition, choice in reversed(list(zip(condlist, choicelist))):
         result = where(condition, choice, result)
+    if type(result) is Array:
+        result.strides_ = None
     return result
 
 
@@ -254,7 +242,8 @@ def array_equiv(a1: Any, a2: Any) -> Any:
 # -- taking
 
 
-def _positions(indices: Any, extent: int, axis: int, mode: str) -> Any:
+def clipped_index(indices: Any, extent: int, mode: str) -> Any:
+    """Indices of np.take, np.put and np.choose by their mode: what is outside is wrapped, clipped, or left to raise."""
     index = (
         as_array(indices)
         if not isinstance(indices, (list, tuple)) or len(indices)
@@ -279,7 +268,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     if axis is None:
         x, axis = x.ravel(), 0
     axis = normal_axis(axis, x.ndim)
-    index = _positions(indices, x.shape[axis], axis, mode)
+    index = clipped_index(indices, x.shape[axis], mode)
     shape = index.shape
     if x.shape[axis] == 0 and index.size:
         raise fail(BoundsError, "cannot do a non-empty take from an empty axes.")
@@ -294,10 +283,11 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
     if axis is None:
         x, axis = x.ravel(), 0
     axis = normal_axis(axis, x.ndim)
-    return x[_along(x, index, axis)]
+    return x[along_key(x, index, axis)]
 
 
-def _along(x: Array, index: Array, axis: int) -> tuple[Any, ...]:
+def along_key(x: Array, index: Array, axis: int) -> tuple[Any, ...]:
+    """The key of take_along_axis and put_along_axis."""
     if index.dtype.kind not in "iu":
         raise fail(BoundsError, "`indices` must be an integer array")
     if index.ndim != x.ndim:
@@ -307,44 +297,6 @@ def _along(x: Array, index: Array, axis: int) -> tuple[Any, ...]:
         place = (1,) * i + (-1,) + (1,) * (x.ndim - i - 1)
         key.append(index if i == axis else require().constant(np.arange(extent).reshape(place)))
     return tuple(key)
-
-
-def put_along_axis(arr: Any, indices: Any, values: Any, axis: Any) -> None:
-    x, index = as_array(arr), as_array(indices)
-    if axis is None:
-        x, axis = x.reshape(-1), 0
-    x[_along(x, index, normal_axis(axis, x.ndim))] = values
-
-
-def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
-    x = as_array(a)
-    flat = x.flatten()
-    index = _positions(ind, x.size, 0, mode).reshape(-1)
-    flat[index] = v
-    x[...] = flat.reshape(x.shape)
-
-
-def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
-    target = as_array(dst)
-    source = as_array(src)
-    if not source.weak and not np.can_cast(source.dtype, target.dtype, casting):  # type: ignore[arg-type]
-        raise fail(
-            DTypeError,
-            f"Cannot cast array data from {source.dtype!r} to {target.dtype!r} according to the rule "
-            f"'{casting}'",
-        )
-    if where is True:
-        target[...] = source
-    else:
-        target[...] = globals()["where"](where, source, target)
-
-
-def putmask(a: Any, mask: Any, values: Any) -> None:
-    x = as_array(a)
-    source = as_array(values)
-    if source.shape != x.shape and source.size != 1:
-        raise fail(UnsupportedError, "np.putmask with values of another shape than the array")
-    x[...] = where(mask, source.reshape(()) if source.size == 1 else source, x)
 
 
 def extract(condition: Any, arr: Any) -> Array:
@@ -367,7 +319,8 @@ def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable:
         raise fail(UnsupportedError, "np.sort of complex values")
     if axis is None:
         x, axis = x.ravel(), 0
-    return wrap(builder().sort(value_of(x), axis=normal_axis(axis, x.ndim)))
+    strides = ordered(x.shape, x.strides_, "K")
+    return wrap(builder().sort(value_of(x), axis=normal_axis(axis, x.ndim)), strides=strides)
 
 
 def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
@@ -400,11 +353,10 @@ def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    where, nonzero, flatnonzero, argwhere, clip, round, fix, real, imag, angle, iscomplexobj, isrealobj,
+    where, nonzero, flatnonzero, argwhere, clip, round, fix, angle, iscomplexobj, isrealobj,
     iscomplex, isreal,
     sinc, nan_to_num, select, isclose, allclose, array_equal, array_equiv, take, take_along_axis,
-    put_along_axis, put,
-    copyto, putmask, extract, compress, sort, argsort, isscalar, can_cast, result_type, shares_memory,
+    extract, compress, sort, argsort, isscalar, can_cast, result_type, shares_memory,
 )  # fmt: skip
 
 ALIASES = {"around": "round", "amax": "max", "amin": "min", "row_stack": "vstack", "trapz": "trapezoid"}

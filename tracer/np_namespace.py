@@ -14,12 +14,23 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.tracer import np_creation, np_cumulate, np_extra, np_join, np_linalg, np_misc, np_reduce, np_shape
+from nufunc.tracer import (
+    np_creation,
+    np_cumulate,
+    np_extra,
+    np_join,
+    np_linalg,
+    np_misc,
+    np_reduce,
+    np_shape,
+    np_views,
+    np_writing,
+)
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import fail, has_traced, namespace_function
 from nufunc.tracer.np_random import RandomModule
 from nufunc.tracer.np_ufuncs import UFUNCS, operator_call
-from nufunc.tracer.trace import current, require
+from nufunc.tracer.trace import current
 
 
 class Namespace(types.ModuleType):
@@ -106,25 +117,21 @@ class _Late(Namespace):
 
 def _assign_part(x: Array, part: str, value: Any) -> None:
     """x.real = value and x.imag = value."""
-    from nufunc.tracer.np_core import value_of
-    from nufunc.tracer.np_indexing import assigned
+    if x.dtype.kind != "c" and part == "imag":
+        raise TypeError("array does not have imaginary part to set")
+    getattr(np_views, part)(x)[...] = value
 
-    if x.dtype.kind != "c":
-        if part == "imag":
-            raise TypeError("array does not have imaginary part to set")
-        x[...] = value
-        return
-    b = require(x).b
-    real_type = np.dtype(f"f{x.itemsize // 2}")
-    stored = assigned(value, real_type, x.shape)
-    held = value_of(x)
-    parts = (stored, b.imag(held)) if part == "real" else (b.real(held), stored)
-    require().write(x, b.complex(*parts))
+
+def _ndenumerate(arr: Any) -> Any:
+    return np_views.ndenumerate(arr) if current() is not None and has_traced((arr,)) else np.ndenumerate(arr)
 
 
 def _build() -> Namespace:
     module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
-    for room in (np_creation, np_shape, np_join, np_reduce, np_cumulate, np_misc, np_linalg, np_extra):
+    rooms = (
+        np_creation, np_shape, np_views, np_join, np_reduce, np_cumulate, np_misc, np_writing, np_linalg, np_extra,
+    )  # fmt: skip
+    for room in rooms:
         for function in room.FUNCTIONS:
             folds = room in (np_reduce, np_cumulate, np_misc, np_linalg, np_extra)
             setattr(module, function.__name__, namespace_function(function, as_constants if folds else None))
@@ -138,6 +145,9 @@ def _build() -> Namespace:
         setattr(linalg, function.__name__, namespace_function(function, as_constants))
     for name in ("outer", "matmul", "tensordot", "trace", "diagonal", "cross", "matrix_transpose"):
         setattr(linalg, name, getattr(np_linalg, f"linalg_{name}", None) or getattr(module, name))
+    windows = namespace_function(np_views.sliding_window_view, original=np.lib.stride_tricks.sliding_window_view)
+    module._windows = windows  # type: ignore[attr-defined]
+    module.ndenumerate = _ndenumerate  # type: ignore[attr-defined]
     module.linalg = linalg  # type: ignore[attr-defined]
     module.fft = _Late("fft", "numpy.fft: not traced yet.")  # type: ignore[attr-defined]
     module.random = RandomModule("nufunc.numpy.random", "numpy.random as traced code sees it.")  # type: ignore[attr-defined]

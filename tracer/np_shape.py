@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import ShapeError, UnsupportedError
+from nufunc.ir.errors import ShapeError
 from nufunc.tracer.array import Array
-from nufunc.tracer.layout import broadcast_strides, reshape_strides
+from nufunc.tracer.layout import broadcast_strides, is_f_contiguous, reshape_strides, result_strides
 from nufunc.tracer.np_core import (
     as_array,
     builder,
@@ -52,11 +52,13 @@ def reshape(
     """numpy.reshape: a view where NumPy's is one, else a copy."""
     x = as_array(a)
     target = _target_shape(x, newshape if shape is None else shape)
+    if order == "A":
+        order = "F" if x.strides_ is not None and is_f_contiguous(x.shape, x.strides_) else "C"
     if order == "F" and x.ndim <= 1 and len(target) <= 1:
         order = "C"
     if order == "F":
-        return transpose(reshape(transpose(x), target[::-1]))
-    if order not in ("C", "A"):
+        return transpose(reshape(transpose(x), target[::-1], copy=copy))
+    if order != "C":
         raise fail(ShapeError, f"order must be 'C' or 'F', not {order!r}")
     strides = reshape_strides(x.shape, x.strides_, target)
     if strides is False or copy or x.scalar:
@@ -67,15 +69,22 @@ def reshape(
 
 
 def ravel(a: Any, order: str = "C") -> Array:
+    """numpy.ravel: unlike reshape(-1) a view only of an array that is contiguous in this order."""
     x = as_array(a)
-    if order == "K" and x.strides_ is not None:
-        raise fail(UnsupportedError, "ravel(order='K') of an array that is not C-contiguous")
-    return reshape(x, -1 if x.size else 0, order="C" if order == "K" else order)
+    if order not in ("C", "F", "A", "K"):
+        raise fail(ShapeError, f"order must be one of 'C', 'F', 'A', or 'K' (got {order!r})")
+    fortran = x.strides_ is not None and is_f_contiguous(x.shape, x.strides_)
+    if order == "K" and x.strides_ is not None and not fortran:
+        own = result_strides(x.shape, [x.strides_])
+        x = x if own is None else transpose(x, sorted(range(x.ndim), key=lambda i: -abs(own[i])))
+    elif order == "F" or (order in "AK" and fortran):
+        x = transpose(x)
+    return reshape(x, -1 if x.size else 0, copy=None if x.strides_ is None else True)
 
 
 def _flatten(x: Array, order: str = "C") -> Array:
     flat = ravel(x, order)
-    return copied(flat)
+    return copied(flat) if flat.base is not None else flat
 
 
 def transpose(a: Any, axes: Any = None) -> Array:

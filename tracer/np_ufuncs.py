@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import DTypeError, UnsupportedError
+from nufunc.ir.errors import DTypeError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, ArrayType, is_float
 from nufunc.tracer.array import Array
@@ -85,17 +85,19 @@ class TracedUfunc:
         return self(a[(..., *(None,) * b.ndim)] if b.ndim else a, b, **kwargs)
 
     def at(self, a: Any, indices: Any, b: Any = None, /) -> None:
-        from nufunc.tracer import np_indexing
+        from nufunc.tracer import np_writing
 
         if _concrete((a, indices, b), {}):
             self.original.at(a, indices, *(() if b is None else (b,)))
         else:
-            np_indexing.ufunc_at(self, a, indices, b)
+            np_writing.ufunc_at(self, a, indices, b)
 
-    def reduceat(self, *args: Any, **kwargs: Any) -> Any:
-        if _concrete(args, kwargs):
-            return self.original.reduceat(*args, **kwargs)
-        raise fail(UnsupportedError, f"np.{self.__name__}.reduceat of a traced array")
+    def reduceat(self, array: Any, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
+        from nufunc.tracer import np_cumulate
+
+        if _concrete((array, indices), {}):
+            return self.original.reduceat(array, indices, axis=axis, dtype=dtype, out=out)
+        return np_cumulate.ufunc_reduceat(self.__name__, array, indices, axis, dtype, out)
 
 
 def _results(results: Any) -> Any:

@@ -13,8 +13,10 @@ from nufunc.ir.prims import layout
 from nufunc.ir.prims.kinds import Arrays, Regions, Types, need_count
 from nufunc.ir.types import ArrayType
 
+Show = Callable[[np.ndarray, Attrs], np.ndarray]
 
-def _view(name: str, infer: Infer, show: Callable[[np.ndarray, Attrs], np.ndarray], attrs: tuple[str, ...] = ()) -> None:
+
+def _view(name: str, infer: Infer, show: Show, attrs: tuple[str, ...] = ()) -> None:
     """Register a view; `show` gives it of an array of NumPy."""
 
     def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:

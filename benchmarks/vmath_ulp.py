@@ -24,7 +24,6 @@ from scipy import special
 from nufunc.codegen import vmath
 
 
-
 def _erfcinv(x: np.ndarray) -> np.ndarray:
     """SciPy's, but finite for subnormal numbers and +0 at 1."""
     tiny = (x > 0) & (x < 1e-300)
@@ -301,6 +300,7 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
         "atanh": (-1.0, 1.0),
         "acosh": (1.0, 4.0),
         "erfcx": (-27.0, 30.0) if wide else (-9.5, 30.0),
+        "gamma": (0.0, 172.0) if wide else (0.0, 35.5),
         "lgamma": (0.0, 12.0),
         "digamma": (0.0, 12.0),
         "i0e": (-20.0, 20.0),
@@ -310,6 +310,8 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
     }
     low, high = ranges.get(name, (-4.0, 4.0))
     parts = [rng.uniform(low, high, n // 2), rng.uniform(max(low, -2.0), min(high, 2.0), n // 4)]
+    if name == "gamma":  # beyond it the result is infinite
+        huge = 180.0
     if name == "erfc":  # mpmath refuses to square huge numbers, and the result is 0 or 2 long before
         huge = 1e3
     parts.append(_log_uniform(rng, tiny, huge, n - n // 2 - n // 4))
@@ -318,7 +320,7 @@ def arguments(name: str, dtype: str, n: int, seed: int = 0) -> list[np.ndarray]:
         big = np.floor(_log_uniform(rng, 1e3, 2.0**52, n // 8)) * (np.pi / 2)
         parts += [near, big, [6381956970095103.0 * 2.0**797] if wide else [16367173.0 * 2.0**72]]
     x = np.concatenate(parts).astype(kind)
-    if name in ("log", "log2", "log10", "sqrt", "lgamma", "digamma"):
+    if name in ("log", "log2", "log10", "sqrt", "gamma", "lgamma", "digamma"):
         x = np.abs(x)
     if name == "erfcinv":
         x = np.abs(x)

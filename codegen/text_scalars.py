@@ -34,7 +34,8 @@ LACKING = ("i0e", "i1e")  # functions that they do not have
 _COMPLEX_FUNCTIONS = (
     "sqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh pow"
 ).split()
-FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfcx erfinv erfcinv i0e i1e lgamma atan2 copysign nextafter hypot fmod".split())
+FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfcx erfinv erfcinv gamma i0e i1e lgamma".split(),
+             *"atan2 copysign nextafter hypot fmod".split())  # fmt: skip
 _HELPERS_BY_KIND = {"floor_div": "ifu", "mod": "ifu", "fmod": "iu", "sign": "ifc", "shift_right": "iu"}
 
 

@@ -12,7 +12,16 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from nufunc.codegen import vmath_bessel, vmath_exp, vmath_inverse, vmath_log, vmath_more, vmath_special, vmath_trig
+from nufunc.codegen import (
+    vmath_bessel,
+    vmath_exp,
+    vmath_gamma,
+    vmath_inverse,
+    vmath_log,
+    vmath_more,
+    vmath_special,
+    vmath_trig,
+)
 from nufunc.codegen.vmath_builder import F32, F64, Math, V, element_type, type_name
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, UnsupportedError
 
@@ -43,8 +52,9 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., V]]] = {
     "atanh": (1, vmath_more.atanh),
     "erfc": (1, vmath_special.erfc),
     "erfcx": (1, vmath_special.erfcx),
-    "lgamma": (1, vmath_special.lgamma),
-    "digamma": (1, vmath_special.digamma),
+    "gamma": (1, vmath_gamma.gamma),
+    "lgamma": (1, vmath_gamma.lgamma),
+    "digamma": (1, vmath_gamma.digamma),
     "i0e": (1, vmath_bessel.i0e),
     "i1e": (1, vmath_bessel.i1e),
     "cbrt": (1, vmath_more.cbrt),
@@ -64,7 +74,9 @@ ULP_BOUND: dict[tuple[str, str], float] = {
     for dtype in ("f32", "f64")
 }
 # Where rounding products and sums apart costs more than that.
-NO_FMA_BOUND: dict[tuple[str, str], float] = {("erfc", "f64"): 2.5, ("erfcx", "f64"): 2.5, ("i0e", "f64"): 2.5, ("i1e", "f64"): 3.0}
+NO_FMA_BOUND: dict[tuple[str, str], float] = {
+    (name, "f64"): bound for name, bound in (("erfc", 2.5), ("lgamma", 2.5), ("erfcx", 2.5), ("i0e", 2.5), ("i1e", 3.0))
+}
 
 
 def supported() -> frozenset[str]:

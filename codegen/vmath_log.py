@@ -47,6 +47,19 @@ def log_sum(m: Math, k: V, f: V, c: V | None, coefficients: str) -> V:
     return m.fma(k, LN2_HI[name], -((half_square - inner) - f))
 
 
+def log_pair(m: Math, k: V, f: V) -> tuple[V, V]:
+    """k*log(2) + log(1 + f) as (rounded, rest), good to about a quarter of an ulp; f as in `log_sum`."""
+    name = f.format.name
+    s = f / (f + 2.0)
+    z = s * s
+    half_square = f * f * 0.5
+    inner = m.fma(s, m.fma(z, m.poly(z, POLY[f"log_{name}"]), half_square), k * LN2_LO[name])
+    rest = half_square - inner
+    near = f - rest
+    high, low = m.two_sum(k * LN2_HI[name], near)
+    return high, low + ((f - near) - rest)
+
+
 def log_limits(m: Math, x: V, shifted: V, result: V) -> V:
     """The values of log(x) outside (0, inf), with x = shifted (log) or x = shifted - 1 (log1p)."""
     result = m.select(shifted < _INF, result, x + x)  # inf and NaN

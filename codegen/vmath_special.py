@@ -1,32 +1,15 @@
-"""Owns the special functions of vector mathematics around erf and gamma.
-
-erfc, erfcx, the inverses of erf and erfc; lgamma, digamma.
-"""
+"""Owns the special functions of vector mathematics around erf: erfc, erfcx, the inverses of erf and erfc."""
 
 from __future__ import annotations
 
 from nufunc.codegen.vmath_builder import Math, V
-from nufunc.codegen.vmath_coefficients import LN2_HI, LN2_LO, POLY
+from nufunc.codegen.vmath_coefficients import POLY
 from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
 from nufunc.codegen.vmath_exp import exp_sum, expm1_small, split_exp
-from nufunc.codegen.vmath_log import log, split_log, split_log_any
-from nufunc.codegen.vmath_trig import sin, tan
+from nufunc.codegen.vmath_log import log_pair, split_log, split_log_any
 
 _INF = float("inf")
 _NAN = float("nan")
-
-
-def log_pair(m: Math, k: V, f: V) -> tuple[V, V]:
-    """k*log(2) + log(1 + f) as (rounded, rest), good to about a quarter of an ulp; f as in `vmath_log.log_sum`."""
-    name = f.format.name
-    s = f / (f + 2.0)
-    z = s * s
-    half_square = f * f * 0.5
-    inner = m.fma(s, m.fma(z, m.poly(z, POLY[f"log_{name}"]), half_square), k * LN2_LO[name])
-    rest = half_square - inner
-    near = f - rest
-    high, low = m.two_sum(k * LN2_HI[name], near)
-    return high, low + ((f - near) - rest)
 
 
 # erfc(y) = exp(-s**2), y = s - shift - P((s - c) / (s + c)): the centres c of two pieces, the second from `far` on
@@ -148,84 +131,3 @@ def _erfcx(m: Math, x: V) -> V:
     near = m.fma(p, near, near) * m.pow2(m.select(a < _NEAR, reduced.k, 0))
     tail = m.select(a < 2.0**40, q + q_low, 0.5641895835477563 / a)
     return m.select(a < _NEAR, near, m.select(x < 0.0, left, tail))
-
-
-# -- log gamma and its derivative; f32 through f64
-
-_LOG_PI = 1.1447298858494002
-_STIRLING = 0.4189385332046727  # (log(2 pi) - 1) / 2
-_ROOT = (-0.038367855031637754, 9.549995429965697e-17)  # of digamma, less 3/2
-
-
-def _from_whole(m: Math, x: V) -> V:
-    """x less the nearest whole number; NaN for infinite x."""
-    magic = x.format.magic
-    large = m.abs(x) > 2.0 ** (x.format.mantissa - 1)
-    return x - m.select(large, x, (x + magic) - magic)
-
-
-def lgamma(m: Math, x: V) -> V:
-    """log |gamma(x)|; for negative x by reflection, its error then relative to the larger of the two terms."""
-    if x.format.name == "f32":
-        return m.narrow(_lgamma(m, m.widen(x)))
-    return _lgamma(m, x)
-
-
-def _lgamma(m: Math, x: V) -> V:
-    """From 2.5 on Stirling's formula, y P(y) at 1 + y and 2 + y, and below 1/2 lgamma(x + 1) - log(x)."""
-    below = x < 0.0
-    a = m.select(below, 1.0 - x, x)
-    zero, one, far = a < 0.5, a < 1.5, a >= 2.5
-    y = m.select(zero, a, m.select(one, a - 1.0, m.at_most(a - 2.0, 0.5)))
-    k, t = split_log_any(m, a)
-    high, low = log_pair(m, k, t - 1.0)
-    slope = m.select(one, m.poly(y, SPECIAL_POLY["lgamma_one_f64"], chain=4), m.poly(y, SPECIAL_POLY["lgamma_near_f64"], chain=4))
-    near = m.select(zero, m.fma(y, slope, -low) - high, y * slope + 0.0)
-    inverse = 1.0 / m.at_least(a, 2.5)
-    w = inverse * m.poly(inverse * inverse, SPECIAL_POLY["stirling_f64"])
-    shifted = a - 0.5
-    large = m.fma(shifted, high - 1.0, m.fma(shifted, low, w + _STIRLING))
-    value = m.select(far, large, m.select(a.eq(0.0), m.like(x, _INF), near))
-    value = m.select(a < _INF, value, a)
-
-    def reflected() -> list[V]:
-        turn = _from_whole(m, x)
-        small = m.abs(turn) < 2.0**-40  # there log(sin(pi r)) = log(pi) + log(r), also for subnormal r
-        sine = m.abs(m.select(small, turn, sin(m, turn * 3.141592653589793)))
-        left = (m.select(small, m.like(x, 0.0), _LOG_PI) - log(m, sine)) - value
-        left = m.select(turn.eq(0.0) | x.eq(-_INF), m.like(x, _INF), left)
-        return [m.select(below, left, value)]
-
-    return m.rarely(below, [value], reflected)[0]
-
-
-def digamma(m: Math, x: V) -> V:
-    """The derivative of log gamma; poles as SciPy has them: -inf at 0, inf at -0, NaN at -1, -2, ..."""
-    if x.format.name == "f32":
-        return m.narrow(_digamma(m, m.widen(x)))
-    return _digamma(m, x)
-
-
-def _digamma(m: Math, x: V) -> V:
-    """From 2 on log(x) and a series in 1/x; from 1 to 2 a polynomial times the distance from the root; below by
-    digamma(x + 1) - 1/x, for negative x by digamma(1 - x) - pi / tan(pi x)."""
-    below = x < 0.0
-    a = m.select(below, 1.0 - x, x)
-    low_half = a < 1.0
-    y = m.at_most(m.select(low_half, a - 0.5, a - 1.5), 0.5)
-    near = ((y - _ROOT[0]) - _ROOT[1]) * m.poly(y, SPECIAL_POLY["digamma_near_f64"], chain=5)
-    inverse = 1.0 / a
-    near = near - m.select(low_half, inverse, 0.0)
-    z = m.at_most(inverse * inverse, 0.25)
-    k, t = split_log(m, a)
-    high, low = log_pair(m, k, t - 1.0)
-    far = high + (low - m.fma(z, m.poly(z, SPECIAL_POLY["digamma_far_f64"]), inverse * 0.5))
-    value = m.select(a < 2.0, near, m.select(a < _INF, far, a))
-
-    def reflected() -> list[V]:
-        turn = _from_whole(m, x)
-        left = value - 3.141592653589793 / tan(m, turn * 3.141592653589793)
-        left = m.select(turn.eq(0.0) | x.eq(-_INF), _NAN, left)
-        return [m.select(below, left, value)]
-
-    return m.rarely(below, [value], reflected)[0]

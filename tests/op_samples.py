@@ -258,6 +258,11 @@ _unary("acosh", "above")
 _row("acosh", "c128[8]")  # both sides of the branch cut
 _unary("erf", complexes=False, reference=scipy.special.erf)
 _unary("erfc", complexes=False, reference=scipy.special.erfc)
+_unary("erfcx", complexes=False, reference=scipy.special.erfcx)
+_row("erfcx", "f64[20] wide", reference=scipy.special.erfcx, smooth=False)
+for _name in ("i0e", "i1e"):
+    _unary(_name, complexes=False, reference=getattr(scipy.special, _name))
+    _row(_name, "f64[20] wide", reference=getattr(scipy.special, _name))
 _unary("erfinv", "unit", complexes=False, reference=scipy.special.erfinv)
 _row("erfcinv", "f64[20] pos2", reference=scipy.special.erfcinv)
 _unary("erfcinv", "pos2", complexes=False, reference=scipy.special.erfcinv)
@@ -270,6 +275,8 @@ def _lgamma(x: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(x), np.inf, inner)
 
 
+_unary("gamma", "pos", complexes=False, reference=scipy.special.gamma)
+_row("gamma", "f64[20] wide", reference=scipy.special.gamma, rtol=1e-11, smooth=False)
 _unary("lgamma", "pos", complexes=False, reference=_lgamma, rtol=1e-11)
 _row("lgamma", "f64[20] wide", reference=scipy.special.gammaln, rtol=1e-10, smooth=False)
 _unary("digamma", "pos", complexes=False, reference=scipy.special.digamma, rtol=1e-10)

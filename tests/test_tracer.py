@@ -244,7 +244,13 @@ SPECIAL: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         (name, (X,), {})
         for name in "erf erfc gammaln digamma psi expit entr ndtr log_expit log1p expm1".split()
     ],
-    ("logit", (np.array([0.1, 0.5, 0.9]),), {}),
+    *[(name, (X,), {}) for name in "erfcx i0 i0e i1 i1e gamma log_ndtr".split()],
+    *[(name, (np.array([-8.5, -0.999, -0.3, 0.2, 0.7]),), {}) for name in ("log_ndtr", "erfinv", "i1")],
+    *[(name, (np.array([1e-9, 0.2, 0.5, 0.5000001, 0.9]),), {}) for name in ("ndtri", "logit", "erfcinv")],
+    ("kl_div", (np.array([0.0, 1.0, 2.0, -1.0]), np.array([0.3, 0.5, 0.0, 1.0])), {}),
+    ("beta", (np.array([0.5, 2.0, 60.0]), np.array([1.5, 3.0, 2.0])), {}),
+    ("zeta", (np.array([1.0, 1.5, 2.0, 3.7, 40.0]), np.array([1.0, 0.3, 1.0, 2.5, 20.0])), {}),
+    ("zeta", (np.array([-3.5, 0.0, 0.5, 1.0, 2.0, 30.0]),), {}),
     ("xlogy", (np.array([0.0, 1.0, 2.0]), np.array([0.0, 0.5, 3.0])), {}),
     ("xlog1py", (np.array([0.0, 1.0, 2.0]), np.array([-1.0, 0.5, 3.0])), {}),
     ("rel_entr", (np.array([0.0, 1.0, 2.0]), np.array([0.3, 0.5, 0.0])), {}),
@@ -268,6 +274,14 @@ def test_scipy_special(name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
     if isinstance(original, np.ufunc):
         (through_protocol,) = run(lambda np_, *xs: original(*xs, **kwargs), *args)
         assert_same(through_protocol, wanted, 1e-10)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 5])
+def test_polygamma(order: int) -> None:
+    x = np.array([0.1, 1.0, 3.3, 20.0])
+    swapped = dispatch.swap(scipy.special.polygamma)
+    (actual,) = run(lambda np_, x: swapped(order, x), x)
+    assert_same(actual, scipy.special.polygamma(order, x), 1e-12)
 
 
 def test_outside_tracing_the_namespace_is_numpy() -> None:

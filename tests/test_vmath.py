@@ -134,7 +134,7 @@ def test_special_values_are_numpys(name: str, dtype: str, options: dict) -> None
         if theirs == 0.0 or np.isinf(theirs):
             assert ours == theirs, (name, point, ours, theirs)
         else:
-            if name in ("lgamma", "digamma") and point[0] < 0:  # see vmath.ULP_BOUND
+            if name in ("gamma", "lgamma", "digamma") and point[0] < 0:  # see vmath.ULP_BOUND
                 unit = max(unit, np.finfo(KINDS[dtype]).eps)
             assert abs(float(ours) - float(theirs)) <= 4 * unit, (name, point, ours, theirs)
 
@@ -195,8 +195,8 @@ def test_mismatched_arguments_are_refused() -> None:
     module = ir.Module("wrong")
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.DoubleType(), ir.FloatType()]), "f")
     builder = ir.IRBuilder(function.append_basic_block())
-    with pytest.raises(UnsupportedError, match="no 'gamma'"):
-        vmath.emit("gamma", builder, function.args[:1])
+    with pytest.raises(UnsupportedError, match="no 'zeta'"):
+        vmath.emit("zeta", builder, function.args[:1])
     with pytest.raises(ArgumentTypeError, match="pow takes 2 argument"):
         vmath.emit("pow", builder, function.args)
     with pytest.raises(DTypeError, match="emitted for float and double"):

@@ -10,95 +10,84 @@ from collections.abc import Callable
 from typing import Any
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.ir.types import FLOAT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import (
-    as_array,
-    builder,
-    elementwise_strides,
-    fail,
-    finish,
-    has_traced,
-    result_dtype,
-    value_of,
-)
+from nufunc.tracer.np_core import as_array, fail, has_traced, result_dtype
+from nufunc.tracer.np_gamma import GAMMA
 from nufunc.tracer.np_misc import where
 from nufunc.tracer.np_reduce import max as max_
 from nufunc.tracer.np_reduce import sum as sum_
+from nufunc.tracer.np_special_core import elementwise, float_array, scalar_like
 from nufunc.tracer.np_ufuncs import UFUNCS
-
-
-def _float(x: Any) -> Array:
-    array = as_array(x)
-    if is_complex(array.dtype):
-        raise fail(UnsupportedError, "this function of scipy.special with complex values")
-    return array if is_inexact(array.dtype) else array.astype(FLOAT64)
-
-
-def _elementwise(prim: str) -> Callable[..., Any]:
-    def call(x: Any, out: Any = None) -> Any:
-        array = _float(x)
-        return finish(
-            builder().emit(prim, (value_of(array),))[0],
-            out,
-            prim,
-            strides=elementwise_strides(array.shape, [array]),
-        )
-
-    return call
-
-
-def _scalar_like(result: Array, *operands: Any) -> Array:
-    """A 0-d result of scalars as the NumPy scalar that a ufunc gives."""
-    return result if result.ndim else result[()]
 
 
 def xlogy(x: Any, y: Any) -> Any:
     """x * log(y), zero where x is zero (unless y is NaN)."""
-    p, q = _float(x), _float(y)
+    p, q = float_array(x), float_array(y)
     zero = (p == 0) & ~UFUNCS["isnan"](q)
-    return _scalar_like(where(zero, 0.0, p * UFUNCS["log"](where(zero, 1.0, q).astype(result_dtype(p, q)))))
+    return scalar_like(where(zero, 0.0, p * UFUNCS["log"](where(zero, 1.0, q).astype(result_dtype(p, q)))))
 
 
 def xlog1py(x: Any, y: Any) -> Any:
-    p, q = _float(x), _float(y)
+    p, q = float_array(x), float_array(y)
     zero = (p == 0) & ~UFUNCS["isnan"](q)
-    return _scalar_like(where(zero, 0.0, p * UFUNCS["log1p"](where(zero, 0.0, q).astype(result_dtype(p, q)))))
+    return scalar_like(where(zero, 0.0, p * UFUNCS["log1p"](where(zero, 0.0, q).astype(result_dtype(p, q)))))
 
 
 def entr(x: Any) -> Any:
     """-x log x; zero at zero, -inf below."""
-    p = _float(x)
+    p = float_array(x)
     safe = where(p > 0, p, 1.0).astype(p.dtype)
     value = where(p > 0, -safe * UFUNCS["log"](safe), where(p == 0, 0.0, where(p < 0, -math.inf, p)))
-    return _scalar_like(value.astype(p.dtype))
+    return scalar_like(value.astype(p.dtype))
 
 
 def logit(x: Any) -> Any:
-    p = _float(x)
-    return UFUNCS["log"](p) - UFUNCS["log1p"](-p)
+    """log(x / (1 - x)), by the inverse hyperbolic tangent around 1/2, where it vanishes."""
+    p = float_array(x)
+    centred = p + p - 1.0
+    near = UFUNCS["abs"](centred) < 0.5
+    ratio = where(near, 1.0, p / where(near, 1.0, 1.0 - p)).astype(p.dtype)
+    middle = 2.0 * UFUNCS["arctanh"](where(near, centred, 0.0))
+    return scalar_like(where(near, middle, UFUNCS["log"](ratio)).astype(p.dtype))
 
 
 def log_expit(x: Any) -> Any:
-    p = _float(x)
+    p = float_array(x)
     return -UFUNCS["logaddexp"](as_array(0.0).astype(p.dtype), -p)
 
 
 def softplus(x: Any) -> Any:
-    p = _float(x)
+    p = float_array(x)
     return UFUNCS["logaddexp"](as_array(0.0).astype(p.dtype), p)
 
 
 def ndtr(x: Any) -> Any:
     """The normal distribution function, by erfc so that the left tail keeps its digits."""
-    p = _float(x)
-    return 0.5 * _elementwise("erfc")(p * -math.sqrt(0.5))
+    p = float_array(x)
+    return 0.5 * elementwise("erfc")(p * -math.sqrt(0.5))
+
+
+def log_ndtr(x: Any) -> Any:
+    """log(ndtr(x)): below -1 by erfcx, which does not vanish; else by log1p, which keeps what is small."""
+    p = float_array(x)
+    low = p < -1.0
+    u = where(low, p * -math.sqrt(0.5), 0.0).astype(p.dtype)
+    left = UFUNCS["log"](0.5 * elementwise("erfcx")(u)) - u * u
+    v = where(low, 0.0, p * math.sqrt(0.5)).astype(p.dtype)
+    return scalar_like(where(low, left, UFUNCS["log1p"](-0.5 * elementwise("erfc")(v))).astype(p.dtype))
+
+
+def _bessel(scaled: str, x: Any) -> Any:
+    """A modified Bessel function from its scaled one, in two factors, so that it overflows no earlier."""
+    p = float_array(x)
+    half = UFUNCS["exp"](UFUNCS["abs"](p) * 0.5)
+    return elementwise(scaled)(p) * half * half
 
 
 def ndtri(y: Any) -> Any:
     """The inverse of `ndtr`; both tails keep their digits."""
-    p = _float(y)
-    return _elementwise("erfcinv")(p + p) * -math.sqrt(2)
+    p = float_array(y)
+    return elementwise("erfcinv")(p + p) * -math.sqrt(2)
 
 
 def _shift(a: Array, axis: Any) -> Array:
@@ -107,12 +96,20 @@ def _shift(a: Array, axis: Any) -> Array:
     return where(UFUNCS["isfinite"](peak), peak, 0.0).astype(a.dtype)
 
 
+def kl_div(x: Any, y: Any) -> Any:
+    p, q = float_array(x), float_array(y)
+    inside = (p > 0) & (q > 0)
+    a, b = where(inside, p, 1.0), where(inside, q, 1.0)
+    value = where(inside, a * UFUNCS["log"](a / b) - a + b, where((p == 0) & (q >= 0), q, math.inf))
+    return scalar_like(where(UFUNCS["isnan"](p) | UFUNCS["isnan"](q), math.nan, value).astype(result_dtype(p, q)))
+
+
 def logsumexp(
     a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False
 ) -> Any:
     if return_sign:
         raise fail(UnsupportedError, "scipy.special.logsumexp with return_sign")
-    x = _float(a)
+    x = float_array(a)
     if b is not None:
         weights = as_array(b)
         x = UFUNCS["add"](x, weights * 0)
@@ -128,41 +125,36 @@ def logsumexp(
 
 
 def softmax(x: Any, axis: Any = None) -> Any:
-    p = _float(x)
+    p = float_array(x)
     e = UFUNCS["exp"](p - max_(p, axis=axis, keepdims=True))
     return e / sum_(e, axis=axis, keepdims=True)
 
 
 def log_softmax(x: Any, axis: Any = None) -> Any:
-    p = _float(x)
+    p = float_array(x)
     shifted = p - _shift(p, axis)
     return shifted - UFUNCS["log"](sum_(UFUNCS["exp"](shifted), axis=axis, keepdims=True))
 
 
 def rel_entr(x: Any, y: Any) -> Any:
-    p, q = _float(x), _float(y)
+    p, q = float_array(x), float_array(y)
     inside = (p > 0) & (q > 0)
     ratio = where(inside, p, 1.0) / where(inside, q, 1.0)
     value = where(inside, p * UFUNCS["log"](ratio), where((p == 0) & (q >= 0), 0.0, math.inf))
-    return _scalar_like(where(UFUNCS["isnan"](p) | UFUNCS["isnan"](q), math.nan, value))
-
-
-def betaln(a: Any, b: Any) -> Any:
-    p, q = _float(a), _float(b)
-    gammaln = _elementwise("lgamma")
-    return gammaln(p) + gammaln(q) - gammaln(p + q)
+    return scalar_like(where(UFUNCS["isnan"](p) | UFUNCS["isnan"](q), math.nan, value))
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {
-    "erf": _elementwise("erf"), "erfc": _elementwise("erfc"), "gammaln": _elementwise("lgamma"),
-    "loggamma": _elementwise("lgamma"), "digamma": _elementwise("digamma"), "psi": _elementwise("digamma"),
-    "expit": _elementwise("logistic"), "logit": logit, "log_expit": log_expit, "softplus": softplus,
-    "erfinv": _elementwise("erfinv"), "erfcinv": _elementwise("erfcinv"), "ndtr": ndtr, "ndtri": ndtri,
-    "xlogy": xlogy, "xlog1py": xlog1py, "entr": entr, "rel_entr": rel_entr, "betaln": betaln,
+    **GAMMA,
+    "erf": elementwise("erf"), "erfc": elementwise("erfc"), "erfcx": elementwise("erfcx"),
+    "i0": lambda x: _bessel("i0e", x), "i1": lambda x: _bessel("i1e", x),
+    "i0e": elementwise("i0e"), "i1e": elementwise("i1e"),
+    "expit": elementwise("logistic"), "logit": logit, "log_expit": log_expit, "softplus": softplus,
+    "erfinv": elementwise("erfinv"), "erfcinv": elementwise("erfcinv"), "ndtr": ndtr, "ndtri": ndtri,
+    "xlogy": xlogy, "xlog1py": xlog1py, "entr": entr, "rel_entr": rel_entr, "kl_div": kl_div, "log_ndtr": log_ndtr,
     "logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax,
     "log1p": UFUNCS["log1p"], "expm1": UFUNCS["expm1"], "exp2": UFUNCS["exp2"], "cbrt": UFUNCS["cbrt"],
 }  # fmt: skip
-del SPECIAL["loggamma"]  # of negative numbers NaN in SciPy, finite here
 
 
 class SpecialModule(types.ModuleType):

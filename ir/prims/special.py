@@ -122,6 +122,13 @@ def _inverse_gauss(b: Builder, t: Value, y: Value, scale: float) -> Value:
 
 unary("erf", _by_math(math.erf), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, 2 / math.sqrt(math.pi)))
 unary("erfc", _by_math(math.erfc), FLOATS, jvp=lambda b, t, x, y: _gauss(b, t, x, -2 / math.sqrt(math.pi)))
+def _gamma(x: float) -> float:
+    """C's, with NaN at the poles (which math.gamma raises at)."""
+    if x == 0:
+        return math.copysign(math.inf, x)
+    return math.nan if x < 0 and (x == -math.inf or x == math.floor(x)) else math.gamma(x)
+
+
 def _scaled_bessel(order: int, x: np.ndarray) -> np.ndarray:
     """exp(-|x|) i0(x) or i1(x): the power series up to 30, Hankel's asymptotic series beyond."""
     a = np.abs(x.astype(np.float64))
@@ -168,6 +175,7 @@ unary(
 unary("i1e", functools.partial(_scaled_bessel, 1), FLOATS, jvp=_i1e_jvp)
 unary("erfinv", _by_math(_erfinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, _SLOPE))
 unary("erfcinv", _by_math(_erfcinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, -_SLOPE))
+unary("gamma", _by_math(_gamma), FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.mul(y, b.digamma(x))))
 unary("lgamma", _by_math(math.lgamma), FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.digamma(x)))
 unary("digamma", digamma, FLOATS, jvp=lambda b, t, x, y: b.mul(t, trigamma(b, x)))
 # y * (1 - y), with 1 - logistic(x) as logistic(-x): the difference would lose all digits for large x.

@@ -1,0 +1,100 @@
+"""scipy.special for traced values: beta, polygamma and zeta, as compositions of gamma's primitives and powers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from nufunc.ir.errors import UnsupportedError
+from nufunc.tracer.array import Array
+from nufunc.tracer.np_core import fail
+from nufunc.tracer.np_misc import where
+from nufunc.tracer.np_special_core import elementwise, float_array, scalar_like
+from nufunc.tracer.np_ufuncs import UFUNCS
+
+gamma, gammaln, digamma = elementwise("gamma"), elementwise("lgamma"), elementwise("digamma")
+
+# B_2k / (2k)! for k = 1, 2, ...: the tail of Euler and Maclaurin's sum, used from _SHIFT terms on
+_BERNOULLI = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000, 1 / 74724249600)
+_SHIFT = 10
+
+
+def betaln(a: Any, b: Any) -> Any:
+    p, q = float_array(a), float_array(b)
+    return gammaln(p) + gammaln(q) - gammaln(p + q)
+
+
+def beta(a: Any, b: Any) -> Any:
+    """By gamma where that is finite, else by its logarithm."""
+    p, q = float_array(a), float_array(b)
+    small = UFUNCS["abs"](p) + UFUNCS["abs"](q) < 30.0
+    direct = gamma(where(small, p, 1.0)) * gamma(where(small, q, 1.0)) / gamma(where(small, p + q, 1.0))
+    far = UFUNCS["exp"](betaln(where(small, 1.0, p), where(small, 1.0, q)))
+    return scalar_like(where(small, direct, far).astype((p + q).dtype), a, b)
+
+
+def _tail(s: Any, z: Array, power: Array) -> Array:
+    """sum over k >= 0 of (z + k)**-s for large z, where power = z**-s."""
+    total = power * (z / (s - 1.0) + 0.5)
+    term = power * s / z
+    square = 1.0 / (z * z)
+    for k, factor in enumerate(_BERNOULLI):
+        total = total + factor * term
+        term = term * ((s + (2 * k + 1)) * (s + (2 * k + 2))) * square
+    return total
+
+
+def _hurwitz(x: Any, q: Array, power: Callable[[Array], Array]) -> Array:
+    total = power(q)
+    for k in range(1, _SHIFT):
+        total = total + power(q + float(k))
+    z = q + float(_SHIFT)
+    return total + _tail(x, z, power(z))
+
+
+def zeta(x: Any, q: Any = None) -> Any:
+    """Hurwitz' zeta for x > 1 and q > 0; without q Riemann's, by the reflection formula below 0."""
+    s = float_array(x)
+    if q is None:
+        return _riemann(s)
+    start = float_array(q)
+    inside = (s > 1.0) & (start > 0.0)
+    power, base = where(inside, s, 2.0), where(inside, start, 1.0)
+    value = _hurwitz(power, base, lambda z: UFUNCS["power"](z, -power))
+    outside = where((s < 1.0) | (start < 0.0), math.nan, math.inf)
+    return scalar_like(where(inside, value, outside).astype(value.dtype))
+
+
+def _riemann(s: Array) -> Any:
+    """zeta(s) = 2 (2 pi)**(s - 1) sin(pi s / 2) gamma(1 - s) zeta(1 - s) for s < 0."""
+    below = s < 0.0
+    upper = where(below, 1.0 - s, s)
+    one = UFUNCS["abs"](upper - 1.0) == 0.0
+    power = where(one, 2.0, upper)
+    value = _hurwitz(power, s * 0.0 + 1.0, lambda z: UFUNCS["power"](z, -power))
+    value = where(one, math.inf, value)
+    turn = s - 4.0 * UFUNCS["rint"](s / 4.0)
+    scale = 2.0 * UFUNCS["power"](2 * math.pi, where(below, s, 0.0) - 1.0) * UFUNCS["sin"](turn * (math.pi / 2))
+    return scalar_like(where(below, scale * gamma(where(below, upper, 1.0)) * value, value).astype(s.dtype))
+
+
+def polygamma(n: Any, x: Any) -> Any:
+    """The n-th derivative of digamma for a static whole n >= 0 and, from n = 2 on, x > 0."""
+    if isinstance(n, Array) or int(n) != n or n < 0:
+        raise fail(UnsupportedError, "scipy.special.polygamma of an order that is no static whole number")
+    order, p = int(n), float_array(x)
+    if order == 0:
+        return digamma(p)
+    inside = p > 0.0
+    base = where(inside, p, 1.0).astype(p.dtype)
+    value = _hurwitz(order + 1.0, base, lambda z: z ** -(order + 1))
+    outside = where(p == 0.0, math.inf, math.nan)
+    sign = 1.0 if order % 2 else -1.0
+    return scalar_like((sign * math.factorial(order) * where(inside, value, outside)).astype(p.dtype))
+
+
+GAMMA: dict[str, Callable[..., Any]] = {
+    "gamma": gamma, "gammaln": gammaln, "digamma": digamma, "psi": digamma, "polygamma": polygamma, "zeta": zeta,
+    "beta": beta, "betaln": betaln,
+}  # fmt: skip

@@ -1,0 +1,36 @@
+"""What the functions of scipy.special share: conversion of operands to floats, and calls of one primitive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.types import FLOAT64, is_complex, is_inexact
+from nufunc.tracer.array import Array
+from nufunc.tracer.np_core import as_array, builder, elementwise_strides, fail, finish, value_of
+
+
+def float_array(x: Any) -> Array:
+    array = as_array(x)
+    if is_complex(array.dtype):
+        raise fail(UnsupportedError, "this function of scipy.special with complex values")
+    return array if is_inexact(array.dtype) else array.astype(FLOAT64)
+
+
+def elementwise(prim: str) -> Callable[..., Any]:
+    def call(x: Any, out: Any = None) -> Any:
+        array = float_array(x)
+        return finish(
+            builder().emit(prim, (value_of(array),))[0],
+            out,
+            prim,
+            strides=elementwise_strides(array.shape, [array]),
+        )
+
+    return call
+
+
+def scalar_like(result: Array, *operands: Any) -> Array:
+    """A 0-d result of scalars as the NumPy scalar that a ufunc gives."""
+    return result if result.ndim else result[()]

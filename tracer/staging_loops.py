@@ -176,7 +176,7 @@ class StagedLoop:
                     leaf if k is None else trace.param(k.type, weak=k.weak, scalar=k.scalar)
                     for leaf, k in zip(var.leaves, var.kinds, strict=True)
                 ]
-                value = tree.unflatten(var.structure, var.params)
+                value = tree.unflatten(tree.structure(var.entry), var.params)
             put(self.cells[var.name], value)
 
     def _settle(self, var: _Variable, trace: Trace) -> bool:
@@ -328,7 +328,7 @@ class StagedLoop:
         aliases: list[Alias] = []
         mine = roots(end)
         entry = var.leaves[k] if var.treatment == "carried" else None
-        if skipped is not None and shows_memory(entry):
+        if skipped is not None and isinstance(entry, Array) and shows_memory(entry):
             aliases.append(Alias(skipped, entry))
         if not made_in(end, body):
             aliases.append(Alias(None, end))

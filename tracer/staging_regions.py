@@ -82,6 +82,12 @@ def region(name: str, what: str) -> Iterator[Trace]:
             yield trace
     except NufuncError:
         raise
+    except RecursionError as error:
+        raise TraceError(
+            f"tracing {what} did not end: a function calls itself without end where the condition that would end it is "
+            "traced, since both of its branches are traced; write a loop",
+            where,
+        ) from error
     except Exception as error:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise TraceError(

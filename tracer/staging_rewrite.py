@@ -49,7 +49,7 @@ def _thunk(value: ast.expr) -> ast.Lambda:
 
 
 def _names(names: Sequence[str]) -> ast.Constant:
-    return ast.Constant(tuple(names))
+    return ast.Constant(tuple(names))  # type: ignore[arg-type]  # the compiler takes tuples of constants
 
 
 def _placed(new: Any, old: ast.AST) -> Any:

@@ -312,7 +312,7 @@ def _integer(x: Any) -> Any:
 def for_(items: Iterable[Any], body: Callable[[Any], None], names: Sequence[str], flags: Sequence[str]) -> None:
     """`for item in items: body(item)`, where the body may set flags that end the loop."""
     cells = cells_of(names, body)  # type: ignore[arg-type]
-    if type(items) is TracedRange:
+    if isinstance(items, TracedRange):
         _count(items.start, items.stop, items.step, lambda i: i, body, cells, flags, None)
         return
     iterator = iter(items)

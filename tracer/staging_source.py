@@ -122,11 +122,13 @@ def compiled_like(node: FunctionNode, source: Source, code: CodeType) -> CodeTyp
         if "type_params" in ast.ClassDef._fields:
             inner.type_params = []  # type: ignore[attr-defined]
     arguments = ast.arguments([], [ast.arg(name) for name in code.co_freevars], None, [], [], None, [])
-    scope = ast.FunctionDef("@scope", arguments, [inner], [])
+    bound = getattr(inner, "name", None)  # the name that the definition binds here is a global one elsewhere
+    declared: list[ast.stmt] = [ast.Global([bound])] if bound and bound not in code.co_freevars else []
+    scope = ast.FunctionDef("@scope", arguments, [*declared, inner], [])
     if "type_params" in ast.FunctionDef._fields:
         scope.type_params = []  # type: ignore[attr-defined]
     imports = [ast.Import([ast.alias("module", name)]) for name in source.imported]
-    for made in (inner, scope, *imports):
+    for made in (inner, scope, *declared, *imports):
         if not hasattr(made, "lineno"):
             made.lineno = made.end_lineno = first
             made.col_offset = made.end_col_offset = 0

@@ -31,7 +31,18 @@ from nufunc.codegen.emit_text import (
 )
 from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase
 from nufunc.codegen.nest_builder import Sites
-from nufunc.codegen.text_scalars import CONSTANTS, FUNCTIONS, HELPERS, LACKING, PLAIN, ROUNDED, TYPES, WIDE, type_text
+from nufunc.codegen.text_scalars import (
+    BITS,
+    CONSTANTS,
+    FUNCTIONS,
+    HELPERS,
+    LACKING,
+    PLAIN,
+    ROUNDED,
+    TYPES,
+    WIDE,
+    type_text,
+)
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Node
 from nufunc.ir.types import INT64
@@ -328,6 +339,7 @@ def _device_names() -> Mapping[str, Any]:
     names: dict[str, Any] = {**TYPES, **CONSTANTS, "cuda": cuda}
     wide = (*ROUNDED, *WIDE)  # in double precision only; math's floor and its like would give integers
     names.update((name, getattr(libdevice if name in wide else math, name)) for name in (*FUNCTIONS, *ROUNDED) if name not in LACKING)
+    names.update((name, getattr(libdevice, name)) for name in BITS.values())
     plain = dict(names)
     for helper in HELPERS:
         # Inlined, since numba.cuda asks a device for its architecture when it compiles a device function.

@@ -36,6 +36,8 @@ _COMPLEX_FUNCTIONS = (
 ).split()
 FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfcx erfinv erfcinv gamma i0e i1e lgamma".split(),
              *"atan2 copysign nextafter hypot fmod".split())  # fmt: skip
+# Functions that read the bytes of a signed integer as a float, and those of a float as a signed integer.
+BITS = {"f4": "int_as_float", "f8": "longlong_as_double", "i4": "float_as_int", "i8": "double_as_longlong"}
 _HELPERS_BY_KIND = {"floor_div": "ifu", "mod": "ifu", "fmod": "iu", "sign": "ifc", "shift_right": "iu"}
 
 
@@ -73,7 +75,7 @@ def expression(
     if op == "convert":
         return conversion(args[0], source, dtype)
     if op == "bitcast":
-        return f"{type_text(source)}({args[0]}).view({type_text(dtype)})"
+        return _bitcast(args[0], source, dtype)
     if op == "integer_pow":
         return _integer_pow(args[0], dtype, attrs["y"])
     if op == "complex":
@@ -175,6 +177,16 @@ def _complex(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | Non
     if op in _COMPLEX_FUNCTIONS:
         return cast(f"complex_{op}({', '.join(args)})")
     return cast(f"sign_c({x})") if op == "sign" else None
+
+
+def _bitcast(x: str, source: np.dtype, target: np.dtype) -> str:
+    """The bytes of x as another dtype of this size."""
+    if source.kind == target.kind == "f":
+        return x
+    if source.kind == "f":
+        return f"{type_text(target)}({BITS[f'i{source.itemsize}']}({x}))"
+    signed = f"int{8 * source.itemsize}({x})"
+    return f"{BITS[f'f{target.itemsize}']}({signed})" if target.kind == "f" else f"{type_text(target)}({signed})"
 
 
 def _integer_pow(x: str, dtype: np.dtype, y: int) -> str:
@@ -468,10 +480,16 @@ def _evaluated(prim: str) -> Callable[..., Any]:
     return lambda *args: evaluate([np.reshape(a, 1) for a in args], {}, ())[0][0]
 
 
+def _viewed(dtype: str) -> Callable[..., Any]:
+    own = np.dtype(dtype.translate(str.maketrans("fi", "if"))).type
+    return lambda x: own(x).view(dtype)
+
+
 def _plain() -> dict[str, Any]:
     names: dict[str, Any] = {**TYPES, **CONSTANTS}
     names.update((op, _evaluated(op)) for op in (*FUNCTIONS, *ROUNDED))
     names.update((f"complex_{op}", _evaluated(op)) for op in _COMPLEX_FUNCTIONS)
+    names.update((name, _viewed(dtype)) for dtype, name in BITS.items())
     names.update((f.__name__, f) for f in HELPERS)
     return names
 

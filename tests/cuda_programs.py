@@ -157,3 +157,12 @@ def complex_arithmetic(b, x, y):
 @program("loop", x=array("f8", 15))
 def special_functions(b, x):
     return b.erf(x), b.lgamma(x), b.digamma(x), b.cbrt(x)
+
+
+@program("loop", key=array("u8"))
+def random_bits(b, key):
+    counter = b.iota(shape=(40,), dtype=np.dtype(np.uint64), axis=0)
+    words = b.threefry2x32(b.broadcast(key, shape=(40,), dims=()), counter)
+    fraction = b.shift_right(words, b.like(words, 12))
+    unit = b.bitcast(b.bit_or(fraction, b.like(words, 0x3FF0000000000000)), dtype=np.dtype(np.float64))
+    return words, b.sub(unit, b.like(unit, 1.0))

@@ -362,3 +362,117 @@ def test_random_programs(seed):
 def test_more_random_programs(first):
     for seed in range(first, first + 50):
         check_staging_program(seed)
+
+
+def test_printing_on_a_path_is_noted():
+    def f(x):
+        if x > 0:
+            print("positive")
+        return x
+
+    with pytest.warns(UserWarning, match=r"nf\.debug\.print") as caught:
+        nf.jit(f)(1.0)
+    assert Path(caught[0].filename).name == Path(__file__).name
+
+
+def test_effects_happen_on_the_path_that_is_taken(capsys):
+    @nf.jit
+    def f(x):
+        if x > 0:
+            nf.debug.print("{}", x)
+        for i in range(3):
+            if x > i:
+                nf.debug.print("more than {}", i)
+        return x
+
+    f(-1.0)
+    assert capsys.readouterr().out == ""
+    f(1.5)
+    assert capsys.readouterr().out == "1.5\nmore than 0\nmore than 1\n"
+
+
+def test_a_recursion_that_a_traced_value_would_end():
+    def factorial(n):
+        return 1 if n < 2 else n * factorial(n - 1)
+
+    with pytest.raises(nf.TraceError, match="write a loop"):
+        nf.jit(factorial)(5.0)
+
+
+def test_static_conditions_run_one_branch_with_its_effects():
+    seen = []
+
+    def f(x, flag):
+        log = []
+        if flag:
+            log.append(1)
+        else:
+            seen.append(0)
+        while len(log) < 3:
+            log.append(len(log))
+        if x > 0:
+            x = x * len(log)
+        return x
+
+    assert nf.jit(f)(2.0, True) == 6.0
+    assert seen == []
+
+
+def test_arguments_are_written_where_python_writes_them():
+    def scaled(x):
+        while x[0] > 1:
+            x = x / 2
+        x[1] = 9.0
+        return x
+
+    def chosen(x):
+        y = x if x[0] > 0 else x * 2
+        y[1] = 9.0
+        return y
+
+    for f in (scaled, chosen):
+        for start in (4.0, -1.0):
+            ours, pythons = np.array([start, 2.0, 3.0]), np.array([start, 2.0, 3.0])
+            np.testing.assert_array_equal(nf.jit(f)(ours), f(pythons))
+            np.testing.assert_array_equal(ours, pythons)
+
+
+def test_methods_and_classes():
+    class Shape:
+        factor = 2.0
+
+        def area(self, x):
+            return Shape.factor * x if x > 0 else -x
+
+        @staticmethod
+        def sign(x):
+            if x > 0:
+                return Shape.factor
+            return Shape.factor * x
+
+        @classmethod
+        def twice(cls, x):
+            return cls.factor * x if x > 0 else x
+
+        @property
+        def size(self):
+            return self.x if self.x > 0 else -self.x
+
+    def through_a_property(x):
+        shape = Shape()
+        shape.x = x
+        return shape.size
+
+    found = [nf.jit(f)(v) for f in (Shape().area, Shape.sign, Shape.twice, through_a_property) for v in (3.0, -3.0)]
+    assert found == [6.0, 3.0, 2.0, -6.0, 6.0, -3.0, 3.0, 3.0]
+
+
+def test_types_are_pythons():
+    def total(x):
+        s = 0
+        while s < 3:
+            s = s + x
+        return s
+
+    assert nf.jit(total)(np.float32(1)).dtype == np.float32
+    assert nf.jit(total)(1.5).dtype == np.float64

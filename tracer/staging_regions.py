@@ -10,6 +10,7 @@ from typing import Any
 
 from nufunc.ir.errors import Location, NufuncError, TraceError
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.prims.host import has_effect
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.staging_values import (
@@ -33,7 +34,7 @@ from nufunc.tracer.staging_values import (
     wrapped,
 )
 from nufunc.tracer.staging_watch import Watch
-from nufunc.tracer.trace import Trace, require
+from nufunc.tracer.trace import Trace, current, require
 from nufunc.tracer.usercode import is_user_frame, user_location
 
 Cells = Mapping[str, CellType]
@@ -70,6 +71,19 @@ def contents(cells: Cells) -> dict[str, Any]:
 def restore(cells: Cells, values: Mapping[str, Any]) -> None:
     for name, cell in cells.items():
         put(cell, values[name])
+
+
+def in_region() -> bool:
+    """Whether a path of staged control flow is being traced."""
+    trace = current()
+    while trace is not None:
+        if trace.builder.name in _REGIONS:
+            return True
+        trace = trace.parent
+    return False
+
+
+_REGIONS = ("cond.then", "cond.else", "while.body", "operand")
 
 
 @contextmanager
@@ -274,7 +288,7 @@ class _Joiner:
         for side, trace in enumerate(self.traces):
             with trace:
                 values.append([converted(m.leaves[side], m.kind) for m in self.outputs])
-        if not self.outputs and not any(_writes(trace.builder.nodes) for trace in self.traces):
+        if not self.outputs and not any(_matter(trace.builder.nodes) for trace in self.traces):
             return []
         captured = captured_by(*self.traces)
         graphs = [graph_of(t, v, captured, ()) for t, v in zip(self.traces, values, strict=True)]
@@ -320,9 +334,9 @@ class _Joiner:
         return found
 
 
-def _writes(nodes: Sequence[Node]) -> bool:
-    """Whether nodes store into memory, so that they matter without results."""
-    return any(node.prim == "write" or any(_writes(r.nodes) for r in node.regions) for node in nodes)
+def _matter(nodes: Sequence[Node]) -> bool:
+    """Whether nodes matter without results: they store into memory, or have another effect."""
+    return any(n.prim == "write" or has_effect(n) or any(_matter(r.nodes) for r in n.regions) for n in nodes)
 
 
 def described(x: Any) -> str:

@@ -395,4 +395,6 @@ class _Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args and self.scope.first:
             node.args = [_placed(_load("__class__"), node), _placed(_load(self.scope.first), node)]
+        elif isinstance(node.func, ast.Name) and node.func.id == "print":
+            return _placed(ast.Call(_call("print_", node.func).func, [node.func, *node.args], node.keywords), node)
         return node

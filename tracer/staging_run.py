@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CellType, FunctionType
 from typing import Any
@@ -15,7 +16,7 @@ from nufunc.ir.errors import TraceError
 from nufunc.ir.types import BOOL
 from nufunc.tracer.array import Array
 from nufunc.tracer.staging_loops import OneIterationError, StagedLoop, WrittenCarryError
-from nufunc.tracer.staging_regions import branch, cells_of, get, put, region
+from nufunc.tracer.staging_regions import branch, cells_of, get, in_region, put, region
 from nufunc.tracer.staging_values import UNBOUND, Undefined
 from nufunc.tracer.staging_watch import Watch
 from nufunc.tracer.trace import Trace, require
@@ -44,6 +45,18 @@ def value(x: Any, name: str) -> Any:
     if type(x) is Undefined:
         x.refuse(name)
     return x
+
+
+def print_(original: Any, *args: Any, **kwargs: Any) -> Any:
+    """`print(...)`, with a note where it does not do what it seems to."""
+    where = user_location()
+    if original is builtins.print and in_region() and where is not None:
+        note = (
+            "print() in a branch or loop on a traced condition prints while tracing, on all paths and once only; "
+            "nf.debug.print prints when the compiled function runs"
+        )
+        warnings.warn_explicit(note, UserWarning, where.file, where.line)
+    return original(*args, **kwargs)
 
 
 # -- operators

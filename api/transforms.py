@@ -398,6 +398,8 @@ def jit(
     static_argnames: str | tuple[str, ...] = (),
     donate_argnums: int | tuple[int, ...] = (),
     target: str | None = None,
+    max_bytes: int | None = None,
+    fastmath: bool = False,
 ) -> Any:
     """Compile a function for each signature of its arguments.
 
@@ -409,6 +411,21 @@ def jit(
         the donated array itself; what the caller's array holds afterwards is undefined. A donated array that is
         read-only or shares memory with another argument is refused; one that is not C-contiguous is only read.
     target : "cpu" or None.
+    max_bytes : how many bytes temporaries may take, as `f.lower(...).cost().arena_bytes` tells them. Where they take
+        more, each vmap, jacrev, jacfwd and hessian of the chain below (not those called inside the function) that was
+        given no chunk_size gets one: the largest power of two with which they fit. If none does, the first call raises
+        ArgumentError and names the lines that need most.
+    fastmath : let sums and products be reordered and contracted to fused multiply-adds, lose the sign of zeros, and turn
+        quotients by one divisor into products. NaN and infinities keep their meaning; elementary functions stay as
+        they are. Arithmetic that relies on rounding, such as a compensated sum, loses its point. It counts for what is
+        compiled as one program with this function: not where the function is called inside another traced one.
+
+    Beside being called, a compiled function, as every transformed one, has
+
+    f(*args, out=arrays) : write the results into these arrays (a tree like the result, of the same shapes and dtypes)
+        and return them. They may overlap the arguments. A function with an `out` parameter of its own keeps it.
+    f.bind(*args) : a callable without arguments that runs on these very arrays again and again.
+    f.lower(*args) : the program for arguments like these, with `as_text(stage)`, `cost()` and `compile()`.
 
     Examples
     --------
@@ -423,7 +440,11 @@ def jit(
     static, donated = _all_of("static_argnums", static_argnums, int), _all_of("donate_argnums", donate_argnums, int)
     if set(static) & set(donated):
         raise ArgumentError("jit: an argument cannot be in static_argnums and in donate_argnums", user_location())
-    return _made(Jit(static, _all_of("static_argnames", static_argnames, str), donated, target), func)
+    if not isinstance(fastmath, bool):
+        raise ArgumentTypeError(f"jit: fastmath must be True or False, got {fastmath!r}", user_location())
+    if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
+        raise ArgumentError(f"jit: max_bytes should be None or a number of bytes, got {max_bytes!r}", user_location())
+    return _made(Jit(static, _all_of("static_argnames", static_argnames, str), donated, target, max_bytes, fastmath), func)
 
 
 def _check_target(name: str, target: Any) -> None:

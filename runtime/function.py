@@ -14,6 +14,7 @@ from nufunc.ir.errors import ArgumentTypeError, TraceError, UnguardedCaptureErro
 from nufunc.runtime import pipeline
 from nufunc.runtime.bound import Bound
 from nufunc.runtime.cache import CACHE
+from nufunc.runtime.chunks import fitting
 from nufunc.runtime.compilation import compile_program, trace_call
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.front import Front, make_front
@@ -227,10 +228,18 @@ class Transformed:
         if any(isinstance(t, Jit) and t.target == "cuda" for t in self.transforms):
             raise UnsupportedError("target 'cuda' is not supported yet; use target='cpu'", user_location())
         anchors = () if isinstance(self.func, GraphFunction) else base_key(self.func)[1]
-        return trace_call(
-            self.transforms, self.func, call.leaves, call.spec, call.signatures, self._leaf_names(call), anchors,
-            self._declared_leaves("donate", call.args, call.kwargs),
-        )  # fmt: skip
+        donated = self._declared_leaves("donate", call.args, call.kwargs)
+        names = self._leaf_names(call)
+
+        def trace(transforms: tuple[Transform, ...]) -> Program:
+            return trace_call(
+                transforms, self.func, call.leaves, call.spec, call.signatures, names, anchors, donated
+            )
+
+        jit = self.transforms[0] if self.transforms else None
+        if isinstance(jit, Jit) and jit.max_bytes is not None:
+            return trace(fitting(self.transforms, jit.max_bytes, trace))
+        return trace(self.transforms)
 
     @property
     def _name(self) -> str:

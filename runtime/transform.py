@@ -93,6 +93,8 @@ class Jit(Transform):
     static_argnames: tuple[str, ...] = ()
     donate_argnums: tuple[int, ...] = ()
     target: str | None = None
+    max_bytes: int | None = None
+    fastmath: bool = False
 
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return callee(*args, **kwargs)

@@ -251,3 +251,42 @@ def test_captured_arrays_and_constants_are_counted():
     assert found.constant_bytes == 0
     made = cost(lambda x: x + np.array([1.0, 5.0, 2.0]), nf.spec(3))
     assert made.peak_bytes == made.argument_bytes + made.output_bytes + made.constant_bytes + made.arena_bytes
+
+
+# -- temporaries within a limit
+
+
+@pytest.mark.parametrize(
+    ("transformed", "shapes"),
+    [
+        (nf.vmap(nf.grad(lambda w, x: np.sum(np.tanh(x @ w) ** 2)), in_dims=(None, 0)), [(30,), (1000, 50, 30)]),
+        (nf.jacrev(lambda x: np.cumsum(np.sin(np.outer(x, x)), axis=1).sum(1)), [(40,)]),
+        (nf.hessian(lambda x: np.sum(np.cumsum(np.sin(np.outer(x, x)), axis=0) ** 2)), [(20,)]),
+    ],
+    ids=["vmap", "jacrev", "hessian"],
+)
+def test_chunks_keep_temporaries_within_a_limit(transformed, shapes):
+    rng = np.random.default_rng(0)
+    args = [rng.standard_normal(s) for s in shapes]
+    whole = transformed.lower(*args).cost().arena_bytes
+    limit = whole // 5
+    limited = nf.jit(transformed, max_bytes=limit)
+    found = limited.lower(*args).cost()
+    assert 0 < found.arena_bytes <= limit
+    np.testing.assert_allclose(limited(*args), transformed(*args), rtol=1e-9, atol=1e-12)
+    roomy = nf.jit(transformed, max_bytes=whole)
+    assert roomy.lower(*args).cost() == nf.jit(transformed).lower(*args).cost()
+
+
+def test_what_does_not_fit_says_where():
+    func = nf.jit(sorted_twice, max_bytes=1000)
+    with pytest.raises(nf.ArgumentError, match=r"max_bytes=1,000 allows less.*test_lowered.py") as caught:
+        func(np.ones((200, 301)))
+    assert "bytes" in str(caught.value)
+    mapped = nf.jit(nf.vmap(sorted_twice), max_bytes=1000)
+    with pytest.raises(nf.ArgumentError, match=r"with one lane at a time"):
+        mapped(np.ones((3, 200, 301)))
+    assert func(np.ones((3, 2))).shape == (3, 2)
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(nf.ArgumentError, match="max_bytes"):
+            nf.jit(sorted_twice, max_bytes=wrong)

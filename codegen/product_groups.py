@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from nufunc.codegen import gemm
 from nufunc.codegen.buffers import aligned
 from nufunc.codegen.llvm import I64
-from nufunc.codegen.loops import Axis, LoopNest
+from nufunc.codegen.loops import Affine, Axis, LoopNest
 from nufunc.codegen.nests import build_nests
-from nufunc.codegen.overwrite import buffer_numbers, overwriting
+from nufunc.codegen.overwrite import buffer_numbers, can_overwrite, overwriting
 from nufunc.codegen.products import Follow, Work, emit_work, plan_dot
 from nufunc.codegen.schedule import schedule
 from nufunc.codegen.strided import row_major
@@ -34,11 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Parts:
-    """How a nest goes through parts: `axis` is split, and `step` elements of the product belong to a point of it."""
+    """A product in parts and how a nest goes through them: `step` elements of the product belong to a point of the
+    axis that `nest` is split along, or columns where it is divided into columns."""
 
+    work: Work
     nest: LoopNest
-    axis: Axis
     step: int
+
+    @property
+    def across(self) -> bool:
+        return self.work.part is not None and self.work.parts[1] > 1
 
 
 def scratch(plan: Plan, node: Node) -> int:
@@ -62,98 +66,108 @@ def _works(plan: Plan, made: Halves) -> list[Work]:
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
-    made, works = halves(node), _works(plan, halves(node))
-    memory = scope.scratch(node)
+    made = halves(node)
+    works, memory = _works(plan, made), scope.scratch(node)
     rest = plan.at(memory, _whole_bytes(made))
     if made.follow is None:
         emit_work(plan, scope, works[0], rest, scope.pointer(node.result))
         return
-    product = scope.pointer(node.results[-1]) if made.stored else memory
-    nests = _nests(plan, scope, node, made)
+    nests, place, buffer = _nests(plan, scope, node, made)
+    product = memory if place is None else scope.pointer(place)
     pointers = [product, *(scope.pointer(o) for o in made.follow.operands[1:])]
     pointers += [plan.constant(array) for _, array in made.follow.regions[0].consts]
     pointers += [scope.pointer(r) for r in made.follow.results]
-    if works[0].tasks > 1 and not plan.in_task:
+    if works[0].tasks > 1 and not plan.in_task and len(nests) == 1:
+        nest = schedule(nests[0], plan.vector_bytes)
         for work in works:
-            parts = _parts(plan, work, nests, made.product)
+            parts = _parts(work, nest, buffer, made.product.type.size)
             if parts is not None:
-                emit_work(plan, scope, work, rest, product, _follow(plan, work, parts, pointers))
+                emit_work(plan, scope, parts.work, rest, product, _follow(plan, parts, pointers))
                 return
     emit_work(plan, scope, works[0], rest, product)
     for nest in nests:
         plan.nest(nest, pointers)
 
 
-def _nests(plan: Plan, scope: Scope, node: Node, made: Halves) -> list[LoopNest]:
+def _nests(plan: Plan, scope: Scope, node: Node, made: Halves) -> tuple[list[LoopNest], Value | None, int]:
+    """What follows as nests, the result in whose memory the product stands, if any, and the buffer that it is."""
     assert made.follow is not None
-    overwritten = scope.frame.overwritten.get(node, [])
+    pairs = list(scope.frame.overwritten.get(node, []))
+    place, buffer = (node.results[-1] if made.stored else None), 0
+    if place is None:
+        taken = {result for _, result in pairs}
+        free = (r for r in made.follow.results if r not in taken and scope.frame.of(r) not in scope.frame.on_stack)
+        place = next((r for r in free if can_overwrite(made.follow, made.product, r)), None)
+        if place is not None:
+            pairs.append((made.product, place))
+            buffer = buffer_numbers(made.follow, made.product, place)[1]
     nests = build_nests(made.follow.regions[0], made.follow.attrs["kind"], plan.sites)
-    if overwritten:
-        pairs = [buffer_numbers(made.follow, *pair) for pair in overwritten]
-        nests = overwriting(nests, pairs, plan.vector_bytes)
-    return nests
+    if pairs:
+        numbers = [buffer_numbers(made.follow, *pair) for pair in pairs]
+        nests = overwriting(nests, numbers, plan.vector_bytes)
+    return nests, place, buffer
 
 
-def _parts(plan: Plan, work: Work, nests: Sequence[LoopNest], product: Value) -> _Parts | None:
-    """How what follows goes through the parts of a product; None where it cannot."""
-    if len(nests) != 1 or work.spec is None or work.tasks == 1:
+def _parts(work: Work, nest: LoopNest, buffer: int, size: int) -> _Parts | None:
+    """How a nest goes through the parts of a product of `size` elements; None where it cannot."""
+    spec = work.spec
+    if spec is None or work.tasks == 1 or (spec.m > 1 and spec.c_stride != spec.n) or nest.turned:
         return None
-    nest, (m, n) = schedule(nests[0], plan.vector_bytes), (work.spec.m, work.spec.n)
-    if any(i.op == "check" for p in nest.phases for i in p.body) or nest.turned:
+    loops = work.shape.loops
+    if len(loops) > 1 or (loops and loops[0].strides[2] != spec.m * spec.n):
         return None
-    lone = not work.shape.loops
-    rows, columns = gemm.kernel(work.spec, work.part).units
-    if work.part is None:
-        if len(work.shape.loops) != 1 or work.shape.loops[0].strides[2] != m * n or not _is_dense(work):
-            return None
-        unit, across = m * n, False
-    elif work.parts[1] == 1:
-        if not (lone or work.shape.loops[0].strides[2] == m * n) or len(work.shape.loops) > 1 or not _is_dense(work):
-            return None
-        unit, across = math.gcd(rows * n, m * n) if work.shape.loops else rows * n, False
-    elif work.parts[0] == 1 and lone and _is_dense(work):
-        unit, across = columns, True
-    else:
+    if any(i.op == "check" for p in nest.phases for i in p.body):
         return None
-    loads = [i.index for p in nest.phases for i in p.body if i.op == "load" and i.buffer == 0]
-    extents = {a.name: a.extent for a in nest.all_axes()}
+    loads = [i.index for p in nest.phases for i in p.body if i.op == "load" and i.buffer == buffer]
     for axis in nest.axes:
-        step = loads[0].coefficient(axis.name)
-        if axis.part is not None or axis.kind != "parallel" or step < 1 or unit % step:
-            continue
-        whole = n if across else product.type.size
-        if axis.extent * step != whole or any(i.const or i.coefficient(axis.name) != step for i in loads):
-            continue
-        others = [(k, c) for i in loads for k, c in i.terms if k != axis.name]
-        if any(isinstance(k, int) for k, _ in others):
-            continue
-        if across:
-            apart = all(c % n == 0 for _, c in others)
-        else:
-            apart = all(
-                sum(c * (extents[k] - 1) for k, c in i.terms if k != axis.name and isinstance(k, str)) < step
-                for i in loads
-            )
-        lanes = nest.step(axis)
-        if not apart or (unit // step) % lanes or (axis.extent % lanes and (axis.extent % (unit // step)) < lanes):
-            continue
-        return _Parts(replace(nest, split=axis.name), axis, step)
+        if axis.part is None and axis.kind == "parallel":
+            found = _along(work, nest, axis, loads, size)
+            if found is not None:
+                return found
     return None
 
 
-def _is_dense(work: Work) -> bool:
-    """Whether a product's elements lie side by side."""
-    spec = work.spec
-    return spec is not None and (spec.m == 1 or spec.c_stride == spec.n)
-
-
-def _follow(plan: Plan, work: Work, parts: _Parts, pointers: list[ir.Value]) -> Follow:
+def _along(work: Work, nest: LoopNest, axis: Axis, loads: Sequence[Affine], size: int) -> _Parts | None:
+    """Parts that are ranges of one axis of the nest."""
     assert work.spec is not None
-    n, across = work.spec.n, work.part is not None and work.parts[1] > 1
+    m, n = work.spec.m, work.spec.n
+    step = loads[0].coefficient(axis.name)
+    if step < 1 or any(i.const or i.coefficient(axis.name) != step for i in loads):
+        return None
+    others = [[(k, c) for k, c in i.terms if k != axis.name] for i in loads]
+    if any(isinstance(k, int) for terms in others for k, _ in terms):
+        return None
+    lanes, parts = nest.step(axis), _Parts(work, replace(nest, split=axis.name), step)
+    extents = {a.name: a.extent for a in nest.all_axes()}
+    if parts.across:
+        apart = not work.shape.loops and work.parts[0] == 1 and step == 1 and axis.extent == n
+        unit = work.units[1]
+        apart = apart and all(c % n == 0 for terms in others for _, c in terms)
+    else:
+        inside = (sum(c * (extents[str(k)] - 1) for k, c in terms) for terms in others)
+        apart = axis.extent * step == size and all(span < step for span in inside)
+        unit = m * n if work.part is None else work.units[0] * n
+        if work.part is not None and not work.shape.loops and unit % (step * lanes):
+            unit = math.lcm(unit, step * lanes, n)
+            coarser = work.coarser(unit // n)
+            if coarser is None:
+                return None
+            parts = replace(parts, work=coarser)
+        if work.part is not None and work.shape.loops:
+            unit = math.gcd(unit, m * n)
+    if not apart or unit % (step * lanes):
+        return None
+    over = axis.extent % (unit // step)
+    return None if axis.extent % lanes and over < lanes else parts
+
+
+def _follow(plan: Plan, parts: _Parts, pointers: list[ir.Value]) -> Follow:
+    assert parts.work.spec is not None
+    n = parts.work.spec.n
 
     def emit(inside: Sequence[ir.Value], offset: ir.Value, ranges: Sequence[ir.Value]) -> None:
         b = plan.b
-        bounds = ranges[2:] if across else [b.add(offset, b.mul(row, I64(n))) for row in ranges[:2]]
+        bounds = ranges[2:] if parts.across else [b.add(offset, b.mul(row, I64(n))) for row in ranges[:2]]
         start, stop = (b.sdiv(bound, I64(parts.step)) for bound in bounds)
         plan.nest_range(parts.nest, inside, start, stop)
 

@@ -11,7 +11,7 @@ with no other running task, the lowest free one, so that a thread finds the same
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -43,12 +43,25 @@ class Work:
     tasks: int
     parts: tuple[int, int]
     part: gemm.Part | None
+    units: gemm.Part  # ranges begin at multiples of these
     scratch: int  # bytes of each running task
     copies: int  # bytes of operands that are copied first
 
     @property
     def memory(self) -> int:
         return self.copies + self.tasks * self.scratch
+
+    def coarser(self, rows: int) -> Work | None:
+        """The same with ranges of rows that begin at multiples of a multiple of the unit; None where these need more
+        memory."""
+        assert self.spec is not None
+        count = -(-self.spec.m // rows)
+        parts = min(self.parts[0], count)
+        part = min(self.spec.m, -(-count // parts) * rows), self.spec.n
+        tasks = self.shape.count * parts
+        if tasks == 1 or aligned(gemm.kernel(self.spec, part).scratch) > self.scratch:
+            return None
+        return replace(self, parts=(parts, 1), part=part, units=(rows, self.units[1]), tasks=tasks)
 
 
 def plan_dot(
@@ -60,7 +73,7 @@ def plan_dot(
     copies = sum(aligned(o.value.type.nbytes) for o in shape.operands if o.packed is not None)
     dtype, count = node.result.dtype, shape.count
     if dtype not in gemm.SUPPORTED:
-        return Work(shape, None, 1, (1, 1), None, 0, copies)
+        return Work(shape, None, 1, (1, 1), None, (1, 1), 0, copies)
     host = target()
     m, n, k = shape.m.extent, shape.n.extent, shape.k[0]
     spec = gemm.product_spec(host, dtype, (m, n, k), *shape.strides)
@@ -73,10 +86,11 @@ def plan_dot(
     else:
         parts, part = gemm.grid(spec, max(1, tasks // count), work, along)
         tasks, part = count * parts[0] * parts[1], part if parts != (1, 1) else None
-    need = aligned(gemm.kernel(spec, part).scratch)
+    kernel = gemm.kernel(spec, part)
+    need = aligned(kernel.scratch)
     if need and part is None:
         tasks = min(tasks, max(1, SCRATCH // need))
-    return Work(shape, spec, tasks, parts, part, need, copies)
+    return Work(shape, spec, tasks, parts, part, kernel.units, need, copies)
 
 
 def scratch(plan: Plan, node: Node) -> int:
@@ -174,7 +188,7 @@ class _Job:
         """The ranges of rows and columns of one product that a task has."""
         assert self.work.spec is not None
         b, (rows, columns) = self.plan.b, self.work.parts
-        units = gemm.kernel(self.work.spec, self.work.part).units
+        units = self.work.units
         row, column = b.urem(b.udiv(task, I64(columns)), I64(rows)), b.urem(task, I64(columns))
         ranges = (
             *threads.chunk(b, row, I64(rows), self.work.spec.m, units[0]),

@@ -67,8 +67,8 @@ def _refusal(dot: Node, reader: Node, shared: bool) -> str:
     turned = turning(param, reading, region)
     if turned is not None and shared:
         return "others read it in its own order"
-    if turned is not None and not _is_transposable(dot, turned):
-        return "a batch axis would lie innermost"
+    if turned is not None and not _lies_in_columns(dot, turned):
+        return "its columns would lie apart"
     seen = turned.result if turned is not None else param
     if only_reshapes(seen, region):
         return "" if turned is not None else "it is only copied"
@@ -89,10 +89,12 @@ def _refusal(dot: Node, reader: Node, shared: bool) -> str:
     return ""
 
 
-def _is_transposable(dot: Node, turned: Node) -> bool:
-    """Whether a product can be computed into its transposed place: a free axis lies innermost there."""
+def _lies_in_columns(dot: Node, turned: Node) -> bool:
+    """Whether what lies innermost in a transposed product are columns of its second operand: computing rows of the
+    first one side by side would cost more than a copy of the result."""
     last = turned.attrs["perm"][-1]
-    return last >= len(dot.attrs["batch"][0]) and dot.result.shape[last] > 1
+    batch, contracted = (len(dot.attrs[name][0]) for name in ("batch", "contract"))
+    return last >= dot.operands[0].ndim - contracted and last >= batch and dot.result.shape[last] > 1
 
 
 def _is_trailing(node: Node, shape: tuple[int, ...]) -> bool:

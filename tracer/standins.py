@@ -361,7 +361,7 @@ def _attribute(self: Any, state: _State, name: str) -> Any:
     attributes = getattr(original, "__dict__", None)
     if attributes is not None:
         if name in attributes:
-            standin = cache[name] = session.hand_out(attributes[name], path.attr(name))
+            standin = cache[name] = _attribute_value(state, name, attributes[name])
             return standin
         session.captures.guard(path, "no attr", name)
     if isinstance(member, functools.cached_property):
@@ -370,6 +370,15 @@ def _attribute(self: Any, state: _State, name: str) -> Any:
         return standin
     # A method or class attribute; an AttributeError leads to the user's __getattr__.
     return object.__getattribute__(self, name)
+
+
+def _attribute_value(state: _State, name: str, value: Any) -> Any:
+    """An attribute of the instance itself; the numbers that its class lists in `__constants__` are part of the key."""
+    path = state.path.attr(name)
+    if type(value) in (float, complex) and name in getattr(type(state.original), "__constants__", ()):
+        state.session.captures.guard(path, "value", value)
+        return value
+    return state.session.hand_out(value, path)
 
 
 def _member_path(state: _State, name: str) -> Path:

@@ -12,6 +12,18 @@ from nufunc.nn.module import Module, Parameter
 __nufunc_traceable__ = True
 
 
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """x @ weight.T + bias over the last axis."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Any:
+    """y[k] = x1 @ weight[k] @ x2 + bias[k] over the last axes."""
+    y = np.einsum("...i,kij,...j->...k", x1, weight, x2)
+    return y if bias is None else y + bias
+
+
 class Identity(Module):
     """The argument itself, whatever the layer is made with."""
 
@@ -36,13 +48,11 @@ class Linear(Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(init.kaiming_uniform((out_features, in_features), a=5**0.5, dtype=dtype))
-        self.bias: Any = Parameter(init.fan_in_uniform((out_features,), in_features, dtype)) if bias else None
-        if not bias:
-            self.register_parameter("bias", None)
+        made = Parameter(init.fan_in_uniform((out_features,), in_features, dtype)) if bias else None
+        self.register_parameter("bias", made)
 
     def forward(self, x: Any) -> Any:
-        y = x @ self.weight.T
-        return y if self.bias is None else y + self.bias
+        return linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -61,13 +71,11 @@ class Bilinear(Module):
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
         shape = (out_features, in1_features, in2_features)
         self.weight = Parameter(init.fan_in_uniform(shape, in1_features, dtype))
-        self.bias: Any = Parameter(init.fan_in_uniform((out_features,), in1_features, dtype)) if bias else None
-        if not bias:
-            self.register_parameter("bias", None)
+        made = Parameter(init.fan_in_uniform((out_features,), in1_features, dtype)) if bias else None
+        self.register_parameter("bias", made)
 
     def forward(self, x1: Any, x2: Any) -> Any:
-        y = np.einsum("...i,kij,...j->...k", x1, self.weight, x2)
-        return y if self.bias is None else y + self.bias
+        return bilinear(x1, x2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return (

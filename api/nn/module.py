@@ -76,6 +76,7 @@ class Module:
     {'hidden.weight': (8, 3), 'hidden.bias': (8,), 'out.weight': (1, 8), 'out.bias': (1,)}
     """
 
+    __constants__: tuple[str, ...] = ()  # attributes that hold numbers which are part of a compilation, not its inputs
     training: bool
     _parameters: dict[str, bool]  # name -> whether it is trained; the arrays are attributes
     _buffers: dict[str, bool]  # name -> whether it is part of the state dictionary
@@ -310,7 +311,9 @@ class Module:
                     )
         if problems:
             listed = "\n\t".join(problems)
-            raise ArgumentError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{listed}", user_location())
+            raise ArgumentError(
+                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{listed}", user_location()
+            )
         for own, value in copies:
             own[...] = value
         return IncompatibleKeys(missing, unexpected)
@@ -418,10 +421,9 @@ class _Rest:
 def _split(module: Module) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
     """The arrays and child modules of a module, and the rest of it. A tied array is one leaf for each of its names."""
     attributes = vars(module)
-    names = tuple(
-        name for name, value in attributes.items() if name in module._modules or isinstance(value, np.ndarray) or
-        name in module._parameters or name in module._buffers
-    )  # fmt: skip
+    registered = (*module._parameters, *module._buffers, *module._modules)
+    others = sorted(k for k, v in attributes.items() if isinstance(v, np.ndarray) and k not in registered)
+    names = (*registered, *others)
     rest = {name: value for name, value in attributes.items() if name not in names}
     return tuple(attributes[name] for name in names), _Rest(names, rest), names
 

@@ -1,0 +1,328 @@
+"""Convolutions and transposed convolutions over one, two and three axes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.errors import ArgumentError, ShapeError
+from nufunc.nn import init
+from nufunc.nn.module import Module, Parameter
+from nufunc.tracer.usercode import user_location
+
+__nufunc_traceable__ = True
+
+Size = int | Sequence[int]
+
+
+def sizes(value: Size, count: int, what: str) -> tuple[int, ...]:
+    """A number for each spatial axis, from one for all or one for each."""
+    found = (value,) * count if isinstance(value, int) else tuple(value)
+    if len(found) != count:
+        raise ArgumentError(f"{what}: expected an int or {count} of them, got {value}", user_location())
+    return found
+
+
+def windows(
+    x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[Any, tuple[int, ...]]:
+    """(what each position of a kernel sees, stacked on axis 2: (N, C, K, *out)), and the output's spatial shape."""
+    spatial = np.shape(x)[2:]
+    out = tuple(
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(spatial, kernel, stride, dilation, strict=True)
+    )
+    if min(out) <= 0:
+        raise ShapeError(
+            f"the kernel {tuple(kernel)} with dilation {tuple(dilation)} is larger than the padded input {spatial}",
+            user_location(),
+        )
+    seen = []
+    for offset in itertools.product(*(range(k) for k in kernel)):
+        cut = tuple(
+            slice(o * d, o * d + s * (n - 1) + 1, s)
+            for o, n, s, d in zip(offset, out, stride, dilation, strict=True)
+        )
+        seen.append(x[(slice(None), slice(None), *cut)])
+    return np.stack(seen, axis=2), out
+
+
+def padded(x: Any, padding: Sequence[tuple[int, int]], mode: str = "zeros") -> Any:
+    """x (N, C, ...) with its spatial axes padded."""
+    if not any(low or high for low, high in padding):
+        return x
+    names = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    return np.pad(x, ((0, 0), (0, 0), *padding), mode=names[mode])
+
+
+def _convolve(
+    x: Any, weight: Any, stride: Sequence[int], padding: Sequence[tuple[int, int]], dilation: Sequence[int],
+    groups: int,
+) -> Any:  # fmt: skip
+    """x (N, C, *in) with weight (O, C / groups, *kernel): (N, O, *out)."""
+    n, c = np.shape(x)[:2]
+    o, per_group, *kernel = np.shape(weight)
+    if c != per_group * groups or o % groups:
+        raise ShapeError(
+            f"a weight of shape {np.shape(weight)} in {groups} groups takes {per_group * groups} channels, got {c}",
+            user_location(),
+        )
+    patches, out = windows(padded(x, padding), kernel, stride, dilation)
+    columns = np.reshape(patches, (n, groups, per_group * math.prod(kernel), math.prod(out)))
+    rows = np.reshape(weight, (groups, o // groups, per_group * math.prod(kernel)))
+    return np.reshape(rows @ columns, (n, o, *out))
+
+
+def _conv(
+    x: Any, weight: Any, bias: Any, stride: Size, padding: Size | str, dilation: Size, groups: int, dims: int
+) -> Any:
+    what = f"conv{dims}d"
+    alone = np.ndim(x) == dims + 1
+    if np.ndim(x) not in (dims + 1, dims + 2) or np.ndim(weight) != dims + 2:
+        raise ShapeError(
+            f"{what}: expected input of {dims + 1} or {dims + 2} axes and a weight of {dims + 2}, got shapes "
+            f"{np.shape(x)} and {np.shape(weight)}",
+            user_location(),
+        )
+    strides, dilations = sizes(stride, dims, what), sizes(dilation, dims, what)
+    pairs = _padding(padding, np.shape(weight)[2:], strides, dilations, what)
+    y = _convolve(x[None] if alone else x, weight, strides, pairs, dilations, groups)
+    if bias is not None:
+        y = y + np.reshape(bias, (-1, *(1,) * dims))
+    return y[0] if alone else y
+
+
+def _padding(
+    padding: Size | str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], what: str
+) -> list[tuple[int, int]]:
+    if padding == "valid":
+        return [(0, 0)] * len(kernel)
+    if padding == "same":
+        if any(s != 1 for s in stride):
+            raise ArgumentError(f"{what}: padding='same' is not supported for strided convolutions", user_location())
+        totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return [(t // 2, t - t // 2) for t in totals]
+    if isinstance(padding, str):
+        raise ArgumentError(f"{what}: padding must be ints, 'valid' or 'same', got {padding!r}", user_location())
+    return [(p, p) for p in sizes(padding, len(kernel), what)]
+
+
+def conv1d(
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
+    groups: int = 1,
+) -> Any:  # fmt: skip
+    """x (N, C, L) or (C, L), weight (O, C / groups, K), bias (O,): (N, O, L')."""
+    return _conv(x, weight, bias, stride, padding, dilation, groups, 1)
+
+
+def conv2d(
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
+    groups: int = 1,
+) -> Any:  # fmt: skip
+    """x (N, C, H, W) or (C, H, W), weight (O, C / groups, KH, KW), bias (O,): (N, O, H', W')."""
+    return _conv(x, weight, bias, stride, padding, dilation, groups, 2)
+
+
+def conv3d(
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
+    groups: int = 1,
+) -> Any:  # fmt: skip
+    """x (N, C, D, H, W) or (C, D, H, W), weight (O, C / groups, KD, KH, KW), bias (O,): (N, O, D', H', W')."""
+    return _conv(x, weight, bias, stride, padding, dilation, groups, 3)
+
+
+def _conv_transpose(
+    x: Any, weight: Any, bias: Any, stride: Size, padding: Size, output_padding: Size, groups: int, dilation: Size,
+    dims: int,
+) -> Any:  # fmt: skip
+    """The transpose of the convolution with this weight (C, O / groups, *kernel) in its input."""
+    what = f"conv_transpose{dims}d"
+    alone = np.ndim(x) == dims + 1
+    if np.ndim(x) not in (dims + 1, dims + 2) or np.ndim(weight) != dims + 2:
+        raise ShapeError(
+            f"{what}: expected input of {dims + 1} or {dims + 2} axes and a weight of {dims + 2}, got shapes "
+            f"{np.shape(x)} and {np.shape(weight)}",
+            user_location(),
+        )
+    batch = x[None] if alone else x
+    strides, dilations = sizes(stride, dims, what), sizes(dilation, dims, what)
+    paddings, extra = sizes(padding, dims, what), sizes(output_padding, dims, what)
+    n, c, *spatial = np.shape(batch)
+    kernel = np.shape(weight)[2:]
+    # zeros between the elements, so that a convolution of stride 1 with the turned kernel does the rest
+    spread = np.zeros((n, c, *((m - 1) * s + 1 for m, s in zip(spatial, strides, strict=True))), batch.dtype)
+    spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = batch
+    pairs = []
+    for k, d, p, e in zip(kernel, dilations, paddings, extra, strict=True):
+        full = d * (k - 1) - p
+        pairs.append((full, full + e))
+    if any(low < 0 for low, _ in pairs):
+        cut = tuple(slice(max(-low, 0), m + min(high, 0)) for (low, high), m in zip(pairs, np.shape(spread)[2:]))
+        spread = spread[(slice(None), slice(None), *cut)]
+        pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
+    c_in, per_group = np.shape(weight)[:2]
+    turned = np.flip(weight, tuple(range(2, 2 + dims)))
+    grouped = np.reshape(turned, (groups, c_in // groups, per_group, *kernel))
+    swapped = np.reshape(np.swapaxes(grouped, 1, 2), (groups * per_group, c_in // groups, *kernel))
+    y = _convolve(spread, swapped, (1,) * dims, pairs, dilations, groups)
+    if bias is not None:
+        y = y + np.reshape(bias, (-1, *(1,) * dims))
+    return y[0] if alone else y
+
+
+def conv_transpose1d(
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
+    groups: int = 1, dilation: Size = 1,
+) -> Any:  # fmt: skip
+    """x (N, C, L), weight (C, O / groups, K): (N, O, L')."""
+    return _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, 1)
+
+
+def conv_transpose2d(
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
+    groups: int = 1, dilation: Size = 1,
+) -> Any:  # fmt: skip
+    """x (N, C, H, W), weight (C, O / groups, KH, KW): (N, O, H', W')."""
+    return _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, 2)
+
+
+def conv_transpose3d(
+    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
+    groups: int = 1, dilation: Size = 1,
+) -> Any:  # fmt: skip
+    """x (N, C, D, H, W), weight (C, O / groups, KD, KH, KW): (N, O, D', H', W')."""
+    return _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, 3)
+
+
+# -- layers
+
+
+class _ConvBase(Module):
+    """What the convolution layers share: the weight's shape, its initial values, and the text."""
+
+    dims = 0
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size, padding: Size | str,
+        dilation: Size, groups: int, bias: bool, padding_mode: str, dtype: Any, transposed: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        what = type(self).__name__
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                f"{what}: in_channels and out_channels must be divisible by groups, got {in_channels}, {out_channels} "
+                f"and {groups}",
+                user_location(),
+            )
+        if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
+            raise ArgumentError(f"{what}: padding_mode {padding_mode!r} is not known", user_location())
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = sizes(kernel_size, self.dims, what)
+        self.stride, self.dilation = sizes(stride, self.dims, what), sizes(dilation, self.dims, what)
+        self.padding = padding if isinstance(padding, str) else sizes(padding, self.dims, what)
+        self.padding_mode = padding_mode
+        first, second = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        shape = (first, second // groups, *self.kernel_size)
+        self.weight = Parameter(init.kaiming_uniform(shape, a=5**0.5, dtype=dtype))
+        made = Parameter(init.fan_in_uniform((out_channels,), init.fans(shape)[0], dtype)) if bias else None
+        self.register_parameter("bias", made)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding != (0,) * self.dims:
+            text += f", padding={self.padding}"
+        if self.dilation != (1,) * self.dims:
+            text += f", dilation={self.dilation}"
+        output_padding = getattr(self, "output_padding", (0,) * self.dims)
+        if output_padding != (0,) * self.dims:
+            text += f", output_padding={output_padding}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        if getattr(self, "bias", None) is None:
+            text += ", bias=False"
+        if self.padding_mode != "zeros":
+            text += f", padding_mode={self.padding_mode}"
+        return text
+
+
+class _Conv(_ConvBase):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size | str = 0,
+        dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype, False
+        )
+
+    def forward(self, x: Any) -> Any:
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            pairs = _padding(padding, self.kernel_size, self.stride, self.dilation, type(self).__name__)
+            alone = np.ndim(x) == self.dims + 1
+            x = padded(x[None] if alone else x, pairs, self.padding_mode)
+            x, padding = (x[0] if alone else x), 0
+        return _conv(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, self.dims)
+
+
+class Conv1d(_Conv):
+    """See `functional.conv1d`; weight : (out_channels, in_channels / groups, kernel_size)."""
+
+    dims = 1
+
+
+class Conv2d(_Conv):
+    """See `functional.conv2d`; weight : (out_channels, in_channels / groups, *kernel_size).
+
+    >>> import numpy as np, nufunc as nf
+    >>> nf.nn.Conv2d(3, 8, 3, padding=1)(np.ones((2, 3, 16, 16))).shape
+    (2, 8, 16, 16)
+    """
+
+    dims = 2
+
+
+class Conv3d(_Conv):
+    """See `functional.conv3d`; weight : (out_channels, in_channels / groups, *kernel_size)."""
+
+    dims = 3
+
+
+class _ConvTranspose(_ConvBase):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size = 0,
+        output_padding: Size = 0, groups: int = 1, bias: bool = True, dilation: Size = 1,
+        padding_mode: str = "zeros", dtype: Any = None,
+    ) -> None:  # fmt: skip
+        if padding_mode != "zeros":
+            raise ArgumentError(f"{type(self).__name__}: padding_mode must be 'zeros'", user_location())
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype, True
+        )
+        self.output_padding = sizes(output_padding, self.dims, type(self).__name__)
+
+    def forward(self, x: Any) -> Any:
+        return _conv_transpose(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation,
+            self.dims,
+        )  # fmt: skip
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """See `functional.conv_transpose1d`."""
+
+    dims = 1
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """See `functional.conv_transpose2d`."""
+
+    dims = 2
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """See `functional.conv_transpose3d`."""
+
+    dims = 3

@@ -22,6 +22,7 @@ from llvmlite import ir
 from scipy import special
 
 from nufunc.codegen import vmath
+from nufunc.codegen.backend import undefined_symbols
 
 
 def _erfcinv(x: np.ndarray) -> np.ndarray:
@@ -203,6 +204,16 @@ def kernel(name: str, dtype: str, width: int, *, has_fma: bool = True, features:
     engine.get_function_address("loop")
     compile_ms = 1e3 * (half - start)
     return Kernel(engine, np.dtype({"f64": "f8", "f32": "f4"}[dtype]), width, compile_ms, assembly)
+
+
+def for_target(text: str, triple: str, cpu: str, features: str) -> tuple[Callable[[], str], list[str]]:
+    """What another target makes of LLVM text: how to get the assembly, and the symbols wanted from outside."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=1)
+    module = llvm.parse_assembly(text)
+    module.triple = triple
+    return lambda: machine.emit_assembly(module), undefined_symbols(machine.emit_object(module))
 
 
 @dataclass

@@ -176,6 +176,35 @@ def test_the_object_code_calls_nothing_outside(name: str, dtype: str, width: int
         assert all(symbol.startswith("nf.") for symbol in called), called
 
 
+# Targets by (triple, processor, features, whether they multiply and add at once).
+TARGETS = {
+    "avx512": ("x86_64-unknown-linux-gnu", "x86-64-v4", "", True),
+    "avx2": ("x86_64-unknown-linux-gnu", "x86-64-v3", "", True),
+    "sse2": ("x86_64-unknown-linux-gnu", "x86-64", "", False),
+    "neon": ("aarch64-unknown-linux-gnu", "generic", "+neon", True),
+}
+REGISTERS = {"avx512": "zmm", "avx2": "ymm", "sse2": "xmm", "neon": r"v\d+\.2d|v\d+\.4s"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+def test_no_target_calls_libm(target: str, dtype: str) -> None:
+    *machine, has_fma = TARGETS[target]
+    names = NAMES if dtype == "f64" else ["exp", *NAMES[::3]]
+    for name in names:
+        width = (64 if target == "avx512" else 32) // (8 if dtype == "f64" else 4)
+        assembly, wanted = tool.for_target(str(tool.loop_module(name, dtype, width, has_fma)), *machine)
+        assert wanted == [], name
+        assert name != "exp" or re.search(REGISTERS[target], assembly())
+
+
+def test_a_vector_fma_without_the_instruction_calls_libm() -> None:
+    """Why there are functions without fma at all; and such calls are seen."""
+    *machine, _ = TARGETS["sse2"]
+    _, wanted = tool.for_target(str(tool.loop_module("exp", "f64", 8, True)), *machine)
+    assert wanted == ["fma"]
+
+
 def test_no_fma_is_emitted_for_targets_without_it() -> None:
     for name in NAMES:
         assert "llvm.fma" not in str(tool.loop_module(name, "f64", 4, has_fma=False))

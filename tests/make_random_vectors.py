@@ -1,7 +1,7 @@
 """Writes tests/random_vectors.json: what jax.random gives, for machines on which JAX is not installed.
 
-Run it with JAX 0.5 or later (keys are partitionable by default from there on). Floats are stored as hexadecimal text, so
-that they are exact.
+Run it with JAX 0.5 or later (keys are partitionable by default from there on). Floats are stored as hexadecimal text,
+so that they are exact.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def main() -> None:
         for case in CASES:
             key = jax.random.key(seed)
             drawn = case.draw(jax.random, key)
-            rows.append({"seed": seed, "case": case.name, **encoded(jax.random.key_data(drawn) if case.keys else drawn)})
+            stored = jax.random.key_data(drawn) if case.keys else drawn
+            rows.append({"seed": seed, "case": case.name, **encoded(stored)})
         rows.append({"seed": seed, "case": "key", **encoded(jax.random.key_data(jax.random.key(seed)))})
     text = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
     PATH.write_text(f"[\n{text}\n]\n")

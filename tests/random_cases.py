@@ -16,7 +16,8 @@ TABLE = np.arange(12.0).reshape(4, 3)
 
 @dataclass(frozen=True)
 class Case:
-    """`draw(random, key)`. `ulps`: 0 for the same bits; else units in the last place of the greater of |x| and `scale`."""
+    """`draw(random, key)`. `ulps`: 0 for the same bits; else units in the last place of the greater of |x| and `scale`.
+    """
 
     name: str
     draw: Callable[[Any, Any], Any]
@@ -78,7 +79,8 @@ CASES = [
 def compare(case: Case, mine: Any, theirs: Any) -> None:
     """Raise AssertionError where a draw is not what it should be."""
     mine, theirs = np.asarray(mine), np.asarray(theirs)
-    assert mine.shape == theirs.shape and (mine.dtype == theirs.dtype or "i" == mine.dtype.kind == theirs.dtype.kind)
+    assert mine.shape == theirs.shape
+    assert mine.dtype == theirs.dtype or mine.dtype.kind == theirs.dtype.kind == "i"
     if not case.ulps:
         np.testing.assert_array_equal(mine, theirs)
         return

@@ -23,13 +23,15 @@ def check(f: Callable[..., Any], *args: Any, calls: int = 3) -> None:
     for _ in range(calls):
         result, expected = compiled(*args, mine), f(*args, theirs)
         for a, b in zip(nf.tree.leaves(result), nf.tree.leaves(expected), strict=True):
-            assert np.asarray(a).dtype == np.asarray(b).dtype and np.shape(a) == np.shape(b)
+            assert np.asarray(a).dtype == np.asarray(b).dtype
+            assert np.shape(a) == np.shape(b)
             same(a, b)
     assert mine.bit_generator.state == theirs.bit_generator.state
 
 
 STATIC = {
-    "random": lambda r: r.random(3), "random scalar": lambda r: r.random(), "random f4": lambda r: r.random(3, np.float32),
+    "random": lambda r: r.random(3), "random scalar": lambda r: r.random(),
+    "random f4": lambda r: r.random(3, np.float32),
     "standard_normal": lambda r: r.standard_normal((2, 3)), "normal": lambda r: r.normal(1.0, 2.0, 4),
     "normal lists": lambda r: r.normal([0.0, 1.0], [1.0, 2.0]), "0-d": lambda r: r.normal(size=()),
     "uniform": lambda r: r.uniform(-1, 1, (2,)), "integers": lambda r: r.integers(10, size=5),
@@ -37,7 +39,8 @@ STATIC = {
     "exponential": lambda r: r.exponential(2.0, 3), "gamma": lambda r: r.gamma(2.0, 3.0, 4),
     "poisson scalar": lambda r: r.poisson(4.0), "binomial": lambda r: r.binomial(5, 0.5, 3),
     "dirichlet": lambda r: r.dirichlet([1.0, 2.0, 3.0], 2), "multinomial": lambda r: r.multinomial(5, [0.2, 0.3, 0.5]),
-    "multivariate_normal": lambda r: r.multivariate_normal(np.zeros(2), np.eye(2), 3), "choice": lambda r: r.choice(5, 3),
+    "multivariate_normal": lambda r: r.multivariate_normal(np.zeros(2), np.eye(2), 3),
+    "choice": lambda r: r.choice(5, 3),
     "choice p": lambda r: r.choice(3, 4, p=[0.2, 0.3, 0.5]), "choice list": lambda r: r.choice([1.5, 2.5], 3),
     "choice once each": lambda r: r.choice(5, 3, replace=False), "permutation": lambda r: r.permutation(6),
     "lognormal": lambda r: r.lognormal(0.0, 1.0, 2), "rayleigh": lambda r: r.rayleigh(2.0, 3),
@@ -47,7 +50,8 @@ TRACED = {
     "normal": lambda x, r: r.normal(x, 2 * x + 1), "normal size": lambda x, r: r.normal(x[0], x[1], (3, 2)),
     "uniform": lambda x, r: r.uniform(x, x + 1), "exponential": lambda x, r: r.exponential(x, (2, 6)),
     "laplace": lambda x, r: r.laplace(x, 1.5), "logistic": lambda x, r: r.logistic(x, x + 1),
-    "gumbel": lambda x, r: r.gumbel(x), "gamma scale": lambda x, r: r.gamma(2.0, x), "rayleigh": lambda x, r: r.rayleigh(x),
+    "gumbel": lambda x, r: r.gumbel(x), "gamma scale": lambda x, r: r.gamma(2.0, x),
+    "rayleigh": lambda x, r: r.rayleigh(x),
     "permutation": lambda x, r: r.permutation(x), "permuted": lambda x, r: r.permuted(x),
     "choice": lambda x, r: r.choice(x, 4), "choice once each": lambda x, r: r.choice(x, 4, replace=False),
     "choice one": lambda x, r: r.choice(x), "choice shape": lambda x, r: r.choice(x, (2, 2)),
@@ -235,8 +239,10 @@ def test_vmap_shares_a_draw_or_gives_each_lane_its_own(randomness: str, chunk_si
 
 def test_vmap_refuses_draws_unless_told() -> None:
     for f in (
-        lambda x: x + SHARED.normal(), lambda x: x + default_rng().normal(), lambda x: nf.grad(lambda y: y * SHARED.random())(x)
-    ):  # fmt: skip
+        lambda x: x + SHARED.normal(),
+        lambda x: x + default_rng().normal(),
+        lambda x: nf.grad(lambda y: y * SHARED.random())(x),
+    ):
         with pytest.raises(nf.RandomnessError, match="called random operation while in randomness error mode"):
             nf.vmap(f)(X)
         with pytest.raises(RuntimeError):
@@ -257,9 +263,11 @@ def test_vmap_with_different_draws() -> None:
     same(different(lambda x, r: r.choice(4, 2, replace=False), X), [one.choice(4, 2, replace=False) for _ in X])
     same(different(lambda x, r: r.dirichlet([1.0, 2.0]), X), default_rng(3).dirichlet([1.0, 2.0], 6))
     same(different(lambda x, r: r.integers(5) + np.zeros(2, int), X)[:, 0], default_rng(3).integers(5, size=6))
-    rows = nf.vmap(nf.vmap(lambda x, r: x + r.random(2), (0, None), randomness="different"), (0, None), randomness="different")
+    inner = nf.vmap(lambda x, r: x + r.random(2), (0, None), randomness="different")
+    rows = nf.vmap(inner, (0, None), randomness="different")
     same(rows(M, default_rng(3)), M[..., None] + default_rng(3).random((4, 3, 2)))
-    mixed = nf.vmap(nf.vmap(lambda x, r: x + r.random(), (0, None), randomness="same"), (0, None), randomness="different")
+    inner = nf.vmap(lambda x, r: x + r.random(), (0, None), randomness="same")
+    mixed = nf.vmap(inner, (0, None), randomness="different")
     same(mixed(M, default_rng(3)), M + default_rng(3).random(4)[:, None])
     slopes = nf.vmap(nf.grad(lambda x, r: x * r.random()), (0, None), randomness="different")
     same(slopes(X, default_rng(3)), default_rng(3).random(6))
@@ -294,7 +302,8 @@ def test_draws_in_bodies_of_control_flow_are_refused(f: Any) -> None:
     state = SHARED.bit_generator.state
     with pytest.raises(nf.TraceError, match=r"control flow.*nf\.random") as caught:
         nf.jit(f)(1.0)
-    assert caught.value.location is not None and caught.value.location.file == __file__
+    assert caught.value.location is not None
+    assert caught.value.location.file == __file__
     assert SHARED.bit_generator.state == state
 
 
@@ -333,5 +342,5 @@ def test_what_a_generator_cannot_do_here() -> None:
         nf.jit(lambda x, r: (x, r))(X, default_rng(0))
     with pytest.raises(TypeError, match="at most"):
         nf.jit(lambda x, r: r.random(1, "f8", None, 3))(X, default_rng(0))
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="scale < 0"):
         nf.jit(lambda x, r: x + r.normal(0.0, -1.0))(X, default_rng(0))

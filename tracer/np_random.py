@@ -2,13 +2,13 @@
 
 Note [Draws]: a draw of a generator that the function was given or reaches, or made without a seed, becomes a further
 input of the outermost trace. What was asked for (method, static arguments) is recorded; at each call the numbers are
-drawn by NumPy itself, from the generator that is there then, in the order in which the function asked, and handed to the
-compiled code. So the function sees NumPy's own stream, and the generator ends where NumPy would leave it. A generator
-made with a seed gives the same numbers in every call: these are drawn while tracing and are constants.
+drawn by NumPy itself, from the generator that is there then, in the order in which the function asked, and handed to
+the compiled code. So the function sees NumPy's own stream, and the generator ends where NumPy would leave it. A
+generator made with a seed gives the same numbers in every call: these are drawn while tracing and are constants.
 
-Under vmap the lanes ask once, while their function is traced; `randomness` says whether that is refused, one draw for all
-of them, or one with a leading axis of lanes. Bodies of control flow run more than once, or perhaps not at all: draws in
-them are refused.
+Under vmap the lanes ask once, while their function is traced; `randomness` says whether that is refused, one draw for
+all of them, or one with a leading axis of lanes. Bodies of control flow run more than once, or perhaps not at all:
+draws in them are refused.
 """
 
 from __future__ import annotations
@@ -126,11 +126,12 @@ class DrawLog:
         names: dict[str, Any] = {"number": _number, "default_rng": np.random.default_rng}
         paths = [s for s in self.sources if isinstance(s, Path)]
         lines = ["def drawn(fn, given):"]
-        if self.positions:
-            lines.append(f"    {''.join(f'g{k}, ' for k, s in enumerate(self.sources) if isinstance(s, int))}= given")
-        if paths:
+        given = "".join(f"g{k}, " for k, s in enumerate(self.sources) if isinstance(s, int))
+        reached = "".join(f"g{k}, " for k, s in enumerate(self.sources) if isinstance(s, Path))
+        lines += [f"    {given}= given"] if given else []
+        if reached:
             names["read"] = compile_reader(paths)
-            lines.append(f"    {''.join(f'g{k}, ' for k, s in enumerate(self.sources) if isinstance(s, Path))}= read(fn)")
+            lines.append(f"    {reached}= read(fn)")
         lines += [f"    g{k} = default_rng()" for k, s in enumerate(self.sources) if s is None]
         results = []
         for k, draw in enumerate(self.draws):
@@ -142,7 +143,7 @@ class DrawLog:
                 results.append(f"d{k}(g{draw.source})")
         lines.append(f"    return ({', '.join(results)},)")
         exec(compile("\n".join(lines), "<nufunc draws>", "exec"), names)
-        return names["drawn"]  # type: ignore[no-any-return]
+        return names["drawn"]
 
 
 @dataclass(eq=False)
@@ -167,8 +168,9 @@ class Generator:
     def __init__(self, bit_generator: Any) -> None:
         if not isinstance(bit_generator, int | np.random.BitGenerator):
             raise TypeError(f"expected a BitGenerator, got {type(bit_generator).__name__}")
-        logged = isinstance(bit_generator, int)
-        self._source: Any = bit_generator if logged else np.random.Generator(bit_generator)
+        self._source: Any = bit_generator
+        if not isinstance(bit_generator, int):
+            self._source = np.random.Generator(bit_generator)
         self._made = current()
 
     def __repr__(self) -> str:
@@ -186,7 +188,7 @@ class Generator:
         if len(args) > len(names):
             raise TypeError(f"{method}() takes at most {len(names)} arguments, got {len(args)}")
         if kwargs.pop("out", None) is not None:
-            raise fail(UnsupportedError, f"Generator.{method} with out= in a traced function; assign the result instead")
+            raise fail(UnsupportedError, f"Generator.{method} with out= in a traced function; assign the result")
         given = {name: _known(value) for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items()}
         loose = [name for name, value in given.items() if has_traced(value)]
         if not loose:
@@ -216,25 +218,26 @@ class Generator:
         parameters = [by] if at is None else [at, by]
         self._refuse_lanes(method, parameters)
         drawn = self._static(method, {**given, "size": _size(given, parameters)})
-        return by * drawn if at is None else at + by * drawn  # type: ignore[no-any-return]
+        return by * drawn if at is None else at + by * drawn
 
     def _uniform(self, given: dict[str, Any]) -> Array:
         low, high = given.get("low", 0.0), given.get("high", 1.0)
         self._refuse_lanes("uniform", [low, high])
         drawn = self._static("random", {"size": _size(given, [low, high])})
-        return low + (high - low) * drawn  # type: ignore[no-any-return]
+        return low + (high - low) * drawn
 
     @staticmethod
     def _refuse_lanes(method: str, parameters: Sequence[Any]) -> None:
         """One draw for all lanes is not of a distribution that differs between lanes."""
         trace = require()
-        if trace.lanes is not None and trace.lanes.randomness == "same":
-            if any(isinstance(p, Array) and _depends(trace, p) for p in parameters):
-                raise fail(
-                    RandomnessError,
-                    f"vmap: Vmap does not currently support same randomness with a batched parameter (of {method}); "
-                    "use randomness='different', or draw standard numbers and transform them",
-                )
+        if trace.lanes is None or trace.lanes.randomness != "same":
+            return
+        if any(isinstance(p, Array) and _depends(trace, p) for p in parameters):
+            raise fail(
+                RandomnessError,
+                f"vmap: Vmap does not currently support same randomness with a batched parameter (of {method}); "
+                "use randomness='different', or draw standard numbers and transform them",
+            )
 
     def _items(self, method: str, given: dict[str, Any]) -> Array:
         """Traced items in an order that is drawn."""
@@ -249,12 +252,13 @@ class Generator:
         axis = normal_axis(0 if axis is None else axis, items.ndim)
         ordered = "choice" if method == "choice" else "permutation"
         order = self._static(ordered, {_METHODS[ordered][0]: items.shape[axis], **given})
-        return items[(slice(None),) * axis + (order,)]  # type: ignore[no-any-return]
+        return items[(slice(None),) * axis + (order,)]
 
     def shuffle(self, x: Any, axis: int = 0) -> None:
         """Put the items of an array into a random order, in place."""
         if not isinstance(x, Array):
-            raise fail(UnsupportedError, f"Generator.shuffle of a {type(x).__name__} in a traced function; use an array")
+            kind = type(x).__name__
+            raise fail(UnsupportedError, f"Generator.shuffle of a {kind} in a traced function; use an array")
         x[...] = self._items("permutation", {"x": x, "axis": axis})
 
     # -- with static arguments
@@ -354,8 +358,8 @@ def _check(traces: Sequence[Trace]) -> None:
         if trace.lanes is not None and trace.lanes.randomness == "different" and trace.lanes.size < 0:
             raise fail(
                 UnsupportedError,
-                f"{trace.lanes.label}: randomness='different' would give each column of the Jacobian a draw of its own; "
-                "use 'same', or jacrev",
+                f"{trace.lanes.label}: randomness='different' would give each column of the Jacobian a draw of its "
+                "own; use 'same', or jacrev",
             )
         if trace.lanes is not None and trace.lanes.randomness == "error":
             raise fail(
@@ -368,7 +372,7 @@ def _check(traces: Sequence[Trace]) -> None:
 def _log(root: Trace) -> DrawLog:
     if root.draws is None:
         raise fail(TraceError, "a draw from a np.random.Generator outside of a compiled call")
-    return root.draws  # type: ignore[no-any-return]
+    return root.draws
 
 
 def _depends(trace: Trace, x: Array) -> bool:
@@ -400,7 +404,8 @@ def default_rng(seed: Any = None) -> Any:
     if has_traced(seed):
         raise fail(
             TraceError,
-            "np.random.default_rng: the seed is a traced value; use nf.random.key(seed), or pass the seed as a Python int",
+            "np.random.default_rng: the seed is a traced value; use nf.random.key(seed), or pass the seed as a Python "
+            "int",
         )
     if seed is None:
         return _log(list(_enclosing(trace))[-1]).generator(None)

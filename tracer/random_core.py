@@ -36,12 +36,12 @@ def packed(key: Any) -> Array:
             "to draw from several keys, map over them with nf.vmap",
         )
     words = array.astype(WORD)
-    return words[0] << 32 | words[1]  # type: ignore[no-any-return]
+    return words[0] << 32 | words[1]
 
 
 def unpacked(words: Array) -> Array:
     """Packed keys as the user's: uint32[..., 2]."""
-    return np.stack([words >> 32, words], axis=-1).astype(_U32)  # type: ignore[no-any-return]
+    return np.stack([words >> 32, words], axis=-1).astype(_U32)
 
 
 def block(key: Array, counter: Any) -> Array:
@@ -111,7 +111,7 @@ def floats(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
     fraction = random_bits(key, shape, info.bits) >> (info.bits - info.nmant)
     b = builder()
     number = b.bitcast(value_of(fraction | unsigned.type(one)), dtype=dtype)
-    return wrap(number, scalar=not shape) - dtype.type(1)  # type: ignore[no-any-return]
+    return wrap(number, scalar=not shape) - dtype.type(1)
 
 
 def between(key: Array, shape: Shape, dtype: onp.dtype, low: Any, high: Any) -> Array:
@@ -157,7 +157,7 @@ def bernoulli(key: Any, p: Any, shape: Shape | None) -> Array:
 
 
 def rademacher(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
-    return (2 * bernoulli(key, 0.5, shape).astype(dtype) - 1).astype(dtype)  # type: ignore[no-any-return]
+    return (2 * bernoulli(key, 0.5, shape).astype(dtype) - 1).astype(dtype)
 
 
 # -- integers
@@ -167,7 +167,7 @@ def _clipped(x: Array, dtype: onp.dtype) -> Array:
     """An integer array in the range of a dtype."""
     own, other = onp.iinfo(x.dtype), onp.iinfo(dtype)
     low, high = x.dtype.type(max(own.min, other.min)), x.dtype.type(min(own.max, other.max))
-    return np.minimum(np.maximum(x, low), high).astype(dtype)  # type: ignore[no-any-return]
+    return np.minimum(np.maximum(x, low), high).astype(dtype)
 
 
 def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: onp.dtype) -> Array:
@@ -195,7 +195,7 @@ def _integers(key: Array, shape: Shape, low: Array, high: Array, dtype: onp.dtyp
     factor = np.mod(unsigned.type(2 ** (width // 2)), span)
     factor = np.mod(factor * factor, span)
     offset = np.mod(np.mod(upper, span) * factor + np.mod(lower, span), span)
-    return low + offset.astype(dtype)  # type: ignore[no-any-return]
+    return low + offset.astype(dtype)
 
 
 def _limit(dtype: onp.dtype, of: onp.dtype) -> Any:
@@ -224,7 +224,7 @@ def permutation(key: Any, x: Any, axis: int, independent: bool) -> Array:
     if independent or array.ndim == 1:
         return _shuffled(packed(key), array, axis)
     order = _shuffled(packed(key), np.arange(array.shape[axis]), 0)
-    return np.take(array, order, axis=axis)  # type: ignore[no-any-return]
+    return np.take(array, order, axis=axis)
 
 
 def choice(key: Any, a: Any, shape: Shape, replace: bool, p: Any, axis: int) -> Array:
@@ -239,7 +239,7 @@ def choice(key: Any, a: Any, shape: Shape, replace: bool, p: Any, axis: int) -> 
         raise fail(ArgumentError, f"random.choice: {draws} draws without replacement from {count} items")
     final = shape if items is None else (*items.shape[:axis], *shape, *items.shape[axis + 1 :])
     if not draws:
-        return np.zeros(final, INT64 if items is None else items.dtype)  # type: ignore[no-any-return]
+        return np.zeros(final, INT64 if items is None else items.dtype)
     if p is None and not replace:
         whole = permutation(key, count if items is None else items, axis, False)
         index: tuple[Any, ...] = (slice(None),) * axis + (slice(draws),)
@@ -248,7 +248,7 @@ def choice(key: Any, a: Any, shape: Shape, replace: bool, p: Any, axis: int) -> 
         chosen = randint(key, shape, onp.int64(0), onp.int64(count), INT64)
     else:
         chosen = _weighted(packed(key), as_array(p), count, shape, replace)
-    return chosen if items is None else np.take(items, chosen, axis=axis).reshape(final)  # type: ignore[no-any-return]
+    return chosen if items is None else np.take(items, chosen, axis=axis).reshape(final)
 
 
 def _weighted(key: Array, p: Array, count: int, shape: Shape, replace: bool) -> Array:
@@ -259,9 +259,9 @@ def _weighted(key: Array, p: Array, count: int, shape: Shape, replace: bool) -> 
     if replace:
         total = np.cumsum(p)
         level = total[-1] * (1 - floats(key, shape, p.dtype))
-        return np.searchsorted(total, level)  # type: ignore[no-any-return]
+        return np.searchsorted(total, level)
     noisy = _gumbel(key, (count,), p.dtype) + np.log(p)
-    return np.argsort(-noisy, kind="stable")[: math.prod(shape)].reshape(shape)  # type: ignore[no-any-return]
+    return np.argsort(-noisy, kind="stable")[: math.prod(shape)].reshape(shape)
 
 
 # -- logarithms and normal numbers
@@ -281,11 +281,11 @@ _LOG1P_BELOW = (
 def _log1p(x: Array) -> Array:
     """log(1 + x) for a number in [-1, 0], as XLA computes it in double precision."""
     if x.dtype.itemsize == 4:
-        return np.log1p(x)  # type: ignore[no-any-return]
+        return np.log1p(x)
     square = x * x
     ratio = _horner(x, _LOG1P) / _horner(x, _LOG1P_BELOW)
     near = x + (x * (square * ratio) - 0.5 * square)
-    return np.where(np.abs(x) < math.sqrt(2) - 1, near, np.log(1 + x))  # type: ignore[no-any-return]
+    return np.where(np.abs(x) < math.sqrt(2) - 1, near, np.log(1 + x))
 
 
 # Giles' approximations of erfinv(x) / x in w = -log(1 - x**2) ("Approximating the erfinv function", GPU Computing Gems,
@@ -327,7 +327,7 @@ def _horner(z: Array, coefficients: Sequence[Any]) -> Array:
     total = coefficients[0]
     for coefficient in coefficients[1:]:
         total = total * z + coefficient
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 def _erfinv(x: Array) -> Array:
@@ -346,13 +346,13 @@ def _erfinv(x: Array) -> Array:
         pairs = zip(_MIDDLE, _TAIL, strict=True)
         outer = _horner(z, [np.where(far, number(t), number(m)) for m, t in pairs])
         p = np.where(w < number(6.25), centre, outer)
-    return np.where(np.abs(x) == number(1), x * number(math.inf), p * x)  # type: ignore[no-any-return]
+    return np.where(np.abs(x) == number(1), x * number(math.inf), p * x)
 
 
 def _standard_normal(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
     least = onp.nextafter(dtype.type(-1), dtype.type(0))
     u = between(key, shape, dtype, least, dtype.type(1))
-    return dtype.type(math.sqrt(2)) * _erfinv(u)  # type: ignore[no-any-return]
+    return dtype.type(math.sqrt(2)) * _erfinv(u)
 
 
 def normal_of(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
@@ -360,7 +360,7 @@ def normal_of(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
     if dtype.kind != "c":
         return _standard_normal(key, shape, dtype)
     parts = [_standard_normal(k, shape, real_dtype(dtype)) for k in halves(key, 2)]
-    return (parts[0].astype(dtype) + dtype.type(1j) * parts[1].astype(dtype)) / dtype.type(math.sqrt(2))  # type: ignore[no-any-return]
+    return (parts[0].astype(dtype) + dtype.type(1j) * parts[1].astype(dtype)) / dtype.type(math.sqrt(2))
 
 
 def normal(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
@@ -375,7 +375,7 @@ def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None, dtyp
     u = between(packed(key), shape, dtype, erf(low / root), erf(high / root))
     held = lambda x: wrap(b.stop_gradient(value_of(x)), scalar=not x.ndim)
     inside = np.maximum(root * _erfinv(u), np.nextafter(held(low), dtype.type(math.inf)))
-    return np.minimum(inside, np.nextafter(held(high), dtype.type(-math.inf)))  # type: ignore[no-any-return]
+    return np.minimum(inside, np.nextafter(held(high), dtype.type(-math.inf)))
 
 
 # -- by inversion
@@ -383,7 +383,7 @@ def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None, dtyp
 
 def exponential_of(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
     """Exponential numbers from a packed key."""
-    return -_log1p(-floats(key, shape, dtype))  # type: ignore[no-any-return]
+    return -_log1p(-floats(key, shape, dtype))
 
 
 def exponential(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
@@ -396,7 +396,7 @@ def _positive(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
 
 
 def _gumbel(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
-    return -np.log(-np.log(_positive(key, shape, dtype)))  # type: ignore[no-any-return]
+    return -np.log(-np.log(_positive(key, shape, dtype)))
 
 
 def gumbel(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
@@ -406,17 +406,17 @@ def gumbel(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
 def laplace(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
     least = dtype.type(-1) + onp.finfo(dtype).epsneg
     u = between(packed(key), shape, dtype, least, dtype.type(1))
-    return np.sign(u) * _log1p(-np.abs(u))  # type: ignore[no-any-return]
+    return np.sign(u) * _log1p(-np.abs(u))
 
 
 def logistic(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
     u = _positive(packed(key), shape, dtype)
-    return np.log(u) - _log1p(-u)  # type: ignore[no-any-return]
+    return np.log(u) - _log1p(-u)
 
 
 def cauchy(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
     u = between(packed(key), shape, dtype, onp.finfo(dtype).eps, dtype.type(1))
-    return np.tan(dtype.type(math.pi) * (u - dtype.type(0.5)))  # type: ignore[no-any-return]
+    return np.tan(dtype.type(math.pi) * (u - dtype.type(0.5)))
 
 
 def categorical(key: Any, logits: Any, axis: int, shape: Shape | None, replace: bool) -> Array:
@@ -427,13 +427,15 @@ def categorical(key: Any, logits: Any, axis: int, shape: Shape | None, replace: 
     shape = rest if shape is None else shape
     front = shape[: len(shape) - len(rest)]
     if shape[len(front) :] != rest:
-        raise fail(ShapeError, f"random.categorical: shape {shape} must end with {rest}, that of logits without the axis")
+        raise fail(
+            ShapeError, f"random.categorical: shape {shape} must end with {rest}, that of logits without the axis"
+        )
     if not replace:
         return _distinct(packed(key), array, axis, rest, front)
     tail = list(shape[len(front) :])
     tail.insert(axis, array.shape[axis])
     noisy = _gumbel(packed(key), (*front, *tail), array.dtype) + array
-    return np.argmax(noisy, axis=axis - array.ndim)  # type: ignore[no-any-return]
+    return np.argmax(noisy, axis=axis - array.ndim)
 
 
 def _distinct(key: Array, logits: Array, axis: int, rest: Shape, front: Shape) -> Array:
@@ -444,4 +446,4 @@ def _distinct(key: Array, logits: Array, axis: int, rest: Shape, front: Shape) -
         )
     noisy = np.moveaxis(logits + _gumbel(key, logits.shape, logits.dtype), axis, -1)
     order = np.argsort(-noisy, axis=-1, kind="stable")[..., :count]
-    return np.moveaxis(order, -1, 0).reshape((*front, *rest))  # type: ignore[no-any-return]
+    return np.moveaxis(order, -1, 0).reshape((*front, *rest))

@@ -56,9 +56,9 @@ def _log_gamma(key: Array, a: Array, log: bool) -> Array:
     v = control.while_loop(rejected, attempt, (key, d * 0, d * 0 + 1, d * 0 + 2))[2]
     if log:
         power = np.where(large, 0, -exponential_of(part, (), a.dtype) / a)
-        return np.log(d) + np.log(v) + power  # type: ignore[no-any-return]
+        return np.log(d) + np.log(v) + power
     power = np.where(large, 1, (1 - floats(part, (), a.dtype)) ** (1 / a))
-    return d * v * power  # type: ignore[no-any-return]
+    return d * v * power
 
 
 def gamma(key: Any, a: Any, shape: Shape | None, dtype: onp.dtype, log: bool) -> Array:
@@ -80,7 +80,7 @@ def beta(key: Any, a: Any, b: Any, shape: Shape | None, dtype: onp.dtype) -> Arr
     x, y = _gamma(first, a, shape, dtype, True), _gamma(second, b, shape, dtype, True)
     greatest = np.maximum(x, y)
     x, y = np.exp(x - greatest), np.exp(y - greatest)
-    return x / (x + y)  # type: ignore[no-any-return]
+    return x / (x + y)
 
 
 def dirichlet(key: Any, alpha: Any, shape: Shape | None, dtype: onp.dtype) -> Array:
@@ -90,7 +90,7 @@ def dirichlet(key: Any, alpha: Any, shape: Shape | None, dtype: onp.dtype) -> Ar
     rest = array[..., 0]
     logs = _gamma(packed(key), array, (*shape_of(shape, rest), array.shape[-1]), dtype, True)
     weights = np.exp(logs - np.max(logs, axis=-1, keepdims=True))
-    return weights / np.sum(weights, axis=-1, keepdims=True)  # type: ignore[no-any-return]
+    return weights / np.sum(weights, axis=-1, keepdims=True)
 
 
 # -- Poisson
@@ -104,7 +104,7 @@ def _product(key: Array, lam: Array) -> Array:
         return key, state[1] + 1, state[2] + np.log1p(-floats(part, (), lam.dtype))
 
     count = control.while_loop(lambda s: s[2] > -lam, more, (key, onp.float64(0), lam * 0))[1]
-    return np.maximum(count - 1, 0)  # type: ignore[no-any-return]
+    return np.maximum(count - 1, 0)
 
 
 def _transformed(key: Array, lam: Array) -> Array:
@@ -127,7 +127,7 @@ def _transformed(key: Array, lam: Array) -> Array:
         refused = (k < 0) | ((us < 0.013) & (v > us))
         return key, k, sure | (~refused & (left <= k * log_lam - lam - log_factorial))
 
-    return control.while_loop(lambda s: ~s[2], attempt, (key, lam * 0, lam < 0))[1]  # type: ignore[no-any-return]
+    return control.while_loop(lambda s: ~s[2], attempt, (key, lam * 0, lam < 0))[1]
 
 
 def _poisson(key: Array, lam: Array) -> Array:
@@ -136,7 +136,7 @@ def _poisson(key: Array, lam: Array) -> Array:
     drawn = control.cond(
         mean < 10, lambda: _product(key, np.minimum(mean, 10)), lambda: _transformed(key, np.maximum(mean, 10))
     )
-    return np.where(valid, drawn, -1)  # type: ignore[no-any-return]
+    return np.where(valid, drawn, -1)
 
 
 def poisson(key: Any, lam: Any, shape: Shape | None, dtype: onp.dtype) -> Array:

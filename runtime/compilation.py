@@ -16,6 +16,7 @@ from nufunc.ir.errors import MutationError, UnguardedCaptureError
 from nufunc.passes.fuse import fuse
 from nufunc.runtime import pipeline
 from nufunc.runtime.executable import Executable, Program
+from nufunc.runtime.overlap import Pattern, Stretches
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.results import lasting
 from nufunc.runtime.signatures import Input, Static, signature
@@ -40,8 +41,9 @@ R = TypeVar("R")
 class Hooks:
     """What the globals view asks of the outermost trace: captured arrays and numbers become further parameters."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, stretches: Stretches, first: int) -> None:
         self.trace = trace
+        self.stretches, self.first = stretches, first  # `first`: the number of inputs before what is captured
         self.inputs: list[Input] = []
         self.sources: list[str] = []
         self.drawn: list[tuple[Input, Array]] = []
@@ -73,7 +75,7 @@ class Hooks:
             )
         self.inputs.append(sig)
         self.sources.append(source(path))
-        return param(self.trace, sig)
+        return self.stretches.stand_in(self.first + len(self.inputs) - 1, param(self.trace, sig))
 
 
 def param(trace: Trace, sig: Input) -> Array:
@@ -121,17 +123,20 @@ def trace_call(
     names: Sequence[str],
     anchors: tuple[Any, ...],
     donated: Set[int] = frozenset(),
+    overlaps: Pattern = (),
 ) -> Program:
     """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs).
 
     `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id;
-    `donated` are leaves whose memory results may take.
+    `donated` are leaves whose memory results may take; `overlaps` says which inputs lie over each other.
     """
     trace = Trace(getattr(func, "__name__", type(func).__name__))
-    hooks = Hooks(trace)
+    stretches = Stretches(trace, overlaps)
     positions = tuple(k for k, s in enumerate(signatures) if isinstance(s, Input))
+    hooks = Hooks(trace, stretches, len(positions))
     with trace:
-        new = [param(trace, s) if isinstance(s, Input) else leaf for leaf, s in zip(leaves, signatures, strict=True)]
+        given = {k: stretches.stand_in(i, param(trace, signatures[k])) for i, k in enumerate(positions)}
+        new = [given.get(k, leaf) for k, leaf in enumerate(leaves)]
         call: Callable[..., Any]
         if isinstance(func, GraphFunction):
             captures = None
@@ -151,10 +156,13 @@ def trace_call(
         template = lasting(template, leaves, given, callee.location())
         traced = trace.finish(outputs)
     draws = [array.value for _, array in hooks.drawn]  # the last inputs, in the order of the draws
-    params = (*(p for p in traced.params if p not in draws), *draws)
+    late = [*draws, *(line.value for line in stretches.lines)]
+    params = (*(p for p in traced.params if p not in late), *late)
     graph = pipeline.whole(traced.replace(params=params))
     inputs = [s for s in signatures if isinstance(s, Input)] + hooks.inputs + [s for s, _ in hooks.drawn]
+    inputs += stretches.inputs
     sources = (*(f"argument {names[k]}" for k in positions), *hooks.sources, *("a draw" for _ in draws))
+    sources += tuple("overlapping arrays" for _ in overlaps)
     for k in graph.updates:
         if inputs[k].kind != "array":
             raise MutationError(f"{trace.builder.name} writes in place to {sources[k]}, which is no array")
@@ -172,6 +180,8 @@ def trace_call(
         anchors=anchors,
         generators=hooks.log.positions,
         draws=hooks.log.plan(),
+        stored=frozenset(stretches.written),
+        fastmath=any(isinstance(t, Jit) and t.fastmath for t in transforms),
     )
 
 

@@ -24,7 +24,8 @@ class Program:
     captured, which `read` gives for a function object of the same code (None if a guard fails). `scalars` tells which
     outputs are handed back as NumPy scalars. The last outputs of the graph are its updates. `donated` are the inputs
     whose memory results may take. The last inputs are random numbers, which `draws` makes at each call from the
-    function object and the leaves numbered in `generators` (see Note [Draws]).
+    function object and the leaves numbered in `generators` (see Note [Draws]). `stored` are the inputs that are written
+    through a stretch of memory that they share with others (see Note [Overlapping inputs]). `fastmath` is the option of a jit.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Program:
     anchors: tuple[Any, ...]
     generators: tuple[int, ...]
     draws: Callable[[Any, Sequence[Any]], tuple[Any, ...]] | None
+    stored: frozenset[int]
+    fastmath: bool
 
     @property
     def num_results(self) -> int:

@@ -20,6 +20,7 @@ from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.front import Front, make_front
 from nufunc.runtime.lowered import Lowered
 from nufunc.runtime.outs import has_own_out, matching_outs, write_traced
+from nufunc.runtime.overlap import Pattern, overlap_of, run_overlapping
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static, base_key, exact, signature
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
@@ -102,7 +103,13 @@ class Transformed:
     def _finish(self, found: Found, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         executable = found.executable
         outs = () if out is None else matching_outs(executable, out)
-        results = executable.run(found.drawn(self.func), outs)
+        values = found.drawn(self.func)
+        pattern = overlap_of(executable, executable.graph.updates, values) if executable.graph.updates else ()
+        if pattern:
+            found = self._found(self._described(args, kwargs), pattern)
+            results = run_overlapping(found.executable, pattern, found.drawn(self.func), outs)
+            return found.executable.unflatten(results) if out is None else out
+        results = executable.run(values, outs)
         self._install(executable, args, kwargs, found.signatures, out)
         return executable.unflatten(results) if out is None else out
 
@@ -185,13 +192,13 @@ class Transformed:
         """The function itself where it is a tree whose leaves, residuals, come before those of the arguments."""
         return self.func if isinstance(self.func, GraphFunction) else None
 
-    def _found(self, call: Call) -> Found:
+    def _found(self, call: Call, overlaps: Pattern = ()) -> Found:
         """The compilation for a call, made now if there is none, with its inputs."""
-        key = self._key(call)
+        key = (self._key(call), overlaps) if overlaps else self._key(call)
         found = CACHE.find(key, self.func)
         if found is None:
             with CACHE.compiling(key):
-                found = CACHE.find(key, self.func) or self._compiled(key, call)
+                found = CACHE.find(key, self.func) or self._compiled(key, call, overlaps)
         return _with_inputs(found[0], call, found[1])
 
     def _key(self, call: Call) -> Any:
@@ -209,11 +216,11 @@ class Transformed:
             CACHE.add(key, executable)
             return executable
 
-    def _compiled(self, key: Any, call: Call) -> tuple[Executable, tuple[Any, ...]]:
+    def _compiled(self, key: Any, call: Call, overlaps: Pattern = ()) -> tuple[Executable, tuple[Any, ...]]:
         folder = os.environ.get("NUFUNC_DUMP")
         record = pipeline.Record() if folder else None
         with pipeline.recording(record):
-            executable = compile_program(self._traced(call))
+            executable = compile_program(self._traced(call, overlaps))
         captured = executable.captured(self.func)
         if captured is None:
             raise UnguardedCaptureError(
@@ -224,7 +231,7 @@ class Transformed:
             record.write(f"{folder}/{CACHE.compiles - 1:04d}-{self._name}")
         return executable, captured
 
-    def _traced(self, call: Call) -> Program:
+    def _traced(self, call: Call, overlaps: Pattern = ()) -> Program:
         if any(isinstance(t, Jit) and t.target == "cuda" for t in self.transforms):
             raise UnsupportedError("target 'cuda' is not supported yet; use target='cpu'", user_location())
         anchors = () if isinstance(self.func, GraphFunction) else base_key(self.func)[1]
@@ -233,7 +240,7 @@ class Transformed:
 
         def trace(transforms: tuple[Transform, ...]) -> Program:
             return trace_call(
-                transforms, self.func, call.leaves, call.spec, call.signatures, names, anchors, donated
+                transforms, self.func, call.leaves, call.spec, call.signatures, names, anchors, donated, overlaps
             )
 
         jit = self.transforms[0] if self.transforms else None

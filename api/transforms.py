@@ -444,7 +444,8 @@ def jit(
         raise ArgumentTypeError(f"jit: fastmath must be True or False, got {fastmath!r}", user_location())
     if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
         raise ArgumentError(f"jit: max_bytes should be None or a number of bytes, got {max_bytes!r}", user_location())
-    return _made(Jit(static, _all_of("static_argnames", static_argnames, str), donated, target, max_bytes, fastmath), func)
+    named = _all_of("static_argnames", static_argnames, str)
+    return _made(Jit(static, named, donated, target, max_bytes, fastmath), func)
 
 
 def _check_target(name: str, target: Any) -> None:

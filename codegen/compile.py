@@ -67,6 +67,7 @@ def lower(
     args: Sequence[ArgSpec] | None = None,
     results: Sequence[ResultSpec] | None = None,
     donated: Iterable[int] = (),
+    fastmath: bool = False,
 ) -> Lowered:
     """Lower to LLVM text: the plan and its native wrapper. Results in `donated` arguments are found here; those that
     `results` puts into arguments are written there once the plan cannot fail any more."""
@@ -108,6 +109,8 @@ def lower(
         release_gil=work >= RELEASE_GIL or plan.regions > 0 or graph_work(grouped) >= LONG,
         polls=plan.budget is not None or bool(tapes.outside(grouped)),
     )
+    if fastmath:
+        _relax(module)
     emit_wrapper(module, module.get_global(plan_symbol(prefix)), spec, prefix)
     _mark_inline(module, plan.small)
     return Lowered(
@@ -135,6 +138,24 @@ def _lent(
             found[k] = fits[0]
             left.remove(fits[0])
     return found
+
+
+_FAST = ("reassoc", "nsz", "arcp", "contract")
+
+
+def _relax(module: ir.Module) -> None:
+    """Note [Fastmath]: sums and products of nests may be reordered and contracted, the sign of a zero result may
+    change, and double-precision quotients by one divisor may become products with its reciprocal. NaN and infinities
+    keep their meaning. Quotients of f32 stay, since LLVM would estimate their reciprocals, with NaN for 1/0. The
+    functions of vector mathematics are left out: they live on the exact errors of sums."""
+    for function in module.functions:
+        if function.name.startswith("nf."):
+            continue
+        for block in function.blocks:
+            for instruction in block.instructions:
+                if getattr(instruction, "opname", "") in ("fadd", "fsub", "fmul", "fdiv"):
+                    double = "double" in str(instruction.type)
+                    instruction.flags = [f for f in _FAST if double or f != "arcp"]
 
 
 def _mark_inline(module: ir.Module, small: set[str]) -> None:

@@ -4,13 +4,14 @@ nodes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, BoundsError, ShapeError
-from nufunc.ir.graph import Graph, Value
+from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64, ArrayType
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
@@ -41,6 +42,15 @@ class _Region:
             with self.trace:
                 value = self.trace.b.astype(self.trace.lift(self.outputs[k]), dtype)
                 self.outputs[k] = self.trace.wrap(value, scalar=not value.shape)
+
+    def retype(self, k: int, dtype: np.dtype) -> None:
+        """Give parameter k and output k this dtype; the body computes with the parameter as it was."""
+        param = self.params[k]
+        if param.dtype != dtype:
+            self.params[k] = Value(param.type.with_dtype(dtype), param.hint)
+            node = Node("convert", (self.params[k],), {"dtype": param.dtype}, (), (param,))
+            self.trace.builder.nodes.insert(0, node)
+        self.convert(k, dtype)
 
     def graph(self, captured: Sequence[Array]) -> Graph:
         """The region over (captured..., params...), for a list of captured arrays that includes its own."""
@@ -122,23 +132,72 @@ def _branches(index: Value, functions: Sequence[Callable[..., Any]], operands: t
     return tree.unflatten(first.structure, _wrapped(results))
 
 
+class _Nest(threading.local):
+    """The dtypes that the carries of a nest of loops were found to take, by the place of each loop in the nest.
+
+    Note [Weak carries]
+    A Python number among the initial carry takes the dtype that the body gives back, which is known once the body has
+    been traced; then it is traced again. Inner loops do not trace themselves again, which would double the work with
+    every level: they note what they found, go on with a region that has the right types but not the right values, and
+    the outermost loop traces the whole nest again, until nothing new is found.
+    """
+
+    dtypes: dict[tuple[int, ...], list[np.dtype]] | None = None
+    place: tuple[int, ...] = ()
+    count: int = 0  # loops met so far in the body that is traced
+    found: bool = False
+
+
+_NEST = _Nest()
+_PASSES = 8  # over a nest: dtypes only grow
+
+
 def _fixed_carry(what: str, init: Any, trace_body: Callable[[list[Array]], _Region]) -> tuple[list[Array], _Region]:
     """The initial carry and the body's region, with Python scalars of the carry taking the dtype that the body
     gives.
     """
+    if _NEST.dtypes is not None:
+        return _carry_and_body(what, init, trace_body)
+    _NEST.dtypes = {}
+    try:
+        for _ in range(_PASSES):
+            _NEST.place, _NEST.count, _NEST.found = (), 0, False
+            carry, region = _carry_and_body(what, init, trace_body)
+            if not _NEST.found:
+                break
+    finally:
+        _NEST.dtypes = None
+    return carry, region
+
+
+def _carry_and_body(what: str, init: Any, trace_body: Callable[[list[Array]], _Region]) -> tuple[list[Array], _Region]:
+    """One pass: the carry in the dtypes known so far, the body, and a note of those that it should have."""
+    assert _NEST.dtypes is not None
     leaves, structure = tree.flatten(init)
     carry = [as_array(leaf) for leaf in leaves]
-    region = trace_body(carry)
-    for _ in range(2):
-        if not any(c.weak and c.dtype != o.dtype for c, o in zip(carry, region.outputs, strict=False)):
-            break
-        carry = [
-            as_array(np.dtype(np.result_type(c.dtype, o.dtype)).type(0)) + c if c.weak and c.dtype != o.dtype else c
-            for c, o in zip(carry, region.outputs, strict=False)
-        ]
+    around, place = (_NEST.place, _NEST.count + 1), (*_NEST.place, _NEST.count)
+    known = _NEST.dtypes.get(place, [c.dtype for c in carry])
+    carry = [_promoted(c, d) for c, d in zip(carry, known, strict=True)]
+    weak = [as_array(leaf).weak for leaf in leaves]
+    _NEST.place, _NEST.count = place, 0
+    try:
         region = trace_body(carry)
+    finally:
+        _NEST.place, _NEST.count = around
+    given = zip(carry, region.outputs, weak, strict=False)
+    wanted = [np.result_type(c.dtype, o.dtype) if w else c.dtype for c, o, w in given]
+    if len(wanted) == len(carry) and wanted != known:
+        _NEST.dtypes[place], _NEST.found = wanted, True
+        carry = [_promoted(c, d) for c, d in zip(carry, wanted, strict=True)]
+        for k, dtype in enumerate(wanted):
+            region.retype(k, dtype)
     _check_carry(what, carry, structure, region)
     return carry, region
+
+
+def _promoted(c: Array, dtype: np.dtype) -> Array:
+    """A Python number as a number of this dtype."""
+    return c if c.dtype == dtype else as_array(np.dtype(dtype).type(0)) + c
 
 
 def _check_carry(what: str, carry: list[Array], structure: tree.TreeDef, region: _Region) -> None:

@@ -19,6 +19,8 @@ from nufunc.codegen.schedule import collapse, schedule
 from nufunc.ir.graph import Node, Value
 from nufunc.ir.product_group import halves, is_product
 
+_WIDEST = 64  # bytes of a vector register at most
+
 
 def can_overwrite(node: Node, operand: Value, result: Value) -> bool:
     """Whether `result` of a node may stand in the memory of its operand, which nothing reads later."""
@@ -30,6 +32,8 @@ def can_overwrite(node: Node, operand: Value, result: Value) -> bool:
     if node.prim != "fused" or node.operands.count(operand) != 1 or operand.type != result.type:
         return False
     nests = build_nests(node.regions[0], node.attrs["kind"], Sites())
+    if len(nests) == 1 and schedule(nests[0], _WIDEST).turned is not None:
+        return False  # squares of a transposition are faster than what overwriting leaves of it
     return len(nests) == 1 and _in_step(nests[0], *buffer_numbers(node, operand, result))
 
 

@@ -169,7 +169,7 @@ def _tiled(axes: tuple[Axis, ...], vector: Axis, along: Axis) -> tuple[Axis, ...
 def _along_lines(nest: LoopNest, vector: Axis) -> Axis | None:
     """Where lanes lie far apart in memory, as in a transposition: the axis along which the next elements of the same
     cache lines come. Its loop is the innermost, so that each line is fetched once."""
-    if any(p.axes for p in nest.phases):
+    if any(p.axes or p.accumulators for p in nest.phases):
         return None
     for inst in (i for p in nest.phases for i in p.body if i.op in ("load", "store")):
         for axis in nest.axes:

@@ -50,7 +50,7 @@ def _swap_sizes(node: Node, frames: list[Frame]) -> list[int]:
 
 class _Carries:
     """The carry buffers of a loop: `current` is read by the body, `following` written; small ones are copied
-    back."""
+    back. Those that fit into a register stand on the stack until the loop ends, wherever their results do."""
 
     def __init__(self, plan: Plan, scope: Scope, node: Node, initial: Sequence[Value]) -> None:
         self.plan, self.node = plan, node
@@ -66,11 +66,14 @@ class _Carries:
             self.second.append(place if size else None)
             offset += size
         self.arena = plan.at(scope.scratch(node), offset)
-        for target, value, count in zip(self.results, initial, self.bytes, strict=True):
+        pairs = zip(self.results, self.bytes, strict=True)
+        places = [plan.alloca(count) if count <= buffers.SMALL else result for result, count in pairs]
+        for target, value, count in zip(places, initial, self.bytes, strict=True):
             plan.copy(target, scope.pointer(value), count)
+        self.places = list(places)
         self.swapped = [k for k, s in enumerate(self.second) if s is not None and self.bytes[k] > COPY_LIMIT]
-        self.current: list[ir.Value] = list(self.results)
-        self.following = [s if s is not None else r for s, r in zip(self.second, self.results, strict=True)]
+        self.current: list[ir.Value] = list(places)
+        self.following = [s if s is not None else p for s, p in zip(self.second, places, strict=True)]
         self.phis: list[tuple[Any, Any]] = []
 
     def enter(self, phi: Any) -> None:
@@ -88,7 +91,9 @@ class _Carries:
         return [pair for a, b in self.phis for pair in ((a, b), (b, a))]
 
     def leave(self, last: Sequence[ir.Value]) -> None:
-        """After the loop: swapped carries, which stand at `last`, go to the node's results."""
+        """After the loop: small carries, and swapped ones, which stand at `last`, go to the node's results."""
+        for result, place, count in zip(self.results, self.places, self.bytes, strict=True):
+            self.plan.copy(result, place, count)
         for k, pointer in zip(self.swapped, last, strict=True):
             self.plan.copy(self.results[k], pointer, self.bytes[k])
 
@@ -98,6 +103,7 @@ def _scan(plan: Plan, scope: Scope, node: Node) -> None:
     length, consts, carries = node.attrs["length"], node.attrs["num_consts"], node.attrs["num_carry"]
     carry = _Carries(plan, scope, node, node.operands[consts : consts + carries])
     if length == 0:
+        carry.leave([carry.current[k] for k in carry.swapped])
         return
     rows = _Rows(plan, scope, node, consts, carries)
     loop = plan.loop(length)

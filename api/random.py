@@ -110,7 +110,7 @@ def uniform(key: Any, shape: Shape = (), dtype: Any = np.float64, minval: Any = 
 
     >>> import nufunc as nf
     >>> nf.random.uniform(nf.random.key(0))
-    np.float64(0.41845711157139865)
+    np.float64(0.41845711171638644)
     """
     return _run(core.uniform, key, normal_shape(shape), _dtype(dtype, "f", "uniform"), minval, maxval)
 

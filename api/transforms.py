@@ -61,7 +61,8 @@ def vmap(
         the leaves: which axis of each array the lanes run over; None for an argument that all lanes share.
     out_dims : int, None or a nested collection that matches the outputs: where the lanes' axis stands in each output.
         None returns an output that does not depend on the lane as it is; with an int, such an output is repeated.
-    randomness : "error", "same" or "different": what random draws inside the function do.
+    randomness : what a draw of a np.random.Generator inside the function does: "error" raises `nf.RandomnessError`, "same"
+        shares one draw between the lanes, "different" gives each lane its own. `nf.random` asks its keys alone.
     chunk_size : how many lanes to compute at once; None for all. Bounds the memory.
 
     Returns

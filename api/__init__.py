@@ -47,7 +47,7 @@ from nufunc.transforms import (
 )
 
 if TYPE_CHECKING:
-    from nufunc import nn
+    from nufunc import nn, optim
     from nufunc.modules import (
         combine_state_for_ensemble,
         functional_call,
@@ -108,6 +108,7 @@ __all__ = [
     "map",
     "nn",
     "numpy",
+    "optim",
     "pure_callback",
     "random",
     "rearrange",
@@ -131,6 +132,7 @@ __all__ = [
 _LATE = {
     "numpy": "nufunc.tracer.np_namespace",
     "nn": "nufunc.nn",
+    "optim": "nufunc.optim",
     **dict.fromkeys(
         ("combine_state_for_ensemble", "functional_call", "make_functional", "make_functional_with_buffers",
          "rearrange", "replace_all_batch_norm_modules_", "stack_module_state"), "nufunc.modules",
@@ -141,7 +143,7 @@ _LATE = {
 def __getattr__(name: str) -> Any:
     if name in _LATE:
         module = importlib.import_module(_LATE[name])
-        found = module if name == "nn" else getattr(module, name)
+        found = module if name in ("nn", "optim") else getattr(module, name)
         globals()[name] = found
         return found
     raise AttributeError(f"module 'nufunc' has no attribute {name!r}")

@@ -331,8 +331,10 @@ class Session:
             self.unseen.cells.append((cell, cell.cell_contents, code, name))
         if fn.__defaults__:
             names = code.co_varnames[code.co_argcount - len(fn.__defaults__) : code.co_argcount]
+            # nufunc's own layers and optimizers are what they are: their defaults never change
+            own = is_own(fn.__globals__.get("__name__"))
             new.__defaults__ = tuple(
-                self.hand_out(value, path.child("default", index, names[index]))
+                value if own else self.hand_out(value, path.child("default", index, names[index]))
                 for index, value in enumerate(fn.__defaults__)
             )
         if fn.__kwdefaults__:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import math
 
-from nufunc.ir import primitive
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.columns import by_columns
 from nufunc.passes.decompose import decompose
@@ -35,26 +34,15 @@ from nufunc.passes.fuse_regions import rebuild
 from nufunc.passes.fuse_rules import (
     ASSEMBLY,
     CUMULATIVE,
-    READS,
-    is_layout,
     read_through,
-    repeats_apart,
-    replaces_most,
-    splits_only,
     stacked_shape,
 )
+from nufunc.passes.fuse_storage import Storage
 from nufunc.passes.pairs import sums_of_pairs
 
-_CHEAP = frozenset(
-    "add sub mul neg abs maximum minimum fmax fmin select eq ne lt le gt ge convert bit_and bit_or "
-    "bit_xor bit_not sign floor ceil trunc rint isnan isinf isfinite signbit real imag conj complex "
-    "copysign stop_gradient bitcast".split()
-)
-_CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
 _SIBLINGS = 16  # groups that read the same value looked at, the latest, so that the time stays linear
 _SEARCH = 400  # groups looked at to find out whether one depends on another
 _LARGEST = 96  # members of a group; beyond, registers spill and compile time grows faster than the gain
-_DEEP = 40  # nodes in a row that a reader computes in place
 _SMALL = 64  # elements up to which unrelated groups of one space are merged
 _ROW = 4096  # elements of a row up to which what follows its reductions stays with them
 
@@ -90,78 +78,14 @@ class Unit:
         return f"<{self.kind} {', '.join(n.prim for n in self.members)}>"
 
 
-class Fusion:
+class Fusion(Storage):
     def __init__(self, graph: Graph, reasons: list[str]) -> None:
-        self.graph, self.reasons = graph, reasons
-        self.producers = {r: n for n in graph.nodes for r in n.results}
-        self.users: dict[Value, list[Node]] = {}
-        for node in graph.nodes:
-            for operand in dict.fromkeys(node.operands):
-                self.users.setdefault(operand, []).append(node)
-        self.outputs = set(graph.outputs)
-        self.needed: set[Value] = set()  # must stand in memory whatever happens
+        super().__init__(graph)
+        self.reasons = reasons
         self.units: list[Unit] = []
         self.unit_of: dict[Node, Unit] = {}
         self.readers: dict[Value, list[Unit]] = {}
-        self.cost: dict[Value, int] = {}
-        self.absorbed: set[Node] = set()
         self.of_rows: set[Node] = set()  # reductions, and what groups compute of their results alone
-        self._leaves: dict[Value, list[tuple[Value, bool]]] = {}
-
-    # -- what is never stored
-
-    def kind(self, node: Node) -> str:
-        return primitive.get(node.prim).kind
-
-    def alone(self, node: Node) -> bool:
-        return self.kind(node) in ("library", "control", "derived", "host", "fused")
-
-    def is_inline(self, node: Node) -> bool:
-        """Whether readers compute it themselves."""
-        return is_layout(node) or node.prim in READS or node in self.absorbed
-
-    def is_trivial(self, value: Value) -> bool:
-        """Whether it is cheaper to compute again than to store."""
-        return self.cost.get(value, _CHEAP_COST + 1) <= _CHEAP_COST and value not in self.needed
-
-    def _classify(self) -> None:
-        for node in self.graph.nodes:
-            if self.alone(node):
-                self.needed.update(node.operands)
-            if self.kind(node) == "elementwise" and node.prim in _CHEAP:
-                self.cost[node.result] = 1 + sum(self._cost(o) for o in node.operands)
-        self.needed.update(self.graph.outputs)
-        for node in self.graph.nodes:
-            if repeats_apart(node, self.producers):
-                self.needed.add(node.operands[0])
-            if node.prim == "reshape" and node.result in self.needed:
-                source = self._behind_reshapes(node.operands[0])
-                if source in self.producers and self.kind(self.producers[source]) == "elementwise":
-                    self.needed.add(source)  # what is needed is the same memory
-            if node.prim == "reshape" and not splits_only(node.operands[0].shape, node.result.shape):
-                source = self._behind_reshapes(node.operands[0])
-                if not self._is_flat(source):
-                    self.needed.add(source)
-            elif node.prim in ASSEMBLY and node.prim != "concat" and not replaces_most(node):
-                # what is written where it is also read from is computed before, so that the update can be in
-                # place
-                self.needed.update(o for o in node.operands[1:] if self._reads(o, node.operands[0]))
-        for node in reversed(self.graph.nodes):
-            if not node.results or node.results[0] in self.needed:
-                continue
-            if self._is_absorbed(node) if self.kind(node) == "elementwise" else self._is_passing(node):
-                self.absorbed.add(node)
-        self._limit_depth()
-
-    def _is_passing(self, node: Node) -> bool:
-        """An update whose base others read too, so that it would be a copy, and which one elementwise reader takes."""
-        if node.prim != "update" or set(node.attrs["step"]) != {1}:
-            return False
-        users, base = self.users.get(node.result, []), node.operands[0]
-        if len(users) != 1 or self.kind(users[0]) != "elementwise" or len(self.users[base]) == 1:
-            return False
-        producer = self.producers.get(base)
-        return producer is None or producer.prim not in ASSEMBLY
 
     def _again_from_outside(self, value: Value, *units: Unit) -> bool:
         """Whether a value may be computed again at other indices, without anything dear that these groups compute."""
@@ -178,124 +102,8 @@ class Fusion:
                         return False
         return True
 
-    def _limit_depth(self) -> None:
-        """Store a value now and then along what would be computed in place from far away."""
-        depth: dict[Value, int] = {}
-        for node in self.graph.nodes:
-            if not self.is_inline(node) or node.result in self.needed:
-                continue
-            depth[node.result] = 1 + max((depth.get(o, 0) for o in node.operands), default=0)
-            if depth[node.result] > _DEEP:
-                depth[node.result] = 0
-                self.needed.add(node.result)
-                self.absorbed.discard(node)
-
-    def _cost(self, value: Value) -> int:
-        """Cheap operations that a reader of `value` repeats; what is dear to compute is stored, and read."""
-        node = self.producers.get(value)
-        if node is None:
-            return 0
-        if is_layout(node) or node.prim in READS:
-            return int(node.prim in READS) + max((self._cost(o) for o in node.operands), default=0)
-        cost = self.cost.get(value, 0)
-        return cost if cost <= _CHEAP_COST else 0
-
-    def _behind_reshapes(self, value: Value) -> Value:
-        node = self.producers.get(value)
-        while node is not None and node.prim == "reshape":
-            value = node.operands[0]
-            node = self.producers.get(value)
-        return value
-
-    def _reads(self, value: Value, base: Value) -> bool:
-        """Whether `value`, computed where it is used, would read `base`."""
-        stack, seen = [value], {value}
-        while stack:
-            node = self.producers.get(stack.pop())
-            if node is None or not (self.kind(node) == "elementwise" or is_layout(node) or node.prim in READS):
-                continue
-            if base in node.operands:
-                return True
-            fresh = [o for o in node.operands if o not in seen]
-            seen.update(fresh)
-            stack.extend(fresh)
-        return False
-
-    def _is_flat(self, value: Value) -> bool:
-        """Whether an element of it can be computed from its address alone: every reshape of it is then
-        free."""
-        stack = [value]
-        while stack:
-            node = self.producers.get(stack.pop())
-            if node is None or node.prim == "full" or self.kind(node) in ("library", "control", "derived", "host", "reduce"):
-                continue
-            if node.prim != "reshape" and self.kind(node) != "elementwise":
-                return False
-            stack.extend(node.operands)
-        return True
-
-    def _is_absorbed(self, node: Node) -> bool:
-        """One reader only, at other indices than its own or absorbed itself, that does not repeat elements: it
-        computes the value itself."""
-        value, size = node.result, node.result.type.size
-        moved, reshaped = False, True
-        while True:
-            users = self.users.get(value, [])
-            if len(users) != 1 or value in self.needed or users[0].operands.count(value) != 1:
-                return False
-            user = users[0]
-            if user.prim in ASSEMBLY:
-                return stacked_shape(user) is None  # a group stores a stack as it computes its parts
-            if not is_layout(user) and user.prim not in READS:
-                return (moved or user in self.absorbed) and not self.alone(user)
-            if user.prim != "pad" and user.result.type.size > size:
-                return False
-            reshaped = reshaped and user.prim == "reshape"
-            if user.result in self.needed:  # stored by a copy, unless strides or an alias can say it
-                read_by_dots = all(u.prim == "dot" for u in self.users.get(user.result, []))
-                return not reshaped and not (read_by_dots and user.result not in self.outputs)
-            value, moved = user.result, True
-
-    def leaves(self, value: Value) -> list[tuple[Value, bool]]:
-        """The stored values that a reader of `value` reads, each with whether at the reader's own index."""
-        node = self.producers.get(value)
-        if node is None or (not self.is_inline(node)) or value in self.needed:
-            return [(value, True)]
-        if value not in self._leaves:
-            found: dict[Value, bool] = {}
-            for operand in node.operands:
-                for leaf, _ in self.leaves(operand):
-                    found[leaf] = False
-            self._leaves[value] = list(found.items())
-        return self._leaves[value]
-
-    def _is_cut(self, node: Node) -> bool:
-        """A slice that must stand in memory, of a stored value and in its order: a group stores it with others."""
-        users, cut = self.users.get(node.result, []), False
-        if node.result not in self.outputs and all(u.prim == "dot" for u in users):
-            return False  # strides can say it
-        at: Node | None = node
-        while at is not None and at.prim in ("slice", "reshape"):
-            cut = cut or at.prim == "slice"
-            value = at.operands[0]
-            at = self.producers.get(value)
-            if at is None or not self.is_inline(at) or value in self.needed:
-                return cut
-        return False
-
-    def _stacked_leaves(self, operand: Value) -> list[tuple[Value, bool]]:
-        """The leaves of an operand of a stack, each with whether it is read at the index of the stack's space."""
-        node = self.producers.get(operand)
-        if node is not None and node.prim == "reshape" and operand not in self.needed:
-            value = node.operands[0]
-            if [n for n in value.shape if n != 1] == [n for n in operand.shape if n != 1] and value.ndim < operand.ndim:
-                return self.leaves(value)
-        return [(leaf, False) for leaf, _ in self.leaves(operand)]
-
-    # -- grouping
-
     def run(self) -> Graph:
-        self._classify()
+        self.classify()
         for order, node in enumerate(self.graph.nodes):
             if self.alone(node):
                 unit = self._new(order, "alone", node)
@@ -341,7 +149,7 @@ class Fusion:
         return "loop", node.result.shape, None
 
     def _place(self, order: int, node: Node) -> None:
-        if (node.prim in ASSEMBLY and stacked_shape(node) is None) or (self.is_inline(node) and not self._is_cut(node)):
+        if (node.prim in ASSEMBLY and stacked_shape(node) is None) or (self.is_inline(node) and not self.is_cut(node)):
             kind = "assemble" if node.prim in ASSEMBLY else "copy"
             single = self._new(order, kind, node)
             for operand in node.operands:
@@ -352,7 +160,7 @@ class Fusion:
         found: dict[Value, bool] = {}
         for operand in node.operands:
             stacks = stacked_shape(node) is not None
-            for leaf, same in self._stacked_leaves(operand) if stacks else self.leaves(operand):
+            for leaf, same in self.stacked_leaves(operand) if stacks else self.leaves(operand):
                 found[leaf] = found.get(leaf, True) and same
         sources = list(found.items())
         unit: Unit | None = None

@@ -21,7 +21,7 @@ from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.results import lasting
 from nufunc.runtime.signatures import Input, Static, signature
 from nufunc.runtime.subgraph import Slot, collect
-from nufunc.runtime.transform import Callee, Transform
+from nufunc.runtime.transform import Callee, Jit, Transform
 from nufunc.tracer import dispatch, tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
@@ -232,7 +232,7 @@ def lower_program(program: Program) -> CodegenLowered:
     results = [ResultSpec(value.shape, value.dtype, scalar) for value, scalar in given]
     written = zip(graph.outputs[program.num_results :], graph.updates, strict=True)
     results += [ResultSpec(value.shape, value.dtype, source=k, returned=False) for value, k in written]
-    return lower(grouped, program.name, args, results, program.donated)
+    return lower(grouped, program.name, args, results, program.donated, program.fastmath)
 
 
 @_collection_paused()

@@ -1,208 +1,175 @@
-"""Own matrix products against OpenBLAS, one thread each, measured in turns.
+"""Matrix products beside NumPy's, JAX's and torch's, and own kernels beside OpenBLAS's -> results/gemm.md.
 
-OPENBLAS_NUM_THREADS=1 python benchmarks/gemm.py [f32|f64] [NAME...]     GFLOP/s of both; ratio above 1: own is faster
+python benchmarks/gemm.py                        all sizes, 1 and 2 threads, about six minutes
+python benchmarks/gemm.py --kernels [NAME...]    single-threaded kernels alone, GFLOP/s on the terminal
+
+Libraries run in processes of their own, in turn; a time is the least of all calls. OpenBLAS chooses its best kernels
+for the processor, whatever the shell pins it to: "Haswell" on an AVX-512 machine would halve its speed.
 """
 
 from __future__ import annotations
 
-import ctypes
+import argparse
+import contextlib
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
-os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
-# OpenBLAS shall choose its best kernels for this processor, whatever the shell pins it to: an environment that says
-# "Haswell" on an AVX-512 machine halves its speed and would flatter us.
-if "--keep-blas-settings" not in sys.argv:
-    for setting in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(setting, None)
+for setting in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(setting, None)
 
-import numpy as np
-from llvmlite import ir
-from scipy.linalg import cython_blas
-
-from nufunc.codegen import backend, gemm
-from nufunc.codegen.compile import PASSES
-from nufunc.codegen.llvm import I64, POINTER
-
-P, N = ctypes.c_void_p, ctypes.c_int64
+PAGE = Path(__file__).resolve().parent / "results" / "gemm.md"
+LIBRARIES = ("nufunc", "numpy", "jax", "torch")
+SIZES = (64, 100, 128, 200, 256, 384, 512, 768, 1000, 1024, 2048)
+THREADS = (1, 2)
+ROUNDS, BURST = 5, 0.12  # seconds of a burst of calls
 
 
-class Product:
-    """A compiled product; `bind` gives a call of `count` repetitions without Python in between."""
-
-    def __init__(self, dtype: str, m: int, n: int, k: int, a: str, b: str, batch: int = 1) -> None:
-        self.dtype, self.m, self.n, self.k, self.batch = np.dtype(dtype), m, n, k, batch
-        self.a_strides = (k, 1) if a == "N" else (1, m)
-        self.b_strides = (n, 1) if b == "N" else (1, k)
-        host = backend.target()
-        spec = gemm.product_spec(host, self.dtype, (m, n, k), self.a_strides, self.b_strides, n)
-        start = time.thread_time()
-        module = ir.Module("gemm")
-        function = gemm.product_function(module, spec)
-        outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 4 + [I64]), "run")
-        b_ = ir.IRBuilder(outer.append_basic_block())
-        size = self.dtype.itemsize
-        from nufunc.codegen.gemm_tile import loop
-
-        with loop(b_, I64(0), outer.args[4]), loop(b_, I64(0), I64(batch)) as i:
-            moved = [
-                b_.gep(p, [b_.mul(i, I64(s * size))], source_etype=ir.IntType(8))
-                for p, s in zip(outer.args[:3], (m * k, k * n, m * n))
-            ]
-            b_.call(function, [*moved, outer.args[3]])
-        b_.ret_void()
-        text = str(module)
-        middle = time.thread_time()
-        self.code = backend.compile_module(text, "gemm", backend.Optimise(level=3, passes=PASSES))
-        self.emit_ms, self.compile_ms = 1e3 * (middle - start), 1e3 * (time.thread_time() - middle)
-        self.scratch = np.empty(gemm.kernel(spec).scratch + 64, np.uint8)
-        self.function = ctypes.CFUNCTYPE(None, P, P, P, P, N)(self.code.address("run"))
-
-    def operands(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rng = np.random.default_rng(seed)
-        return tuple(
-            rng.standard_normal((self.batch, r * c)).astype(self.dtype)
-            for r, c in ((self.m, self.k), (self.k, self.n), (self.m, self.n))
-        )
-
-    def bind(self, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Callable[[int], None]:
-        scratch = self.scratch.ctypes.data + -self.scratch.ctypes.data % 64
-        pointers = a.ctypes.data, b.ctypes.data, c.ctypes.data, scratch
-        return lambda count: self.function(*pointers, count)
+# ---- the process of one library ----
 
 
-_get = ctypes.pythonapi.PyCapsule_GetPointer
-_get.restype, _get.argtypes = P, [ctypes.py_object, ctypes.c_char_p]
-_name = ctypes.pythonapi.PyCapsule_GetName
-_name.restype, _name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+def product(library: str, threads: int) -> Any:
+    """A function of two NumPy arrays that returns their product; results may stay with the library."""
+    if library == "nufunc":
+        import nufunc as nf
+
+        nf.set_num_threads(threads)
+        return nf.jit(lambda x, y: x @ y)
+    if library == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+        multiply = jax.jit(lambda x, y: x @ y)
+        return lambda x, y: multiply(x, y).block_until_ready()
+    if library == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+        return lambda x, y: torch.from_numpy(x) @ torch.from_numpy(y)
+    import numpy as np
+
+    return np.matmul
 
 
-def core_name() -> str:
-    """The processor whose kernels SciPy's OpenBLAS has chosen."""
-    library = ctypes.CDLL(cython_blas.__file__)
-    name = getattr(library, "scipy_openblas_get_corename", None) or getattr(library, "openblas_get_corename", None)
-    if name is None:
-        return "unknown (not an OpenBLAS)"
-    name.restype = ctypes.c_char_p
-    return str(name().decode())
+def serve(library: str, threads: int) -> None:
+    """Answers requests `DTYPE N` with the least time of a call in a burst."""
+    import numpy as np
+
+    multiply, kept = product(library, threads), {}
+    for line in sys.stdin:
+        dtype, n = line.split()
+        if (dtype, n) not in kept:
+            rng = np.random.default_rng(int(n))
+            arrays = [rng.standard_normal((int(n), int(n))).astype(dtype) for _ in range(2)]
+            got, exact = np.asarray(multiply(*arrays)), np.matmul(*arrays)
+            assert np.allclose(got, exact, rtol=0, atol=1e-3 if dtype == "f4" else 1e-9), (library, dtype, n)
+            kept[dtype, n] = arrays
+        arrays, best, end = kept[dtype, n], float("inf"), time.perf_counter() + BURST
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            multiply(*arrays)
+            best = min(best, time.perf_counter() - begin)
+        print(best, flush=True)
 
 
-class Callee:
-    """A function pointer with its type, which llvmlite's pointers do not know."""
+class Server:
+    def __init__(self, library: str, threads: int) -> None:
+        count = str(threads)
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+        env = {**os.environ, **dict.fromkeys(names, count), "JAX_PLATFORMS": "cpu"}
+        if library == "jax" and threads == 1:
+            env["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+            env["TF_NUM_INTRAOP_THREADS"] = env["NPROC"] = "1"
+        command = [sys.executable, __file__, "--serve", library, count]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
-    def __init__(self, pointer: ir.Value, type_: ir.FunctionType) -> None:
-        self.pointer, self.function_type, self.type = pointer, type_, type_.as_pointer()
+    def __enter__(self) -> Server:
+        return self
 
-    def get_reference(self) -> str:
-        return str(self.pointer.get_reference())
+    def __exit__(self, *error: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
 
-
-def blas(dtype: np.dtype, m: int, n: int, k: int, ta: str, tb: str, batch: int) -> Callable[..., Callable[[int], None]]:
-    """The same through SciPy's OpenBLAS, called from compiled code too."""
-    letter = "s" if dtype.itemsize == 4 else "d"
-    capsule = cython_blas.__pyx_capi__[letter + "gemm"]
-    address = _get(capsule, _name(capsule))
-    module = ir.Module("blas")
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 15 + [I64]), "run")
-    b_ = ir.IRBuilder(function.append_basic_block())
-    size = dtype.itemsize
-    from nufunc.codegen.gemm_tile import loop
-
-    callee = Callee(b_.inttoptr(I64(address), POINTER), ir.FunctionType(ir.VoidType(), [POINTER] * 13))
-    pa, pb, pc, *rest = function.args[:-1]
-    ta_, tb_, m_, n_, k_, one, la, lb, zero, lc = rest[:10]
-    with loop(b_, I64(0), function.args[-1]), loop(b_, I64(0), I64(batch)) as i:
-        x, y, z = (
-            b_.gep(p, [b_.mul(i, I64(s * size))], source_etype=ir.IntType(8))
-            for p, s in zip((pa, pb, pc), (m * k, k * n, m * n))
-        )
-        b_.call(callee, [tb_, ta_, n_, m_, k_, one, y, lb, x, la, zero, z, lc])
-    b_.ret_void()
-    code = backend.compile_module(str(module), "blas", backend.Optimise(level=3, passes=PASSES))
-    call = ctypes.CFUNCTYPE(None, *[P] * 15, N)(code.address("run"))
-    real = ctypes.c_float if size == 4 else ctypes.c_double
-    cells = [
-        ctypes.c_char(ta.encode()),
-        ctypes.c_char(tb.encode()),
-        *(ctypes.c_int(v) for v in (m, n, k)),
-        real(1),
-    ]
-    cells += [
-        ctypes.c_int(k if ta == "N" else m),
-        ctypes.c_int(n if tb == "N" else k),
-        real(0),
-        ctypes.c_int(n),
-    ]
-    pointers = [ctypes.addressof(c) for c in cells] + [0, 0]
-
-    def bind(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Callable[[int], None]:
-        data = a.ctypes.data, b.ctypes.data, c.ctypes.data
-        return lambda count, keep=(code, cells): call(*data, *pointers, count)
-
-    return bind
+    def ask(self, dtype: str, n: int) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{dtype} {n}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
 
 
-CASES: dict[str, tuple[int, int, int, str, str, int]] = {
-    **{f"square {s}": (s, s, s, "N", "N", 1) for s in (4, 8, 16, 32, 48, 64, 100, 128, 256, 512, 1024, 2048)},
-    "mlp 256,784,512": (256, 512, 784, "N", "N", 1),
-    "mlp 512,784,256 A'": (784, 256, 512, "T", "N", 1),
-    "mlp 256,512,784 B'": (256, 784, 512, "N", "T", 1),
-    "mlp 64,784,128": (64, 128, 784, "N", "N", 1),
-    "mlp 64,128,10": (64, 10, 128, "N", "N", 1),
-    "mlp 128,64,784 A'": (784, 128, 64, "T", "N", 1),
-    "transformer 512,128,384": (512, 384, 128, "N", "N", 1),
-    "transformer 512,128,384 B'": (512, 384, 128, "N", "T", 1),
-    "attention 64,64,32 x32 B'": (64, 64, 32, "N", "T", 32),
-    "attention 64,32,64 x32": (64, 32, 64, "N", "N", 32),
-    "ensemble 32,64,64": (32, 64, 64, "N", "N", 1),
-    "ensemble 32,64,64 B'": (32, 64, 64, "N", "T", 1),
-    "points 100,3,3": (100, 3, 3, "N", "N", 1),
-    "gemv 10000,100": (10000, 1, 100, "N", "N", 1),
-    "gemv 10000,100 A'": (100, 1, 10000, "T", "N", 1),
-    "gevm 100 . 100,10000": (1, 10000, 100, "N", "N", 1),
-    "gevm 100 . 10000,100 B'": (1, 10000, 100, "N", "T", 1),
-    "outer 1000,1000": (1000, 1000, 1, "N", "N", 1),
-    "dot 10000": (1, 1, 10000, "N", "N", 1),
-}
+# ---- the page ----
 
 
-def main() -> None:
-    chosen = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
-    dtypes = [d for d in ("f32", "f64") if d in chosen] or ["f32", "f64"]
-    names = [c for c in chosen if c not in ("f32", "f64")]
-    print(f"OpenBLAS kernels: {core_name()}")
-    print(f"{'':34}{'own':>9}{'BLAS':>9}{'ratio':>7}   {'emit':>5}{'compile':>8} ms")
-    for dtype in dtypes:
+def table(threads: int, libraries: list[str], sizes: list[int]) -> list[str]:
+    lines = ["| dtype, n | nufunc ms | GFLOP/s | " + " | ".join(f"/ {name}" for name in libraries[1:]) + " |"]
+    lines += ["| --- " * (len(libraries) + 2) + "|"]
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(Server(name, threads)) for name in libraries}
+        for dtype in ("f4", "f8"):
+            for n in sizes:
+                best = dict.fromkeys(libraries, float("inf"))
+                for _ in range(ROUNDS):
+                    for name, server in servers.items():
+                        best[name] = min(best[name], server.ask(dtype, n))
+                own = best["nufunc"]
+                ratios = [f"{own / best[other]:.2f}" for other in libraries[1:]]
+                name = {"f4": "float32", "f8": "float64"}[dtype]
+                row = [f"{name}, {n}", f"{own * 1e3:.4g}", f"{2e-9 * n**3 / own:.0f}"]
+                lines.append(f"| {' | '.join([*row, *ratios])} |")
+                print(lines[-1], flush=True)
+    return lines
+
+
+def kernel_table(names: list[str]) -> list[str]:
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+    from gemm_kernels import CASES, core_name, measure
+
+    lines = [f"OpenBLAS's kernels: {core_name()}.", "", "| product (m, n, k) | own GFLOP/s | OpenBLAS | own / OpenBLAS |"]
+    lines.append("| --- | --- | --- | --- |")
+    for dtype in ("f32", "f64"):
         for name, case in CASES.items():
             if names and not any(n in name for n in names):
                 continue
-            report(dtype, name, case)
+            own, blas = measure(dtype, case)
+            lines.append(f"| {dtype} {name} | {own:.1f} | {blas:.1f} | {own / blas:.2f} |")
+            print(lines[-1], flush=True)
+    return lines
 
 
-def report(dtype: str, name: str, case: tuple[int, int, int, str, str, int]) -> None:
-    m, n, k, _, _, batch = case
-    product = Product({"f32": "f4", "f64": "f8"}[dtype], m, n, k, *case[3:])
-    a, b, c = product.operands()
-    other = np.empty_like(c)
-    own, theirs = product.bind(a, b, c), blas(product.dtype, *case)(a, b, other)
-    own(1), theirs(1)
-    assert np.allclose(c, other, rtol=0, atol=1e-4 * k), name
-    flop = 2 * m * n * k * batch
-    count = max(1, int(4e8 / (flop + 2000 * batch)))
-    best = [np.inf, np.inf]
-    for _ in range(15):
-        for which, call in enumerate((own, theirs)):
-            start = time.thread_time()
-            call(count)
-            best[which] = min(best[which], (time.thread_time() - start) / count)
-    rates = [flop / t / 1e9 for t in best]
-    print(
-        f"{dtype} {name:30}{rates[0]:9.1f}{rates[1]:9.1f}{best[1] / best[0]:7.2f}   "
-        f"{product.emit_ms:5.1f}{product.compile_ms:8.1f}",
-        flush=True,
-    )
+def page(libraries: list[str], sizes: list[int]) -> str:
+    parts = ["# Matrix products", ""]
+    parts += [
+        "Square products of NumPy arrays through the public interface: `nf.jit(lambda x, y: x @ y)`, `np.matmul`,",
+        "`jax.jit` and torch, each in a process of its own, in turn; times are the least of all calls. Ratios are of",
+        "times: below 1 nufunc is faster. JAX's and torch's results stay with the library.",
+        f"Measured {time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start.",
+    ]
+    for threads in THREADS:
+        parts += ["", f"## {threads} thread{'s' * (threads > 1)}", "", *table(threads, libraries, sizes)]
+    parts += ["", "## Kernels on one thread", "", "Calls from compiled code, without Python; ratios are of speeds.", ""]
+    return "\n".join([*parts, *kernel_table([])]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--serve", nargs=2, metavar=("LIBRARY", "THREADS"))
+    parser.add_argument("--kernels", nargs="*", metavar="NAME")
+    parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES))
+    parser.add_argument("--out", type=Path, default=PAGE)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve[0], int(options.serve[1]))
+    elif options.kernels is not None:
+        kernel_table(options.kernels)
+    else:
+        found = [name for name in LIBRARIES if find_spec(name) is not None]
+        options.out.write_text(page(found, options.sizes))
 
 
 if __name__ == "__main__":

@@ -137,28 +137,30 @@ def _along(work: Work, nest: LoopNest, axis: Axis, loads: Sequence[Affine], size
     others = [[(k, c) for k, c in i.terms if k != axis.name] for i in loads]
     if any(isinstance(k, int) for terms in others for k, _ in terms):
         return None
-    lanes, parts = nest.step(axis), _Parts(work, replace(nest, split=axis.name), step)
+    lanes, split = nest.step(axis), replace(nest, split=axis.name)
     extents = {a.name: a.extent for a in nest.all_axes()}
-    if parts.across:
+    across = work.part is not None and work.parts[1] > 1
+    if across:
         apart = not work.shape.loops and work.parts[0] == 1 and step == 1 and axis.extent == n
-        unit = work.units[1]
         apart = apart and all(c % n == 0 for terms in others for _, c in terms)
+        unit = work.units[1]
     else:
         inside = (sum(c * (extents[str(k)] - 1) for k, c in terms) for terms in others)
         apart = axis.extent * step == size and all(span < step for span in inside)
         unit = m * n if work.part is None else work.units[0] * n
-        if work.part is not None and not work.shape.loops and unit % (step * lanes):
-            unit = math.lcm(unit, step * lanes, n)
-            coarser = work.coarser(unit // n)
-            if coarser is None:
-                return None
-            parts = replace(parts, work=coarser)
-        if work.part is not None and work.shape.loops:
-            unit = math.gcd(unit, m * n)
-    if not apart or unit % (step * lanes):
+    if not apart:
         return None
-    over = axis.extent % (unit // step)
-    return None if axis.extent % lanes and over < lanes else parts
+    if work.part is not None and work.shape.loops:
+        unit = math.gcd(unit, m * n)
+    elif work.part is not None and unit % (step * lanes):
+        unit = math.lcm(unit, step * lanes, 1 if across else n)
+        coarser = work.coarser((work.units[0], unit) if across else (unit // n, work.units[1]))
+        if coarser is None:
+            return None
+        work = coarser
+    if unit % (step * lanes) or (axis.extent % lanes and axis.extent % (unit // step) < lanes):
+        return None
+    return _Parts(work, split, step)
 
 
 def _follow(plan: Plan, parts: _Parts, pointers: list[ir.Value]) -> Follow:

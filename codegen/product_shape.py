@@ -62,9 +62,11 @@ class Shape:
 
 
 def axis_groups(node: Node) -> list[tuple[list[int], list[int], list[int]]]:
-    """Batch, free and contracted axes of both operands, the contracted in the order that the first one has."""
+    """Batch, free and contracted axes of both operands, the contracted in the order that the larger one has: where
+    they cannot be one axis of both, the other is copied."""
     contract, batch = node.attrs["contract"], node.attrs["batch"]
-    order = sorted(range(len(contract[0])), key=lambda k: contract[0][k])
+    larger = 0 if node.operands[0].type.size >= node.operands[1].type.size else 1
+    order = sorted(range(len(contract[0])), key=lambda k: contract[larger][k])
     made = []
     for side, operand in enumerate(node.operands):
         inner, outer = [contract[side][k] for k in order], list(batch[side])

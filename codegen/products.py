@@ -51,17 +51,19 @@ class Work:
     def memory(self) -> int:
         return self.copies + self.tasks * self.scratch
 
-    def coarser(self, rows: int) -> Work | None:
-        """The same with ranges of rows that begin at multiples of a multiple of the unit; None where these need more
-        memory."""
+    def coarser(self, units: gemm.Part) -> Work | None:
+        """The same with ranges that begin at multiples of multiples of the units; None where these need more memory."""
         assert self.spec is not None
-        count = -(-self.spec.m // rows)
-        parts = min(self.parts[0], count)
-        part = min(self.spec.m, -(-count // parts) * rows), self.spec.n
-        tasks = self.shape.count * parts
+        counts = -(-self.spec.m // units[0]), -(-self.spec.n // units[1])
+        rows, columns = (min(p, count) for p, count in zip(self.parts, counts, strict=True))
+        part = (
+            min(self.spec.m, -(-counts[0] // rows) * units[0]),
+            min(self.spec.n, -(-counts[1] // columns) * units[1]),
+        )
+        tasks = self.shape.count * rows * columns
         if tasks == 1 or aligned(gemm.kernel(self.spec, part).scratch) > self.scratch:
             return None
-        return replace(self, parts=(parts, 1), part=part, units=(rows, self.units[1]), tasks=tasks)
+        return replace(self, parts=(rows, columns), part=part, units=units, tasks=tasks)
 
 
 def plan_dot(

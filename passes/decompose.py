@@ -3,7 +3,8 @@
 A dot of integers or bools, one without contraction, and one of small matrices become a broadcasted product
 and a sum, which fuse with their surroundings. Adding one element per row to zeros (the transpose of taking one, as in
 the gradient of a cross entropy) becomes a comparison with the column's number, so that no array of zeros is written
-and read again. A product that is only read transposed is computed transposed.
+and read again. A product that is only read with an axis of its first operand innermost is computed with its operands
+exchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def decompose(graph: Graph) -> Graph:
                 attrs = {name: pair[::-1] for name, pair in node.attrs.items()}
                 (env[node.result],) = b.emit("dot", operands[::-1], attrs)
         elif node in transposes:
-            env[node.result] = operands[0]
+            with b.at(node.loc):
+                env[node.result] = b.transposed(operands[0], transposes[node])
         elif node in rows:
             with b.at(node.loc):
                 env[node.result] = one_per_row(b, node, operands[1], operands[2 + rows[node][0]], *rows[node])
@@ -46,25 +48,26 @@ def decompose(graph: Graph) -> Graph:
     return graph.replace(nodes=b.nodes, outputs=[env[o] for o in graph.outputs])
 
 
-def _turned(graph: Graph) -> tuple[set[Node], set[Node]]:
-    """Products of which only the transpose with both operands' free axes exchanged is read, and these transposes."""
+def _turned(graph: Graph) -> tuple[set[Node], dict[Node, list[int]]]:
+    """Products of which only transposes are read, with a free axis of the first operand innermost; and these
+    transposes, with their permutation of the product with exchanged operands."""
     users: dict[Value, list[Node]] = {}
     for node in graph.nodes:
         for operand in node.operands:
             users.setdefault(operand, []).append(node)
     outputs = set(graph.outputs)
     turned: set[Node] = set()
-    transposes: set[Node] = set()
+    transposes: dict[Node, list[int]] = {}
     for node in graph.nodes:
         readers = users.get(node.result, []) if node.prim == "dot" and not _applies(node) else []
         if not readers or any(r.prim != "transpose" for r in readers) or node.result in outputs:
             continue
         batch = len(node.attrs["batch"][0])
-        free = node.operands[0].ndim - batch - len(node.attrs["contract"][0])
-        perm = (*range(batch), *range(batch + free, node.result.ndim), *range(batch, batch + free))
-        if all(r.attrs["perm"] == perm for r in readers):
+        first = node.operands[0].ndim - len(node.attrs["contract"][0])  # where the second operand's free axes begin
+        if all(batch <= r.attrs["perm"][-1] < first for r in readers):
             turned.add(node)
-            transposes.update(readers)
+            order = [*range(batch), *range(first, node.result.ndim), *range(batch, first)]
+            transposes.update({r: [order.index(axis) for axis in r.attrs["perm"]] for r in readers})
     return turned, transposes
 
 
@@ -73,10 +76,11 @@ def _applies(node: Node) -> bool:
         return False
     x = node.operands[0]
     contract = node.attrs["contract"]
-    if x.dtype.kind in "biu" or not contract[0]:
+    steps = math.prod(x.shape[a] for a in contract[0])
+    if x.dtype.kind in "biu" or steps == 1:
         return True
     batch = math.prod(x.shape[a] for a in node.attrs["batch"][0])
-    work = math.prod(node.result.shape) // max(batch, 1) * math.prod(x.shape[a] for a in contract[0])
+    work = math.prod(node.result.shape) // max(batch, 1) * steps
     return work <= SMALL_DOT or node.result.type.size == 0
 
 
@@ -90,6 +94,8 @@ def dot_as_product(b: Builder, node: Node, x: Value, y: Value) -> Value:
     space_x = [*range(nb + nx), *range(nb + nx + ny, nb + nx + ny + nc)]
     space_y = [*range(nb), *range(nb + nx, nb + nx + ny + nc)]
     product = b.mul(_spread(b, x, (*xb, *xf, *xc), space_x, shape), _spread(b, y, (*yb, *yf, *yc), space_y, shape))
+    if math.prod(shape[nb + nx + ny :]) == 1:
+        return b.reshaped(product, node.result.shape)
     return b.summed(product, range(nb + nx + ny, nb + nx + ny + nc))
 
 

@@ -90,11 +90,10 @@ def _refusal(dot: Node, reader: Node, shared: bool) -> str:
 
 
 def _lies_in_columns(dot: Node, turned: Node) -> bool:
-    """Whether what lies innermost in a transposed product are columns of its second operand: computing rows of the
-    first one side by side would cost more than a copy of the result."""
+    """Whether what lies innermost in a transposed product are columns of its second operand. (Operands are exchanged
+    before where it is the first one's alone.)"""
     last = turned.attrs["perm"][-1]
-    batch, contracted = (len(dot.attrs[name][0]) for name in ("batch", "contract"))
-    return last >= dot.operands[0].ndim - contracted and last >= batch and dot.result.shape[last] > 1
+    return last >= dot.operands[0].ndim - len(dot.attrs["contract"][0]) and dot.result.shape[last] > 1
 
 
 def _is_trailing(node: Node, shape: tuple[int, ...]) -> bool:

@@ -1,9 +1,13 @@
 """Products whose operands lie in memory in every order: matrices by strides, loops of products, copies."""
 
+import re
+
+import mpmath
 import numpy as np
 import pytest
 
 import nufunc as nf
+from nufunc.codegen.gemm_shape import KC
 
 EQUATIONS = [
     ((5, 9, 12), (9, 7), "bij,ik->bjk"),
@@ -37,3 +41,133 @@ def test_vmap_of_a_product_is_a_loop(in_dims):
     got = nf.vmap(lambda a, b: a @ b, in_dims=in_dims)(*stacks)
     lanes = [[a + (i if d is not None else 0) for a, d in zip((x, y), in_dims, strict=True)] for i in range(10)]
     np.testing.assert_array_equal(got, np.stack([a @ b for a, b in lanes]))
+
+
+EXTENTS = {"n": 24, "k": 40, "m": 56, "e": 10, "b": 8, "h": 12, "q": 24, "d": 32, "a": 9, "c": 11, "i": 20, "j": 16}
+
+# Equation -> kinds of the groups of its grouped graph; a dot stands alone or in a product group. None of these copies.
+GROUPS = {
+    "nk,km->nm": [], "nk,km->mn": [], "kn,km->nm": [], "kn,mk->nm": [], "kn,mk->mn": [],
+    "nk,enm->ekm": ["product"], "enm,nk->ekm": ["product"], "enm,nk->emk": [], "enm,nk->kem": [],
+    "bnk,bkm->bnm": [], "bnk,bmk->bnm": [], "bkn,bkm->bmn": [], "bnk,bkm->nbm": ["product"],
+    "bnk,km->bnm": [], "bnk,km->bmn": ["product"], "nk,bkm->bnm": ["product"],
+    "bhqd,bhkd->bhqk": [], "bqhd,bkhd->bhqk": [], "bhqk,bhkd->bqhd": ["product"], "bhqk,bkhd->bqhd": ["product"],
+    "bhqk,bqhd->bkhd": ["product"], "abk,kcd->abcd": [], "abk,kcd->dcab": ["product"], "akb,kcd->abcd": [],
+    "abij,ijc->abc": [], "nk,bk->bn": [],
+}  # fmt: skip
+
+
+def operands(equation, dtype=np.float64):
+    rng, terms = np.random.default_rng(0), equation.split("->")[0].split(",")
+    return [rng.standard_normal([EXTENTS[c] for c in term]).astype(dtype) for term in terms]
+
+
+def copies(function, arrays):
+    """Loops of copied results, and of copied operands."""
+    return [nf.dump(function, *arrays, stage="loops").count("\ndef "), len(packed(function, arrays))]
+
+
+def packed(function, arrays):
+    return set(re.findall(r"@([\w.]+\.packed\.\d+)\(", nf.dump(function, *arrays, stage="llvm")))
+
+
+@pytest.mark.parametrize("equation", GROUPS)
+def test_transposed_operands_and_results_cost_no_copy(equation):
+    arrays = operands(equation)
+    contraction = lambda *xs: np.einsum(equation, *xs)
+    text = nf.dump(contraction, *arrays, stage="grouped")
+    assert text.count("= dot{") == 1
+    assert re.findall(r'fused\{kind="(\w+)"', text) == GROUPS[equation]
+    assert copies(contraction, arrays) == ([0, 0] if "product" not in GROUPS[equation] else [1, 0])  # taken apart
+    np.testing.assert_allclose(nf.jit(contraction)(*arrays), contraction(*arrays), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("equation", "expected"), [("bnk,bkm->nmb", [1, 0]), ("abji,ijc->abc", [0, 1])])
+def test_what_strides_cannot_say_is_copied_once(equation, expected):
+    """A batch axis innermost in the result; two axes summed over that lie in different orders."""
+    arrays = operands(equation)
+    contraction = lambda *xs: np.einsum(equation, *xs)
+    assert copies(contraction, arrays) == expected
+    np.testing.assert_allclose(nf.jit(contraction)(*arrays), contraction(*arrays), rtol=1e-11, atol=1e-11)
+
+
+def test_tensordot_is_a_dot():
+    x, y = np.random.default_rng(0).standard_normal((2, 9, 20, 16))
+    contraction = lambda x, y: np.tensordot(x, y, axes=((1, 2), (1, 2)))
+    text = nf.dump(contraction, x, y, stage="grouped")
+    assert text.count("= dot{") == 1
+    assert "fused" not in text
+    np.testing.assert_allclose(nf.jit(contraction)(x, y), contraction(x, y), rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("bnk,bk->bn", [(7, 60, 80), (7, 80)]),
+        ("bkn,bk->bn", [(7, 80, 60), (7, 80)]),
+        ("nk,bk->bn", [(60, 80), (7, 80)]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_matrices_times_vectors_are_kernels_of_vectors(equation, shapes, dtype):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    contraction = lambda *xs: np.einsum(equation, *xs)
+    assert re.search(r"fma\.v\d+f(32|64)", nf.dump(contraction, *arrays, stage="llvm"))
+    tolerance = 200 * np.finfo(dtype).eps
+    exact = np.einsum(equation, *[a.astype(np.longdouble) for a in arrays])
+    np.testing.assert_allclose(nf.jit(contraction)(*arrays), exact, rtol=0, atol=tolerance * np.abs(exact).max())
+
+
+def rank_one(matrix, x, y):
+    return matrix + 2.0 * np.outer(x, y)
+
+
+def rank_one_by_matrices(matrix, x, y):
+    return matrix + 2.0 * (x[:, None] @ y[None, :])
+
+
+def rank_one_of_a_batch(matrices, x, y):
+    return matrices - np.einsum("bi,bj->bij", x, y)
+
+
+@pytest.mark.parametrize("update", [rank_one, rank_one_by_matrices, rank_one_of_a_batch])
+def test_rank_one_updates_are_one_loop(update):
+    rng, lead = np.random.default_rng(0), (5,) * (update is rank_one_of_a_batch)
+    arrays = [rng.standard_normal((*lead, *shape)) for shape in ((90, 110), (90,), (110,))]
+    text = nf.dump(update, *arrays, stage="grouped")
+    assert text.count('fused{kind="loop"') == 1
+    assert "dot" not in text
+    np.testing.assert_allclose(nf.jit(update)(*arrays), update(*arrays), rtol=1e-14)
+
+
+SIZES = [(3, 4, 5), (16, 16, 16), (1, 1, 3000), (2, 70, 900), (40, 30, 513), (64, 64, 1200), (9, 300, 4000)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SIZES, ids=lambda s: "x".join(map(str, s)))
+def test_accuracy(shape, dtype):
+    """Beside sums of many digits: the bound of Note [Matrix products], and errors that grow no faster than the square
+    root of the number of terms in a chain, as roundings of random signs do."""
+    m, n, k = shape
+    rng = np.random.default_rng(k)
+    x, y = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    got = nf.jit(lambda x, y: x @ y)(x, y)
+    rows, columns = rng.integers(0, m, 40), rng.integers(0, n, 40)
+    with mpmath.workdps(40):
+        exact = [mpmath.fdot(map(float, x[i]), map(float, y[:, j])) for i, j in zip(rows, columns, strict=True)]
+        errors = np.array([float(abs(e - float(got[i, j]))) for e, i, j in zip(exact, rows, columns, strict=True)])
+    sizes = np.array([np.abs(x[i].astype(float)) @ np.abs(y[:, j].astype(float)) for i, j in zip(rows, columns)])
+    eps, blocks = np.finfo(dtype).eps, -(-k // KC)
+    assert (errors <= (min(k, KC) + blocks + 1) * eps * sizes).all()
+    assert errors.max() <= 2 * np.sqrt(min(k, KC) + blocks) * eps * sizes.max() / np.sqrt(k) * 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_that_cancel(dtype):
+    """Terms that cancel to nothing leave an error of the size of the terms, not more."""
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((50, 300)).astype(dtype)
+    x, y = np.concatenate([half, -half], axis=1), np.ones((600, 40), dtype)
+    got = nf.jit(lambda x, y: x @ y)(x, y)
+    assert (np.abs(got) <= 600 * np.finfo(dtype).eps * np.abs(x).sum(axis=1, keepdims=True)).all()

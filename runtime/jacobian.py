@@ -82,11 +82,14 @@ class Jacobian(Transform):
         self, sub: Sub, chosen: Selection, ins: list[ArrayType], outs: list[ArrayType], count: int
     ) -> tuple[list[list[Any]], list[Any]]:
         values, back, residuals = primal_part(sub, chosen.arrays, [k < count for k in range(len(sub.graph.outputs))])
-        b = require().b
-        if self.chunk_size is None and is_pushed(back, len(residuals)):
-            pushed = b.inline(pipeline.jacobian(back, len(residuals), last=False), residuals)
-            return [pushed[k :: len(outs)] for k in range(len(outs))], values
-        rows = _over_basis(back, residuals, outs, self.chunk_size)
+        b, chunk = require().b, self.chunk_size
+        if chunk is None and is_pushed(back, len(residuals)):
+            graph = pipeline.jacobian(back, len(residuals), last=False)
+            chunk = _chunk(graph, sum(t.size for t in outs))
+            if chunk is None:
+                pushed = b.inline(graph, residuals)
+                return [pushed[k :: len(outs)] for k in range(len(outs))], values
+        rows = _over_basis(back, residuals, outs, chunk)
         blocks: list[list[Any]] = []
         starts = _starts(outs)
         for k, out in enumerate(outs):
@@ -104,11 +107,14 @@ class Jacobian(Transform):
         values = inline(primal, [*chosen.arrays, *sub.captured])
         residuals, values = values[len(values) - num :], values[: len(values) - num]
         linear = linear.replace(outputs=tuple(kept))
-        b = require().b
-        if self.chunk_size is None and is_pushed(linear, num):
-            pushed = b.inline(pipeline.jacobian(linear, num, last=True), residuals)
-            return [pushed[k * len(ins) : (k + 1) * len(ins)] for k in range(len(outs))], values
-        columns = _over_basis(linear, residuals, ins, self.chunk_size)
+        b, chunk = require().b, self.chunk_size
+        if chunk is None and is_pushed(linear, num):
+            graph = pipeline.jacobian(linear, num, last=True)
+            chunk = _chunk(graph, sum(t.size for t in ins))
+            if chunk is None:
+                pushed = b.inline(graph, residuals)
+                return [pushed[k * len(ins) : (k + 1) * len(ins)] for k in range(len(outs))], values
+        columns = _over_basis(linear, residuals, ins, chunk)
         blocks: list[list[Any]] = [[] for _ in outs]
         starts = _starts(ins)
         for out, column, row in zip(outs, columns, blocks, strict=True):
@@ -117,6 +123,21 @@ class Jacobian(Transform):
                 cut = b.transposed(cut, (*range(1, out.ndim + 1), 0))
                 row.append(b.reshaped(cut, (*out.shape, *t.shape)))
         return blocks, values
+
+
+_LARGE, _PART = 64 << 20, 16 << 20  # bytes of an intermediate array that is cut, and of its parts
+_LEAST = 16  # unit vectors at a time
+
+
+def _chunk(graph: Graph, total: int) -> int | None:
+    """How many of `total` unit vectors to push at a time, where the arrays between are much larger than the caches and
+    than the result; None for all."""
+    largest = max((v.type.nbytes for n in graph.nodes for v in n.results), default=0)
+    results = sum(o.type.nbytes for o in graph.outputs)
+    if largest < _LARGE or largest < 2 * results:
+        return None
+    chunk = max(_LEAST, total * _PART // largest // _LEAST * _LEAST)
+    return chunk if 2 * chunk <= total else None
 
 
 def _starts(types: Sequence[ArrayType]) -> list[int]:

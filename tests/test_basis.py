@@ -74,6 +74,12 @@ def test_jacobians(name):
         made = transform(f)(x)
         assert made.shape == expected.shape
         np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["reshaped", "products", "stencil", "softmax", "outer", "written", "gathered", "solved"])
+def test_hessians(name):
+    f, shape = FUNCTIONS[name]
+    x = rng.normal(size=shape)
     g = lambda x: np.sum(np.sin(f(x)))
     np.testing.assert_allclose(nf.hessian(g)(x), differences(nf.grad(g), x), rtol=1e-5, atol=1e-6)
 
@@ -138,3 +144,13 @@ def test_a_network_is_a_chain_of_products():
       return %y
     }"""
     assert [n.prim for n in pushed(text).nodes].count("dot") == 1
+
+
+def test_large_arrays_between_are_cut():
+    f = lambda x, c: np.tanh(c @ np.sin(x)).reshape(20, -1).sum(axis=1)
+    text = nf.dump(nf.jacfwd(f), nf.spec(320), nf.spec((60000, 320)), stage="simplified")
+    assert "map{length=" in text
+    assert "f64[320,60000]" not in text
+    assert "f64[60000,320] = " not in text
+    x, c = rng.normal(size=4), rng.normal(size=(40, 4))
+    np.testing.assert_allclose(nf.jacfwd(f)(x, c), nf.jacfwd(f, chunk_size=3)(x, c), rtol=1e-12)

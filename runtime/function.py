@@ -57,8 +57,10 @@ class Transformed:
         """Bind as a function does, so that methods can be decorated."""
         if obj is None or not hasattr(self.func, "__get__"):
             return self
-        bound = Transformed(self.transforms, self.func.__get__(obj, cls))
-        if isinstance(bound.func, MethodType) and bound.func.__func__ is self.func:
+        func = self.func.__get__(obj, cls)
+        bound = object.__new__(type(self))  # at each access of a method: names and the like are taken as they are
+        bound.__dict__.update(self.__dict__, func=func, __wrapped__=func, _fronts=[], _bound={})
+        if isinstance(func, MethodType) and func.__func__ is self.func:
             bound._fronts = self._bound.setdefault(type(obj), [])
         return bound
 
@@ -157,11 +159,11 @@ class Transformed:
         `nf.spec(shape, dtype)` may stand for an array.
 
         >>> import numpy as np, nufunc as nf
-        >>> lowered = nf.jit(lambda a, b: a @ b).lower(nf.spec((8, 3)), nf.spec((3, 5)))
+        >>> lowered = nf.jit(lambda a, b: a @ b).lower(nf.spec((64, 48)), nf.spec((48, 80)))
         >>> lowered.cost().flops
-        240
-        >>> lowered.compile()(np.ones((8, 3)), np.ones((3, 5)))[0]
-        array([3., 3., 3., 3., 3.])
+        491520
+        >>> lowered.compile()(np.ones((64, 48)), np.ones((48, 80)))[0, :3]
+        array([48., 48., 48.])
         """
         call = self._described(args, kwargs)
         record = pipeline.Record()

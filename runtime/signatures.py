@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from nufunc.codegen.abi import tape_name
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, EscapedTracerError
 from nufunc.ir.types import DTYPE_NAMES, HANDLE, ArrayType, parse_type, tape_of
 from nufunc.tracer.array import Array
@@ -141,6 +140,8 @@ def _unsupported(dtype: np.dtype, name: Callable[[], str]) -> NoReturn:
 
 def _array(x: np.ndarray, name: Callable[[], str]) -> Input:
     if x.dtype == HANDLE:
+        from nufunc.codegen.abi import tape_name  # an array of tapes was made by compiled code, so that is loaded
+
         return _tapes(tape_name(x), x.shape) or _unsupported(x.dtype, name)
     # only the layouts in which NumPy's views differ from those of a C-ordered array enter the key
     strides = None

@@ -23,6 +23,7 @@ _CHEAP = frozenset(
     "bit_xor bit_not sign floor ceil trunc rint isnan isinf isfinite signbit real imag conj complex "
     "copysign stop_gradient bitcast".split()
 )
+_READ_SEARCH = 60  # values looked at to find out whether one would read another
 _CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
 _DEEP = 40  # nodes in a row that a reader computes in place
 
@@ -126,9 +127,11 @@ class Storage:
         return value
 
     def _reads(self, value: Value, base: Value) -> bool:
-        """Whether `value`, computed where it is used, would read `base`."""
+        """Whether `value`, computed where it is used, would read `base`, as far as a bounded search can tell."""
         stack, seen = [value], {value}
         while stack:
+            if len(seen) > _READ_SEARCH:
+                return True
             node = self.producers.get(stack.pop())
             if node is None or not (self.kind(node) == "elementwise" or is_layout(node) or node.prim in READS):
                 continue

@@ -6,17 +6,12 @@ A program is the source of a function `program(x, y)`. Its control flow goes thr
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from random_writes import LAYOUTS, Chooser, Variable, Writes, laid_out
 
 import nufunc as nf
-
-
-class Chooser(Protocol):
-    """Where the choices come from: hypothesis, which can shrink them, or a random generator, which is fast."""
-
-    def integer(self, low: int, high: int) -> int: ...
 
 
 class RandomChooser:
@@ -56,17 +51,7 @@ class PlainFlow:
 
 
 @dataclass
-class Variable:
-    """A name with its shape; `array` if it can be indexed and written to, `frozen` if NumPy would refuse a write."""
-
-    name: str
-    shape: tuple[int, ...]
-    frozen: bool = False
-    contiguous: bool = True
-
-
-@dataclass
-class Maker:
+class Maker(Writes):
     choose: Chooser
     variables: list[Variable] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -83,17 +68,14 @@ class Maker:
     def chance(self, percent: int) -> bool:
         return self.choose.integer(1, 100) <= percent
 
-    def new(self, shape: tuple[int, ...], **options: Any) -> Variable:
+    def new(self, shape: tuple[int, ...], frozen: bool = False) -> Variable:
         self.count += 1
-        variable = Variable(f"v{self.count}", shape, **options)
+        variable = Variable(f"v{self.count}", shape, frozen)
         self.variables.append(variable)
         return variable
 
     def line(self, text: str) -> None:
         self.lines.append(self.indent + text)
-
-    def arrays(self, writable: bool = False) -> list[Variable]:
-        return [v for v in self.variables if v.shape and not (writable and v.frozen)]
 
     # -- expressions
 
@@ -139,8 +121,9 @@ class Maker:
 
     def step(self) -> None:
         kinds = [
-            self.assign, self.assign, self.view, self.view, self.write, self.write, self.write, self.increment,
-            self.reduce, self.create, self.mask, self.rearrange, self.gather,
+            self.assign, self.assign, self.view, self.view, self.view, self.write, self.write, self.write, self.increment,
+            self.increment, self.reduce, self.create, self.mask, self.rearrange, self.gather, self.fancy, self.fancy,
+            self.function_write, self.function_write, self.out, self.out, self.complex_parts, self.buffer, self.filled_list,
         ]  # fmt: skip
         if self.depth < 2:
             kinds += [self.python_loop, self.loop, self.cond, self.scan, self.while_loop]
@@ -162,56 +145,6 @@ class Maker:
         shape = self.pick([(2,), (3,), (2, 3), (3, 2), (1, 3)])
         v = self.new(shape)
         self.line(f"{v.name} = {self.pick(['np.zeros', 'np.ones'])}({shape})")
-
-    def view(self) -> None:
-        arrays = self.arrays()
-        if not arrays:
-            return
-        v = self.pick(arrays)
-        kind = self.choose.integer(0, 5)
-        if kind <= 2:
-            index, shape = self.part(v)
-            basic = bool(shape)
-            w = self.new(shape, frozen=v.frozen, contiguous=False)
-            self.line(f"{w.name} = {v.name}[{index}]")
-            if not basic:
-                w.frozen = True
-        elif kind == 3:
-            w = self.new(v.shape[::-1], frozen=v.frozen, contiguous=False)
-            self.line(f"{w.name} = {v.name}.T")
-        elif kind == 4 and v.contiguous:
-            size = int(np.prod(v.shape))
-            w = self.new((size,), frozen=v.frozen)
-            self.line(f"{w.name} = {v.name}.reshape({size})")
-        else:
-            w = self.new((2, *v.shape), frozen=True, contiguous=False)
-            self.line(f"{w.name} = np.broadcast_to({v.name}, {w.shape})")
-
-    def write(self) -> None:
-        arrays = self.arrays(writable=True)
-        if arrays:
-            v = self.pick(arrays)
-            index, shape = self.part(v)
-            self.line(f"{v.name}[{index}] = {self.expression(shape)}")
-
-    def increment(self) -> None:
-        arrays = self.arrays(writable=True)
-        if arrays:
-            v = self.pick(arrays)
-            operator = self.pick(["+=", "-=", "*="])
-            if self.chance(50):
-                # in an inner function, a bare name on the left would be a local one
-                target = v.name if not self.inner else f"{v.name}[...]"
-                self.line(f"{target} {operator} {self.expression(v.shape)}")
-            else:
-                index, shape = self.part(v)
-                self.line(f"{v.name}[{index}] {operator} {self.expression(shape)}")
-
-    def mask(self) -> None:
-        arrays = self.arrays(writable=True)
-        if arrays:
-            v = self.pick(arrays)
-            self.line(f"{v.name}[{v.name} > {self.pick(['0.3', '0.0', '-0.7'])}] = {self.pick(['0.1', '-0.2'])}")
 
     def reduce(self) -> None:
         arrays = [v for v in self.arrays() if 0 not in v.shape]
@@ -283,7 +216,7 @@ class Maker:
     def loop(self) -> None:
         shape = self.shape()
         self.count += 1
-        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True, contiguous=False)
+        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True)
         self.function(name, shape, [Variable("i", ()), carry])
         init = f"np.zeros({shape}) + ({self.operand(shape)})" if shape else f"0.0 + {self.operand(())}"
         v = self.new(shape, frozen=not shape)
@@ -305,8 +238,8 @@ class Maker:
             return
         xs, shape = self.pick(arrays), self.shape()
         self.count += 1
-        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True, contiguous=False)
-        item = Variable(f"cx{self.count}", xs.shape[1:], frozen=True, contiguous=False)
+        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True)
+        item = Variable(f"cx{self.count}", xs.shape[1:], frozen=True)
         self.line(f"def {name}({carry.name}, {item.name}):")
         before = self.lines.pop()
         self.block(before.strip(), shape, [carry, item])
@@ -319,7 +252,7 @@ class Maker:
     def while_loop(self) -> None:
         shape = self.shape()
         self.count += 1
-        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True, contiguous=False)
+        name, carry = f"f{self.count}", Variable(f"c{self.count}", shape, frozen=True)
         tested = self.pick(self.variables).name
         self.function(f"b{name}", shape, [carry])
         self.line(f"def t{name}(s):")
@@ -337,30 +270,47 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 @dataclass
 class Program:
-    source: str
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    """A program of (x, y), whose source may use a captured array `g`; arguments in these layouts."""
 
-    def function(self, flow: Any) -> Callable:
+    source: str
+    shapes: tuple[tuple[int, ...], ...]
+    layouts: tuple[str, ...] = ("C", "C", "C")
+
+    def function(self, flow: Any, captured: np.ndarray | None = None) -> Callable:
         """The program over this control flow."""
-        namespace = {"np": np, "flow": flow}
+        namespace = {"np": np, "flow": flow, "g": captured}
         exec(compile(self.source, "<program>", "exec"), namespace)
         return namespace["program"]
 
+    def lifted(self, flow: Any) -> Callable:
+        """The program with the captured array as its last argument."""
+        namespace = {"np": np, "flow": flow}
+        exec(compile(self.source.replace("def program(x, y):", "def program(x, y, g):"), "<program>", "exec"), namespace)
+        return namespace["program"]
+
     def arguments(self, seed: int, lanes: int | None = None) -> list[np.ndarray]:
+        """x, y and g; with `lanes`, so many of each along a first axis."""
         rng = np.random.default_rng(seed)
-        lead = () if lanes is None else (lanes,)
-        return [rng.normal(size=lead + shape) for shape in self.shapes]
+        if lanes is None:
+            return [laid_out(rng.normal(size=s), k) for s, k in zip(self.shapes, self.layouts, strict=True)]
+        return [rng.normal(size=(lanes, *shape)) for shape in self.shapes]
 
 
 def random_program(choose: Chooser, steps: int = 6) -> Program:
     maker = Maker(choose)
-    shapes = (maker.pick([(3,), (2, 3), (4,), (1,)]), maker.pick([(), (3,), (3, 2), (2, 2)]))
-    maker.variables = [Variable("x", shapes[0]), Variable("y", shapes[1], frozen=not shapes[1])]
+    shapes = (
+        maker.pick([(3,), (2, 3), (4,), (1,), (3, 3)]), maker.pick([(), (3,), (3, 2), (2, 2), (2, 1, 3)]),
+        maker.pick([(2,), (3,), (2, 3)]),
+    )  # fmt: skip
+    layouts = tuple(maker.pick(LAYOUTS) for _ in shapes)
+    maker.variables = [Variable("x", shapes[0]), Variable("y", shapes[1], frozen=not shapes[1]), Variable("g", shapes[2])]
+    maker.lines.append("    c = g[...]")  # an augmented assignment to a captured name would make it a local one
+    maker.variables[2].name = "c"
     for _ in range(choose.integer(1, steps)):
         maker.step()
     names = [maker.pick(maker.variables).name for _ in range(choose.integer(1, 3))]
     source = "\n".join(["def program(x, y):", *maker.lines, f"    return {', '.join(names)},"])
-    return Program(source + "\n", shapes)
+    return Program(source + "\n", shapes, layouts)
 
 
 # -- running a program in every way
@@ -374,11 +324,37 @@ def close(found: Any, expected: Any, what: str, source: str) -> None:
     assert fits, f"{what}: {found}, not {expected}\n{source}"
 
 
+def fresh(given: list[np.ndarray]) -> list[np.ndarray]:
+    """Copies of the arguments in the same layouts that share memory where these do."""
+    spaces: dict[int, np.ndarray] = {}
+    out = []
+    for x in given:
+        base = x if x.base is None else x.base
+        if id(base) not in spaces:
+            spaces[id(base)] = base.copy(order="K") if base.size else base.copy()
+        space = spaces[id(base)]
+        if x is base:
+            out.append(space)
+            continue
+        offset = x.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+        start = space.__array_interface__["data"][0] - _first(space)
+        out.append(np.ndarray(x.shape, x.dtype, _memory(space), offset + start, x.strides))
+    return out
+
+
+def _first(x: np.ndarray) -> int:
+    return np.lib.array_utils.byte_bounds(x)[0]
+
+
+def _memory(x: np.ndarray) -> np.ndarray:
+    return x.T if x.flags.f_contiguous and not x.flags.c_contiguous else x
+
+
 def check_same(
-    run: Callable, arguments: list[np.ndarray], outputs: Any, final: list[np.ndarray], what: str, source: str
+    run: Callable, given: list[np.ndarray], outputs: Any, final: list[np.ndarray], what: str, source: str
 ) -> None:
     """What a run returns, and what it leaves in its arguments."""
-    own = [a.copy() for a in arguments]
+    own = fresh(given)
     found = run(*own)
     assert len(found) == len(outputs)
     for k, (a, b) in enumerate(zip(found, outputs, strict=True)):
@@ -387,31 +363,114 @@ def check_same(
         close(a, b, f"{what}, argument {k} afterwards", source)
 
 
-def eager(program: Program, arguments: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+def eager(program: Program, given: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
     """NumPy's own results, copied since they may be views, and the arguments after the call."""
-    own = [a.copy() for a in arguments]
+    own = fresh(given)
     with np.errstate(all="ignore"):
-        outputs = [np.array(o) for o in program.function(PlainFlow)(*own)]
+        outputs = [np.array(o) for o in program.lifted(PlainFlow)(*own)]
     return outputs, own
 
 
-def check_program(program: Program, seed: int, ways: tuple[str, ...] = ("interpreter", "jit", "vmap")) -> None:
-    """NumPy eager, the interpreter of the traced graph, the compiled function, and lanes under vmap agree."""
+def runs_in_numpy(program: Program, given: list[np.ndarray]) -> bool:
+    """Few programs store a shape where it does not fit, or into what NumPy holds for read-only."""
+    try:
+        eager(program, given)
+    except ValueError:
+        return False
+    return True
+
+
+WAYS = ("interpreter", "jit", "captured", "aliased", "vmap", "grad", "functionalize")
+
+
+def check_program(program: Program, seed: int, ways: tuple[str, ...] = WAYS) -> None:
+    """NumPy eager, the interpreter of the traced graph, the compiled function, lanes under vmap, gradients against
+    differences and functionalize agree.
+    """
     from nufunc.ir.interpret import run
     from nufunc.ir.text import parse_graph
 
-    source, function = program.source, program.function(nf)
-    arguments = program.arguments(seed)
-    outputs, final = eager(program, arguments)
-    if "interpreter" in ways:
-        graph = parse_graph(nf.dump(function, *arguments, stage="whole"))
-        check_same(lambda *a: run(graph, a), arguments, outputs, final, "interpreter", source)
+    source, function = program.source, program.lifted(nf)
+    given = program.arguments(seed)
+    if not runs_in_numpy(program, given):
+        return
+    outputs, final = eager(program, given)
+    if "interpreter" in ways and set(program.layouts) == {"C"}:
+        graph = parse_graph(nf.dump(function, *given, stage="whole"))
+        check_same(lambda *a: run(graph, a), given, outputs, final, "interpreter", source)
     if "jit" in ways:
-        check_same(nf.jit(function), arguments, outputs, final, "jit", source)
+        check_same(nf.jit(function), given, outputs, final, "jit", source)
+    if "captured" in ways:
+        check_same(
+            lambda x, y, g: nf.jit(program.function(nf, g))(x, y), given, outputs, final, "captured", source
+        )  # fmt: skip
+    if "functionalize" in ways:
+        check_same(nf.functionalize(function), given, outputs, final, "functionalize", source)
+    if "aliased" in ways:
+        aliased = aliases(program, seed)
+        if not runs_in_numpy(program, aliased):
+            return
+        outputs, final = eager(program, aliased)
+        check_same(nf.jit(function), aliased, outputs, final, "aliased", source)
     if "vmap" in ways:
         lanes = program.arguments(seed + 1, lanes=3)
-        runs = [eager(program, [a[k] for a in lanes]) for k in range(3)]
+        runs = [eager(program, [a[k].copy() for a in lanes]) for k in range(3)]
         outputs = [np.stack(o) for o in zip(*(r[0] for r in runs), strict=True)]
-        # under vmap an argument is not written to
-        copying = nf.vmap(lambda *values: function(*(v.copy() for v in values)))
-        check_same(copying, lanes, outputs, lanes, "vmap", source)
+        final = [np.stack(a) for a in zip(*(r[1] for r in runs), strict=True)]
+        check_same(nf.vmap(function), lanes, outputs, final, "vmap", source)
+    if "grad" in ways:
+        check_gradient(program, seed)
+
+
+def aliases(program: Program, seed: int) -> list[np.ndarray]:
+    """Arguments of the program's shapes that are windows of one piece of memory."""
+    rng = np.random.default_rng(seed + 7)
+    space = rng.normal(size=24)
+    out = []
+    for shape in program.shapes:
+        size = int(np.prod(shape))
+        step = int(rng.integers(1, 3)) if size <= 9 else 1
+        start = int(rng.integers(0, 24 - step * (size - 1)))
+        window = space[start : start + step * (size - 1) + 1 : step]
+        window = window[::-1] if rng.random() < 0.2 else window
+        out.append(np.lib.stride_tricks.as_strided(window, shape, _c_strides(shape, window.strides[0])))
+    return [np.ndarray(x.shape, x.dtype, space, x.__array_interface__["data"][0] - space.ctypes.data, x.strides) for x in out]
+
+
+def _c_strides(shape: tuple[int, ...], step: int) -> tuple[int, ...]:
+    return tuple(int(np.prod(shape[k + 1 :])) * step for k in range(len(shape)))
+
+
+def check_gradient(program: Program, seed: int) -> None:
+    """The gradient of a smooth number of all results and arguments along a direction, where differences from both sides
+    agree, that is where the program is smooth.
+    """
+
+    def loss_of(f: Callable) -> Callable:
+        def loss(x, y, g):
+            own = [x.copy(), y + 0.0, g.copy()]
+            return sum(np.sum(np.sin(o)) * (1.0 + 0.3 * k) for k, o in enumerate([*f(*own), *own]))
+
+        return loss
+
+    given = program.arguments(seed + 2)
+    plain = loss_of(program.lifted(PlainFlow))
+    rng = np.random.default_rng(seed)
+    direction = [rng.normal(size=x.shape) for x in given]
+    h = 1e-6
+
+    def at(t: float) -> float:
+        with np.errstate(all="ignore"):
+            return float(plain(*(x + t * d for x, d in zip(given, direction, strict=True))))
+
+    middle, above, below = at(0.0), at(h), at(-h)
+    if not np.isfinite([middle, above, below]).all():
+        return
+    right, left = (above - middle) / h, (middle - below) / h
+    scale = 1.0 + abs(right)
+    if abs(right - left) > 1e-3 * scale:
+        return
+    gradients = nf.grad(loss_of(program.lifted(nf)), argnums=(0, 1, 2))(*given)
+    found = sum(float(np.sum(g * d)) for g, d in zip(gradients, direction, strict=True))
+    expected = (above - below) / (2 * h)
+    assert abs(found - expected) <= 1e-3 * scale, f"gradient: {found}, not {expected}\n{program.source}"

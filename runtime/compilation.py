@@ -7,7 +7,7 @@ import functools
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -134,7 +134,7 @@ def trace_call(
     stretches = Stretches(trace, overlaps)
     positions = tuple(k for k, s in enumerate(signatures) if isinstance(s, Input))
     hooks = Hooks(trace, stretches, len(positions))
-    with trace:
+    with trace, ExitStack() as around:
         given = {k: stretches.stand_in(i, param(trace, signatures[k])) for i, k in enumerate(positions)}
         new = [given.get(k, leaf) for k, leaf in enumerate(leaves)]
         call: Callable[..., Any]
@@ -148,8 +148,8 @@ def trace_call(
                 hooks.log.generator(k) if is_generator(x) else _stand_in(session, x, name)
                 for k, (x, name) in enumerate(zip(new, names, strict=True))
             ]
-            with session:
-                _, args, kwargs = tree.unflatten(spec, new)
+            around.enter_context(session)  # transforms rebuild objects among the arguments as the session does
+            _, args, kwargs = tree.unflatten(spec, new)
         callee = Callee(transforms, call, func, copies=True)
         template, structure, outputs = collect(callee(*args, **kwargs), numbers=False)
         given = [leaf if is_generator(leaf) else x for leaf, x in zip(leaves, new, strict=True)]

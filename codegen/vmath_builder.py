@@ -272,6 +272,14 @@ class Math:
             merged.append(V(self, phi))
         return merged
 
+    def to_float(self, n: V) -> V:
+        """Signed integers of 32 bits as f32."""
+        return V(self, self.builder.sitofp(n.value, with_element(n.type, F32)))
+
+    def from_float(self, x: V) -> V:
+        """f32, truncated, as signed integers of 32 bits."""
+        return V(self, self.builder.fptosi(x.value, with_element(x.type, ir.IntType(32))))
+
     def widen(self, x: V) -> V:
         return V(self, self.builder.fpext(x.value, with_element(x.type, F64)))
 

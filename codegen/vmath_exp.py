@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from nufunc.codegen.vmath_builder import Math, V
 from nufunc.codegen.vmath_coefficients import LN2_HI, LN2_LO, LOG2E, POLY
+from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
 
 # Beyond these, exp overflows (its result stays inf) and underflows to zero.
 EXP_RANGE = {"f64": (-746.0, 710.0), "f32": (-104.0, 89.0)}
@@ -92,14 +93,10 @@ def tanh(m: Math, x: V) -> V:
 
 def erf(m: Math, x: V) -> V:
     """x + x*P(x**2) below 1; above it 1 - exp(-Q(|x|)) with Q fitted to -log(erfc): no division."""
-    if x.format.name == "f32":
-        return m.narrow(_erf(m, m.widen(x), "f32_wide", 4.0))
-    return _erf(m, x, "f64", 6.0)
-
-
-def _erf(m: Math, x: V, fit: str, saturated: float) -> V:
-    a = m.at_most(m.abs(x), saturated)
+    name = x.format.name
+    fits = POLY if name == "f64" else SPECIAL_POLY
+    a = m.at_most(m.abs(x), 6.0 if name == "f64" else 4.0)
     z = a * a
-    small = m.fma(a, m.poly(z, POLY[f"erf_{fit}"]), a)
-    large = 1.0 - exp_finite(m, -m.poly(a, POLY[f"log_erfc_{fit}"]), f"exp_{fit}")
+    small = m.fma(a, m.poly(z, fits[f"erf_{name}"]), a)
+    large = 1.0 - exp_finite(m, -m.poly(a, fits[f"log_erfc_{name}"]), f"exp_{name}")
     return m.copysign(m.select(a < 1.0, small, large), x)

@@ -45,21 +45,18 @@ def exp2(m: Math, x: V) -> V:
 
 
 def _log_base(m: Math, x: V, per_binade: tuple[float, float], inverse: tuple[float, float]) -> V:
-    """k * log_b(2) + log(t) / log(b), log(t) as a rounded f - f**2/2 and the rest."""
-    f = x.format
+    """k * log_b(2) + log(t) / log(b); of t = 1 + f the largest term, f / log(b), is added with its rounding error."""
     k, t = split_log_any(m, x)
-    t = t - 1.0
-    s = t / (t + 2.0)
+    f = t - 1.0
+    s = f / (f + 2.0)
     z = s * s
-    square, square_low = m.two_prod(t, t)
-    half, half_low = square * 0.5, square_low * 0.5
-    rest = s * (half + z * m.poly(z, POLY[f"log_{f.name}"]))
-    high, low = m.two_sum(t, -half)
-    high, low = m.quick_two_sum(high, (low - half_low) + rest)
-    scaled, scaled_low = m.two_prod(high, inverse[0])
-    scaled_low = scaled_low + m.fma(high, inverse[1], low * inverse[0])
-    total, error = m.two_sum(k * per_binade[0], scaled)
-    return log_limits(m, x, x, total + (error + m.fma(k, per_binade[1], scaled_low)))
+    half = f * f * 0.5
+    rest = m.fma(s, m.fma(z, m.poly(z, POLY[f"log_{x.format.name}"]), half), -half)
+    whole = k * per_binade[0]
+    total = m.fma(f, inverse[0], whole)
+    error = m.fma(f, inverse[0], whole - total)
+    small = m.fma(f, inverse[1], k * per_binade[1]) if per_binade[1] else f * inverse[1]
+    return log_limits(m, x, x, total + (error + m.fma(rest, inverse[0], small)))
 
 
 def log2(m: Math, x: V) -> V:
@@ -158,10 +155,18 @@ def atanh(m: Math, x: V) -> V:
 
 
 def hypot(m: Math, x: V, y: V) -> V:
-    """sqrt(x**2 + y**2) with both scaled by the power of two of the larger."""
-    f = x.format
+    """sqrt(x**2 + y**2), where a square overflows or vanishes with both scaled."""
     a, b = m.abs(x), m.abs(y)
     large, small = m.select(a > b, a, b), m.select(a > b, b, a)
+    end = 2.0 ** (x.format.bias // 2)
+    usual = (large < end) & ((large > 1024.0 * x.format.mantissa / end) | large.eq(0.0))
+    value = m.sqrt(m.fma(large, large, small * small))
+    return m.rarely(~usual, [value], lambda: [m.select(usual, value, _scaled_hypot(m, x, y, large, small))])[0]
+
+
+def _scaled_hypot(m: Math, x: V, y: V, large: V, small: V) -> V:
+    f = x.format
+    a, b = m.abs(x), m.abs(y)
     exponent = (large.bits() >> f.mantissa) << f.mantissa
     # 2**-e, kept a normal number at both ends
     inverse = ((2 * f.bias << f.mantissa) - exponent).as_float()
@@ -182,29 +187,32 @@ def hypot(m: Math, x: V, y: V) -> V:
     return m.select(a.eq(_INF) | b.eq(_INF), _INF, value)
 
 
+# of x**(-1/3): what a third of x's upper word is taken from, so that the guess is good to a tenth
+_CUBE_ROOT = {"f64": 1430186414.0, "f32": 1419900954.0}
+
+
 def cbrt(m: Math, x: V) -> V:
-    """2**q * c(t): a guess through the exponent, Halley's steps, for f64 one of Newton's in two doubles."""
-    if x.format.name == "f32":
-        return m.narrow(_cbrt(m, m.widen(x), corrected=False))
-    return _cbrt(m, x, corrected=True)
-
-
-def _cbrt(m: Math, x: V, corrected: bool) -> V:
+    """x r**2 for r = x**(-1/3): a guess through the exponent, two steps of (1 - e)**(-1/3), e = 1 - x r**3, and one for
+    the rounding of x r**2. No division."""
+    f = x.format
+    double = f.name == "f64"
     a = m.abs(x)
-    tiny, huge = a < 2.0**-1000, a > 2.0**1000
-    scaled = a * m.select(tiny, m.like(a, 2.0**162), m.select(huge, m.like(a, 2.0**-162), 1.0))
-    # a third of the upper word, in float arithmetic as vectors do not divide integers; the constant restores
-    # two thirds of the exponent's bias and centres the error, as in FreeBSD's s_cbrt.c
-    high = ((scaled.bits() >> 32) | ((1023 + 52) << 52)).as_float() - 2.0**52
-    third = m.fma(high, 1.0 / 3.0, 715094163.0 + 2.0**52).bits() & ((1 << 32) - 1)
-    c = (third << 32).as_float()
-    for _ in range(2):  # relative error 2**-5, then 2**-14, 2**-42
-        cube = c * c * c
-        c = c * ((cube + (scaled + scaled)) / (cube + cube + scaled))
-    if corrected:
-        s, s_low = m.two_prod(c, c)
-        p, p_low = m.two_prod(s, c)
-        residual = ((scaled - p) - p_low) - s_low * c
-        c = c + residual / (s * 3.0)
-    c = c * m.select(tiny, m.like(a, 2.0**-54), m.select(huge, m.like(a, 2.0**54), 1.0))
+    tiny, huge = a < f.tiny * 2.0**f.mantissa, a > 2.0 ** (f.bias - 3)
+    step = 60 if double else 27  # a multiple of 3
+    up, down = m.like(x, 2.0**step), m.like(x, 2.0**-step)
+    scaled = a * m.select(tiny, up, m.select(huge, down, 1.0))
+    if double:  # in float arithmetic, as vectors do not divide integers
+        high = ((scaled.bits() >> 32) | ((1023 + 52) << 52)).as_float() - 2.0**52
+        third = m.fma(high, -1.0 / 3.0, _CUBE_ROOT["f64"] + 2.0**52).bits() & ((1 << 32) - 1)
+        r = (third << 32).as_float()
+    else:
+        r = m.from_float(_CUBE_ROOT["f32"] - m.to_float(scaled.bits()) * (1.0 / 3.0)).as_float()
+    first = SPECIAL_POLY[f"cube_root_{f.name}"]
+    for coefficients in (first, (1.0 / 3.0, 2.0 / 9.0) if double else (1.0 / 3.0,)):
+        e = m.fma(r * r * scaled, -r, m.like(x, 1.0))
+        r = m.fma(r * e, m.poly(e, coefficients), r)
+    c = r * r * scaled
+    c = m.fma(c * m.fma(c, -r, m.like(x, 1.0)), 2.0 / 3.0, c)
+    third_up, third_down = m.like(x, 2.0 ** (step // 3)), m.like(x, 2.0 ** -(step // 3))
+    c = c * m.select(tiny, third_down, m.select(huge, third_up, 1.0))
     return m.copysign(m.select(a.eq(0.0) | ~(a < _INF), a, c), x)

@@ -130,7 +130,7 @@ def kernel_table(names: list[str]) -> list[str]:
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
     from gemm_kernels import CASES, core_name, measure
 
-    lines = [f"OpenBLAS's kernels: {core_name()}.", "", "| product (m, n, k) | own GFLOP/s | OpenBLAS | own / OpenBLAS |"]
+    lines = [f"OpenBLAS's kernels: {core_name()}.", "", "| product (m, n, k) | own GFLOP/s | OpenBLAS | own / it |"]
     lines.append("| --- | --- | --- | --- |")
     for dtype in ("f32", "f64"):
         for name, case in CASES.items():
@@ -148,7 +148,7 @@ def page(libraries: list[str], sizes: list[int]) -> str:
         "Square products of NumPy arrays through the public interface: `nf.jit(lambda x, y: x @ y)`, `np.matmul`,",
         "`jax.jit` and torch, each in a process of its own, in turn; times are the least of all calls. Ratios are of",
         "times: below 1 nufunc is faster. JAX's and torch's results stay with the library.",
-        f"Measured {time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start.",
+        f"Measured {time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}.",
     ]
     for threads in THREADS:
         parts += ["", f"## {threads} thread{'s' * (threads > 1)}", "", *table(threads, libraries, sizes)]

@@ -22,7 +22,7 @@ CROWDED_BYTES = 32 << 10  # or this size where their rows fall into the same few
 FEW, FEW_BYTES = 256, 2 << 20  # and up to that size where they meet so few rows or columns of the other matrix:
 # packing costs about the work of fifty
 LARGE = 32768  # products of vectors from which the processor's register tile is preferred, shared by all products
-PREFERENCE = 0.94  # of its time another tile has to take at most
+PREFERENCE = 0.968  # of its time another tile has to take at most
 MOST_ROWS = 16  # of a register tile: more take longer to compile and are no faster
 EDGE_COST = 0.02  # share of a product's time at which an edge is worth the tile, to be compiled, that it needs
 SUPPORTED = (np.dtype(np.float32), np.dtype(np.float64))

@@ -91,21 +91,26 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
 
 def _nests(plan: Plan, scope: Scope, node: Node, made: Halves) -> tuple[list[LoopNest], Value | None, int]:
     """What follows as nests, the result in whose memory the product stands, if any, and the buffer that it is."""
-    assert made.follow is not None
-    pairs = list(scope.frame.overwritten.get(node, []))
-    place, buffer = (node.results[-1] if made.stored else None), 0
-    if place is None:
-        taken = {result for _, result in pairs}
-        free = (r for r in made.follow.results if r not in taken and scope.frame.of(r) not in scope.frame.on_stack)
-        place = next((r for r in free if can_overwrite(made.follow, made.product, r)), None)
-        if place is not None:
-            pairs.append((made.product, place))
-            buffer = buffer_numbers(made.follow, made.product, place)[1]
-    nests = build_nests(made.follow.regions[0], made.follow.attrs["kind"], plan.sites)
-    if pairs:
-        numbers = [buffer_numbers(made.follow, *pair) for pair in pairs]
-        nests = overwriting(nests, numbers, plan.vector_bytes)
-    return nests, place, buffer
+    follow = made.follow
+    assert follow is not None
+    pairs = scope.frame.overwritten.get(node, [])
+    if made.stored:
+        return _overwriting(plan, follow, pairs), node.results[-1], 0
+    taken = {result for _, result in pairs}
+    free = (r for r in follow.results if r not in taken and scope.frame.of(r) not in scope.frame.on_stack)
+    place = next((r for r in free if can_overwrite(follow, made.product, r)), None)
+    if place is not None:
+        nests = _overwriting(plan, follow, [*pairs, (made.product, place)])
+        if len(nests) == 1:
+            return nests, place, buffer_numbers(follow, made.product, place)[1]
+    return _overwriting(plan, follow, pairs), None, 0
+
+
+def _overwriting(plan: Plan, follow: Node, pairs: Sequence[tuple[Value, Value]]) -> list[LoopNest]:
+    """The nests of a group with the results of some pairs in the memory of operands."""
+    nests = build_nests(follow.regions[0], follow.attrs["kind"], plan.sites)
+    numbers = [buffer_numbers(follow, *pair) for pair in pairs]
+    return overwriting(nests, numbers, plan.vector_bytes) if pairs else nests
 
 
 def _parts(work: Work, nest: LoopNest, buffer: int, size: int) -> _Parts | None:

@@ -72,7 +72,7 @@ class Scalars:
 
     def function(self, name: str, args: Sequence[ir.Value]) -> ir.Value:
         """An elementary function: a polynomial of vmath, or the C library's."""
-        if name in vmath.supported():
+        if name in vmath.known():
             return vmath.emit(name, self.b, args, has_fma=self.has_fma)
         if name in LIBM:
             return libm(self.b, name, args)

@@ -30,11 +30,11 @@ _OF_BOOLS = {**_INFIX, "add": "|", "mul": "&", "maximum": "|", "minimum": "&", "
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 ROUNDED = ("floor", "ceil", "trunc", "rint")
 WIDE = ("cbrt", "erfcx", "erfinv", "erfcinv")  # functions that devices have in double precision
-LACKING = ("i0e", "i1e")  # functions that they do not have
+LACKING = ("i0e", "i1e", "gammainc", "gammaincc", "betainc")  # functions that they do not have
 _COMPLEX_FUNCTIONS = (
     "sqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh pow"
 ).split()
-FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfcx erfinv erfcinv gamma i0e i1e lgamma".split(),
+FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfcx erfinv erfcinv gamma gammainc gammaincc betainc i0e i1e lgamma".split(),
              *"atan2 copysign nextafter hypot fmod".split())  # fmt: skip
 # Functions that read the bytes of a signed integer as a float, and those of a float as a signed integer.
 BITS = {"f4": "int_as_float", "f8": "longlong_as_double", "i4": "float_as_int", "i8": "double_as_longlong"}
@@ -101,7 +101,7 @@ def _float_op(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | No
     if op == "signbit":
         return f"copysign({number(1, dtype)}, {x}) < 0"
     if op in (*ROUNDED, *WIDE, *LACKING):
-        return cast(f"{op}({x})")
+        return cast(f"{op}({', '.join(args)})")
     if op in (*FUNCTIONS, "maximum", "minimum", "fmax", "fmin"):
         return f"{op}({', '.join(args)})"
     if op == "gamma_sample":

@@ -16,6 +16,7 @@ from nufunc.codegen import (
     vmath_bessel,
     vmath_exp,
     vmath_gamma,
+    vmath_incomplete,
     vmath_inverse,
     vmath_log,
     vmath_more,
@@ -63,6 +64,14 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., V]]] = {
     "erfcinv": (1, vmath_special.erfcinv),
 }
 
+# Functions that iterate; their errors grow with their parameters, see `vmath_incomplete`.
+_ITERATED: dict[str, tuple[int, Callable[..., V]]] = {
+    "gammainc": (2, vmath_incomplete.gammainc),
+    "gammaincc": (2, vmath_incomplete.gammaincc),
+    "betainc": (3, vmath_incomplete.betainc),
+}
+_KNOWN = {**_FUNCTIONS, **_ITERATED}
+
 _ONE_ULP = frozenset(("exp", "exp2", "log", "sin", "cos", "tanh"))
 _BOUND = {"sqrt": 0.5}
 
@@ -80,13 +89,18 @@ NO_FMA_BOUND: dict[tuple[str, str], float] = {
 
 
 def supported() -> frozenset[str]:
-    """The names that `emit` knows."""
+    """The names whose errors are bounded."""
     return frozenset(_FUNCTIONS)
+
+
+def known() -> frozenset[str]:
+    """The names that `emit` takes."""
+    return frozenset(_KNOWN)
 
 
 def arity(name: str) -> int:
     """How many arguments the function takes."""
-    return _FUNCTIONS[name][0]
+    return _KNOWN[name][0]
 
 
 def emit(name: str, builder: ir.IRBuilder, args: Sequence[ir.Value], *, has_fma: bool = True) -> ir.Value:
@@ -94,11 +108,11 @@ def emit(name: str, builder: ir.IRBuilder, args: Sequence[ir.Value], *, has_fma:
 
     All arguments have one type (float, double, or a vector of either), which is the type of the result.
     `has_fma` states whether the target multiplies and adds in one instruction. Raises UnsupportedError for a
-    name outside `supported()`.
+    name outside `known()`.
     """
-    if name not in _FUNCTIONS:
+    if name not in _KNOWN:
         raise UnsupportedError(f"vector mathematics has no {name!r}")
-    count, _ = _FUNCTIONS[name]
+    count, _ = _KNOWN[name]
     type_ = args[0].type
     if len(args) != count or any(a.type != type_ for a in args):
         raise ArgumentTypeError(
@@ -115,7 +129,7 @@ def _function(module: ir.Module, name: str, type_: ir.Type, has_fma: bool) -> ir
     symbol = f"nf.{name}.{type_name(type_)}" + ("" if has_fma else ".nofma")
     if symbol in module.globals:
         return module.globals[symbol]
-    count, body = _FUNCTIONS[name]
+    count, body = _KNOWN[name]
     function = ir.Function(module, ir.FunctionType(type_, [type_] * count), symbol)
     function.linkage = "internal"
     function.attributes.add("nounwind")

@@ -37,7 +37,7 @@ def _near(m: Math, a: V) -> tuple[V, V]:
     return y, m.select(one, *around)
 
 
-def _stirling(m: Math, a: V) -> V:
+def stirling(m: Math, a: V) -> V:
     """lgamma(a) - (a - 1/2) (log(a) - 1) - _STIRLING for a >= 5/2."""
     inverse = 1.0 / m.at_least(a, 2.5)
     return inverse * m.poly(inverse * inverse, SPECIAL_POLY["stirling_f64"])
@@ -52,7 +52,7 @@ def _lgamma(m: Math, x: V) -> V:
     high, low = log_pair(m, k, t - 1.0)
     near = m.select(a < 0.5, m.fma(y, slope, -low) - high, y * slope + 0.0)
     shifted = a - 0.5
-    large = m.fma(shifted, high - 1.0, m.fma(shifted, low, _stirling(m, a) + _STIRLING))
+    large = m.fma(shifted, high - 1.0, m.fma(shifted, low, stirling(m, a) + _STIRLING))
     value = m.select(a >= 2.5, large, m.select(a.eq(0.0), m.like(x, _INF), near))
     value = m.select(a < _INF, value, a)
 
@@ -116,7 +116,7 @@ def _gamma(m: Math, x: V) -> V:
     shifted = c - 0.5
     p, p_low = m.two_prod(shifted, high - 1.0)
     total, rest = m.two_sum(p, m.like(p, _STIRLING))
-    rest = rest + (m.fma(shifted, low, p_low) + (_stirling(m, c) + _STIRLING_LOW))
+    rest = rest + (m.fma(shifted, low, p_low) + (stirling(m, c) + _STIRLING_LOW))
     total, rest = m.quick_two_sum(total, rest)
     far = a >= 2.5
     e = exp_sum(m, m.select(far, total, y * slope), m.select(far, rest, 0.0), "exp_f64")

@@ -84,7 +84,7 @@ _FLOAT_SPECIAL = (
 )
 _DOMAINS: dict[str, tuple[float, float]] = {
     "pos": (0.3, 2.5), "unit": (-0.9, 0.9), "above": (1.2, 3.0), "wide": (-30.0, 30.0), "small": (-0.5, 0.5),
-    "pos2": (0.01, 1.95),
+    "pos2": (0.01, 1.95), "1to300": (1.0, 300.0), "inner": (0.05, 0.95),
 }  # fmt: skip
 
 
@@ -266,6 +266,13 @@ for _name in ("i0e", "i1e"):
 _unary("erfinv", "unit", complexes=False, reference=scipy.special.erfinv)
 _row("erfcinv", "f64[20] pos2", reference=scipy.special.erfcinv)
 _unary("erfcinv", "pos2", complexes=False, reference=scipy.special.erfcinv)
+for _name in ("gammainc", "gammaincc"):
+    for _spec in ("f64[3,4] pos", "f64[] pos", "f64[0,3] pos", "f32[5] pos"):
+        _row(_name, _spec, _spec, reference=getattr(scipy.special, _name), rtol=1e-13)
+    _row(_name, "f64[30] 1to300", "f64[30] 1to300", reference=getattr(scipy.special, _name), rtol=1e-11, smooth=False)
+for _spec in ("f64[3,4] pos", "f64[] pos", "f64[0,3] pos", "f32[5] pos"):
+    _row("betainc", _spec, _spec, _spec.replace("pos", "inner"), reference=scipy.special.betainc, rtol=1e-13)
+_row("betainc", *("f64[30] 1to300",) * 2, "f64[30] inner", reference=scipy.special.betainc, rtol=1e-11, smooth=False)
 
 
 def _lgamma(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import fail
 from nufunc.tracer.np_misc import where
-from nufunc.tracer.np_special_core import elementwise, float_array, scalar_like
+from nufunc.tracer.np_special_core import elementwise, elementwise_of, float_array, scalar_like
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 gamma, gammaln, digamma = elementwise("gamma"), elementwise("lgamma"), elementwise("digamma")
@@ -97,4 +97,5 @@ def polygamma(n: Any, x: Any) -> Any:
 GAMMA: dict[str, Callable[..., Any]] = {
     "gamma": gamma, "gammaln": gammaln, "digamma": digamma, "psi": digamma, "polygamma": polygamma, "zeta": zeta,
     "beta": beta, "betaln": betaln,
+    **{name: elementwise_of(name) for name in ("gammainc", "gammaincc", "betainc")},
 }  # fmt: skip

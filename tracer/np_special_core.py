@@ -8,7 +8,16 @@ from typing import Any
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.types import FLOAT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import as_array, builder, elementwise_strides, fail, finish, value_of
+from nufunc.tracer.np_core import (
+    as_array,
+    broadcast_shapes,
+    builder,
+    elementwise_strides,
+    fail,
+    finish,
+    result_dtype,
+    value_of,
+)
 
 
 def float_array(x: Any) -> Array:
@@ -27,6 +36,20 @@ def elementwise(prim: str) -> Callable[..., Any]:
             prim,
             strides=elementwise_strides(array.shape, [array]),
         )
+
+    return call
+
+
+def elementwise_of(prim: str) -> Callable[..., Any]:
+    """A primitive of several operands, which broadcast and promote."""
+
+    def call(*operands: Any) -> Any:
+        arrays = [float_array(x) for x in operands]
+        dtype, b = result_dtype(*arrays), builder()
+        shape = broadcast_shapes(*(x.shape for x in arrays))
+        values = [b.broadcast_to(b.astype(value_of(x), dtype), shape) for x in arrays]
+        strides = elementwise_strides(shape, arrays)
+        return finish(b.emit(prim, values)[0], None, prim, strides=strides)
 
     return call
 

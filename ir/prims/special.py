@@ -176,7 +176,8 @@ unary("i1e", functools.partial(_scaled_bessel, 1), FLOATS, jvp=_i1e_jvp)
 unary("erfinv", _by_math(_erfinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, _SLOPE))
 unary("erfcinv", _by_math(_erfcinv), FLOATS, jvp=lambda b, t, x, y: _inverse_gauss(b, t, y, -_SLOPE))
 unary("gamma", _by_math(_gamma), FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.mul(y, b.digamma(x))))
-unary("lgamma", _by_math(math.lgamma), FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.digamma(x)))
+lgamma_array = _by_math(math.lgamma)
+unary("lgamma", lgamma_array, FLOATS, jvp=lambda b, t, x, y: b.mul(t, b.digamma(x)))
 unary("digamma", digamma, FLOATS, jvp=lambda b, t, x, y: b.mul(t, trigamma(b, x)))
 # y * (1 - y), with 1 - logistic(x) as logistic(-x): the difference would lose all digits for large x.
 unary(

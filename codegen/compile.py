@@ -130,7 +130,7 @@ def _lent(
     grouped: Graph, args: Sequence[ArgSpec], results: Sequence[ResultSpec], donated: Iterable[int]
 ) -> dict[int, int]:
     """For results, by number, the donated argument of the same type whose memory they take, each in its turn."""
-    left = [p for p in donated if args[p].kind == "array"]
+    left = [p for p in donated if args[p].kind == "array" and args[p].dtype.kind != "O"]
     found: dict[int, int] = {}
     for k, (result, value) in enumerate(zip(results, grouped.outputs, strict=True)):
         fits = [p for p in left if (args[p].shape, args[p].dtype) == (result.shape, result.dtype)]

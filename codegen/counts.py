@@ -27,6 +27,7 @@ from nufunc.codegen.callspec import CallSpec
 from nufunc.codegen.loops import Inst, LoopNest, Phase, levels
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
+from nufunc.ir import primitive
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node
 from nufunc.ir.product_group import halves, is_product
@@ -40,6 +41,7 @@ _TRANSCENDENTAL = frozenset(
     "pow exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh atan2 hypot "
     "cbrt erf erfc erfinv erfcinv lgamma digamma logistic".split()
 )
+_NAMED = 6  # operations in the name of a kernel
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def count(grouped: Graph, spec: CallSpec, copied: Sequence[int]) -> Cost:
     size = lambda shape, dtype: math.prod(shape) * dtype.itemsize
     return Cost(
         rows=(*_rows(grouped), *copies),
-        unbounded=any(n.prim == "while" for n in grouped.walk()),
+        unbounded=any(n.prim in ("while", "record", "replay") for n in grouped.walk()),
         argument_bytes=sum(size(a.shape, a.dtype) for a in spec.args),
         output_bytes=sum(size(r.shape, r.dtype) for r in spec.results if r.source is None),
         constant_bytes=sum(array.nbytes for graph in _graphs(grouped) for _, array in graph.consts),
@@ -158,7 +160,7 @@ def _graphs(graph: Graph) -> Iterator[Graph]:
 
 def _rows(graph: Graph) -> Iterator[Kernel]:
     for node in graph.nodes:
-        if is_view(node):
+        if is_view(node) or (not node.regions and primitive.get(node.prim).kind == "derived"):
             continue
         if is_product(node):
             yield _product(node)
@@ -200,9 +202,16 @@ def _kernel(node: Node) -> Kernel:
                 moved = min(elements, nest.buffers[buffer].size) * nest.buffers[buffer].dtype.itemsize
                 read, written = (read + moved, written) if op == "load" else (read, written + moved)
     return Kernel(
-        name="+".join(dict.fromkeys(names)), library=False, location=locations[-1] if locations else node.loc, times=1,
+        name=_name(names), library=False, location=locations[-1] if locations else node.loc, times=1,
         flops=flops, transcendentals=transcendentals, bytes_read=read, bytes_written=written,
     )  # fmt: skip
+
+
+def _name(names: Sequence[str]) -> str:
+    """A kernel's name: what it computes, without what only moves or makes values if there is more."""
+    work = dict.fromkeys(n for n in names if primitive.get(n).kind not in ("layout", "create"))
+    found = list(work or dict.fromkeys(names))
+    return "+".join(found[:_NAMED]) + (f"+{len(found) - _NAMED} more" if len(found) > _NAMED else "")
 
 
 def _operations(

@@ -1,5 +1,6 @@
 """Python's own control flow on traced values: programs in every way they run, and what is refused, with its line."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -302,6 +303,19 @@ def a_generator():
     nf.jit(lambda x: sum(rows(x)))(X)
 
 
+@refused("a list is changed after a traced condition decided whether 'q' is that list or another")
+def a_list_or_another_is_changed():
+    def f(x):
+        p = [x, x]
+        q = [x, 2 * x]
+        if x[0] > 0:  # offends
+            q = p
+        q[0] = 5.0
+        return p[0] + q[0]
+
+    nf.jit(f)(X)
+
+
 @refused("may share its memory")
 def written_where_memory_is_unknown():
     def f(x):
@@ -476,3 +490,64 @@ def test_types_are_pythons():
 
     assert nf.jit(total)(np.float32(1)).dtype == np.float32
     assert nf.jit(total)(1.5).dtype == np.float64
+
+
+def test_trees_of_parameters_are_replaced():
+    def f(x):
+        params = {"w": x, "b": [x, 1.0]}
+        best = params
+        for i in range(3):
+            params = {"w": params["w"] * 0.5, "b": [params["b"][0] + 1, 2.0]}
+            if params["w"] + i < 2:
+                best = params
+        return best
+
+    for x in (3.0, 0.5, 30.0):
+        assert nf.jit(f)(x) == f(x)
+
+
+class Layer:
+    """An object with a method that branches."""
+
+    scale = 2.0
+
+    def __init__(self, w):
+        self.w = w
+
+    def __call__(self, x):
+        y = self.w @ x
+        if y.sum() > 0:
+            return np.tanh(y) * self.scale
+        return y
+
+
+def test_methods_of_captured_objects():
+    layer = Layer(np.array([[1.0, 2.0], [0.5, -1.0]]))
+    for x in (np.array([1.0, 0.5]), np.array([-1.0, 0.5])):
+        np.testing.assert_allclose(nf.jit(lambda x: layer(x))(x), layer(x))
+
+
+@dataclasses.dataclass
+class Model:
+    """An argument that is a tree, with methods."""
+
+    w: np.ndarray
+
+    def __call__(self, x):
+        y = self.w @ x
+        if y.sum() > 0:
+            return np.tanh(y)
+        return y
+
+    def scaled(self, x):
+        if x > 0:
+            return Model(self.w * x)
+        return self
+
+
+def test_methods_of_arguments():
+    model, x = Model(np.eye(2)), np.array([1.0, 2.0])
+    gradient = nf.grad(lambda m, x: m(x).sum())(model, x)
+    np.testing.assert_allclose(gradient.w, np.outer(1 - np.tanh(x) ** 2, x))
+    for factor in (2.0, -1.0):
+        np.testing.assert_allclose(nf.jit(lambda m, f: m.scaled(f))(model, factor).w, model.scaled(factor).w)

@@ -35,6 +35,7 @@ from nufunc.tracer.staging_values import (
     Kind,
     Undefined,
     as_array,
+    changeable,
     common,
     converted,
     is_number,
@@ -42,6 +43,7 @@ from nufunc.tracer.staging_values import (
     kind_of,
     made_in,
     negated,
+    perhaps_same,
     place,
     roots,
     same_static,
@@ -305,7 +307,10 @@ class StagedLoop:
                     if result is not end:
                         result = joined(result, self._aliases(var, k, body, skipped, found), var.name, self.where)
                     leaves.append(result)
-                put(cell, tree.unflatten(tree.structure(var.end), leaves))
+                last = tree.unflatten(tree.structure(var.end), leaves)
+                if var.treatment == "carried" and changeable(var.entry):
+                    perhaps_same(var.name, changeable(var.entry), last, user_location())
+                put(cell, last)
             elif var.treatment == "hidden":
                 put(cell, self._without_value(var))
 

@@ -19,6 +19,7 @@ from nufunc.tracer.staging_values import (
     Alias,
     Kind,
     Undefined,
+    changeable,
     choose,
     common,
     converted,
@@ -27,6 +28,7 @@ from nufunc.tracer.staging_values import (
     kind_of,
     made_in,
     negated,
+    perhaps_same,
     place,
     roots,
     same_static,
@@ -229,11 +231,6 @@ class _Joiner:
             if leaf is None:
                 return (self.differs(a, b),)
             leaves.append(leaf)
-        if self._holds_old_container(x) or self._holds_old_container(y):
-            reason = (
-                f"may be a container from before the statement {self.where}, or another one; copy it in that statement"
-            )
-            return (Undefined(reason),)
         return first, leaves
 
     def never_read(self, name: str, x: Any, side: int) -> Any:
@@ -247,15 +244,6 @@ class _Joiner:
             leaves.append(_Meeting((NEVER, leaf) if side else (leaf, NEVER), kind_of(leaf), len(self.outputs)))
             self.outputs.append(leaves[-1])
         return structure, leaves
-
-    def _holds_old_container(self, value: Any) -> bool:
-        """Whether a mutable container in a value is one from before the paths parted."""
-        changeable = isinstance(value, list | dict) or hasattr(type(value), "__dataclass_fields__")
-        if changeable and self.watch.holds(value):
-            return True
-        if isinstance(value, dict):
-            return any(map(self._holds_old_container, value.values()))
-        return isinstance(value, list | tuple) and any(map(self._holds_old_container, value))
 
     def differs(self, x: Any, y: Any) -> Undefined:
         return Undefined(
@@ -302,7 +290,11 @@ class _Joiner:
             return plan[0]
         structure, leaves = plan
         found = [leaf[0] if isinstance(leaf, tuple) else self.met(name, leaf, results) for leaf in leaves]
-        return tree.unflatten(structure, found)
+        met = tree.unflatten(structure, found)
+        old = [c for end in self.ends for c in changeable(end[name]) if self.watch.holds(c)]
+        if old:
+            perhaps_same(name, old, met, user_location())
+        return met
 
     def met(self, name: str, meeting: _Meeting, results: list[Array]) -> Array:
         if meeting.output is None:

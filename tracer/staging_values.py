@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -122,6 +123,31 @@ def same_static(x: Any, y: Any) -> bool:
     if type(x) in (int, bool, str, bytes, float, complex):
         return repr(x) == repr(y)
     return isinstance(x, np.dtype | range | slice) and x == y
+
+
+def changeable(value: Any) -> list[Any]:
+    """The containers in a value that could be changed in place."""
+    parameters = getattr(type(value), "__dataclass_params__", None)
+    own = isinstance(value, list | dict | deque) or (parameters is not None and not parameters.frozen)
+    items: Iterable[Any] = ()
+    if isinstance(value, dict):
+        items = value.values()
+    elif isinstance(value, list | tuple | deque):
+        items = value
+    elif parameters is not None:
+        items = vars(value).values()
+    return [*([value] if own else []), *(x for item in items for x in changeable(item))]
+
+
+def perhaps_same(name: str, old: Iterable[Any], new: Any, location: Location | None) -> None:
+    """Note that the variable `name` holds copies, where Python's would hold one of the old containers or another."""
+    from nufunc.tracer.view import active_session
+
+    session = active_session()
+    what = "the value of an expression" if name.startswith("@") else repr(name)
+    if session is not None:
+        for container in (*old, *changeable(new)):
+            session.unseen.may_be_same(container, what, location)
 
 
 # -- memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+from collections import deque
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
@@ -25,6 +26,9 @@ class Unseen:
         self.classes: list[tuple[type, dict[str, Any]]] = []
         self.instances: list[tuple[dict[str, Any], Path]] = []  # the own dictionaries of stand-ins
         self.containers: list[tuple[Any, list[Any], Path]] = []
+        # Containers of which a variable holds one or a copy, depending on a traced condition, with the variable and the
+        # place where that came to be: to change one of them would have to change the other.
+        self.perhaps_same: list[tuple[Any, list[Any], str, Location | None]] = []
 
     def namespace(self, view: dict[str, Any], given: dict[str, Any]) -> None:
         """Watch the raw storage of a view of globals."""
@@ -46,6 +50,19 @@ class Unseen:
             now = content(container)
             if len(now) != len(items) or any(a is not b for a, b in zip(now, items)):
                 _lost(f"a captured {original_type(type(container)).__name__} ({source(path)}) is changed")
+        for container, items, name, location in self.perhaps_same:
+            now = _items(container)
+            if len(now) != len(items) or any(a is not b for a, b in zip(now, items)):
+                kind = original_type(type(container)).__name__
+                raise MutationError(
+                    f"a {kind} is changed after a traced condition decided whether {name} is that {kind} or another "
+                    f"one; copy it there first",
+                    location,
+                )
+
+    def may_be_same(self, container: Any, name: str, location: Location | None) -> None:
+        """Watch a container of `perhaps_same`."""
+        self.perhaps_same.append((container, _items(container), name, location))
 
     def _check_variables(self) -> None:
         for view, given in self.views:
@@ -57,6 +74,10 @@ class Unseen:
         for cell, content_given, code, name in self.cells:
             if not _holds(cell, content_given):
                 _lost(f"nonlocal {name!r} is assigned", _store("_DEREF", name, [code]))
+
+
+def _items(container: Any) -> list[Any]:
+    return content(container) if isinstance(container, dict | list | deque) else list(vars(container).values())
 
 
 def is_dunder(name: str) -> bool:

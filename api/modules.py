@@ -11,9 +11,11 @@ import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, ShapeError
 from nufunc.nn.module import Module
+from nufunc.nn.torch_program import is_torch_module, torch_module
 from nufunc.tracer.containers import original_type
 from nufunc.tracer.standins import attribute_names, original_of
 from nufunc.tracer.usercode import user_location
+from nufunc.tracer.view import rebuilt_type
 
 M = TypeVar("M")
 
@@ -32,10 +34,10 @@ def functional_call(
 ) -> Any:
     """module(*args, **kwargs) with the arrays in the dicts in the place of its own parameters and buffers.
 
-    module : an `nf.nn.Module`; it is not changed. parameter_and_buffer_dicts : a dict from dotted names (as in
-    `named_parameters`) to arrays, or several dicts without common keys. What is missing is the module's own.
-    args : the arguments; anything but a tuple is one argument. In-place updates of buffers (the running statistics of
-    batch norm) are made in the arrays of the dicts.
+    module : an `nf.nn.Module`, or a torch.nn.Module (see `nf.nn.from_torch`); it is not changed.
+    parameter_and_buffer_dicts : a dict from dotted names (as in `named_parameters`) to arrays, or several dicts
+    without common keys. What is missing is the module's own. args : the arguments; anything but a tuple is one
+    argument. In-place updates of buffers (the running statistics of batch norm) are made in the arrays of the dicts.
 
     tie_weights : names of one array in the module get one value; different values for them are a ValueError.
     strict : every name must be given, and no other.
@@ -45,10 +47,12 @@ def functional_call(
     >>> nf.functional_call(layer, {"weight": np.array([[1., 2.]]), "bias": np.zeros(1)}, np.array([3., 4.]))
     array([11.])
     """
+    arguments = () if args is None else args if isinstance(args, tuple) else (args,)
+    if is_torch_module(original_of(module)):
+        module = torch_module(module, arguments, dict(kwargs or {}))
     _check_module(module, "functional_call")
     values = _merged(parameter_and_buffer_dicts)
     values = _checked_names(module, values, tie_weights, strict)
-    arguments = () if args is None else args if isinstance(args, tuple) else (args,)
     return _with_values(module, values)(*arguments, **(kwargs or {}))
 
 
@@ -116,8 +120,8 @@ def _checked_names(module: Any, values: dict[str, Any], tie_weights: bool, stric
 
 def _with_values(module: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
     """A copy of the module that holds these values; the other arrays are shared."""
-    new = object.__new__(type(module))
-    children = original_of(module)._modules
+    new = object.__new__(rebuilt_type(type(module)))
+    own = original_of(module)
     for name in attribute_names(module):
         full = prefix + name
         if full in values:
@@ -125,7 +129,10 @@ def _with_values(module: Any, values: Mapping[str, Any], prefix: str = "") -> An
         else:
             value = getattr(module, name)
             inside = f"{full}."
-            if name in children and value is not None and any(key.startswith(inside) for key in values):
+            # children of a module that is no stand-in have to become such as traced code runs
+            if name in own._modules and value is not None and (
+                own is module or any(key.startswith(inside) for key in values)
+            ):
                 value = _with_values(value, values, inside)
         object.__setattr__(new, name, value)
     return new

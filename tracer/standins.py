@@ -408,7 +408,11 @@ def as_original(obj: Any) -> Any:
 
 def original_of(obj: Any) -> Any:
     """The user's object that a stand-in of a captured instance stands for; any other object itself."""
-    state = _state(obj) if isinstance(obj, _Rebuilt) else None
+    if isinstance(obj, _Rebuilt):
+        state = _state(obj)
+    else:
+        slot = type(obj).__dict__.get("_nufunc_state")  # of a stand-in of a library class
+        state = None if slot is None else slot.__get__(obj)
     return obj if state is None else state.original
 
 

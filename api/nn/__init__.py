@@ -116,6 +116,7 @@ from nufunc.nn.shape import (
 from nufunc.nn.sparse import (
     Embedding,
 )
+from nufunc.nn.torch_program import from_torch
 
 __all__ = [
     "CELU",
@@ -207,6 +208,7 @@ __all__ = [
     "TransformerEncoderLayer",
     "Unflatten",
     "Upsample",
+    "from_torch",
     "functional",
     "init",
 ]

@@ -121,6 +121,68 @@ class LSTMCell(_Cell):
 # -- layers
 
 
+def run(
+    kind: str, x: Any, start: Any, params: Any, biased: bool, num_layers: int, dropped: float, training: bool,
+    bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    """(y, final state) of layers of a kind ("tanh", "relu", "gru", "lstm") over x (L, N, features), (N, L, features)
+    with batch_first, or (L, features).
+
+    start : the initial state, (num_layers * directions, N, hidden), zeros where None; two such for "lstm". params :
+    for each layer and direction the weights of input and state, then their biases if `biased`. dropped : between
+    layers.
+    """
+    alone = np.ndim(x) == 2
+    if alone:
+        x = x[:, None]
+    elif batch_first:
+        x = np.swapaxes(x, 0, 1)
+    directions, per, parts = 2 if bidirectional else 1, 4 if biased else 2, 2 if kind == "lstm" else 1
+    if start is None:
+        shape = (num_layers * directions, np.shape(x)[1], np.shape(params[1])[1])
+        states = [np.zeros(shape, x.dtype) for _ in range(parts)]
+    else:
+        states = list(start) if parts == 2 else [start]
+        states = [s[:, None] if alone else s for s in states]
+    ends: list[Any] = []
+    for layer in range(num_layers):
+        outs = []
+        for direction in range(directions):
+            k = layer * directions + direction
+            own = list(params[k * per : (k + 1) * per]) + [None] * (4 - per)
+            y, end = _direction(kind, x, [s[k] for s in states], own, bool(direction))
+            outs.append(y)
+            ends.append(end)
+        x = np.concatenate(outs, axis=-1) if directions == 2 else outs[0]
+        if dropped and layer + 1 < num_layers:
+            x = dropout(x, dropped, training)
+    final = [np.stack([end[k] for end in ends]) for k in range(parts)]
+    if alone:
+        x, final = x[:, 0], [f[:, 0] for f in final]
+    elif batch_first:
+        x = np.swapaxes(x, 0, 1)
+    return x, (tuple(final) if parts == 2 else final[0])
+
+
+def _direction(kind: str, x: Any, start: list[Any], params: list[Any], reverse: bool) -> Any:
+    """One layer in one direction: (the states of all steps, the last state)."""
+    inner, weight, inner_bias, bias = params
+    gates = _affine(x, inner, inner_bias)
+    start = [s.astype(np.result_type(s, gates)) for s in start]
+
+    def step(state: Any, gate: Any) -> Any:
+        if kind == "lstm":
+            new = _lstm_step(gate, state, weight, bias)
+        elif kind == "gru":
+            new = (_gru_step(gate, state[0], weight, bias),)
+        else:
+            new = (_rnn_step(gate, state[0], weight, bias, kind),)
+        return new, new[0]
+
+    end, y = scan(step, tuple(start), gates, reverse=reverse)
+    return y, end
+
+
 class _Recurrent(Module):
     """Layers over x (L, N, input_size), (N, L, input_size) with batch_first, or (L, input_size): gives (y, state)."""
 
@@ -153,61 +215,17 @@ class _Recurrent(Module):
                     made = Parameter(init.fan_in_uniform(shape, hidden_size, dtype))
                     self.register_parameter(f"{name}_l{layer}{suffix}", made)
 
-    def _step(self, gates: Any, state: Any, weight: Any, bias: Any) -> Any:
-        raise NotImplementedError
-
-    def _run(self, x: Any, start: Any) -> Any:
-        """start : the initial state of each layer and direction, a tree of (num_layers * directions, N, hidden)."""
-        alone = np.ndim(x) == 2
+    def _run(self, kind: str, x: Any, start: Any) -> Any:
         if np.ndim(x) not in (2, 3) or np.shape(x)[-1] != self.input_size:
             raise ShapeError(
                 f"{type(self).__name__}: expected (L, N, {self.input_size}), or without N, got shape {np.shape(x)}",
                 user_location(),
             )
-        if alone:
-            x = x[:, None]
-        elif self.batch_first:
-            x = np.swapaxes(x, 0, 1)
-        directions = 2 if self.bidirectional else 1
-        count = self.num_layers * directions
-        shape = (count, np.shape(x)[1], self.hidden_size)
-        parts = 2 if self.gates == 4 else 1
-        if start is None:
-            states = [np.zeros(shape, x.dtype) for _ in range(parts)]
-        else:
-            states = list(start) if parts == 2 else [start]
-            states = [s[:, None] if alone else s for s in states]
-        ends: list[Any] = []
-        for layer in range(self.num_layers):
-            outs = []
-            for direction in range(directions):
-                y, end = self._direction(x, layer, direction, [s[layer * directions + direction] for s in states])
-                outs.append(y)
-                ends.append(end)
-            x = np.concatenate(outs, axis=-1) if directions == 2 else outs[0]
-            if self.dropout and layer + 1 < self.num_layers:
-                x = dropout(x, self.dropout, self.training)
-        final = [np.stack([end[k] for end in ends]) for k in range(parts)]
-        if alone:
-            x, final = x[:, 0], [f[:, 0] for f in final]
-        elif self.batch_first:
-            x = np.swapaxes(x, 0, 1)
-        return x, (tuple(final) if parts == 2 else final[0])
-
-    def _direction(self, x: Any, layer: int, direction: int, start: list[Any]) -> Any:
-        suffix = f"_l{layer}" + ("_reverse" if direction else "")
-        inner = getattr(self, f"bias_ih{suffix}") if self.bias else None
-        gates = _affine(x, getattr(self, f"weight_ih{suffix}"), inner)
-        weight = getattr(self, f"weight_hh{suffix}")
-        bias = getattr(self, f"bias_hh{suffix}") if self.bias else None
-        start = [s.astype(np.result_type(s, gates)) for s in start]
-
-        def step(state: Any, gate: Any) -> Any:
-            state = self._step(gate, state, weight, bias)
-            return state, state[0]
-
-        end, y = scan(step, tuple(start), gates, reverse=bool(direction))
-        return y, end
+        params = [getattr(self, name) for name in self._parameters]
+        return run(
+            kind, x, start, params, self.bias, self.num_layers, self.dropout, self.training, self.bidirectional,
+            self.batch_first,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -242,11 +260,8 @@ class RNN(_Recurrent):
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype)
         self.nonlinearity = _nonlinearity(nonlinearity)
 
-    def _step(self, gates: Any, state: Any, weight: Any, bias: Any) -> Any:
-        return (_rnn_step(gates, state[0], weight, bias, self.nonlinearity),)
-
     def forward(self, x: Any, h0: Any = None) -> Any:
-        return self._run(x, h0)
+        return self._run(self.nonlinearity, x, h0)
 
 
 class GRU(_Recurrent):
@@ -254,11 +269,8 @@ class GRU(_Recurrent):
 
     gates = 3
 
-    def _step(self, gates: Any, state: Any, weight: Any, bias: Any) -> Any:
-        return (_gru_step(gates, state[0], weight, bias),)
-
     def forward(self, x: Any, h0: Any = None) -> Any:
-        return self._run(x, h0)
+        return self._run("gru", x, h0)
 
 
 class LSTM(_Recurrent):
@@ -266,8 +278,5 @@ class LSTM(_Recurrent):
 
     gates = 4
 
-    def _step(self, gates: Any, state: Any, weight: Any, bias: Any) -> Any:
-        return _lstm_step(gates, state, weight, bias)
-
     def forward(self, x: Any, state: Any = None) -> Any:
-        return self._run(x, state)
+        return self._run("lstm", x, state)

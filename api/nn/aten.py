@@ -1,0 +1,771 @@
+"""Torch's ATen operations on NumPy arrays, as exported graphs name them: `aten.add.Tensor` is add_Tensor here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from nufunc.nn import activation, attention, conv, loss, norm, pooling, recurrent, shape
+from nufunc.nn.dropout import dropout
+from nufunc.nn.linear import bilinear, linear
+from nufunc.nn.sparse import embedding
+
+__nufunc_traceable__ = True
+
+
+def getitem(x: Any, index: Any) -> Any:
+    return x[index]
+
+
+# -- arithmetic
+
+
+def add_Tensor(x: Any, y: Any, alpha: Any = 1) -> Any:
+    return x + y if alpha == 1 else x + alpha * y
+
+
+def sub_Tensor(x: Any, y: Any, alpha: Any = 1) -> Any:
+    return x - y if alpha == 1 else x - alpha * y
+
+
+def rsub_Scalar(x: Any, y: Any, alpha: Any = 1) -> Any:
+    return y - alpha * x
+
+
+def mul_Tensor(x: Any, y: Any) -> Any:
+    return x * y
+
+
+def div_Tensor(x: Any, y: Any) -> Any:
+    return x / y
+
+
+def div_Tensor_mode(x: Any, y: Any, rounding_mode: str | None = None) -> Any:
+    if rounding_mode == "floor":
+        return np.floor_divide(x, y)
+    return np.trunc(x / y) if rounding_mode == "trunc" else x / y
+
+
+def add__Tensor(x: Any, y: Any, alpha: Any = 1) -> Any:
+    x += y if alpha == 1 else alpha * y
+    return x
+
+
+def sub__Tensor(x: Any, y: Any, alpha: Any = 1) -> Any:
+    x -= y if alpha == 1 else alpha * y
+    return x
+
+
+def mul__Tensor(x: Any, y: Any) -> Any:
+    x *= y
+    return x
+
+
+def div__Tensor(x: Any, y: Any) -> Any:
+    x /= y
+    return x
+
+
+def copy__default(x: Any, y: Any, non_blocking: bool = False) -> Any:
+    x[...] = y
+    return x
+
+
+def pow_Tensor_Scalar(x: Any, y: Any) -> Any:
+    return x**y
+
+
+def pow_Tensor_Tensor(x: Any, y: Any) -> Any:
+    return x**y
+
+
+def pow_Scalar(x: Any, y: Any) -> Any:
+    return x**y
+
+
+def neg_default(x: Any) -> Any:
+    return -x
+
+
+def abs_default(x: Any) -> Any:
+    return np.abs(x)
+
+
+def sign_default(x: Any) -> Any:
+    return np.sign(x)
+
+
+def exp_default(x: Any) -> Any:
+    return np.exp(x)
+
+
+def expm1_default(x: Any) -> Any:
+    return np.expm1(x)
+
+
+def log_default(x: Any) -> Any:
+    return np.log(x)
+
+
+def log1p_default(x: Any) -> Any:
+    return np.log1p(x)
+
+
+def sqrt_default(x: Any) -> Any:
+    return np.sqrt(x)
+
+
+def rsqrt_default(x: Any) -> Any:
+    return 1 / np.sqrt(x)
+
+
+def reciprocal_default(x: Any) -> Any:
+    return 1 / x
+
+
+def square_default(x: Any) -> Any:
+    return x * x
+
+
+def sin_default(x: Any) -> Any:
+    return np.sin(x)
+
+
+def cos_default(x: Any) -> Any:
+    return np.cos(x)
+
+
+def erf_default(x: Any) -> Any:
+    return special.erf(x)
+
+
+def floor_default(x: Any) -> Any:
+    return np.floor(x)
+
+
+def round_default(x: Any) -> Any:
+    return np.round(x)
+
+
+def maximum_default(x: Any, y: Any) -> Any:
+    return np.maximum(x, y)
+
+
+def minimum_default(x: Any, y: Any) -> Any:
+    return np.minimum(x, y)
+
+
+def clamp_default(x: Any, min: Any = None, max: Any = None) -> Any:
+    return np.clip(x, min, max)
+
+
+def clamp_min_default(x: Any, min: Any) -> Any:
+    return np.maximum(x, min)
+
+
+def where_self(condition: Any, x: Any, y: Any) -> Any:
+    return np.where(condition, x, y)
+
+
+def masked_fill_Scalar(x: Any, mask: Any, value: Any) -> Any:
+    return np.where(mask, np.full_like(x, value), x)
+
+
+def eq_Scalar(x: Any, y: Any) -> Any:
+    return x == y
+
+
+def ne_Scalar(x: Any, y: Any) -> Any:
+    return x != y
+
+
+def gt_Scalar(x: Any, y: Any) -> Any:
+    return x > y
+
+
+def ge_Scalar(x: Any, y: Any) -> Any:
+    return x >= y
+
+
+def lt_Scalar(x: Any, y: Any) -> Any:
+    return x < y
+
+
+def le_Scalar(x: Any, y: Any) -> Any:
+    return x <= y
+
+
+def eq_Tensor(x: Any, y: Any) -> Any:
+    return x == y
+
+
+def gt_Tensor(x: Any, y: Any) -> Any:
+    return x > y
+
+
+def ge_Tensor(x: Any, y: Any) -> Any:
+    return x >= y
+
+
+def lt_Tensor(x: Any, y: Any) -> Any:
+    return x < y
+
+
+def le_Tensor(x: Any, y: Any) -> Any:
+    return x <= y
+
+
+def logical_not_default(x: Any) -> Any:
+    return np.logical_not(x)
+
+
+def logical_and_default(x: Any, y: Any) -> Any:
+    return np.logical_and(x, y)
+
+
+def bitwise_not_default(x: Any) -> Any:
+    return ~x
+
+
+# -- reductions
+
+
+def _axes(dim: Any) -> Any:
+    return tuple(dim) if isinstance(dim, list | tuple) and len(dim) else None if not isinstance(dim, int) else dim
+
+
+def sum_default(x: Any, dtype: Any = None) -> Any:
+    return np.sum(x, dtype=dtype)
+
+
+def sum_dim_IntList(x: Any, dim: Any, keepdim: bool = False, dtype: Any = None) -> Any:
+    return np.sum(x, axis=_axes(dim), keepdims=keepdim, dtype=dtype)
+
+
+def mean_default(x: Any, dtype: Any = None) -> Any:
+    return np.mean(x, dtype=dtype)
+
+
+def mean_dim(x: Any, dim: Any, keepdim: bool = False, dtype: Any = None) -> Any:
+    return np.mean(x, axis=_axes(dim), keepdims=keepdim, dtype=dtype)
+
+
+def var_correction(x: Any, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> Any:
+    return np.var(x, axis=_axes(dim), ddof=1 if correction is None else correction, keepdims=keepdim)
+
+
+def amax_default(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    return np.max(x, axis=_axes(dim), keepdims=keepdim)
+
+
+def amin_default(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    return np.min(x, axis=_axes(dim), keepdims=keepdim)
+
+
+def max_dim(x: Any, dim: int, keepdim: bool = False) -> Any:
+    return np.max(x, axis=dim, keepdims=keepdim), np.argmax(x, axis=dim, keepdims=keepdim)
+
+
+def argmax_default(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    return np.argmax(x, axis=dim, keepdims=keepdim)
+
+
+def cumsum_default(x: Any, dim: int, dtype: Any = None) -> Any:
+    return np.cumsum(x, axis=dim, dtype=dtype)
+
+
+def softmax_int(x: Any, dim: int, dtype: Any = None) -> Any:
+    return activation.softmax(x if dtype is None else x.astype(dtype), dim)
+
+
+def log_softmax_int(x: Any, dim: int, dtype: Any = None) -> Any:
+    return activation.log_softmax(x if dtype is None else x.astype(dtype), dim)
+
+
+def logsumexp_default(x: Any, dim: Any, keepdim: bool = False) -> Any:
+    return special.logsumexp(x, axis=_axes(dim), keepdims=keepdim)
+
+
+def linalg_vector_norm_default(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    powers = np.abs(x) ** ord
+    return np.sum(powers, axis=_axes(dim), keepdims=keepdim) ** (1 / ord)
+
+
+# -- shapes
+
+
+def view_default(x: Any, size: Sequence[int]) -> Any:
+    return np.reshape(x, tuple(size))
+
+
+def reshape_default(x: Any, shape: Sequence[int]) -> Any:
+    return np.reshape(x, tuple(shape))
+
+
+def flatten_using_ints(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    return shape.flatten(x, start_dim, end_dim)
+
+
+def unflatten_int(x: Any, dim: int, sizes: Sequence[int]) -> Any:
+    axis = dim % np.ndim(x)
+    return np.reshape(x, (*np.shape(x)[:axis], *sizes, *np.shape(x)[axis + 1 :]))
+
+
+def transpose_int(x: Any, dim0: int, dim1: int) -> Any:
+    return np.swapaxes(x, dim0, dim1)
+
+
+def t_default(x: Any) -> Any:
+    return np.transpose(x)
+
+
+def permute_default(x: Any, dims: Sequence[int]) -> Any:
+    return np.transpose(x, tuple(dims))
+
+
+def squeeze_dim(x: Any, dim: int) -> Any:
+    return np.squeeze(x, dim) if np.shape(x)[dim] == 1 else x
+
+
+def squeeze_dims(x: Any, dim: Sequence[int]) -> Any:
+    return np.squeeze(x, tuple(d for d in dim if np.shape(x)[d] == 1))
+
+
+def squeeze_default(x: Any) -> Any:
+    return np.squeeze(x)
+
+
+def unsqueeze_default(x: Any, dim: int) -> Any:
+    return np.expand_dims(x, dim)
+
+
+def expand_default(x: Any, size: Sequence[int], implicit: bool = False) -> Any:
+    own = (1,) * (len(size) - np.ndim(x)) + tuple(np.shape(x))
+    return np.broadcast_to(x, tuple(o if s == -1 else s for s, o in zip(size, own, strict=True)))
+
+
+def expand_as_default(x: Any, other: Any) -> Any:
+    return np.broadcast_to(x, np.shape(other))
+
+
+def repeat_default(x: Any, repeats: Sequence[int]) -> Any:
+    return np.tile(x, tuple(repeats))
+
+
+def contiguous_default(x: Any, memory_format: Any = None) -> Any:
+    return x
+
+
+def clone_default(x: Any, memory_format: Any = None) -> Any:
+    return np.copy(x)
+
+
+def detach_default(x: Any) -> Any:
+    from nufunc import stop_gradient
+
+    return stop_gradient(x)
+
+
+def alias_default(x: Any) -> Any:
+    return x
+
+
+def select_int(x: Any, dim: int, index: int) -> Any:
+    return x[(slice(None),) * (dim % np.ndim(x)) + (index,)]
+
+
+def slice_Tensor(x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
+    return x[(slice(None),) * (dim % np.ndim(x)) + (slice(start, end, step),)]
+
+
+def narrow_default(x: Any, dim: int, start: int, length: int) -> Any:
+    return slice_Tensor(x, dim, start, start + length)
+
+
+def index_select_default(x: Any, dim: int, index: Any) -> Any:
+    return np.take(x, index, axis=dim)
+
+
+def gather_default(x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
+    return np.take_along_axis(x, index, axis=dim)
+
+
+def cat_default(tensors: Sequence[Any], dim: int = 0) -> Any:
+    return np.concatenate(list(tensors), axis=dim)
+
+
+def stack_default(tensors: Sequence[Any], dim: int = 0) -> Any:
+    return np.stack(list(tensors), axis=dim)
+
+
+def split_Tensor(x: Any, split_size: int, dim: int = 0) -> Any:
+    return np.split(x, range(split_size, np.shape(x)[dim], split_size), axis=dim)
+
+
+def split_with_sizes_default(x: Any, split_sizes: Sequence[int], dim: int = 0) -> Any:
+    ends = []
+    for size in split_sizes[:-1]:
+        ends.append((ends[-1] if ends else 0) + size)
+    return np.split(x, ends, axis=dim)
+
+
+def chunk_default(x: Any, chunks: int, dim: int = 0) -> Any:
+    return split_Tensor(x, -(-np.shape(x)[dim] // chunks), dim)
+
+
+def unbind_int(x: Any, dim: int = 0) -> Any:
+    return [select_int(x, dim, k) for k in range(np.shape(x)[dim])]
+
+
+def flip_default(x: Any, dims: Sequence[int]) -> Any:
+    return np.flip(x, tuple(dims))
+
+
+def tril_default(x: Any, diagonal: int = 0) -> Any:
+    return np.tril(x, diagonal)
+
+
+def triu_default(x: Any, diagonal: int = 0) -> Any:
+    return np.triu(x, diagonal)
+
+
+def pad_default(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    return shape.pad(x, pad, mode, 0.0 if value is None else value)
+
+
+def constant_pad_nd_default(x: Any, pad: Sequence[int], value: float = 0) -> Any:
+    return shape.pad(x, pad, "constant", value)
+
+
+# -- creation and conversion
+
+
+def zeros_default(size: Sequence[int], dtype: Any = None, **_: Any) -> Any:
+    return np.zeros(tuple(size), np.float32 if dtype is None else dtype)
+
+
+def ones_default(size: Sequence[int], dtype: Any = None, **_: Any) -> Any:
+    return np.ones(tuple(size), np.float32 if dtype is None else dtype)
+
+
+def full_default(size: Sequence[int], fill_value: Any, dtype: Any = None, **_: Any) -> Any:
+    kind = {bool: np.bool_, int: np.int64}.get(type(fill_value), np.float32)
+    return np.full(tuple(size), fill_value, kind if dtype is None else dtype)
+
+
+def zeros_like_default(x: Any, dtype: Any = None, **_: Any) -> Any:
+    return np.zeros_like(x, dtype=dtype)
+
+
+def ones_like_default(x: Any, dtype: Any = None, **_: Any) -> Any:
+    return np.ones_like(x, dtype=dtype)
+
+
+def full_like_default(x: Any, fill_value: Any, dtype: Any = None, **_: Any) -> Any:
+    return np.full_like(x, fill_value, dtype=dtype)
+
+
+def arange_default(end: Any, dtype: Any = None, **_: Any) -> Any:
+    return np.arange(end, dtype=dtype)
+
+
+def arange_start(start: Any, end: Any, dtype: Any = None, **_: Any) -> Any:
+    return np.arange(start, end, dtype=dtype)
+
+
+def arange_start_step(start: Any, end: Any, step: Any = 1, dtype: Any = None, **_: Any) -> Any:
+    return np.arange(start, end, step, dtype=dtype)
+
+
+def to_dtype(x: Any, dtype: Any, *_: Any, **__: Any) -> Any:
+    return x.astype(dtype)
+
+
+def _to_copy_default(x: Any, dtype: Any = None, **_: Any) -> Any:
+    return np.copy(x) if dtype is None else x.astype(dtype)
+
+
+def type_as_default(x: Any, other: Any) -> Any:
+    return x.astype(other.dtype)
+
+
+def lift_fresh_copy_default(x: Any) -> Any:
+    return np.copy(x)
+
+
+def _assert_tensor_metadata_default(*_: Any, **__: Any) -> None:
+    return None
+
+
+# -- layers
+
+
+def linear_default(x: Any, weight: Any, bias: Any = None) -> Any:
+    return linear(x, weight, bias)
+
+
+def bilinear_default(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Any:
+    return bilinear(x1, x2, weight, bias)
+
+
+def matmul_default(x: Any, y: Any) -> Any:
+    return x @ y
+
+
+def mm_default(x: Any, y: Any) -> Any:
+    return x @ y
+
+
+def bmm_default(x: Any, y: Any) -> Any:
+    return x @ y
+
+
+def addmm_default(bias: Any, x: Any, y: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    return beta * bias + alpha * (x @ y)
+
+
+def baddbmm_default(bias: Any, x: Any, y: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    return beta * bias + alpha * (x @ y)
+
+
+def einsum_default(equation: str, tensors: Sequence[Any], path: Any = None) -> Any:
+    return np.einsum(equation, *tensors)
+
+
+def conv1d_default(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    return conv.conv1d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d_default(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    return conv.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d_default(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    return conv.conv3d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv1d_padding(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: str = "valid", dilation: Any = 1, groups: int = 1
+) -> Any:
+    return conv.conv1d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d_padding(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: str = "valid", dilation: Any = 1, groups: int = 1
+) -> Any:
+    return conv.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose2d_input(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+) -> Any:  # fmt: skip
+    return conv.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def batch_norm_default(
+    x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool, momentum: float, eps: float,
+    cudnn_enabled: bool = True,
+) -> Any:  # fmt: skip
+    return norm.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def layer_norm_default(
+    x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enable: bool = True
+) -> Any:
+    return norm.layer_norm(x, normalized_shape, weight, bias, eps)
+
+
+def rms_norm_default(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    return norm.rms_norm(x, normalized_shape, weight, eps)
+
+
+def group_norm_default(
+    x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
+) -> Any:
+    return norm.group_norm(x, num_groups, weight, bias, eps)
+
+
+def instance_norm_default(
+    x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, use_input_stats: bool, momentum: float,
+    eps: float, cudnn_enabled: bool = True,
+) -> Any:  # fmt: skip
+    return norm.instance_norm(x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+
+
+def embedding_default(
+    weight: Any, indices: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Any:
+    return embedding(indices, weight)
+
+
+def dropout_default(x: Any, p: float, train: bool) -> Any:
+    return dropout(x, p, train)
+
+
+def dropout__default(x: Any, p: float, train: bool) -> Any:
+    return dropout(x, p, train)
+
+
+def max_pool1d_default(
+    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
+    return pooling.max_pool1d(x, kernel_size, stride or None, padding, dilation, ceil_mode)
+
+
+def max_pool2d_default(
+    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
+    return pooling.max_pool2d(x, kernel_size, stride or None, padding, dilation, ceil_mode)
+
+
+def avg_pool2d_default(
+    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: Any = None,
+) -> Any:  # fmt: skip
+    y = pooling.avg_pool2d(x, kernel_size, stride or None, padding, ceil_mode, count_include_pad)
+    return y if divisor_override is None else y * math.prod(kernel_size) / divisor_override
+
+
+def adaptive_avg_pool1d_default(x: Any, output_size: Any) -> Any:
+    return pooling.adaptive_avg_pool1d(x, output_size)
+
+
+def adaptive_avg_pool2d_default(x: Any, output_size: Any) -> Any:
+    return pooling.adaptive_avg_pool2d(x, output_size)
+
+
+def pixel_shuffle_default(x: Any, upscale_factor: int) -> Any:
+    return shape.pixel_shuffle(x, upscale_factor)
+
+
+def scaled_dot_product_attention_default(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Any:  # fmt: skip
+    return attention.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+
+def lstm_input(
+    x: Any, hx: Sequence[Any], params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
+    bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    y, (h, c) = recurrent.run("lstm", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+    return y, h, c
+
+
+def gru_input(
+    x: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
+    bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    return recurrent.run("gru", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+
+
+def rnn_tanh_input(
+    x: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
+    bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    return recurrent.run("tanh", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+
+
+def rnn_relu_input(
+    x: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
+    bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    return recurrent.run("relu", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+
+
+# -- activations
+
+
+def relu_default(x: Any) -> Any:
+    return activation.relu(x)
+
+
+def relu__default(x: Any) -> Any:
+    return activation.relu(x)
+
+
+def relu6_default(x: Any) -> Any:
+    return activation.relu6(x)
+
+
+def hardtanh_default(x: Any, min_val: float = -1, max_val: float = 1) -> Any:
+    return activation.hardtanh(x, min_val, max_val)
+
+
+def leaky_relu_default(x: Any, negative_slope: float = 0.01) -> Any:
+    return activation.leaky_relu(x, negative_slope)
+
+
+def elu_default(x: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
+    return activation.elu(x, alpha) * scale
+
+
+def gelu_default(x: Any, approximate: str = "none") -> Any:
+    return activation.gelu(x, approximate)
+
+
+def silu_default(x: Any) -> Any:
+    return activation.silu(x)
+
+
+def mish_default(x: Any) -> Any:
+    return activation.mish(x)
+
+
+def sigmoid_default(x: Any) -> Any:
+    return activation.sigmoid(x)
+
+
+def tanh_default(x: Any) -> Any:
+    return np.tanh(x)
+
+
+def softplus_default(x: Any, beta: float = 1, threshold: float = 20) -> Any:
+    return activation.softplus(x, beta, threshold)
+
+
+def hardswish_default(x: Any) -> Any:
+    return activation.hardswish(x)
+
+
+def hardsigmoid_default(x: Any) -> Any:
+    return activation.hardsigmoid(x)
+
+
+def glu_default(x: Any, dim: int = -1) -> Any:
+    return activation.glu(x, dim)
+
+
+def prelu_default(x: Any, weight: Any) -> Any:
+    return activation.prelu(x, weight)
+
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def mse_loss_default(x: Any, target: Any, reduction: int = 1) -> Any:
+    return loss.mse_loss(x, target, _REDUCTIONS[reduction])
+
+
+def cross_entropy_loss_default(
+    x: Any, target: Any, weight: Any = None, reduction: int = 1, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> Any:
+    return loss.cross_entropy(x, target, weight, ignore_index, _REDUCTIONS[reduction], label_smoothing)
+
+
+def nll_loss_nd_default(
+    x: Any, target: Any, weight: Any = None, reduction: int = 1, ignore_index: int = -100
+) -> Any:
+    return loss.nll_loss(x, target, weight, ignore_index, _REDUCTIONS[reduction])

@@ -136,6 +136,7 @@ def _loop(s: Simplifier, node: Node) -> Sequence[Value]:
     # where each carry's final value is: itself in the new loop, or a value outside
     finals: list[Value | None] = [None] * ncar
     places = list(range(ncar))
+    twins: dict[int, int] = {}
     while True:
         loop = _sink_items(s, loop)
         consts, (body,) = _sunk(s, loop.consts, [loop.body])
@@ -147,6 +148,12 @@ def _loop(s: Simplifier, node: Node) -> Sequence[Value]:
             places = [k for j, k in enumerate(places) if j not in stay]
             loop = _constant_carries(loop, stay)
             continue
+        pair = _twin_carries(loop)
+        if pair is not None:
+            twins[places[pair[1]]] = places[pair[0]]
+            del places[pair[1]]
+            loop = _without_twin(loop, *pair)
+            continue
         values, body = _hoisted(s, loop.body, loop.consts)
         if not values:
             break
@@ -154,10 +161,34 @@ def _loop(s: Simplifier, node: Node) -> Sequence[Value]:
     results = s.copy(loop.node(node))
     for k, r in zip(places, results, strict=False):
         finals[k] = r
+    for k in reversed(twins):  # a twin may have become one of another carry later
+        finals[k] = finals[twins[k]]
     ncar = len(loop.carry)
     known = _known_outputs(loop.body)[ncar:]
     stacked = [_known_stack(s, loop, found, r) or r for found, r in zip(known, results[ncar:], strict=True)]
     return [*(f for f in finals if f is not None), *stacked]
+
+
+def _twin_carries(loop: _Loop) -> tuple[int, int] | None:
+    """Two carries that start as one value and are given one value in each iteration, as after u[...] = v."""
+    seen: dict[tuple[Value, Value], int] = {}
+    for k, pair in enumerate(zip(loop.carry, loop.body.outputs, strict=False)):
+        first = seen.setdefault(pair, k)
+        if first != k:
+            return first, k
+    return None
+
+
+def _without_twin(loop: _Loop, first: int, second: int) -> _Loop:
+    """The loop with the second of two equal carries left out."""
+    n, body = len(loop.consts), loop.body
+    b = Builder(body.name, body.stage)
+    new = [b.param(p.type, p.hint) for k, p in enumerate(body.params) if k != n + second]
+    given = [*new[: n + second], new[n + first], *new[n + second :]]
+    outputs = b.inline(body, given)
+    del outputs[second]
+    carry = [c for k, c in enumerate(loop.carry) if k != second]
+    return replace(loop, carry=carry, body=b.build(outputs))
 
 
 def _once(s: Simplifier, loop: _Loop) -> list[Value]:

@@ -14,7 +14,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import BoundsError, DTypeError, NufuncError, ShapeError, TraceError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import DTYPE_NAMES, FLOAT64, ArrayType, dtype_name
+from nufunc.ir.types import DTYPE_NAMES, FLOAT64, INT64, ArrayType, dtype_name
 from nufunc.tracer.array import Array
 from nufunc.tracer.layout import Strides, broadcast_strides, result_strides
 from nufunc.tracer.trace import Trace, current, require
@@ -201,6 +201,8 @@ def _resolve(ufunc: np.ufunc, kinds: tuple[Any, ...], dtype: np.dtype | None) ->
     wanted = (*kinds, *(None,) * ufunc.nout)
     signature = None if dtype is None else (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
     dtypes = ufunc.resolve_dtypes(wanted) if signature is None else ufunc.resolve_dtypes(wanted, signature=signature)
+    if int in kinds and object in dtypes:  # NumPy compares Python's ints as such, of any size; traced ones have 64 bits
+        return _resolve(ufunc, tuple([INT64 if k is int else k for k in kinds]), dtype)
     for given in dtypes:
         if given not in DTYPE_NAMES:
             taken = ", ".join(map(str, kinds))

@@ -367,13 +367,13 @@ def _rest(
             for name, cell in cells.items():
                 put(cell, before[name])
     for item in iterator:
-        stop = _stopped(flags, cells)
-        if type(stop) is bool:
-            if stop:
+        now = _stopped(flags, cells)
+        if type(now) is bool:
+            if now:
                 return
             body(item)
         else:
-            _guarded(stop, flags, lambda item=item: body(item), cells, (body,))  # type: ignore[misc]
+            _guarded(now, flags, lambda item=item: body(item), cells, (body,))  # type: ignore[misc]
 
 
 def _count(

@@ -181,7 +181,7 @@ class _JoinedRoot(Root):
         self.members = tuple(members)
 
     @property
-    def version(self) -> int:  # type: ignore[override]
+    def version(self) -> int:
         return sum(member.root.version for member in self.members)
 
     @version.setter

@@ -67,7 +67,9 @@ class _Pass:
 
     def _from_thin(self, node: Node) -> bool:
         """Layouts of values without axes of one, and fills, said of these values."""
-        shape = node.result.shape if node.results else ()
+        if len(node.results) != 1:
+            return False
+        shape = node.result.shape
         if node.prim == "full" and 1 in shape:
             rest = tuple(n for n in shape if n != 1)
             self.thin[node.result] = self.b.filled(node.attrs["value"], node.result.type.with_shape(rest))

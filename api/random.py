@@ -212,5 +212,5 @@ def dirichlet(key: Any, alpha: Any, shape: Shape | None = None, dtype: Any = np.
 
 
 def poisson(key: Any, lam: Any, shape: Shape | None = None, dtype: Any = np.int64) -> Any:
-    """Poisson numbers of mean lam; -1 where lam is negative or NaN."""
-    return _run(rejection.poisson, key, lam, _shape(shape), _dtype(dtype, "iu", "poisson"))
+    """Poisson numbers of mean lam; -1 where lam is negative, NaN or too large for the dtype."""
+    return _run(rejection.poisson, key, lam, _shape(shape), _dtype(dtype, "i", "poisson"))

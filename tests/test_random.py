@@ -203,7 +203,14 @@ def test_poisson_by_its_frequencies(lam: float) -> None:
 
 
 def test_poisson_of_edges() -> None:
-    same(nf.random.poisson(KEY, np.array([0.0, -1.0, np.nan])), [0, -1, -1])
+    same(nf.random.poisson(KEY, np.array([0.0, -1.0, np.nan, np.inf, 1e19])), [0, -1, -1, -1, -1])
+    large = nf.random.poisson(KEY, np.array([1e17, 120.0, 1e4]), dtype=np.int64)
+    np.testing.assert_allclose(large, [1e17, 120.0, 1e4], rtol=0.5)
+    assert nf.random.poisson(KEY, 120.0, dtype=np.int8) == -1
+
+
+def test_gamma_of_edges() -> None:
+    same(nf.random.gamma(KEY, np.array([0.0, -2.0, np.nan, np.inf])), [0.0, np.nan, np.nan, np.inf])
 
 
 def test_discrete_draws_by_their_frequencies() -> None:

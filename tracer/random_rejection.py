@@ -4,12 +4,12 @@ key of its own, so that how many rounds one takes changes no other.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as onp
 
 from nufunc.ir.errors import ShapeError
-from nufunc.ir.types import INT64
 from nufunc.tracer import control
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, builder, fail, value_of, wrap
@@ -49,11 +49,11 @@ def _log_gamma(key: Array, a: Array, log: bool) -> Array:
             x = normal_of(use, (), a.dtype)
             return key, x, 1 + x * c
 
-        _, x, v = control.while_loop(lambda s: s[2] <= 0, normal, (part, d * 0, d * 0 - 1))
+        _, x, v = control.while_loop(lambda s: s[2] <= 0, normal, (part, number(0), number(-1)))
         return key, x * x, v * v * v, floats(of_u, (), a.dtype)
 
     key, part = halves(key, 2)
-    v = control.while_loop(rejected, attempt, (key, d * 0, d * 0 + 1, d * 0 + 2))[2]
+    v = control.while_loop(rejected, attempt, (key, number(0), number(1), number(2)))[2]
     if log:
         power = np.where(large, 0, -exponential_of(part, (), a.dtype) / a)
         return np.log(d) + np.log(v) + power
@@ -103,7 +103,7 @@ def _product(key: Array, lam: Array) -> Array:
         key, part = halves(state[0], 2)
         return key, state[1] + 1, state[2] + np.log1p(-floats(part, (), lam.dtype))
 
-    count = control.while_loop(lambda s: s[2] > -lam, more, (key, onp.float64(0), lam * 0))[1]
+    count = control.while_loop(lambda s: s[2] > -lam, more, (key, onp.float64(0), onp.float64(0)))[1]
     return np.maximum(count - 1, 0)
 
 
@@ -127,12 +127,12 @@ def _transformed(key: Array, lam: Array) -> Array:
         refused = (k < 0) | ((us < 0.013) & (v > us))
         return key, k, sure | (~refused & (left <= k * log_lam - lam - log_factorial))
 
-    return control.while_loop(lambda s: ~s[2], attempt, (key, lam * 0, lam < 0))[1]
+    return control.while_loop(lambda s: ~s[2], attempt, (key, onp.float64(0), onp.bool_(False)))[1]
 
 
-def _poisson(key: Array, lam: Array) -> Array:
-    valid = lam >= 0
-    mean = np.where(valid & (lam < 1e18), lam, 0)
+def _poisson(key: Array, lam: Array, most: float) -> Array:
+    valid = (lam >= 0) & (lam <= most)
+    mean = np.where(valid, lam, 0)
     drawn = control.cond(
         mean < 10, lambda: _product(key, np.minimum(mean, 10)), lambda: _transformed(key, np.maximum(mean, 10))
     )
@@ -142,4 +142,6 @@ def _poisson(key: Array, lam: Array) -> Array:
 def poisson(key: Any, lam: Any, shape: Shape | None, dtype: onp.dtype) -> Array:
     shape = shape_of(shape, lam)
     mean = np.broadcast_to(as_array(lam).astype(onp.dtype(onp.float64)), shape)
-    return _each(_poisson, packed(key), mean).astype(INT64).astype(dtype)
+    greatest = onp.iinfo(dtype).max
+    most = float(greatest - 10 * math.sqrt(greatest))  # ten standard deviations below what the dtype holds
+    return _each(lambda k, x: _poisson(k, x, most), packed(key), mean).astype(dtype)

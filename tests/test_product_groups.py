@@ -56,6 +56,7 @@ def accumulated(x, w, b):
 
 PROGRAMS = [dense, dense_of_columns, scaled, with_mask, with_product, softmax, descent, accumulated]
 SHAPES = [(256, 300, 260), (150, 300, 97), (40, 520, 500), (900, 130, 96)]
+CASES = list(zip(SHAPES, [np.float32, np.float64] * 2, strict=True))
 
 
 def arguments(shape, dtype):
@@ -69,8 +70,7 @@ def groups(function, *args):
     return re.findall(r'fused\{kind="(\w+)"', nf.dump(function, *args, stage="grouped"))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
+@pytest.mark.parametrize(("shape", "dtype"), CASES)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 def test_values(program, shape, dtype):
     args = arguments(shape, dtype)

@@ -62,12 +62,8 @@ def operands(equation, dtype=np.float64):
     return [rng.standard_normal([EXTENTS[c] for c in term]).astype(dtype) for term in terms]
 
 
-def copies(function, arrays):
-    """Loops of copied results, and of copied operands."""
-    return [nf.dump(function, *arrays, stage="loops").count("\ndef "), len(packed(function, arrays))]
-
-
 def packed(function, arrays):
+    """Names of the loops that copy operands."""
     return set(re.findall(r"@([\w.]+\.packed\.\d+)\(", nf.dump(function, *arrays, stage="llvm")))
 
 
@@ -78,16 +74,17 @@ def test_transposed_operands_and_results_cost_no_copy(equation):
     text = nf.dump(contraction, *arrays, stage="grouped")
     assert text.count("= dot{") == 1
     assert re.findall(r'fused\{kind="(\w+)"', text) == GROUPS[equation]
-    assert copies(contraction, arrays) == ([0, 0] if "product" not in GROUPS[equation] else [1, 0])  # taken apart
+    assert not packed(contraction, arrays)
     np.testing.assert_allclose(nf.jit(contraction)(*arrays), contraction(*arrays), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize(("equation", "expected"), [("bnk,bkm->nmb", [1, 0]), ("abji,ijc->abc", [0, 1])])
-def test_what_strides_cannot_say_is_copied_once(equation, expected):
+@pytest.mark.parametrize(("equation", "results", "operand"), [("bnk,bkm->nmb", 1, 0), ("abji,ijc->abc", 0, 1)])
+def test_what_strides_cannot_say_is_copied_once(equation, results, operand):
     """A batch axis innermost in the result; two axes summed over that lie in different orders."""
     arrays = operands(equation)
     contraction = lambda *xs: np.einsum(equation, *xs)
-    assert copies(contraction, arrays) == expected
+    text = nf.dump(contraction, *arrays, stage="grouped")
+    assert (text.count('kind="copy"'), len(packed(contraction, arrays))) == (results, operand)
     np.testing.assert_allclose(nf.jit(contraction)(*arrays), contraction(*arrays), rtol=1e-11, atol=1e-11)
 
 
@@ -153,7 +150,7 @@ def test_accuracy(shape, dtype):
     rng = np.random.default_rng(k)
     x, y = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     got = nf.jit(lambda x, y: x @ y)(x, y)
-    rows, columns = rng.integers(0, m, 40), rng.integers(0, n, 40)
+    rows, columns = rng.integers(0, m, 12), rng.integers(0, n, 12)
     with mpmath.workdps(40):
         exact = [mpmath.fdot(map(float, x[i]), map(float, y[:, j])) for i, j in zip(rows, columns, strict=True)]
         errors = np.array([float(abs(e - float(got[i, j]))) for e, i, j in zip(exact, rows, columns, strict=True)])

@@ -32,7 +32,6 @@ class Program:
     graph: Graph
     arguments: list[np.ndarray]
     which: list[bool]  # the differentiable parameters
-    reverse: bool = True  # False: forward mode only
 
     def __repr__(self) -> str:
         return self.name
@@ -41,7 +40,7 @@ class Program:
 PROGRAMS: list[Program] = []
 
 
-def program(*types: ArrayType, reverse: bool = True, arguments: tuple | None = None):
+def program(*types: ArrayType, arguments: tuple | None = None):
     """Registers `function(b, *values)` as a program; inexact arguments are drawn from a normal
     distribution."""
 
@@ -52,7 +51,7 @@ def program(*types: ArrayType, reverse: bool = True, arguments: tuple | None = N
             drawn = [d if a is None else np.asarray(a) for d, a in zip(drawn, arguments, strict=True)]
         graph = graph_of(function, *types, name=function.__name__)
         which = [t.dtype.kind == "f" for t in types]
-        PROGRAMS.append(Program(function.__name__, graph, drawn, which, reverse))
+        PROGRAMS.append(Program(function.__name__, graph, drawn, which))
         return function
 
     return add
@@ -303,7 +302,7 @@ def _while(b, cond, body, cond_consts, body_consts, carry):
     return list(b.emit("while", (*cond_consts, *body_consts, *carry), attrs, regions))
 
 
-@program(f64(), f64(), reverse=False, arguments=(0.9, 5.0))
+@program(f64(), f64(), arguments=(0.9, 5.0))
 def while_newton(b, x, target):
     """Square root by Newton steps, until the residual is small."""
 
@@ -317,7 +316,7 @@ def while_newton(b, x, target):
     return _while(b, cond, body, [target], [target], [x, b.scalar(0, I64)])
 
 
-@program(f64(2), i64(), reverse=False, arguments=(None, 3))
+@program(f64(2), i64(), arguments=(None, 3))
 def while_counted(b, x, n):
     """The number of steps is one for all lanes unless n is batched."""
 

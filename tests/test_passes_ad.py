@@ -16,7 +16,6 @@ from nufunc.passes.linearize import linearize
 from nufunc.passes.simplify import simplify
 from nufunc.passes.transpose import transpose, vjp
 
-REVERSE = [p for p in PROGRAMS if p.reverse]
 BY_NAME = {p.name: p for p in PROGRAMS}
 
 
@@ -97,19 +96,19 @@ def test_linearize_agrees_with_jvp(p):
         np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_vjp_is_the_transpose_of_jvp(p):
     check_vjp(p.graph, p.arguments, p.which)
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_vjp_by_each_parameter(p):
     for i, active in enumerate(p.which):
         if active:
             check_vjp(p.graph, p.arguments, [k == i for k in range(len(p.which))])
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_transpose_of_the_linear_graph(p):
     lin = linearize(p.graph, p.which)
     residuals = run(lin.primal, p.arguments)[len(p.graph.outputs) :]
@@ -120,7 +119,7 @@ def test_transpose_of_the_linear_graph(p):
     assert inner(cotangents, dots) == pytest.approx(inner(given, tangents), rel=1e-10, abs=1e-12)
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_transposing_twice_gives_the_linear_graph_back(p):
     lin = linearize(p.graph, p.which)
     residuals = run(lin.primal, p.arguments)[len(p.graph.outputs) :]
@@ -139,18 +138,18 @@ def gradient_program(p):
     return graph, [*p.arguments, *cotangents], [*p.which, *[True] * len(cotangents)]
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_jvp_of_vjp(p):
     graph, arguments, which = gradient_program(p)
     check_jvp(graph, arguments, which, rtol=1e-5)
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_vjp_of_vjp(p):
     check_vjp(*gradient_program(p))
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_vjp_of_jvp(p):
     graph = jvp(p.graph, p.which)
     tangents = drawn(chosen(p.arguments, p.which), seed=5)
@@ -164,12 +163,11 @@ def test_simplify_keeps_derivatives(p):
     want = run(graph, [*p.arguments, *tangents])
     for got, w in zip(run(verify(simplify(graph)), [*p.arguments, *tangents]), want, strict=True):
         np.testing.assert_array_equal(got, w)
-    if p.reverse:
-        graph = vjp(p.graph, p.which)
-        cotangents = drawn(inexact(run(p.graph, p.arguments)), seed=5)
-        want = run(graph, [*p.arguments, *cotangents])
-        for got, w in zip(run(verify(simplify(graph)), [*p.arguments, *cotangents]), want, strict=True):
-            np.testing.assert_array_equal(got, w)
+    graph = vjp(p.graph, p.which)
+    cotangents = drawn(inexact(run(p.graph, p.arguments)), seed=5)
+    want = run(graph, [*p.arguments, *cotangents])
+    for got, w in zip(run(verify(simplify(graph)), [*p.arguments, *cotangents]), want, strict=True):
+        np.testing.assert_array_equal(got, w)
 
 
 @pytest.mark.parametrize("p", PROGRAMS, ids=repr)

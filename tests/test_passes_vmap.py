@@ -20,7 +20,6 @@ from nufunc.passes.vmap import VmapOutDimError, batched_outputs, vmap
 
 SIZE = 3
 BY_NAME = {p.name: p for p in PROGRAMS}
-REVERSE = [p for p in PROGRAMS if p.reverse]
 
 
 def lanes_of(array, rng):
@@ -69,7 +68,7 @@ def test_vmap_of_jvp(p):
     check_vmap(jvp(p.graph, p.which), [*arguments, *tangents], [*in_dims, *[None] * len(tangents)])
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_vmap_of_vjp(p):
     rng = np.random.default_rng(4)
     graph = vjp(p.graph, p.which)
@@ -82,7 +81,7 @@ def test_vmap_of_vjp(p):
     check_vmap(graph, [*p.arguments, *batched], [*nothing, *[0] * len(batched)], rtol=1e-10)
 
 
-@pytest.mark.parametrize("p", REVERSE, ids=repr)
+@pytest.mark.parametrize("p", PROGRAMS, ids=repr)
 def test_vjp_of_vmap(p):
     """The gradient of a batched program equals the gradients of the lanes (summed where a parameter is
     shared)."""

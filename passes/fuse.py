@@ -215,7 +215,8 @@ class Fusion(Storage):
                 if unit.space == space:
                     found[unit] = None
                     break
-        return list(found)
+        # rows first: what follows them elsewhere would keep others from following them
+        return sorted(found, key=lambda unit: unit.space == space)
 
     def _refusal(
         self, unit: Unit, node: Node, kind: str, space: tuple[int, ...], axes: tuple[int, ...] | None,

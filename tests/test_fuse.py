@@ -262,3 +262,18 @@ def test_columns_that_all_pairs_read_are_put_side_by_side_once():
     text = nf.dump(f, x, stage="loops")
     assert text.count("x0[3 * ") == 2  # both are copied in one loop
     np.testing.assert_allclose(nf.jit(f)(x), f(x), rtol=1e-12)
+
+
+def test_a_cross_entropy_and_its_gradient_are_one_pass_over_the_rows():
+    def loss(z, y):
+        top = z.max(axis=-1, keepdims=True)
+        each = np.log(np.exp(z - top).sum(axis=-1)) + top[..., 0]
+        return np.mean(each - np.take_along_axis(z, y[..., None], axis=-1)[..., 0])
+
+    z, y = np.random.default_rng(0).normal(size=(30, 12)), np.arange(30) % 12
+    text = nf.dump(nf.value_and_grad(loss), z, y, stage="loops")
+    assert text.count("def ") == 2  # the other one takes the mean
+    value, slope = nf.value_and_grad(loss)(z, y)
+    softmax = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    np.testing.assert_allclose(value, loss(z, y), rtol=1e-13)
+    np.testing.assert_allclose(slope, (softmax - np.eye(12)[y]) / 30, atol=1e-15)

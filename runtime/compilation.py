@@ -135,8 +135,9 @@ def trace_call(
     positions = tuple(k for k, s in enumerate(signatures) if isinstance(s, Input))
     hooks = Hooks(trace, stretches, len(positions))
     with trace, ExitStack() as around:
-        given = {k: stretches.stand_in(i, param(trace, signatures[k])) for i, k in enumerate(positions)}
-        new = [given.get(k, leaf) for k, leaf in enumerate(leaves)]
+        own = [s for s in signatures if isinstance(s, Input)]
+        arrays = {k: stretches.stand_in(i, param(trace, own[i])) for i, k in enumerate(positions)}
+        new = [arrays.get(k, leaf) for k, leaf in enumerate(leaves)]
         call: Callable[..., Any]
         if isinstance(func, GraphFunction):
             captures = None

@@ -95,7 +95,8 @@ class Executable(Program):
     def run(self, values: Sequence[Any], outs: Sequence[np.ndarray] = ()) -> list[Any]:
         """The results for these inputs, or with `outs`, one per result, nothing: they are written there.
 
-        What the function writes in place, and `outs`, are changed once the whole call has succeeded.
+        What the function writes in place is changed once the whole call has succeeded; a call that fails may leave
+        something in `outs` and in donated arrays.
         """
         arrays = [
             v if type(v) is np.ndarray and v.dtype is want.type.dtype else _prepared(v, want)

@@ -84,12 +84,13 @@ class Vmap(Transform):
         in_dims = [*(dims[k] for k in mapped), *(0 if id(a) in drawn.mapped else None for a in sub.captured)]
         written = [in_dims[k] for k in sub.graph.updates]
         values = self._run(sub, size, in_dims, [*out_dims, *written], [*arrays, *sub.captured], callee)
-        write_updates(sub, arrays, values)
         slots = [
             Slot(s.index, s.scalar and d is None, s.weak and d is None)
             for s, d in zip(sub.slots, out_dims, strict=True)
         ]
-        return sub.result(wrap(values[: sub.num_outputs], slots))
+        result = sub.result(wrap(values[: sub.num_outputs], slots))
+        write_updates(sub, arrays, values)
+        return result
 
     def _in_dims(self, callee: Callee, args: tuple[Any, ...], leaves: list[Any], names: list[str]) -> list[int | None]:
         spec = _plain(self.in_dims)

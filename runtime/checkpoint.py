@@ -41,5 +41,6 @@ class Checkpoint(Transform):
             operands = [require().lift(a) for a in sub.captured]
             attrs = {"save": self.save, "again": False}
             values = list(b.emit("checkpoint", operands, attrs, (sub.graph.replace(updates=()),)))
+        result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         write_updates(sub, (), values)
-        return sub.result(wrap(values[: sub.num_outputs], sub.slots))
+        return result

@@ -56,8 +56,8 @@ class Grad(Transform):
         grads = inline(back, [*residuals, one])
         grads = [_conjugated(g) if is_complex(g.dtype) and not self.holomorphic else g for g in grads]
         gradient = chosen.pack(wrap(grads, [Slot(k, a.scalar, False) for k, a in enumerate(chosen.arrays)]))
-        write_updates(sub, chosen.arrays, values)
         result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
+        write_updates(sub, chosen.arrays, values)
         if self.value:
             value = result if self.has_aux else result[0]
             return (gradient, value) if self.value == "after" else (value, gradient)
@@ -115,13 +115,13 @@ class Vjp(Transform):
         check_inexact(sub, count, callee, "vjp: All outputs of f must be floating-point or complex")
         outputs = [k < count for k in range(len(sub.graph.outputs))]
         values, back, residuals = primal_part(sub, chosen.arrays, outputs)
-        write_updates(sub, chosen.arrays, values)
         result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         out_spec = tree.structure(result[0])
         pullback = GraphFunction(
             "vjp_fn", back, tuple(wrap(residuals)), out_spec, tuple(chosen.structures),
             tuple(s.scalar for s in (Slot(0, a.scalar, False) for a in chosen.arrays)), conjugate=True,
         )  # fmt: skip
+        write_updates(sub, chosen.arrays, values)
         return (result[0], pullback, result[1]) if self.has_aux else (result[0], pullback)
 
 
@@ -166,10 +166,10 @@ class Jvp(Transform):
         if self.strict:
             _check_dependence(sub, count, callee)
         values, pushed = _forward(sub, chosen.arrays, moved, count)
-        write_updates(sub, chosen.arrays, values)
         result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         spec = tree.structure(result[0])
         tangent = tree.unflatten(spec, wrap(pushed, sub.slots[:count]))
+        write_updates(sub, chosen.arrays, values)
         return (result[0], tangent, result[1]) if self.has_aux else (result[0], tangent)
 
 
@@ -212,13 +212,13 @@ class Linearize(Transform):
         which = [True] * sub.num_params + [False] * len(sub.captured)
         primal, linear, num = pipeline.pushed_forward(sub.graph, which)
         values = inline(primal, [*chosen.arrays, *sub.captured])
-        write_updates(sub, chosen.arrays, values[: len(values) - num])
         (output,) = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         linear = linear.replace(outputs=linear.outputs[:count])
         jvp_fn = GraphFunction(
             "jvp_fn", linear, tuple(wrap(values[len(values) - num :])), tree.structure(args), (tree.structure(output),),
             tuple(s.scalar for s in sub.slots), variadic=True, bare=True,
         )  # fmt: skip
+        write_updates(sub, chosen.arrays, values)
         return output, jvp_fn
 
 

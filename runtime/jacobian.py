@@ -54,11 +54,11 @@ class Jacobian(Transform):
         outs = [o.type for o in sub.graph.outputs[:count]]
         ins = [a.type for a in chosen.arrays]
         blocks, values = (self._rows if self.mode == "rev" else self._columns)(sub, chosen, ins, outs, count)
-        write_updates(sub, chosen.arrays, values)
         result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         # the output's tree, at each leaf the tree of the selected arguments
         nested = [chosen.pack(wrap(blocks[k])) for k in range(count)]
         jacobian = tree.unflatten(tree.structure(result[0]), nested)
+        write_updates(sub, chosen.arrays, values)
         return (jacobian, result[1]) if self.has_aux else jacobian
 
     def _check_complex(self, sub: Sub, count: int, chosen: Selection, callee: Callee) -> None:

@@ -162,11 +162,15 @@ def wrap(values: Sequence[Value], slots: Sequence[Slot] | None = None) -> list[A
 
 
 def write_updates(sub: Sub, arrays: Sequence[Array], values: Sequence[Value]) -> None:
-    """Store what the function wrote to its parameters and captures into the arrays that they stand for."""
+    """Store what the function wrote to its parameters and captures into the arrays that they stand for.
+
+    Everything else that is made of `values` must have been wrapped before: they may be memory that changes now.
+    """
     trace = require()
     targets = [*arrays, *sub.captured]
-    for index, value in zip(sub.graph.updates, values[sub.num_outputs :], strict=True):
-        trace.write(targets[index], value)
+    stored = [trace.wrap(value) for value in values[sub.num_outputs : len(sub.graph.outputs)]]
+    for index, new in zip(sub.graph.updates, stored, strict=True):
+        trace.write(targets[index], trace.lift(new))
 
 
 def array_leaves(leaves: Sequence[Any], names: Sequence[str], what: str) -> list[Array]:

@@ -118,5 +118,6 @@ class Functionalize(Transform):
 
         sub = trace_sub(call, (), callee.name, numbers=False)
         values = inline(sub.graph, sub.captured)
+        result = sub.result(wrap(values[: sub.num_outputs], sub.slots))
         write_updates(sub, (), values)
-        return sub.result(wrap(values[: sub.num_outputs], sub.slots))
+        return result

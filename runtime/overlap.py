@@ -39,9 +39,7 @@ class Member:
     def within(self, line: np.ndarray) -> np.ndarray:
         """The elements of the member in a stretch."""
         step = line.itemsize
-        return np.ndarray(
-            self.shape, line.dtype, line, self.offset * step, tuple(s * step for s in self.strides)
-        )
+        return np.ndarray(self.shape, line.dtype, line, self.offset * step, tuple(s * step for s in self.strides))
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,9 @@ class Stretches:
     def __init__(self, trace: Trace, pattern: Pattern) -> None:
         self.trace = trace
         self.lines = [trace.param(group.type) for group in pattern]
-        self.places = {m.index: (line, m) for line, group in zip(self.lines, pattern, strict=True) for m in group.members}
+        self.places = {
+            m.index: (line, m) for line, group in zip(self.lines, pattern, strict=True) for m in group.members
+        }
         self.written: set[int] = set()
         self.inputs = [Input("array", group.type) for group in pattern]
 

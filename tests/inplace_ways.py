@@ -92,9 +92,7 @@ def directional(loss: Callable[..., float], given: list[np.ndarray], tangents: l
 
 def direction(given: list[np.ndarray]) -> list[np.ndarray]:
     rng = np.random.default_rng(9)
-    return [
-        rng.normal(size=a.shape) + (1j * rng.normal(size=a.shape) if a.dtype.kind == "c" else 0) for a in given[:3]
-    ]
+    return [rng.normal(size=a.shape) + (1j * rng.normal(size=a.shape) if a.dtype.kind == "c" else 0) for a in given[:3]]
 
 
 def by_grad(f: Callable[..., Any]) -> None:

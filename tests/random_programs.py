@@ -121,9 +121,11 @@ class Maker(Writes):
 
     def step(self) -> None:
         kinds = [
-            self.assign, self.assign, self.view, self.view, self.view, self.write, self.write, self.write, self.increment,
+            self.assign, self.assign, self.view, self.view, self.view, self.write, self.write, self.write,
+            self.increment,
             self.increment, self.reduce, self.create, self.mask, self.rearrange, self.gather, self.fancy, self.fancy,
-            self.function_write, self.function_write, self.out, self.out, self.complex_parts, self.buffer, self.filled_list,
+            self.function_write, self.function_write, self.out, self.out, self.complex_parts, self.buffer,
+            self.filled_list,
         ]  # fmt: skip
         if self.depth < 2:
             kinds += [self.python_loop, self.loop, self.cond, self.scan, self.while_loop]
@@ -285,7 +287,9 @@ class Program:
     def lifted(self, flow: Any) -> Callable:
         """The program with the captured array as its last argument."""
         namespace = {"np": np, "flow": flow}
-        exec(compile(self.source.replace("def program(x, y):", "def program(x, y, g):"), "<program>", "exec"), namespace)
+        exec(
+            compile(self.source.replace("def program(x, y):", "def program(x, y, g):"), "<program>", "exec"), namespace
+        )
         return namespace["program"]
 
     def arguments(self, seed: int, lanes: int | None = None) -> list[np.ndarray]:
@@ -303,7 +307,11 @@ def random_program(choose: Chooser, steps: int = 6) -> Program:
         maker.pick([(2,), (3,), (2, 3)]),
     )  # fmt: skip
     layouts = tuple(maker.pick(LAYOUTS) for _ in shapes)
-    maker.variables = [Variable("x", shapes[0]), Variable("y", shapes[1], frozen=not shapes[1]), Variable("g", shapes[2])]
+    maker.variables = [
+        Variable("x", shapes[0]),
+        Variable("y", shapes[1], frozen=not shapes[1]),
+        Variable("g", shapes[2]),
+    ]
     maker.lines.append("    c = g[...]")  # an augmented assignment to a captured name would make it a local one
     maker.variables[2].name = "c"
     for _ in range(choose.integer(1, steps)):
@@ -417,7 +425,9 @@ def check_program(program: Program, seed: int, ways: tuple[str, ...] = WAYS) -> 
         runs = [eager(program, [a[k].copy() for a in lanes]) for k in range(3)]
         outputs = [np.stack(o) for o in zip(*(r[0] for r in runs), strict=True)]
         final = [np.stack(a) for a in zip(*(r[1] for r in runs), strict=True)]
-        check_same(nf.vmap(function), lanes, outputs, final, "vmap", source)
+        # a number that does not depend on the lane is no array
+        arrays = lambda *values: tuple(np.asarray(o) for o in function(*values))
+        check_same(nf.vmap(arrays), lanes, outputs, final, "vmap", source)
     if "grad" in ways:
         check_gradient(program, seed)
 
@@ -434,7 +444,10 @@ def aliases(program: Program, seed: int) -> list[np.ndarray]:
         window = space[start : start + step * (size - 1) + 1 : step]
         window = window[::-1] if rng.random() < 0.2 else window
         out.append(np.lib.stride_tricks.as_strided(window, shape, _c_strides(shape, window.strides[0])))
-    return [np.ndarray(x.shape, x.dtype, space, x.__array_interface__["data"][0] - space.ctypes.data, x.strides) for x in out]
+    return [
+        np.ndarray(x.shape, x.dtype, space, x.__array_interface__["data"][0] - space.ctypes.data, x.strides)
+        for x in out
+    ]
 
 
 def _c_strides(shape: tuple[int, ...], step: int) -> tuple[int, ...]:

@@ -100,7 +100,9 @@ class Writes:
             text, shape = f"np.squeeze({n})", tuple(m for m in v.shape if m != 1)
             frozen = frozen or not shape
         elif kind == 9:
-            text = self.pick([f"np.flip({n}, {axis})", f"{n}[::-1]", f"{n}.view()", f"{n}[...]", f"np.asarray({n})", f"{n}.real"])
+            text = self.pick(
+                [f"np.flip({n}, {axis})", f"{n}[::-1]", f"{n}.view()", f"{n}[...]", f"np.asarray({n})", f"{n}.real"]
+            )
         elif kind == 10:
             text, shape = f"np.moveaxis({n}, {axis}, 0)", (v.shape[axis], *v.shape[:axis], *v.shape[axis + 1 :])
         elif kind == 11 and v.shape[axis] > 1:
@@ -118,7 +120,10 @@ class Writes:
         elif kind == 14 and size:
             text, shape = f"{n}.reshape(-1, order='F')", (size,)
         elif kind == 15:
-            text, frozen = self.pick([f"{n}.copy()", f"{n}.copy('F')", f"np.array({n}, order='F')", f"np.array({n})"]), False
+            text, frozen = (
+                self.pick([f"{n}.copy()", f"{n}.copy('F')", f"np.array({n}, order='F')", f"np.array({n})"]),
+                False,
+            )
         else:
             text, shape, frozen = f"np.broadcast_to({n}, {(2, *v.shape)})", (2, *v.shape), True
         if len(shape) > 4 or math.prod(shape) > 200:
@@ -175,7 +180,8 @@ class Writes:
             f"{n}[{n} > {limit}] = -{n}[{n} > {limit}]", f"{n}[{row} > {limit}] = {self.expression(v.shape[1:])}",
             f"{n}[{row} > {limit}] += 0.25", f"{n}[{other} < {limit}] = {other}[{other} < {limit}] * 0.5",
             f"{n}[..., {n}.reshape(-1)[:{v.shape[-1]}] > {limit}] = 0.75",
-            f"np.place({n}, {n} > {limit}, [0.5, -0.25, 1.5])", f"np.putmask({n}, {n} > {limit}, {self.operand(v.shape)})",
+            f"np.place({n}, {n} > {limit}, [0.5, -0.25, 1.5])",
+            f"np.putmask({n}, {n} > {limit}, {self.operand(v.shape)})",
             f"np.copyto({n}, {self.expression(v.shape)}, where={other} > {limit})",
             f"np.add({n}, {self.operand(v.shape)}, out={n}, where={other} > {limit})",
             f"np.sin({n}, out={n}, where={row} > {limit})" if len(v.shape) == 1 else f"np.sin({n}, out={n})",
@@ -196,7 +202,8 @@ class Writes:
             f"{n}[..., {last}] = {self.expression((*v.shape[:-1], 2))}", f"{n}[{rows[0]}] = {n}[{rows[1]}] * 0.5",
             f"{n}[np.array({rows})] *= 0.5", f"np.add.at({n}, {rows}, {self.expression(v.shape[1:])})",
             f"np.subtract.at({n}, (..., {last}), 0.5)", f"np.multiply.at({n}, {rows}, {self.expression(v.shape[1:])})",
-            f"np.maximum.at({n}, {rows}, 0.25)", f"{n}[np.ix_({rows[:1]}, {last})] = 0.5" if len(v.shape) == 2 else f"{n}[0] = 0.5",
+            f"np.maximum.at({n}, {rows}, 0.25)",
+            f"{n}[np.ix_({rows[:1]}, {last})] = 0.5" if len(v.shape) == 2 else f"{n}[0] = 0.5",
             f"{n}[{rows}, {last}] = [0.5, -0.5]" if len(v.shape) == 2 else f"{n}[-1] *= 2",
             f"{n}[{rows}] = {n}[{rows[::-1]}]",
             f"k = np.argmax({n}.reshape(-1)) % {first}; {n}[k] = {self.expression(v.shape[1:])}",
@@ -214,7 +221,8 @@ class Writes:
         forms = [
             f"{n}.fill({self.operand(())})", f"{n}.sort(axis={axis})", f"np.put({n}, {places}, [0.5, -1.0])",
             f"np.copyto({n}, {self.expression(v.shape)})", f"{n}.flat[{places[0]}] = {self.expression(())}",
-            f"{n}.flat[::2] = [1.5, 0.5]", f"np.put_along_axis({n}, np.argmax({n}, axis={axis}, keepdims=True), 0.5, axis={axis})",
+            f"{n}.flat[::2] = [1.5, 0.5]",
+            f"np.put_along_axis({n}, np.argmax({n}, axis={axis}, keepdims=True), 0.5, axis={axis})",
             f"{n}[...] = {n}[::-1]", f"{n}.flat = {self.expression(v.shape[-1:])}", f"{n}.put({places[:2]}, 0.25)",
             f"{n}.partition({v.shape[-1] - 1}, axis=-1); {n}.sort(axis=-1)",
             f"{n}[0], {n}[-1] = {n}[-1].copy(), {n}[0].copy()", f"{n}.real = {self.expression(v.shape)}",
@@ -247,7 +255,8 @@ class Writes:
             return
         v = self.pick(arrays)
         made = self.pick([
-            f"np.zeros_like({v.name})", f"np.empty({v.shape})", f"np.zeros({v.shape}, order='F')", f"np.full({v.shape}, 0.5)",
+            f"np.zeros_like({v.name})", f"np.empty({v.shape})", f"np.zeros({v.shape}, order='F')",
+            f"np.full({v.shape}, 0.5)",
             f"np.ones_like({v.name}, order='F')",
         ])  # fmt: skip
         row = self.expression(v.shape[1:])

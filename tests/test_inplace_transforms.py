@@ -68,7 +68,7 @@ def test_vmap_refuses_writes_to_what_lanes_share() -> None:
         b += a
         return b.sum()
 
-    with pytest.raises(nf.MutationError, match="enclosing scope.*conflict"):
+    with pytest.raises(nf.MutationError, match=r"enclosing scope.*conflict"):
         nf.vmap(captured)(x)
     with pytest.raises(nf.MutationError, match=r"argument 1 \('b'\).*conflict"):
         nf.vmap(argument, in_dims=(0, None))(x, shared)

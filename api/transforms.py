@@ -61,8 +61,8 @@ def vmap(
         the leaves: which axis of each array the lanes run over; None for an argument that all lanes share.
     out_dims : int, None or a nested collection that matches the outputs: where the lanes' axis stands in each output.
         None returns an output that does not depend on the lane as it is; with an int, such an output is repeated.
-    randomness : what a draw of a np.random.Generator inside the function does: "error" raises `nf.RandomnessError`, "same"
-        shares one draw between the lanes, "different" gives each lane its own. `nf.random` asks its keys alone.
+    randomness : what a draw of a np.random.Generator inside the function does: "error" raises `nf.RandomnessError`,
+        "same" shares one draw between the lanes, "different" gives each lane its own. `nf.random` asks its keys alone.
     chunk_size : how many lanes to compute at once; None for all. Bounds the memory.
 
     Returns
@@ -416,8 +416,8 @@ def jit(
         more, each vmap, jacrev, jacfwd and hessian of the chain below (not those called inside the function) that was
         given no chunk_size gets one: the largest power of two with which they fit. If none does, the first call raises
         ArgumentError and names the lines that need most.
-    fastmath : let sums and products be reordered and contracted to fused multiply-adds, lose the sign of zeros, and turn
-        quotients by one divisor into products. NaN and infinities keep their meaning; elementary functions stay as
+    fastmath : let sums and products be reordered and contracted to fused multiply-adds, lose the sign of zeros, and
+        turn quotients by one divisor into products. NaN and infinities keep their meaning; elementary functions stay as
         they are. Arithmetic that relies on rounding, such as a compensated sum, loses its point. It counts for what is
         compiled as one program with this function: not where the function is called inside another traced one.
 

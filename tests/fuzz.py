@@ -2,7 +2,8 @@
 
 Programs are random imperative NumPy code (`random_programs`): NumPy eager, the interpreter, the compiled function with
 captured and overlapping arrays, vmap, gradients and functionalize must agree. Staging programs are random control flow of Python's own on traced values (`staging_programs`),
-which plain Python decides. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every
+which plain Python decides. Loops are programs of nested control flow (`random_loops`), whose first and second derivatives,
+also under vmap, must be those of differences. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every
 bit. A failure prints its seed, with which it runs again: `--programs 1 --seed SEED`.
 """
 
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from random_graphs import random_arguments, random_graph, same_bits
+from random_loops import fuzz_loops
 from random_programs import RandomChooser, check_program, random_program
 from staging_programs import check_staging_program
 
@@ -79,6 +81,7 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=0, help="number of random NumPy programs")
     parser.add_argument("--graphs", type=int, default=0, help="number of random graphs")
     parser.add_argument("--staging", type=int, default=0, help="number of random programs of Python's control flow")
+    parser.add_argument("--loops", type=int, default=0, help="number of random programs of nested control flow")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--show", type=int, default=5, help="failures shown in full")
     options = parser.parse_args()
@@ -86,6 +89,7 @@ def main() -> int:
     failures = campaign("graphs", fuzz_graph, options.seed, options.graphs, options.show)
     failures += campaign("programs", fuzz_program, options.seed, options.programs, options.show)
     failures += campaign("staging programs", check_staging_program, options.seed, options.staging, options.show)
+    failures += campaign("loops", fuzz_loops, options.seed, options.loops, options.show)
     return 1 if failures else 0
 
 

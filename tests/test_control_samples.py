@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from control_samples import LANES, POINT, PROGRAMS, Plain
+from random_loops import check_derivatives, random_source
+from random_programs import RandomChooser
 
 import nufunc as nf
 
@@ -72,6 +74,20 @@ def test_derivatives_are_those_of_differences(name: str) -> None:
     value, pullback = nf.vjp(f, lanes[0])
     close(value, reference(lanes[0]), 1e-12)
     close(pullback(np.float64(2.0))[0], 2 * expected[0], 1e-7)
+
+
+# -- random programs; `python tests/fuzz.py --loops 1000` is the long run
+
+
+@pytest.mark.parametrize("seed", [3, 11])
+def test_random_nests(seed: int) -> None:
+    assert check_derivatives(random_source(RandomChooser(seed), depth=2), seed)
+
+
+def test_random_nests_are_not_trivial() -> None:
+    sources = [random_source(RandomChooser(seed)) for seed in range(100)]
+    for construct in ("while_loop", "fori_loop", "scan", "cond", "map", "checkpoint"):
+        assert sum(f"flow.{construct}(" in source for source in sources) > 10, construct
 
 
 # -- chains of transforms, against JAX

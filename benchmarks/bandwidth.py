@@ -164,7 +164,7 @@ def page(found: list[tuple[str, str, str, dict[str, float]]]) -> str:
         "# Memory-bound kernels",
         "",
         f"GB/s, counted as STREAM counts: what must be read and written, once. {numba.get_num_threads()} threads,",
-        f"load {os.getloadavg()[0]:.1f} at the end (a neighbour takes what it likes of the bandwidth, now here, now there).",
+        f"load {os.getloadavg()[0]:.1f} at the end (neighbours take what they like, now here, now there).",
         "Written by benchmarks/bandwidth.py, which says what is compared. `share` is nufunc's part of the triad: of",
         "the one that allocates its result where results are large, of the one into a given array otherwise.",
         "",

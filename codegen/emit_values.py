@@ -39,6 +39,7 @@ class Values:
         self.vector: str | None = None
         self.lanes = 1
         self.turned: dict[int, list[Any]] = {}  # by accesses that lie across, their values along the turned axis
+        self.joint: dict[int, list[Inst]] = {}  # stores that others stand for, or that stand for others
         self.point = 0  # number of the point of the turned axis
 
     @contextmanager

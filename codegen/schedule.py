@@ -148,7 +148,8 @@ def _squared(nest: LoopNest, vector: Axis, along: Axis, lanes: int) -> tuple[Axi
     sides = _TILES[clash["load"] + (clash["load"] and clash["store"])]
     if clash["load"]:
         inner, outer = outer, inner
-    tiles, loops = [], []
+    tiles: list[Axis] = []
+    loops: list[Axis] = []
     for axis, side in zip((outer, inner), sides, strict=True):
         parts = -(-axis.extent // side)
         if parts > 1:

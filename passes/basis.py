@@ -176,7 +176,10 @@ class Push:
         """With value axes moved among the basis axes. The coefficients' value axes have these `names`, by which ties
         speak of them; then they are numbered anew."""
         at = {name: term.free + k for k, name in enumerate(names)}
-        perm, before, after, ties = [], [], [], []
+        perm: list[int] = []
+        before: list[int] = []
+        after: list[int] = []
+        ties: list[Tie | None] = []
         free = iter(range(term.free))
         coeff = term.coeff
         for n, tie in zip(term.basis, term.ties, strict=True):

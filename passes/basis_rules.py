@@ -236,7 +236,7 @@ def _regrouped(
                 names[(k, 0)] = m
         elif kept:
             names.update(((-1 - n, kept[0]), m) for n, m in enumerate(made))
-    ties = []
+    ties: list[Tie | None] = []
     for tie in t.ties:
         if tie is None:
             ties.append(None)
@@ -253,7 +253,8 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
-        old, new = [], []
+        old: list[int] = []
+        new: list[int] = []
         x = y = 1
         while True:
             if x <= y and i < len(before) and (x < y or not old):

@@ -17,8 +17,8 @@ REFUSED = ("may share its memory", "writes in place to the array")
 
 
 class _Writer:
-    """The source of a function `program(a, b, n, u)`: numbers a, b, c, counters of loops, a traced count n, and arrays u, v
-    and w, which may come to share memory.
+    """The source of a function `program(a, b, n, u)`: numbers a, b, c, counters of loops, a traced count n, and arrays
+    u, v and w, which may come to share memory.
     """
 
     def __init__(self, choose: Chooser) -> None:
@@ -126,9 +126,15 @@ class _Writer:
         self.made += 1
         counter = f"k{self.made}"
         if self.choose.integer(0, 1):
-            self.line(
-                depth, f"for {counter} in {self.pick(('range(4)', 'range(n)', 'range(1, n, 2)', 'range(3, 0, -1)'))}:"
-            )
+            counted = self.pick(("range(4)", "range(n)", "range(1, n, 2)", "range(3, 0, -1)"))
+            arrays = self.pick(ARRAYS), self.pick(ARRAYS)
+            head = self.pick((
+                f"{counter} in {counted}",
+                f"{counter} in {counted}",
+                f"{counter}, {self.pick(NUMBERS)} in enumerate({arrays[0]})",
+                f"{counter}, (a, c) in enumerate(zip({arrays[0]}, {arrays[1]}))",
+            ))
+            self.line(depth, f"for {head}:")
         else:
             self.line(depth, f"{counter} = 0")
             self.line(depth, f"while {counter} < {self.choose.integer(2, 5)} and {self.condition()}:")
@@ -165,7 +171,7 @@ def staging_program(seed: int) -> tuple[str, Callable[..., Any]]:
 
 
 def check_staging_program(seed: int) -> bool:
-    """Plain Python, the compiled function and vmap agree on every lane, also on what becomes of the array that is given.
+    """Plain Python, the compiled function and vmap agree on every lane, also on what becomes of the given array.
 
     False if the program is refused since a name may stand for one memory or another.
     """

@@ -351,6 +351,27 @@ def static_items_with_a_traced_break(x):
     return x
 
 
+@sample(VECTORS)
+def pairs_until(v):
+    total = 0.0
+    for i, (x, y) in enumerate(zip(v, v[::-1])):
+        total = total + x * y
+        if total > 4:
+            break
+        total = total - i
+    for i, x in enumerate(v, 2):
+        if x < 0:
+            continue
+        total += i * x
+        if total > 10:
+            return total
+    for x, k in zip(v, range(5, 0, -2)):
+        total += x * k
+        if total < -5:
+            break
+    return total
+
+
 # ---- arrays in place
 
 

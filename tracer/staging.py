@@ -100,7 +100,10 @@ def _is_statement(frame: FrameType, what: str) -> bool:
 def _unstaged_use(frame: FrameType) -> str:
     if frame.f_code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"):
         return "the condition of a comprehension decides how many items there are, which must be static"
-    return "assert, match, `in`, the conditions of comprehensions and statements of class bodies are not staged"
+    return (
+        "assert, match, `in`, operands that bind a name (:=), the conditions of comprehensions and statements of class "
+        "bodies are not staged"
+    )
 
 
 def _staged_code(code: CodeType) -> CodeType:

@@ -23,6 +23,7 @@ from nufunc.tracer.staging import HELPERS
 from nufunc.tracer.staging_names import Bound, always_jumps, binds_inside, is_generator, jumps
 from nufunc.tracer.staging_source import CannotStageError, FunctionNode, Source
 
+_ITERABLES = {"range": "range_", "enumerate": "enumerate_", "zip": "zip_"}
 RETURNED, VALUE, ITEM = "@returned", "@value", "@item"
 
 
@@ -291,17 +292,21 @@ class _Rewriter(ast.NodeTransformer):
         return [*start, *made, _placed(ast.Expr(call), node), *self.loop_else(node, stop)]
 
     def staged_for(self, node: ast.For) -> list[ast.stmt]:
-        items = node.iter
-        if isinstance(items, ast.Call) and isinstance(items.func, ast.Name) and items.func.id == "range":
-            plain = not items.keywords and not any(isinstance(a, ast.Starred) for a in items.args)
-            items = _placed(_call("range_", items.func, *items.args), items) if plain else items
-        items = self.visit(items)
+        items = self.visit(self.iterable(node.iter))
         take = _placed(ast.Assign([self.visit(node.target)], _load(ITEM)), node.target)
         body, start, stop = self.loop_body(node, [take])
         names = self._bound(body)
         made = self.make("@body", body, names, node, [ITEM])
         call = _call("for_", items, _load(made.name), _names(self.mangled(names)), _names(stop))
         return [*start, made, _placed(ast.Expr(call), node), *self.loop_else(node, stop)]
+
+    def iterable(self, node: ast.expr) -> ast.expr:
+        """What a for statement runs over, made by a helper if it is a call of range, enumerate or zip."""
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ITERABLES):
+            return node
+        if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
+            return node
+        return _placed(_call(_ITERABLES[node.func.id], node.func, *map(self.iterable, node.args)), node)
 
     def loop_body(self, node: Any, head: list[ast.stmt]) -> tuple[list[ast.stmt], list[ast.stmt], list[str]]:
         """The body, the statements before the loop, and the flags that end the loop."""

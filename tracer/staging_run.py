@@ -314,6 +314,48 @@ def range_(original: Any, *args: Any) -> Any:
     return TracedRange(_integer(start), _integer(stop), step)
 
 
+class Indexed:
+    """zip or enumerate of arrays and ranges: a number of items, and how to take the one at an index, traced or not."""
+
+    def __init__(self, length: int, take: Callable[[Any], Any]) -> None:
+        self.length, self.take = length, take
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.take(i) for i in range(self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.take(i)
+
+
+_INDEXED = (Array, Indexed, range)
+
+
+def zip_(original: Any, *args: Any) -> Any:
+    """`zip(*args)` as what a for statement runs over."""
+    if original is not builtins.zip or not args or not all(type(a) in _INDEXED for a in args):
+        return original(*args)
+    return Indexed(min(map(len, args)), lambda i: tuple([_taken(a, i) for a in args]))
+
+
+def enumerate_(original: Any, *args: Any) -> Any:
+    """`enumerate(*args)` as what a for statement runs over."""
+    start = args[1] if len(args) == 2 else 0
+    if original is not builtins.enumerate or len(args) not in (1, 2) or type(start) is not int:
+        return original(*args)
+    items = args[0]
+    if type(items) not in _INDEXED:
+        return original(*args)
+    return Indexed(len(items), lambda i: (i + start, _taken(items, i)))
+
+
+def _taken(items: Any, i: Any) -> Any:
+    """items[i], also of a range at a traced index."""
+    return items.start + i * items.step if type(items) is range else items[i]
+
+
 def _integer(x: Any) -> Any:
     """A Python int, traced or not."""
     if type(x) is not Array:
@@ -349,17 +391,16 @@ def _rest(
     flags: Sequence[str],
 ) -> None:
     """The items after one at which a traced flag may have ended the loop."""
-    if type(items) in (range, Array):
+    if type(items) in _INDEXED:
         total = len(items)
         if done == total:
             return
-        get_item = items.__getitem__ if type(items) is Array else None
         before = {name: get(cell) for name, cell in cells.items()}
         try:
             if type(items) is range:
                 _count(items[done], items[-1] + items.step, items.step, lambda i: i, body, cells, flags, stop)
             else:
-                _count(done, total, 1, get_item, body, cells, flags, stop)
+                _count(done, total, 1, items.__getitem__, body, cells, flags, stop)
             return
         except TraceError:  # the number of an iteration may have to be static
             if total - done > UNROLLED:

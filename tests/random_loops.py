@@ -27,6 +27,10 @@ class Recorded(Plain):
         self.path.append(bool(pred))
         return true_fun(*operands) if pred else false_fun(*operands)
 
+    def fori_loop(self, lower: Any, upper: Any, body: Callable, init: Any) -> Any:  # type: ignore[override]
+        self.path.append(bool(upper > lower))
+        return Plain.fori_loop(int(lower), int(upper), body, init)
+
     def while_loop(self, test: Callable, body: Callable, init: Any) -> Any:  # type: ignore[override]
         while True:
             self.path.append(bool(test(init)))
@@ -57,7 +61,7 @@ class Maker:
         return self.pick([
             "np.sin({a} + {b})", "0.5 * {a} * {b}", "np.tanh({a}) + 0.3 * x", "{a} * 0.7 - 0.2 * {b}", "np.cos({a}) * {b}",
             "0.6 * ({a} + np.sum({b}) / 3)", "{a} / (1.5 + np.cos({b}))", "np.exp(-{a} * {a}) * {b}", "{a}[::-1] * 0.8",
-            "MATRIX @ {a}", "np.where({a} > 0.2, {a} * 0.5, {b})",
+            "MATRIX @ {a}", "np.where({a} > 0.2, ({a} - 0.2) ** 3, 0.0 * {b})",
         ]).format(a=a, b=b)  # fmt: skip
 
     def block(self, names: list[str], depth: int) -> str:

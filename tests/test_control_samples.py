@@ -55,31 +55,34 @@ def close(found: Any, expected: Any, rtol: float = 1e-9) -> None:
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * max(1.0, float(np.abs(expected).max(initial=0))))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_values_and_lanes_are_those_of_numpy(name: str) -> None:
-    f, reference = ours(name), plain(name)
-    close(nf.jit(f)(POINT), reference(POINT), 1e-12)
-    lanes = POINT * LANES[:, None]
-    close(nf.vmap(f)(lanes), np.stack([reference(lane) for lane in lanes]), 1e-12)
+def check_further(name: str, lanes: np.ndarray, gradients: np.ndarray) -> None:
+    """One of the ways that are left, by turns."""
+    f, reference = weighted(np, ours(name)), plain(name)
+    turn = NAMES.index(name) % 3
+    if turn == 0:
+        close(nf.vmap(ours(name))(lanes), np.stack([reference(lane) for lane in lanes]), 1e-12)
+    elif turn == 1:
+        close(nf.jvp(f, (lanes[0],), (DIRECTION,))[1], gradients[0] @ DIRECTION, 1e-7)
+    else:
+        close(nf.vjp(f, lanes[0])[1](np.float64(2.0))[0], 2 * gradients[0], 1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_derivatives_are_those_of_differences(name: str) -> None:
+def test_values_and_derivatives_are_those_of_numpy(name: str) -> None:
     f, reference = weighted(np, ours(name)), weighted(np, plain(name))
     lanes = POINT * LANES[:2, None]
-    expected = [np.stack([difference(reference, x, e) for e in np.eye(3)]) for x in lanes]
-    close(nf.grad(f)(lanes[0]), expected[0], 1e-7)
-    close(nf.vmap(nf.grad(f))(lanes), np.stack(expected), 1e-7)
-    close(nf.jvp(f, (lanes[0],), (DIRECTION,))[1], expected[0] @ DIRECTION, 1e-7)
-    value, pullback = nf.vjp(f, lanes[0])
+    gradients = np.stack([[difference(reference, x, e) for e in np.eye(3)] for x in lanes])
+    value, gradient = nf.value_and_grad(f)(lanes[0])
     close(value, reference(lanes[0]), 1e-12)
-    close(pullback(np.float64(2.0))[0], 2 * expected[0], 1e-7)
+    close(gradient, gradients[0], 1e-7)
+    close(nf.vmap(nf.grad(f))(lanes), gradients, 1e-7)
+    check_further(name, lanes, gradients)
 
 
 # -- random programs; `python tests/fuzz.py --loops 1000` is the long run
 
 
-@pytest.mark.parametrize("seed", [3, 11])
+@pytest.mark.parametrize("seed", [11])
 def test_random_nests(seed: int) -> None:
     assert check_derivatives(random_source(RandomChooser(seed), depth=2), seed)
 
@@ -139,7 +142,7 @@ def check(name: str, chain: tuple[str, ...]) -> None:
     close(nf.jit(f)(POINT), jax.jit(reference)(POINT), 1e-8)
 
 
-DEALT = [(name, CHAINS[(7 * k + j * 11) % len(CHAINS)]) for k, name in enumerate(NAMES) for j in range(2)]
+DEALT = [(name, CHAINS[(7 * k) % len(CHAINS)]) for k, name in enumerate(NAMES[::4])]
 
 
 @pytest.mark.parametrize(("name", "chain"), DEALT, ids=lambda v: v if isinstance(v, str) else ".".join(v))

@@ -144,12 +144,17 @@ def growth(call, times: int = 6) -> int:
     """Bytes more after some calls, what LLVM and Python keep for themselves apart."""
     call()
     call()
-    gc.collect()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(times):
+    tracemalloc.start()
+    try:
         call()
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0] - before
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(times):
+            call()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
 
 
 def test_tapes_are_freed() -> None:
@@ -167,15 +172,11 @@ def test_tapes_are_freed() -> None:
         with pytest.raises(IndexError):
             failing(x, np.array(99))
 
-    tracemalloc.start()
-    try:
-        for call in (
-            lambda: gradient(x, n), lambda: lanes(many, counts), lambda: nested(x, n), lambda: pullback(x, n)(1.0),
-            lambda: of_lanes(many, counts), fails,
-        ):  # fmt: skip
-            assert growth(call) < 50_000
-    finally:
-        tracemalloc.stop()
+    for call in (
+        lambda: gradient(x, n), lambda: lanes(many, counts), lambda: nested(x, n), lambda: pullback(x, n)(1.0),
+        lambda: of_lanes(many, counts), fails,
+    ):  # fmt: skip
+        assert growth(call) < 50_000
 
 
 def test_a_loop_frees_the_tapes_of_each_iteration() -> None:
@@ -200,16 +201,13 @@ def f(x, n):
     return nf.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, np.sin(s[1]) * x), (0, x))[1].sum()
 
 x, few, many = np.ones(1000), np.array(10), np.array(10**9)
-calls = [
-    (nf.grad(f), x), (nf.vmap(nf.grad(f), in_dims=(0, None)), np.ones((64, 1000))),
-    (nf.jit(lambda x, n: nf.vjp(lambda y: f(y, n), x)[1]), x),
-]
+calls = [(nf.grad(f), x), (nf.jit(lambda x, n: nf.vjp(lambda y: f(y, n), x)[1]), x)]
 lanes = nf.vmap(nf.grad(f))
 for call, x in calls:
     call(x, few)
 lanes(np.ones((64, 1000)), np.full(64, 10))
 now = int(open("/proc/self/statm").read().split()[0]) * 4096
-resource.setrlimit(resource.RLIMIT_AS, (now + (200 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20),) * 2)
 for call, x in [*calls, (lambda x, n: lanes(x, np.full(64, int(n))), np.ones((64, 1000)))]:
     try:
         call(x, many)
@@ -341,12 +339,13 @@ def test_segments_need_memory_for_the_square_root_of_the_length() -> None:
         assert arena(length, "sqrt") <= 2.2 * length**0.5 * step + 2000
 
 
-@pytest.mark.parametrize("length", [1, 3, 4, 5, 16, 17, 100, 103])
+@pytest.mark.parametrize("length", [1, 4, 17, 103])
 def test_segments_of_every_length(length: int) -> None:
     x = np.array([0.3, 1.0])
-    for transform in (nf.jit, nf.grad, nf.hessian):
+    for transform in (nf.value_and_grad, nf.hessian) if length == 17 else (nf.value_and_grad,):
         whole, parts = (transform(lambda x, p=p: chain(x, length, p))(x) for p in ("all", "sqrt"))
-        np.testing.assert_allclose(parts, whole, rtol=1e-12)
+        for part, one in zip(parts, whole, strict=True):
+            np.testing.assert_allclose(part, one, rtol=1e-12)
 
 
 def counted(f, x, prim: str) -> int:

@@ -1,7 +1,7 @@
 """Measures vector mathematics: errors in ulp against mpmath, compile times, and speed against NumPy.
 
-    python benchmarks/vmath_ulp.py ulp [NAME...]      largest error per function, type, width
-    python benchmarks/vmath_ulp.py speed [NAME...]    compile ms and ns per element
+    python benchmarks/vmath_ulp.py ulp [--write] [NAME...]   largest errors (--write: to results/vmath_ulp.md)
+    python benchmarks/vmath_ulp.py speed [NAME...]           compile ms and ns per element
 
 tests/test_vmath.py asserts on `kernel` and `Reference` of this file.
 """
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import llvmlite.binding as llvm
 import mpmath
@@ -357,19 +358,18 @@ def best_ns(run: Callable[[], object], elements: int) -> float:
     return 1e9 * min(times) / elements
 
 
-def report_ulp(names: Iterable[str]) -> None:
-    print(f"{'function':8} {'type':4} {'bound':>5}  largest error (fma, no fma)  at")
+def report_ulp(names: Iterable[str]) -> str:
+    """A table of the largest errors, over arguments where a function varies and over all exponents."""
+    lines = ["| function | type | bound | largest, fma | largest, no fma |", "|---|---|---:|---:|---:|"]
     for name in names:
         for dtype in ("f64", "f32"):
             args = arguments(name, dtype, 8000)
             reference = exact(name, args)
-            worst = []
-            for has_fma in (True, False):
-                errors = reference.errors(kernel(name, dtype, 8, has_fma=has_fma)(*args))
-                worst.append((errors.max(), [float(a[errors.argmax()]) for a in args]))
-            (fma, at), (plain, at2) = worst
+            worst = [reference.errors(kernel(name, dtype, 8, has_fma=fma)(*args)).max() for fma in (True, False)]
             bound = vmath.ULP_BOUND[name, dtype]
-            print(f"{name:8} {dtype:4} {bound:5.1f}  {fma:6.3f} {plain:6.3f}  {at} {at2}", flush=True)
+            lines.append(f"| {name} | {dtype} | {bound:.1f} | {worst[0]:.2f} | {worst[1]:.2f} |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
 
 
 def report_speed(names: Iterable[str]) -> None:
@@ -392,5 +392,13 @@ def report_speed(names: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    command, *chosen = sys.argv[1:] or ["ulp"]
-    {"ulp": report_ulp, "speed": report_speed}[command](chosen or sorted(vmath.supported()))
+    command, *chosen = [a for a in sys.argv[1:] if a != "--write"] or ["ulp"]
+    table = {"ulp": report_ulp, "speed": report_speed}[command](chosen or sorted(vmath.supported()))
+    if "--write" in sys.argv:
+        head = """# Errors of elementary functions
+
+`python benchmarks/vmath_ulp.py ulp --write`: the largest errors found among some 8,000 arguments of each function, in
+units in the last place, against mpmath. Of gamma, lgamma and digamma: positive arguments.
+
+"""
+        (Path(__file__).parent / "results" / "vmath_ulp.md").write_text(head + (table or ""))

@@ -125,6 +125,7 @@ def _elementwise() -> Iterator[Sample]:
     yield from one("power", J, J)
     yield from one("ldexp", F, J.astype(np.int32))
     yield from one("sinc", np.array([0.0, 0.5, -1.3]))
+    yield from one("i0", np.array([0.0, 0.5, -1.3, 9.0, 700.0]))
     yield from one("add", F, G, dtype=np.float32, casting="unsafe", rtol=1e-6)
     yield from one("nan_to_num", SPECIAL)
     yield from one("real", C)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 
 import nufunc as nf
+from nufunc.tracer.np_special import SPECIAL
 
 PAGE = Path(__file__).parent.parent / "docs" / "numpy.md"
 
@@ -32,6 +34,8 @@ def page():
         yes, no = functions(namespace, module)
         for head, names in ((f"`{title}`, on traced values", yes), (f"`{title}`, not yet", no)):
             sections.append(f"## {head}\n\n" + "\n".join(textwrap.wrap(" ".join(names), 118, break_on_hyphens=False)))
+    special = textwrap.wrap(" ".join(sorted(n for n in SPECIAL if hasattr(scipy.special, n))), 118)
+    sections.append("## `scipy.special`, on traced values\n\n" + "\n".join(special))
     intro = (
         "# NumPy in traced code\n\n"
         "What follows is generated from the traced namespace. A function that is not there yet raises an error "

@@ -23,6 +23,7 @@ from nufunc.tracer import (
     np_misc,
     np_reduce,
     np_shape,
+    np_special_core,
     np_views,
     np_writing,
 )
@@ -130,6 +131,7 @@ def _build() -> Namespace:
     module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
     rooms = (
         np_creation, np_shape, np_views, np_join, np_reduce, np_cumulate, np_misc, np_writing, np_linalg, np_extra,
+        np_special_core,
     )  # fmt: skip
     for room in rooms:
         for function in room.FUNCTIONS:

@@ -16,7 +16,7 @@ from nufunc.tracer.np_gamma import GAMMA
 from nufunc.tracer.np_misc import where
 from nufunc.tracer.np_reduce import max as max_
 from nufunc.tracer.np_reduce import sum as sum_
-from nufunc.tracer.np_special_core import elementwise, float_array, scalar_like
+from nufunc.tracer.np_special_core import elementwise, float_array, i0, i1, scalar_like
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 
@@ -75,13 +75,6 @@ def log_ndtr(x: Any) -> Any:
     left = UFUNCS["log"](0.5 * elementwise("erfcx")(u)) - u * u
     v = where(low, 0.0, p * math.sqrt(0.5)).astype(p.dtype)
     return scalar_like(where(low, left, UFUNCS["log1p"](-0.5 * elementwise("erfc")(v))).astype(p.dtype))
-
-
-def _bessel(scaled: str, x: Any) -> Any:
-    """A modified Bessel function from its scaled one, in two factors, so that it overflows no earlier."""
-    p = float_array(x)
-    half = UFUNCS["exp"](UFUNCS["abs"](p) * 0.5)
-    return elementwise(scaled)(p) * half * half
 
 
 def ndtri(y: Any) -> Any:
@@ -147,7 +140,7 @@ def rel_entr(x: Any, y: Any) -> Any:
 SPECIAL: dict[str, Callable[..., Any]] = {
     **GAMMA,
     "erf": elementwise("erf"), "erfc": elementwise("erfc"), "erfcx": elementwise("erfcx"),
-    "i0": lambda x: _bessel("i0e", x), "i1": lambda x: _bessel("i1e", x),
+    "i0": i0, "i1": i1,
     "i0e": elementwise("i0e"), "i1e": elementwise("i1e"),
     "expit": elementwise("logistic"), "logit": logit, "log_expit": log_expit, "softplus": softplus,
     "erfinv": elementwise("erfinv"), "erfcinv": elementwise("erfcinv"), "ndtr": ndtr, "ndtri": ndtri,

@@ -18,6 +18,7 @@ from nufunc.tracer.np_core import (
     result_dtype,
     value_of,
 )
+from nufunc.tracer.np_ufuncs import UFUNCS
 
 
 def float_array(x: Any) -> Array:
@@ -57,3 +58,21 @@ def elementwise_of(prim: str) -> Callable[..., Any]:
 def scalar_like(result: Array, *operands: Any) -> Array:
     """A 0-d result of scalars as the NumPy scalar that a ufunc gives."""
     return result if result.ndim else result[()]
+
+
+def _bessel(scaled: str, x: Any) -> Any:
+    """A modified Bessel function from its scaled one, in two factors, so that it overflows no earlier."""
+    p = float_array(x)
+    half = UFUNCS["exp"](UFUNCS["abs"](p) * 0.5)
+    return elementwise(scaled)(p) * half * half
+
+
+def i0(x: Any) -> Any:
+    return _bessel("i0e", x)
+
+
+def i1(x: Any) -> Any:
+    return _bessel("i1e", x)
+
+
+FUNCTIONS: tuple[Callable[..., Any], ...] = (i0,)  # NumPy has it too

@@ -1,6 +1,7 @@
 """Python's own control flow on traced values: programs in every way they run, and what is refused, with its line."""
 
 import dataclasses
+import doctest
 import inspect
 import re
 from pathlib import Path
@@ -343,7 +344,33 @@ def test_refused(case, pattern):
     assert int(found.group(1)) in offending, message
 
 
-def test_no_source_is_said(monkeypatch):
+def test_bare_excepts_do_not_hide_what_asks():
+    def f(x):
+        try:
+            y = x if x > 0 else -x
+        except:  # noqa: E722
+            y = 0.0
+        return y
+
+    assert nf.jit(f)(-2.0) == 2.0
+
+
+def test_doctests_have_sources():
+    text = """
+    >>> import numpy as np, nufunc as nf
+    >>> @nf.jit
+    ... def f(x):
+    ...     while x > 1:
+    ...         x = x / 2
+    ...     return x
+    >>> print(f(5.0))
+    0.625
+    """
+    test = doctest.DocTestParser().get_doctest(text, {}, "staging", "staging", 0)
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_no_source_is_said():
     namespace = {}
     exec("def f(x):\n    if x > 0:\n        return x\n    return -x", namespace)
     with pytest.raises(nf.TraceError, match=r"source \(<string>\) is not available"):

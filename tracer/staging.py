@@ -12,6 +12,7 @@ from __future__ import annotations
 import dis
 import os
 import sys
+import threading
 from types import CodeType, FrameType
 from typing import Any
 
@@ -27,17 +28,30 @@ class Restage(BaseException):
 class _Staged:
     """The staged form of one code object, or why there is none."""
 
-    __slots__ = ("code", "original", "reason", "running")
+    __slots__ = ("asked", "code", "original", "reason", "running")
 
     def __init__(self, original: CodeType) -> None:
         self.original = original
         self.code: CodeType | None = None
         self.reason = ""
+        self.asked = 0
         try:
             self.code = _staged_code(original)
         except CannotStageError as error:
             self.reason = str(error)
         self.running = {id(c) for c in nested(self.code)} if self.code is not None else set()
+
+
+class _Requests(threading.local):
+    count = 0
+
+
+_REQUESTS = _Requests()
+
+
+def requests() -> int:
+    """How often this thread has raised `Restage`: user code may have swallowed it."""
+    return _REQUESTS.count
 
 
 _STAGED: dict[int, _Staged] = {}  # by id of the original code, which the entry keeps alive
@@ -83,9 +97,11 @@ def ask(what: str) -> str:
             if staged is None:
                 staged = _STAGED[id(code)] = _Staged(code)
                 _RUNNING.update(staged.running)
-            if staged.code is not None:
+            staged.asked += 1
+            if staged.code is not None and staged.asked < 100:  # a thread may ask for what another one has made just now
+                _REQUESTS.count += 1
                 raise Restage
-            return f"Python's own control flow could not be staged, since {staged.reason}"
+            return f"Python's own control flow could not be staged, since {staged.reason or 'it keeps asking'}"
     return ""
 
 

@@ -28,6 +28,7 @@ from nufunc.ir.errors import (
 )
 from nufunc.runtime.cache import cache_info, clear_cache
 from nufunc.runtime.threading import get_num_threads, set_num_threads
+from nufunc.runtime.unwrap import debug_unwrap
 from nufunc.transforms import (
     functionalize,
     grad,
@@ -88,6 +89,7 @@ __all__ = [
     "custom_root",
     "custom_vjp",
     "debug",
+    "debug_unwrap",
     "dump",
     "fori_loop",
     "functional_call",

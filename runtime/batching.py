@@ -15,6 +15,7 @@ from nufunc.runtime.transform import Callee, Transform, leaf_names
 from nufunc.runtime.updates import admit_updates, refuse_shared
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
+from nufunc.tracer.levels import at_level
 from nufunc.tracer.np_random import Lanes
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
@@ -68,7 +69,9 @@ class Vmap(Transform):
         drawn = Lanes(self.randomness, size)
 
         def call(params: list[Array]) -> Any:
-            require().lanes = drawn
+            inner = require()
+            inner.lanes = drawn
+            at_level(inner, "vmap", arrays, size, [dims[k] for k in mapped])  # type: ignore[misc]
             new = list(leaves)
             for k, p in zip(mapped, params, strict=True):
                 new[k] = p

@@ -75,12 +75,17 @@ class Hooks:
             )
         self.inputs.append(sig)
         self.sources.append(source(path))
-        return self.stretches.stand_in(self.first + len(self.inputs) - 1, param(self.trace, sig))
+        return self.stretches.stand_in(self.first + len(self.inputs) - 1, param(self.trace, sig, value))
 
 
-def param(trace: Trace, sig: Input) -> Array:
-    """A parameter of the outermost trace for an input."""
-    return trace.param(sig.type, weak=sig.kind in ("float", "complex"), scalar=sig.kind != "array", strides=sig.strides)
+def param(trace: Trace, sig: Input, value: Any = None) -> Array:
+    """A parameter of the outermost trace for an input, of which `value` is an example that `debug_unwrap` shows."""
+    array = trace.param(
+        sig.type, weak=sig.kind in ("float", "complex"), scalar=sig.kind != "array", strides=sig.strides
+    )
+    if isinstance(value, np.ndarray | np.generic | float | complex):
+        trace.concrete[array.value] = np.asarray(value)
+    return array
 
 
 @contextmanager
@@ -136,7 +141,7 @@ def trace_call(
     hooks = Hooks(trace, stretches, len(positions))
     with trace, ExitStack() as around:
         own = [s for s in signatures if isinstance(s, Input)]
-        arrays = {k: stretches.stand_in(i, param(trace, own[i])) for i, k in enumerate(positions)}
+        arrays = {k: stretches.stand_in(i, param(trace, own[i], leaves[k])) for i, k in enumerate(positions)}
         new = [arrays.get(k, leaf) for k, leaf in enumerate(leaves)]
         call: Callable[..., Any]
         if isinstance(func, GraphFunction):

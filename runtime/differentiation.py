@@ -47,7 +47,7 @@ class Grad(Transform):
 
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         chosen = select(callee, args, kwargs, self.argnums, self.argnames, self.label)
-        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
+        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux, self.label)
         admit_updates(sub, chosen.arrays, chosen.names, refuse_differentiated(sub, chosen.names, self.label))
         self._check_output(sub, count, callee)
         values, back, residuals = primal_part(sub, chosen.arrays, [True] + [False] * (len(sub.graph.outputs) - 1))
@@ -110,7 +110,7 @@ class Vjp(Transform):
         if not args:
             raise ArgumentError("vjp: got no primals", user_location())
         chosen = select(callee, args, {}, tuple(range(len(args))), None, self.label)
-        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
+        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux, self.label)
         admit_updates(sub, chosen.arrays, chosen.names, refuse_differentiated(sub, chosen.names, self.label))
         check_inexact(sub, count, callee, "vjp: All outputs of f must be floating-point or complex")
         outputs = [k < count for k in range(len(sub.graph.outputs))]
@@ -160,7 +160,7 @@ class Jvp(Transform):
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         primals, tangents = args
         chosen, moved = _check_pair(callee, primals, tangents, self.label)
-        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux)
+        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, self.has_aux, self.label)
         admit_updates(sub, chosen.arrays, chosen.names, admit_all)
         check_inexact(sub, count, callee, "jvp: all outputs of f must be floating-point or complex")
         if self.strict:
@@ -206,7 +206,7 @@ class Linearize(Transform):
         if not args:
             raise ArgumentError("linearize: got no primals", user_location())
         chosen = select(callee, args, {}, tuple(range(len(args))), None, self.label)
-        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, False)
+        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, False, self.label)
         admit_updates(sub, chosen.arrays, chosen.names, admit_all)
         check_inexact(sub, count, callee, "linearize: all outputs of f must be floating-point or complex")
         which = [True] * sub.num_params + [False] * len(sub.captured)
@@ -232,7 +232,7 @@ class LinearTranspose(Transform):
 
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         chosen = select(callee, args, {}, tuple(range(len(args))), None, self.label)
-        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, False)
+        sub, count = trace_with_aux(callee, chosen.arrays, chosen.rebuild, False, self.label)
         refuse_updates(sub, chosen.names, self.label)
         check_inexact(sub, count, callee, "linear_transpose: all outputs of f must be floating-point or complex")
         graph, n = sub.graph, sub.num_params

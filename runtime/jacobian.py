@@ -46,7 +46,7 @@ class Jacobian(Transform):
                 require().lanes = Lanes(self.randomness, -1, self.label)
             return chosen.rebuild(values)
 
-        sub, count = trace_with_aux(callee, chosen.arrays, rebuild, self.has_aux)
+        sub, count = trace_with_aux(callee, chosen.arrays, rebuild, self.has_aux, self.label)
         refused = refuse_differentiated(sub, chosen.names, self.label) if self.mode == "rev" else admit_all
         admit_updates(sub, chosen.arrays, chosen.names, refused)
         check_inexact(sub, count, callee, f"{self.label}: all outputs of f must be floating-point or complex")

@@ -12,6 +12,7 @@ from nufunc.runtime.subgraph import Sub, array_leaves, as_array, is_number, trac
 from nufunc.runtime.transform import Callee, leaf_names, parameter_names
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
+from nufunc.tracer.levels import at_level
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
@@ -148,14 +149,16 @@ def trace_with_aux(
     arrays: Sequence[Array],
     rebuild: Callable[[Sequence[Any]], tuple[tuple[Any, ...], dict[str, Any]]],
     has_aux: bool,
+    label: str,
 ) -> tuple[Sub, int]:
-    """Trace callee on the selected leaves; gives the graph and how many of its leaves belong to the output (not
-    aux).
+    """Trace callee on the selected leaves for the transform `label`; gives the graph and how many of its leaves belong
+    to the output (not aux).
     """
     count = 0
 
     def call(params: list[Array]) -> Any:
         nonlocal count
+        at_level(require(), label, arrays)
         args, kwargs = rebuild(params)
         output, aux = split_aux(callee(*args, **kwargs), has_aux, callee)
         leaves = tree.leaves(output)

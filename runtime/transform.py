@@ -17,6 +17,7 @@ from nufunc.runtime.results import refuse_lost_changes, snapshot
 from nufunc.runtime.subgraph import inline, trace_sub, wrap, write_updates
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
+from nufunc.tracer.levels import at_level
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
@@ -112,6 +113,7 @@ class Functionalize(Transform):
         def call(params: list[Array]) -> Any:
             # The arguments are captured, not made parameters: so they stay aliases of each other where they are.
             trace = require()
+            at_level(trace, self.label)
             for array in arrays:
                 trace.lift(array)
             return callee(*args, **kwargs)

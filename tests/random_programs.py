@@ -469,7 +469,8 @@ def check_gradient(program: Program, seed: int) -> None:
     given = program.arguments(seed + 2)
     plain = loss_of(program.lifted(PlainFlow))
     rng = np.random.default_rng(seed)
-    direction = [rng.normal(size=x.shape) for x in given]
+    # in the order of memory of the arguments, which the sum then has as well
+    direction = [laid_out(rng.normal(size=x.shape), k) for x, k in zip(given, program.layouts, strict=True)]
     h = 1e-6
 
     def at(t: float) -> float:

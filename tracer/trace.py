@@ -78,6 +78,8 @@ class Trace:
         parent: Trace | None = None,
     ) -> None:
         self.builder = Builder(name, stage="traced")
+        self.level: Any = None  # the transform whose function this is the trace of, see `levels`
+        self.concrete: dict[Value, np.ndarray] = {}  # the inputs of an outermost trace that is not to be compiled
         self.parent = parent if parent is not None else current()
         inherited = self.parent.on_ndarray if self.parent is not None else refuse_ndarray
         self.on_ndarray: Callable[[np.ndarray], Array] = on_ndarray if on_ndarray is not None else inherited

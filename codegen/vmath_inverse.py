@@ -34,6 +34,28 @@ def atan(m: Math, x: V) -> V:
 
 
 def atan2(m: Math, y: V, x: V) -> V:
+    """The angle of (x, y); zeros, infinities, NaN and what must be scaled stand apart."""
+    f = x.format
+    a, b = m.abs(y), m.abs(x)
+    high, low = 2.0 ** (f.bias - 2), 2.0 ** -(f.bias // 2)
+    usual = (a < high) & (b < high) & ((a > low) | (b > low))
+    angle = _angle(m, a, b, y, x)
+    return m.rarely(~usual, [angle], lambda: [m.select(usual, angle, _special_angle(m, y, x))])[0]
+
+
+def _angle(m: Math, a: V, b: V, y: V, x: V) -> V:
+    """The angle of (x, y) by that of (b, a) in the first quadrant."""
+    offset, low, result = _atan_ratio(m, a, b)
+    high, rest = _PIO2[x.format.name]
+    behind = m.copysign(m.like(x, 1.0), x) < 0.0
+    # pi - (offset + result): the offsets are multiples of pi/4, so their difference is exact
+    offset = m.select(behind, 2 * high - offset, offset)
+    low = m.select(behind, 2 * rest - low, low)
+    result = m.select(behind, -result, result)
+    return m.copysign(offset + (low + result), y)
+
+
+def _special_angle(m: Math, y: V, x: V) -> V:
     f = x.format
     a, b = m.abs(y), m.abs(x)
     # two zeros stand at the angle of (0, 1), two infinities at that of (1, 1)
@@ -44,15 +66,8 @@ def atan2(m: Math, y: V, x: V) -> V:
     larger = m.select(a > b, a, b)
     up = m.select(larger < 2.0 ** -(f.bias // 2), m.like(a, 2.0 ** (f.bias // 2)), 1.0)
     factor = m.select(larger > 2.0 ** (f.bias - 2), m.like(a, 0.25), up)
-    offset, low, result = _atan_ratio(m, a * factor, b * factor)
-    high, rest = _PIO2[f.name]
-    behind = m.copysign(m.like(x, 1.0), x) < 0.0
-    # pi - (offset + result): the offsets are multiples of pi/4, so their difference is exact
-    offset = m.select(behind, 2 * high - offset, offset)
-    low = m.select(behind, 2 * rest - low, low)
-    result = m.select(behind, -result, result)
-    angle = m.select(x.ne(x) | y.ne(y), x + y, offset + (low + result))
-    return m.copysign(angle, y)
+    angle = _angle(m, a * factor, b * factor, y, x)
+    return m.select(x.ne(x) | y.ne(y), x + y, angle)
 
 
 def _asin_core(m: Math, x: V) -> tuple[V, V, V]:

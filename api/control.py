@@ -42,7 +42,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     """Repeat carry = body_fun(carry) as long as cond_fun(carry) holds; gives the last carry.
 
     The carry is a tree of arrays whose shapes and dtypes stay. Under vmap each lane stops by itself. Differentiable
-    in forward mode; for reverse mode use `fori_loop` with a fixed number of steps, or `scan`.
+    in both modes: reverse mode keeps the carry of every iteration, as many as there is memory for (else MemoryError),
+    and runs the body once more on the way back; see `nf.checkpoint` for loops of a known length.
 
     >>> import numpy as np, nufunc as nf
     >>> nf.vmap(lambda x: nf.while_loop(lambda v: v < 100, lambda v: v * v, x))(np.array([2., 3.]))
@@ -54,7 +55,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any) -> Any:
     """carry = body_fun(i, carry) for i in range(lower, upper); gives the last carry.
 
-    With Python ints as bounds it is differentiable in both modes.
+    Differentiable in both modes, whether the bounds are Python ints or known only when it runs (then it is a
+    `while_loop`).
 
     >>> import numpy as np, nufunc as nf
     >>> nf.grad(lambda x: nf.fori_loop(0, 3, lambda i, c: c * x, 1.))(2.)

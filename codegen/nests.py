@@ -12,7 +12,9 @@ from typing import Any
 from nufunc.codegen.loops import Affine, Axis, AxisKind, LoopNest, Phase
 from nufunc.codegen.nest_builder import Index, NestBuilder, Sites
 from nufunc.codegen.nest_rules import ASSEMBLY, CUMULATIVE, REDUCTIONS
+from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import INT64, ArrayType, TapeType
 
 _TOGETHER = 8  # operands of a concat up to which one nest stores them all
 _RESIDUES = 16  # nests times stores for axes with steps
@@ -33,6 +35,7 @@ def complement(shape: Sequence[int], box: Sequence[tuple[int, int]]) -> list[Box
 def build_nests(region: Graph, name: str, sites: Sites, boxed: bool = False) -> list[LoopNest]:
     """The nests that compute a fused region, in order; buffers are its parameters, its constants, then its
     outputs. With `boxed` what lies in the midst of an array has loops of its own, without tests of bounds."""
+    region = _without_tapes(region)
     producers = {r: n for n in region.nodes for r in n.results}
     if len(region.outputs) == 1:
         node = producers.get(region.outputs[0])
@@ -46,6 +49,15 @@ def build_nests(region: Graph, name: str, sites: Sites, boxed: bool = False) -> 
         return _stepped_nests((region, name, sites, producers), builder)
     boxes = _boxes(builder, nest) if boxed else []
     return _boxed_nests((region, name, sites, producers), boxes, lambda b, _, i: b.store_all(i)) if boxes else [nest]
+
+
+def _without_tapes(region: Graph) -> Graph:
+    """The region with numbers for tapes, which layout operations move like these."""
+    if not any(isinstance(p.type, TapeType) for p in region.params):
+        return region
+    b = Builder(region.name)
+    params = [b.param(ArrayType(p.shape, INT64) if isinstance(p.type, TapeType) else p.type) for p in region.params]
+    return b.build(b.inline(region, params))
 
 
 def _stepped_nests(args: tuple[Any, ...], seen: NestBuilder) -> list[LoopNest]:

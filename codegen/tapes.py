@@ -259,9 +259,19 @@ def add(plan: Plan, scope: Scope, node: Node) -> None:
     if type.dtype.kind == "c":
         table[-1] *= 2
     single = type.dtype in (np.dtype(np.float32), np.dtype(np.complex64))
-    x, y = (plan.b.load(scope.pointer(o), typ=POINTER) for o in node.operands)
-    result = [plan.constant(np.array(table, np.int64)), I64(int(single)), scope.pointer(node.result)]
-    _need(plan, node, _call(plan, "add", I1, [plan.tapes, x, y, *result]))
+    levels = plan.constant(np.array(table, np.int64))
+    pointers = [scope.pointer(v) for v in (*node.operands, node.result)]
+
+    def one(i: ir.Value) -> None:
+        x, y, out = (plan.at(p, plan.b.mul(i, I64(8))) for p in pointers)
+        both = [plan.b.load(p, typ=POINTER) for p in (x, y)]
+        _need(plan, node, _call(plan, "add", I1, [plan.tapes, *both, levels, I64(int(single)), out]))
+
+    if node.result.type.size == 1:
+        one(I64(0))
+    elif node.result.type.size:
+        with plan.loop(node.result.type.size) as i:
+            one(i)
 
 
 def join(plan: Plan, scope: Scope, node: Node) -> None:

@@ -169,13 +169,8 @@ class Builder:
         kept = [a for a in range(x.ndim) if a not in axes]
         rest = tuple(x.shape[a] for a in kept)
         rows = self.reshaped(self.transposed(x, (*axes, *kept)), (math.prod(x.shape[a] for a in axes), math.prod(rest)))
-        one = x.type.with_shape(())
         total, zeros = Builder("tape_sum"), self.zeros(x.type.with_shape((math.prod(rest),)))
-        carry, row = total.param(zeros.type), total.param(zeros.type)
-        lane = Builder("tape_sum.lane")
-        added = lane.build([lane.tape_add(lane.param(one), lane.param(one))])
-        attrs = {"length": math.prod(rest), "num_consts": 0}
-        body = total.build(total.emit("map", (carry, row), attrs, (added,)))
+        body = total.build([total.tape_add(total.param(zeros.type), total.param(zeros.type))])
         attrs = {"length": rows.shape[0], "reverse": False, "num_consts": 0, "num_carry": 1}
         return self.reshaped(self.emit("scan", (zeros, rows), attrs, (body,))[0], rest)
 

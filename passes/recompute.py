@@ -30,8 +30,9 @@ def recomputing(split: Split, save: Sequence[str] = ()) -> Split:
     b = Builder(split.unknown.name)
     params = [Value(p.type, p.hint) for p in known.params]
     copies = [Value(v.type, v.hint) for v in saved]
-    nodes = [n for n in known.nodes if n.results[0] not in saved]
-    again = known.replace(params=(*known.params, *saved), nodes=nodes, outputs=known.outputs[first:])
+    again = _silent(known)
+    nodes = [n for n in again.nodes if n.results[0] not in saved]
+    again = again.replace(params=(*known.params, *saved), nodes=nodes, outputs=known.outputs[first:])
     residuals = b.inline(eliminate_dead_code(again), [*params, *copies])
     unknown_params = [Value(p.type, p.hint) for p in split.unknown.params[split.num_residuals :]]
     outputs = b.inline(split.unknown, [*residuals, *unknown_params])
@@ -43,6 +44,16 @@ def recomputing(split: Split, save: Sequence[str] = ()) -> Split:
     kept = chosen([*known.params, *saved], used)
     known = eliminate_dead_code(known.replace(outputs=(*known.outputs[:first], *kept)))
     return type(split)(known, unknown, split.unknown_outputs, len(kept))
+
+
+def _silent(graph: Graph) -> Graph:
+    """The graph without what is there for its effect alone, which happens once, when the values are first computed."""
+    nodes = [
+        Node(n.prim, n.operands, n.attrs, [_silent(r) for r in n.regions], n.results, n.loc) if n.regions else n
+        for n in graph.nodes
+        if n.results
+    ]
+    return graph.replace(nodes=nodes)
 
 
 def smaller(split: Split, num_consts: int, num_carry: int) -> Split:

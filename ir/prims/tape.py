@@ -149,8 +149,7 @@ def _zeros_evaluate(args: Arrays, attrs: Attrs, regions: Regions) -> list[Any]:
 
 def _add_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     need_count("tape_add", types, 2)
-    need_tape("tape_add", types[0])
-    if types[0] != types[1]:
+    if types[0] != types[1] or not isinstance(types[0], TapeType):
         raise VerifyError(f"tape_add takes tapes of one type, not {types[0]} and {types[1]}")
     return (types[0],)
 
@@ -249,7 +248,7 @@ register(
     Primitive(
         "tape_add", "derived", _add_infer, lambda args, attrs, regions: [_added(*args)], _add_jvp,
         lambda b, cts, operands, types, attrs: [cts[0] if o is None else None for o in operands],
-        doc="the sum of two tapes, item by item",
+        doc="the sums of two arrays of tapes, item by item",
     )
 )  # fmt: skip
 register(

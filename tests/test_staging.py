@@ -13,6 +13,7 @@ from staging_programs import check_staging_program
 from staging_samples import SAMPLES
 
 import nufunc as nf
+from nufunc.tracer import staging
 
 
 def lanes(sample: Any) -> list[tuple[np.ndarray, ...]]:
@@ -160,6 +161,17 @@ def a_nonlocal_changed_by_a_call():
         if x[0] > 0:
             bump()
         return x * count
+
+    nf.jit(f)(X)
+
+
+@refused("list 'stack' is changed in a")
+def an_operand_with_an_effect():
+    def f(x):
+        stack = [5.0, 4.0]
+        if 0 < x[0] < stack.pop():  # offends
+            x = x + 1
+        return x * len(stack)
 
     nf.jit(f)(X)
 
@@ -578,3 +590,31 @@ def test_methods_of_arguments():
     np.testing.assert_allclose(gradient.w, np.outer(1 - np.tanh(x) ** 2, x))
     for factor in (2.0, -1.0):
         np.testing.assert_allclose(nf.jit(lambda m, f: m.scaled(f))(model, factor).w, model.scaled(factor).w)
+
+
+def test_who_never_asks_is_left_alone():
+    def static(x, n):
+        total = x
+        for i in range(n):
+            if i % 2 and not (i % 3):
+                total = total * i if i < 4 else total + x
+        return total
+
+    def asks(x):
+        return x if x > 0 else -x
+
+    before = staging.requests()
+    nf.jit(static)(2.0, 5)
+    assert staging.requests() == before
+    f = nf.jit(asks)
+    assert [f(-2.0), f(np.float32(-2)), nf.grad(asks)(-2.0)] == [2.0, 2.0, -1.0]
+    assert staging.requests() == before + 1
+
+
+def test_many_operands_are_traced_a_few_times_each():
+    def f(x):
+        return x if x > 0 and x > 1 and x > 2 and x > 3 and x > 4 and x > 5 and x > 6 and np.exp(x) > 1100 else -x
+
+    staged = nf.jit(f)
+    assert [float(staged(v)) for v in (7.5, 6.5, -1.0)] == [7.5, -6.5, 1.0]
+    assert len(nf.dump(f, 1.0, stage="simplified").splitlines()) < 60

@@ -98,7 +98,7 @@ def ask(what: str) -> str:
                 staged = _STAGED[id(code)] = _Staged(code)
                 _RUNNING.update(staged.running)
             staged.asked += 1
-            if staged.code is not None and staged.asked < 100:  # a thread may ask for what another one has made just now
+            if staged.code is not None and staged.asked < 100:  # more than once where another thread has just made it
                 _REQUESTS.count += 1
                 raise Restage
             return f"Python's own control flow could not be staged, since {staged.reason or 'it keeps asking'}"

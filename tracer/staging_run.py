@@ -83,24 +83,29 @@ def either(first: Any, *others: Thunk) -> Any:
 
 
 def _connected(first: Any, others: Sequence[Thunk], goes_on: bool) -> Any:
+    """The truth of operands of which the next is looked at as long as those before are all `goes_on`."""
     test = truth(first)
-    if not others:
-        return test
-    if type(test) is bool:
-        return _connected(others[0](), others[1:], goes_on) if test is goes_on else test
-    rest = lambda: _connected(others[0](), others[1:], goes_on)
-    if _tried(rest, others)[1]:
-        other = rest()
-        if type(other) is bool:
-            return test if other is goes_on else other
-        return _logical("bit_and" if goes_on else "bit_or", test, other)
-    return chosen(test, rest, lambda: False) if goes_on else chosen(test, lambda: True, rest)
+    for k, thunk in enumerate(others):
+        if type(test) is bool:
+            if test is not goes_on:
+                return test
+            test = truth(thunk())
+        elif _tried(thunk)[1]:
+            other = truth(thunk())
+            if type(other) is bool:
+                test = test if other is goes_on else other
+            else:
+                test = _logical("bit_and" if goes_on else "bit_or", test, other)
+        else:
+            rest = lambda k=k: _connected(others[k](), others[k + 1 :], goes_on)
+            return chosen(test, rest, lambda: False) if goes_on else chosen(test, lambda: True, rest)
+    return test
 
 
-def _tried(thunk: Thunk, operands: Sequence[Any]) -> tuple[Any, bool]:
+def _tried(thunk: Thunk) -> tuple[Any, bool]:
     """What an operand that Python may skip gives, and whether computing it always is right and cheap: a few scalars."""
     what = "an operand of `and` or `or`"
-    watch = Watch(list(operands), [])
+    watch = Watch([thunk], [])
     with region("operand", what) as trace:
         found = thunk()
     watch.check(thunk, what)
@@ -124,18 +129,22 @@ def or_(first: Any, *others: Thunk) -> Any:
 
 
 def _operand(first: Any, others: Sequence[Thunk], goes_on: bool) -> Any:
-    if not others:
-        return first
-    if _is_truth(first):
-        rest = lambda: _operand(others[0](), others[1:], goes_on)
-        found, _ = _tried(rest, others)
-        if _is_truth(found) or type(found) is bool:  # the operands are their own truths
-            return _connected(first, others, goes_on)
-    test = truth(first)
-    if type(test) is bool:
-        return _operand(others[0](), others[1:], goes_on) if test is goes_on else first
-    rest = lambda: _operand(others[0](), others[1:], goes_on)
-    return chosen(test, rest, lambda: first) if goes_on else chosen(test, lambda: first, rest)
+    result = first
+    for thunk in others:
+        test = truth(result)
+        if type(test) is bool:
+            if test is not goes_on:
+                return result
+            result = thunk()
+            continue
+        if _is_truth(result):
+            found, _ = _tried(thunk)
+            if _is_truth(found) or type(found) is bool:  # the operands are their own truths
+                result = _connected(result, [thunk], goes_on)
+                continue
+        keep = lambda kept=result: kept
+        result = chosen(test, thunk, keep) if goes_on else chosen(test, keep, thunk)
+    return result
 
 
 def _is_truth(x: Any) -> bool:

@@ -155,9 +155,10 @@ def _position(iterator: Iterator[Any]) -> list[Any]:
 
 
 def _is_traced(fn: FunctionType) -> bool:
+    """Whether a function is the user's, as it is traced, or one of staging's around those."""
     from nufunc.tracer.view import GlobalsView
 
-    return type(fn.__globals__) is GlobalsView
+    return type(fn.__globals__) is GlobalsView or fn.__module__ == "nufunc.tracer.staging_run"
 
 
 def _named(obj: Any, index: int, name: str) -> str:

@@ -180,4 +180,5 @@ class custom_vjp(_Custom):
         self.rules, self.symbolic_zeros = (fwd, bwd), symbolic_zeros
 
     def _rule(self, call: custom.Call, primal: Any) -> Any:
-        return custom.VjpRule(call, primal, *self.rules, self.symbolic_zeros)
+        forward, backward = self.rules
+        return custom.VjpRule(call, primal, forward, backward, self.symbolic_zeros)

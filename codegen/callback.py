@@ -53,8 +53,8 @@ def _arrays(table: int, types: Sequence[ArrayType]) -> list[np.ndarray]:
     made = []
     for pointer, type_ in zip(pointers, types, strict=False):
         if type_.size:
-            memory = (ctypes.c_char * type_.nbytes).from_address(pointer)
-            made.append(np.frombuffer(memory, type_.dtype).reshape(type_.shape))
+            memory = memoryview((ctypes.c_char * type_.nbytes).from_address(pointer))
+            made.append(np.frombuffer(memory.cast("B"), type_.dtype).reshape(type_.shape))
         else:
             made.append(np.empty(type_.shape, type_.dtype))
     return made

@@ -8,7 +8,7 @@ import functools
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import CellType, FrameType, FunctionType, MethodType
 from typing import Any
 
@@ -24,7 +24,7 @@ _EMPTY = object()
 class Watch:
     """The containers, objects and cells that functions can reach, as they are now."""
 
-    def __init__(self, functions: list[FunctionType], variables: list[CellType]) -> None:
+    def __init__(self, functions: Sequence[Any], variables: list[CellType]) -> None:
         self.variables = {id(c) for c in variables}  # these are staged: changes of them are seen elsewhere
         self.seen: dict[int, tuple[Any, str, Any]] = {}  # by id: the object, its name, what it holds
         pending: list[tuple[Any, str]] = [(f, "") for f in reversed(functions)]

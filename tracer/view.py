@@ -141,7 +141,7 @@ class GlobalsView(dict[str, Any]):
     def __init__(self, session: Session, fn: FunctionType, path: Path) -> None:
         self.session = session
         self.base = fn.__globals__
-        self.builtins: dict[str, Any] = fn.__builtins__
+        self.builtins: dict[str, Any] = fn.__builtins__  # type: ignore[attr-defined]
         self.path = path
         view = _BuiltinsView(__import__=self._import, __build_class__=builtins.__build_class__)
         view.globals = self

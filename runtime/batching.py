@@ -15,7 +15,9 @@ from nufunc.runtime.transform import Callee, Transform, leaf_names
 from nufunc.runtime.updates import admit_updates, refuse_shared
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
+from nufunc.tracer.layout import canonical
 from nufunc.tracer.levels import at_level
+from nufunc.tracer.np_core import strides_of
 from nufunc.tracer.np_random import Lanes
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
@@ -256,8 +258,8 @@ def _first(b: Builder, x: Value) -> Value:
     return b.reshaped(rows_of(b, x, 0, 1), x.shape[1:])
 
 
-def _lane(array: Array, dim: int | None) -> tuple[ArrayType, bool]:
-    """The type of one lane of an array, and whether it is a scalar (as x[i] of a 1-d x is)."""
+def _lane(array: Array, dim: int | None) -> tuple[ArrayType, bool, tuple[int, ...] | None]:
+    """The type of one lane of an array, whether it is a scalar (as x[i] of a 1-d x is), and its strides."""
     assert dim is not None
-    shape = array.shape[:dim] + array.shape[dim + 1 :]
-    return array.type.with_shape(shape), not shape
+    shape, own = array.shape[:dim] + array.shape[dim + 1 :], strides_of(array)
+    return array.type.with_shape(shape), not shape, canonical(shape, own[:dim] + own[dim + 1 :])

@@ -77,7 +77,7 @@ def trace_sub(
     parent: Trace | None = None,
     known: Sequence[Array] = (),
 ) -> Sub:
-    """Trace `call` on parameters like `templates` (Arrays, or (type, scalar) pairs).
+    """Trace `call` on parameters like `templates` (Arrays, or tuples of type, scalar and perhaps strides).
 
     `numbers`: numbers and raw arrays in the result become outputs as well; else they stay as they are. `parent`: the
     trace around this one, by default the current one. `known` are arrays of enclosing traces that come first among
@@ -88,7 +88,7 @@ def trace_sub(
         params = [
             trace.param(t.type, weak=t.weak, strides=t.strides_, scalar=t.scalar)
             if isinstance(t, Array)
-            else trace.param(t[0], scalar=t[1])
+            else trace.param(t[0], scalar=t[1], strides=t[2] if len(t) > 2 else None)
             for t in templates
         ]
         for array in known:

@@ -217,10 +217,20 @@ class RandomGraph:
     def view(self) -> None:
         x = self.value()
         name, attrs = self.map_of(x)
+        if self.rng.random() < 0.3:
+            name, attrs = self.other_view(x) or (name, attrs)
         (view,) = self.b.emit(f"view_{name}", (x,), attrs)
         if name == "broadcast" or x in self.fixed:
             self.fixed.add(view)
         self.add(view)
+
+    def other_view(self, x: Value) -> tuple[str, dict] | None:
+        """A view that is no index map, or the diagonal."""
+        if x.dtype.kind == "c":
+            return self.pick(["real", "imag"]), {}
+        if x.dtype.str[1:] in ("f8", "i8") and self.rng.random() < 0.4:
+            return "bitcast", {"dtype": np.dtype("i8" if x.dtype.kind == "f" else "f8")}
+        return ("diagonal", {"offset": int(self.rng.integers(-1, 2))}) if x.ndim >= 2 else None
 
     def write(self) -> None:
         targets = [v for v in self.pool if v not in self.fixed]

@@ -344,3 +344,23 @@ def test_values_for_a_mask_must_be_as_many() -> None:
     for count in (0, 3):
         with pytest.raises(IndexError):
             nf.jit(f)(X.copy(), np.arange(float(count)))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_lanes_lie_in_memory_as_slices_do(dim: int, order: str) -> None:
+    """What is a view of a lane, and what a copy, depends on its strides."""
+
+    def f(a):
+        line = a.ravel()
+        line[:2] = 0.0
+        a.reshape(-1)[3] = 5.0
+        return line.sum(), a * 1.0
+
+    x = np.asarray(np.arange(24.0).reshape(2, 3, 4), order=order)
+    expected = x.copy(order="K")
+    rows = [f(lane) for lane in np.moveaxis(expected, dim, 0)]
+    sums, whole = nf.vmap(f, in_dims=dim)(x)
+    np.testing.assert_array_equal(sums, [r[0] for r in rows])
+    np.testing.assert_array_equal(whole, np.stack([r[1] for r in rows]))
+    np.testing.assert_array_equal(x, expected)

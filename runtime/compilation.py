@@ -26,7 +26,7 @@ from nufunc.tracer import dispatch, tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.captures import Path, source
 from nufunc.tracer.np_random import DrawLog, is_generator
-from nufunc.tracer.staging import Restage
+from nufunc.tracer.staging import Restage, requests
 from nufunc.tracer.trace import Trace
 from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import Session, instrument, session_of
@@ -108,9 +108,13 @@ def _restarted(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         while True:
+            before = requests()
             try:
                 with pipeline.undone_on(Restage):
-                    return function(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                    if requests() == before:
+                        return result
+                    raise Restage  # a bare `except` of the user's code has swallowed it
             except Restage:
                 continue
 

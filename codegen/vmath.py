@@ -2,8 +2,12 @@
 
 `emit` puts a call of an internal function such as `nf.exp.v8f64` into the builder's module, defining it on
 first use; LLVM's inliner dissolves the small ones. Results are within ULP_BOUND of the exact value everywhere
-(checked by tests/test_vmath.py), and correct at zeros, infinities, NaN, subnormals and the ends of the range.
-No libm call, no fast-math flag.
+(checked by tests/test_vmath.py; benchmarks/results/vmath_ulp.md holds what was measured), and correct at zeros,
+infinities, NaN, subnormals and the ends of the range. No libm call, no fast-math flag.
+
+exp, log, log1p, sin, cos, tan, pow, inverse and hyperbolic functions, erf and gamma families, i0e and i1e are vector
+code; gammainc, gammaincc and betainc are vector code that iterates; nextafter and fmod are the C library's, lane by
+lane. Everything else of scipy.special that is supported is a composition of these, see tracer/np_special.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Types of values: arrays of a static shape and a strong dtype, printed like `f64[8,3]`, and tapes, `tape(f64[3])[8]`."""
+"""Types of values: arrays of a static shape and a strong dtype, printed `f64[8,3]`, and tapes, `tape(f64[3])[8]`."""
 
 from __future__ import annotations
 
@@ -139,10 +139,11 @@ def tape_of(item: ArrayType, shape: tuple[int, ...] = ()) -> TapeType:
 def parse_type(text: str) -> ArrayType:
     """The type that prints as `text`; ValueError if none does."""
     match = _TYPE.fullmatch(text)
-    if match is None or (match["dtype"] is not None and match["dtype"] not in DTYPES_BY_NAME):
+    dtype = DTYPES_BY_NAME.get(str(match["dtype"])) if match else None
+    if match is None or (dtype is None and match["item"] is None):
         raise ValueError(f"{text!r} is not a type")
     shape = tuple(int(n) for n in match["shape"].split(",") if n)
-    return tape_of(parse_type(match["item"]), shape) if match["item"] else ArrayType(shape, DTYPES_BY_NAME[match["dtype"]])
+    return tape_of(parse_type(match["item"]), shape) if dtype is None else ArrayType(shape, dtype)
 
 
 _TYPE = re.compile(r"(?:tape\((?P<item>.+)\)|(?P<dtype>[a-z]\d+))\[(?P<shape>[\d,]*)\]", re.ASCII)

@@ -36,7 +36,8 @@ class MaskedSums:
         """Add a cotangent that is zero outside of `mask`."""
         if key in self._sums:
             other, other_mask = self._sums[key]
-            cotangent = self.b.emit("tape_add" if isinstance(cotangent.type, TapeType) else "add", (other, cotangent))[0]
+            prim = "tape_add" if isinstance(cotangent.type, TapeType) else "add"
+            cotangent = self.b.emit(prim, (other, cotangent))[0]
             if mask is not other_mask:
                 mask = None if mask is None or other_mask is None else self.b.bit_or(mask, other_mask)
         self._sums[key] = cotangent, mask

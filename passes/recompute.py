@@ -1,8 +1,8 @@
 """Recomputation: splits in which the unknown side computes again what it needs of the known one.
 
-A loop of unknown length keeps, on tapes, a residual of each iteration; the carry alone is kept where that is less memory
-than what the derivative reads, and the body is computed again going backwards. A checkpoint keeps its arguments, and the
-values that its policy names.
+A loop of unknown length keeps residuals of each iteration on tapes; the carry alone is kept where that is less
+memory than what the derivative reads, and the body is computed again going backwards. A checkpoint keeps its
+arguments, and the values that its policy names.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def _stored(split: Split, num_consts: int, num_carry: int) -> int:
     """Bytes per iteration of residuals that neither stay nor are on tapes in any case."""
     params = split.known.params
     varying = dependent(split.known, [k >= num_consts for k in range(len(params))])
-    at_hand = {*params[num_consts + num_carry :], *split.known.outputs[: len(split.known.outputs) - split.num_residuals]}
-    at_hand -= set(params[num_consts : num_consts + num_carry])
+    outputs = split.known.outputs[: len(split.known.outputs) - split.num_residuals]
+    at_hand = {*params[num_consts + num_carry :], *outputs} - set(params[num_consts : num_consts + num_carry])
     return sum(_bytes(r.type) for r in set(split.residuals) if r in varying and r not in at_hand)
 
 

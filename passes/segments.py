@@ -66,7 +66,8 @@ class _Segments:
         first = self.rest if reverse else 0  # where the whole segments begin; the remaining steps come after them
         rows = [self._rows(x, first, full, (self.number, self.size)) for x in rejected(self.xs, self.counts)]
         indices = [b.iota(shape=(self.number,), dtype=t.dtype, axis=0) for t in chosen(self.item_types, self.counts)]
-        attrs = {"length": self.number, "reverse": reverse, "num_consts": len(self.consts), "num_carry": len(self.carry)}
+        counts = {"num_consts": len(self.consts), "num_carry": len(self.carry)}
+        attrs = {"length": self.number, "reverse": reverse, **counts}
         operands = (*self.consts, *self.carry, *rows, *indices)
         carry, stacks = chunks(b.emit("scan", operands, attrs, (self._outer_body(first),)), len(self.carry))
         ys = [b.reshaped(y, (full, *y.shape[2:])) for y in stacks]

@@ -101,8 +101,8 @@ def jax_flow() -> Any:
     jax.config.update("jax_enable_x64", True)
     lax = jax.lax
     return SimpleNamespace(
-        cond=lax.cond, switch=lax.switch, while_loop=lax.while_loop, fori_loop=lax.fori_loop, scan=lax.scan, map=lax.map,
-        checkpoint=Plain.checkpoint, checkpoint_name=Plain.checkpoint_name,
+        cond=lax.cond, switch=lax.switch, while_loop=lax.while_loop, fori_loop=lax.fori_loop, scan=lax.scan,
+        map=lax.map, checkpoint=Plain.checkpoint, checkpoint_name=Plain.checkpoint_name,
     )  # fmt: skip
 
 

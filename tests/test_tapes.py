@@ -1,7 +1,6 @@
 """Tapes and checkpoints: the text form, the verifier, who owns the memory, and what derivatives keep."""
 
 import gc
-import resource
 import subprocess
 import sys
 import threading
@@ -83,8 +82,7 @@ def test_loops_on_tapes_have_a_text_form_and_run() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("replay{num_carry=1, num_consts=0, reverse=true}(%4, %5, %3)", "replay{num_carry=1, num_consts=0, reverse=true}(%5, %5, %3)",
-         "number of iterations"),
+        ("(%4, %5, %3)", "(%5, %5, %3)", "number of iterations"),
         ("(%4, %5, %3)", "(%4, %5, %5)", "takes a tape"),
         ("%3: tape(f64[2])[]", "%3: tape(f64[])[]", "inference gives"),
     ],
@@ -166,7 +164,8 @@ def test_tapes_are_freed() -> None:
     nested = nf.grad(lambda x, n: nf.fori_loop(0, 3, lambda i, v: v + nf.grad(iterated)(v, n), x).sum())
     pullback = nf.jit(lambda x, n: nf.vjp(lambda y: iterated(y, n), x)[1])
     of_lanes = nf.vmap(lambda x, n: nf.vjp(lambda y: iterated(y, n), x)[1])
-    failing = nf.grad(lambda x, i: nf.while_loop(lambda s: s[0] < 1000, lambda s: (s[0] + 1, s[1] * x * x[i]), (0, x))[1].sum())
+    wrong = lambda x, i: nf.while_loop(lambda s: s[0] < 1000, lambda s: (s[0] + 1, s[1] * x * x[i]), (0, x))[1].sum()
+    failing = nf.grad(wrong)
 
     def fails() -> None:
         with pytest.raises(IndexError):
@@ -228,9 +227,9 @@ def test_no_memory_is_a_memory_error() -> None:
 
 
 def test_the_number_of_iterations_has_no_limit_but_memory() -> None:
-    f = nf.grad(lambda x, n: nf.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, s[1] + np.sin(x) * 1e-6), (0, x))[1])
+    step = lambda s, x: (s[0] + 1, s[1] + np.sin(x * s[1] / s[1]) * 1e-6)
+    f = nf.grad(lambda x, n: nf.while_loop(lambda s: s[0] < n, lambda s: step(s, x), (0, x))[1])
     np.testing.assert_allclose(f(0.5, np.array(1_000_000)), 1 + np.cos(0.5), rtol=1e-9)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 
 
 # -- pullbacks that hold tapes
@@ -278,14 +277,15 @@ def test_no_lanes() -> None:
 def test_linear_functions_hold_tapes_too() -> None:
     x, v = np.array([0.3, 0.7]), np.array([1.0, -2.0])
     f = lambda x: nf.while_loop(lambda s: s[0] < 9, lambda s: (s[0] + 1, np.sin(s[1]) * x), (0, x))[1]
-    value, push = nf.linearize(f, x)
+    _, push = nf.linearize(f, x)
     np.testing.assert_allclose(push(v), nf.jvp(f, (x,), (v,))[1], rtol=1e-14)
     np.testing.assert_allclose(nf.jacrev(f)(x), nf.jacfwd(f)(x), rtol=1e-13)
     np.testing.assert_allclose(nf.jacrev(f, chunk_size=1)(x), nf.jacfwd(f)(x), rtol=1e-13)
 
 
 def test_forward_mode_needs_no_tape() -> None:
-    text = nf.dump(lambda x, n: nf.jvp(lambda y: iterated(y, n), (x,), (x,)), np.ones(2), np.array(3), stage="simplified")
+    f = lambda x, n: nf.jvp(lambda y: iterated(y, n), (x,), (x,))
+    text = nf.dump(f, np.ones(2), np.array(3), stage="simplified")
     assert "tape(" not in text
 
 

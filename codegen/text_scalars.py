@@ -34,8 +34,11 @@ LACKING = ("i0e", "i1e", "gammainc", "gammaincc", "betainc")  # functions that t
 _COMPLEX_FUNCTIONS = (
     "sqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh pow"
 ).split()
-FUNCTIONS = (*_COMPLEX_FUNCTIONS, *"cbrt erf erfc erfcx erfinv erfcinv gamma gammainc gammaincc betainc i0e i1e lgamma".split(),
-             *"atan2 copysign nextafter hypot fmod".split())  # fmt: skip
+_OF_FLOATS = (
+    "cbrt erf erfc erfcx erfinv erfcinv gamma gammainc gammaincc betainc i0e i1e lgamma atan2 copysign nextafter "
+    "hypot fmod"
+).split()
+FUNCTIONS = (*_COMPLEX_FUNCTIONS, *_OF_FLOATS)
 # Functions that read the bytes of a signed integer as a float, and those of a float as a signed integer.
 BITS = {"f4": "int_as_float", "f8": "longlong_as_double", "i4": "float_as_int", "i8": "double_as_longlong"}
 _HELPERS_BY_KIND = {"floor_div": "ifu", "mod": "ifu", "fmod": "iu", "sign": "ifc", "shift_right": "iu"}

@@ -60,7 +60,8 @@ class Maker:
         a, b = self.pick(names), self.pick(names)
         return self.pick([
             "np.sin({a} + {b})", "0.5 * {a} * {b}", "np.tanh({a}) + 0.3 * x", "{a} * 0.7 - 0.2 * {b}",
-            "np.cos({a}) * {b}", "0.6 * ({a} + np.sum({b}) / 3)", "{a} / (1.5 + np.cos({b}))", "np.exp(-{a} * {a}) * {b}",
+            "np.cos({a}) * {b}", "0.6 * ({a} + np.sum({b}) / 3)", "{a} / (1.5 + np.cos({b}))",
+            "np.exp(-{a} * {a}) * {b}",
             "{a}[::-1] * 0.8", "MATRIX @ {a}", "np.where({a} > 0.2, np.tanh(({a} - 0.2) ** 3), 0.0 * {b})",
         ]).format(a=a, b=b)  # fmt: skip
 

@@ -30,8 +30,8 @@ def checkpoint(func: Callable[..., Any] | None = None, policy: str | Sequence[st
     >>> import numpy as np, nufunc as nf
     >>> def step(i, x):
     ...     return x + 0.01 * np.sin(x)
-    >>> nf.grad(nf.checkpoint(lambda x: nf.fori_loop(0, 100, step, x), policy="sqrt"))(0.)
-    np.float64(2.7048138294215285)
+    >>> nf.grad(nf.checkpoint(lambda x: nf.fori_loop(0, 100, step, x), policy="sqrt"))(0.).round(12)
+    np.float64(2.704813829422)
     """
     if func is None:
         return lambda f: checkpoint(f, policy)

@@ -618,3 +618,19 @@ def test_many_operands_are_traced_a_few_times_each():
     staged = nf.jit(f)
     assert [float(staged(v)) for v in (7.5, 6.5, -1.0)] == [7.5, -6.5, 1.0]
     assert len(nf.dump(f, 1.0, stage="simplified").splitlines()) < 60
+
+
+def test_classes_in_inner_functions():
+    def outer(scale):
+        def f(x):
+            class Local:
+                def times(self, y):
+                    return y * scale if y > 0 else y
+
+            return Local().times(x), Local.__qualname__
+
+        return f
+
+    f = nf.jit(outer(3.0))
+    assert [f(v)[0] for v in (2.0, -2.0)] == [6.0, -2.0]
+    assert f(2.0)[1] == outer(3.0)(2.0)[1]

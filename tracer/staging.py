@@ -137,6 +137,8 @@ def renamed(code: CodeType, name: str, qualname: str) -> CodeType:
             made = const.co_name.startswith("@")
             inner = name if made else const.co_name
             const = renamed(const, inner, qualname if made else f"{qualname}.<locals>.{inner}")
+        elif isinstance(const, str) and const == code.co_qualname:
+            const = qualname  # the body of a class stores the name of the class
         consts.append(const)
     return code.replace(co_consts=tuple(consts), co_name=name, co_qualname=qualname)
 

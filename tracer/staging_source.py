@@ -166,4 +166,6 @@ def _same_const(left: object, right: object) -> bool:
         return _same_code(left, right)
     if isinstance(left, frozenset) or isinstance(right, frozenset):
         return left == right
+    if isinstance(left, str) and isinstance(right, str) and ".<locals>." in right:
+        return right.endswith(left.removeprefix("@scope.<locals>."))  # the name of a class, which its body stores
     return repr(left) == repr(right)

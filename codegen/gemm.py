@@ -21,10 +21,11 @@ from nufunc.codegen.gemm_inner import SHORT, Inner
 from nufunc.codegen.gemm_shape import SUPPORTED, Part, Spec, product_spec
 from nufunc.codegen.llvm import I64, POINTER
 
-__all__ = ["SUPPORTED", "Part", "Spec", "grid", "kernel", "product_function", "product_spec"]
+__all__ = ["SUPPORTED", "Part", "Spec", "grid", "judged", "kernel", "product_function", "product_spec"]
 
 PLAIN_LOOPS = 32  # steps of k from which the loops around tiles are not optimised: LLVM takes longer than for the tiles
-A_BYTES_PER_NS, B_BYTES_PER_NS = 100, 10  # with which a part's rows of A and columns of B come, measured
+A_BYTES_PER_NS, B_BYTES_PER_NS = (200, 60), (60, 22)  # of operands of a part: read where they are, packed; measured
+PAGE = 4096
 TEAMS = (1, 2, 3, 4, 8)  # numbers of threads for which a division is judged
 
 
@@ -85,16 +86,17 @@ def product_function(
     return function
 
 
+@cache
 def grid(spec: Spec, tasks: int, work: float, along: int | None = None) -> tuple[tuple[int, int], Part]:
     """How a product of `work` nanoseconds is divided among at most so many tasks: into how many ranges of rows and
-    of columns, and how many rows and columns these have at most. Tasks that share rows pack the same of A, those that
+    of columns, and how many rows and columns these have at most. Tasks that share rows read the same of A, those that
     share columns the same of B. With `along` only rows (0) or columns (1) are divided."""
     whole = (spec.m, spec.n)
     units = kernel(spec).units
     counts = [max(1, -(-n // unit)) for n, unit in zip(whole, units, strict=True)]
-    best: tuple[float, tuple[int, int], Part] = (float("inf"), (1, 1), whole)
     if along is not None:
         counts[1 - along] = 1
+    best: tuple[float, tuple[int, int], Part] = (float("inf"), (1, 1), whole)
     for rows in range(1, min(counts[0], tasks) + 1):
         for columns in range(1, min(counts[1], tasks // rows) + 1):
             divided = (rows, columns)
@@ -102,17 +104,26 @@ def grid(spec: Spec, tasks: int, work: float, along: int | None = None) -> tuple
                 min(n, -(-count // d) * unit) if d > 1 else n
                 for n, count, d, unit in zip(whole, counts, divided, units, strict=True)
             )
-            share = work * part[0] * part[1] / (spec.m * spec.n)
-            longest = share + _reading(kernel(spec, (part[0], part[1])), part, spec.k * spec.dtype.itemsize)
-            made = sum(-(-rows * columns // team) * longest * team for team in TEAMS)
+            made = judged(spec, rows * columns, (part[0], part[1]), work)
             if made < best[0] * 0.999:
                 best = (made, divided, (part[0], part[1]))
     return best[1:]
 
 
+def judged(spec: Spec, tasks: int, part: Part, work: float) -> float:
+    """Nanoseconds of all threads, over teams of several sizes, for a product in so many tasks of at most `part`: a
+    team does equal numbers of tasks, or its last task, at worst, has begun just before the others were done."""
+    reading = _reading(kernel(spec, part), part, spec.k * spec.dtype.itemsize)
+    longest = work * part[0] * part[1] / (spec.m * spec.n) + reading
+    total = work + tasks * reading
+    return sum(min(-(-tasks // team) * team * longest, total + (team - 1) * longest) for team in TEAMS)
+
+
 def _reading(made: Blocks | Inner, part: Sequence[int], line: int) -> float:
     """Nanoseconds in which a part's operands, of so many bytes a row or column, are read and packed."""
     if isinstance(made, Inner):
-        return sum(part) * line / A_BYTES_PER_NS
+        return sum(part) * line / A_BYTES_PER_NS[0]
     rows, columns = part[::-1] if made.swapped else part
-    return line * (rows / A_BYTES_PER_NS + columns / B_BYTES_PER_NS)
+    crowded = made.spec.b_strides[0] * made.spec.dtype.itemsize % PAGE == 0  # rows of B share few sets of the caches
+    across = B_BYTES_PER_NS[made.cut.pack_b or crowded]
+    return line * (rows / A_BYTES_PER_NS[made.cut.pack_a] + columns / across)

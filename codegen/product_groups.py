@@ -4,7 +4,8 @@ Note [Parts of a product group]
 A part is a range of rows or of columns of the product, or a product of a batch. What follows is one nest, of which a
 call computes a range of one outer axis. A nest can go through a part if the part's elements are those that the points
 of a range of that axis read, and the vectors along the axis do not reach over the range's ends. Otherwise, and where
-the work is too little to be divided, the nests run behind the whole product, as they do for any other group.
+the work is too little to be divided or only a division into unequal tasks has such parts, the nests run behind the
+whole product, as they do for any other group.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from nufunc.ir.product_group import Halves, halves
 
 if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
+
+BALANCE = 1.03  # of the cost of the best division that one which the loops can follow may have
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
         nest = schedule(nests[0], plan.vector_bytes)
         for work in works:
             parts = _parts(work, nest, buffer, made.product.type.size)
-            if parts is not None:
+            if parts is not None and parts.work.cost <= BALANCE * works[0].cost:
                 emit_work(plan, scope, parts.work, rest, product, _follow(plan, parts, pointers))
                 return
     emit_work(plan, scope, works[0], rest, product)

@@ -46,6 +46,14 @@ class Work:
     units: gemm.Part  # ranges begin at multiples of these
     scratch: int  # bytes of each running task
     copies: int  # bytes of operands that are copied first
+    work: float = 0.0  # nanoseconds of one product
+
+    @property
+    def cost(self) -> float:
+        """How good the division is, see `gemm.judged`."""
+        if self.spec is None or self.part is None:
+            return 0.0
+        return gemm.judged(self.spec, self.parts[0] * self.parts[1], self.part, self.work)
 
     @property
     def memory(self) -> int:
@@ -92,7 +100,7 @@ def plan_dot(
     need = aligned(kernel.scratch)
     if need and part is None:
         tasks = min(tasks, max(1, SCRATCH // need))
-    return Work(shape, spec, tasks, parts, part, kernel.units, need, copies)
+    return Work(shape, spec, tasks, parts, part, kernel.units, need, copies, work)
 
 
 def scratch(plan: Plan, node: Node) -> int:
@@ -191,7 +199,8 @@ class _Job:
         assert self.work.spec is not None
         b, (rows, columns) = self.plan.b, self.work.parts
         units = self.work.units
-        row, column = b.urem(b.udiv(task, I64(columns)), I64(rows)), b.urem(task, I64(columns))
+        row = b.urem(task, I64(rows))  # neighbouring tasks, which one thread does, share columns
+        column = b.urem(b.udiv(task, I64(rows)), I64(columns))
         ranges = (
             *threads.chunk(b, row, I64(rows), self.work.spec.m, units[0]),
             *threads.chunk(b, column, I64(columns), self.work.spec.n, units[1]),

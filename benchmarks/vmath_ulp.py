@@ -147,8 +147,8 @@ class Kernel:
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64)(
             self.engine.get_function_address("loop")
         )
-        held = [arrays[0], arrays[-1], out]
-        pointers = [a.ctypes.data for a in held]
+        held = (self, arrays[0], arrays[-1], out)
+        pointers = [a.ctypes.data for a in held[1:]]
         return lambda: function(*pointers, held[-1].size)
 
 

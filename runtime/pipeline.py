@@ -11,7 +11,7 @@ A call passes through, in order:
     vmapped         a graph with a batch axis
     whole           everything inlined into the outermost graph, still traced
     pure            the outermost graph functionalized
-    simplified      constants folded, equal and dead code removed
+    simplified      constants folded, equal and dead code removed, maps merged over which tapes go
     grouped         nodes gathered into fused groups
     loops           the loop nests of each group, as readable text
     llvm            the LLVM module after optimisation
@@ -33,6 +33,7 @@ from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.jvp import jvp
 from nufunc.passes.linearize import linearize
+from nufunc.passes.merge_maps import merge_maps
 from nufunc.passes.recompute import inlined
 from nufunc.passes.simplify import simplify
 from nufunc.passes.transpose import transpose
@@ -154,4 +155,4 @@ def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Se
 def whole(traced: Graph) -> Graph:
     """The graph that code is generated for, from the outermost trace."""
     graph = checked("pure", functionalize(checked("whole", traced)))
-    return checked("simplified", simplify(inlined(expand(graph))))
+    return checked("simplified", simplify(merge_maps(simplify(inlined(expand(graph))))))

@@ -418,3 +418,21 @@ def regions_traced(depth: int) -> int:
 
 def test_nests_of_weak_carries_are_traced_a_fixed_number_of_times() -> None:
     assert [regions_traced(depth) for depth in (1, 2, 5)] == [2, 4, 10]
+
+
+def test_lanes_record_and_replay_in_one_map() -> None:
+    """Elementwise work between the loop and its derivative goes along; what shares values between lanes does not."""
+    loop = lambda x: nf.while_loop(lambda v: v < 50.0, lambda v: v * (1.2 + x * x), x + 1)
+    xs = np.linspace(0.1, 0.9, 7)
+    apart = nf.value_and_grad(lambda x: np.sin(loop(x)) ** 2)
+    together = nf.vmap(apart)
+    found, expected = together(xs), [apart(float(x)) for x in xs]
+    np.testing.assert_allclose(found, np.transpose(expected), rtol=1e-12)
+    text = nf.dump(together, xs, stage="simplified")
+    assert (text.count("= map{"), text.count("tape(f64[])[7]")) == (1, 0)
+    mixed = lambda v: np.sum(np.sort(nf.vmap(loop)(v)) * xs)
+    assert nf.dump(nf.grad(mixed), xs, stage="simplified").count("= map{") == 2
+    order = np.argsort([loop(float(x)) for x in xs])
+    weights = np.empty(7)
+    weights[order] = xs
+    np.testing.assert_allclose(nf.grad(mixed)(xs), weights * nf.vmap(nf.grad(loop))(xs), rtol=1e-12)

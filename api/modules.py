@@ -12,6 +12,7 @@ import numpy as np
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, ShapeError
 from nufunc.nn.module import Module
 from nufunc.nn.torch_program import is_torch_module, torch_module
+from nufunc.tracer.array import Array
 from nufunc.tracer.containers import original_type
 from nufunc.tracer.standins import attribute_names, original_of
 from nufunc.tracer.usercode import user_location
@@ -126,6 +127,8 @@ def _with_values(module: Any, values: Mapping[str, Any], prefix: str = "") -> An
         full = prefix + name
         if full in values:
             value = values[full]
+            if name in own._buffers:
+                _make_writable(value)
         else:
             value = getattr(module, name)
             inside = f"{full}."
@@ -136,6 +139,12 @@ def _with_values(module: Any, values: Mapping[str, Any], prefix: str = "") -> An
                 value = _with_values(value, values, inside)
         object.__setattr__(new, name, value)
     return new
+
+
+def _make_writable(buffer: Any) -> None:
+    """A lane of a stack of 0-d buffers is a NumPy scalar, which `+=` would replace: let it be a 0-d array."""
+    if type(buffer) is Array and buffer.scalar and not buffer.weak:
+        buffer.scalar = False
 
 
 # -- stacks of models

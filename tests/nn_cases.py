@@ -91,6 +91,11 @@ class Case:
     modes: tuple[str, ...] = ("eval",)
 
     @property
+    def rtol(self) -> float:
+        """torch's Hardsigmoid knows 1/6 in float32 only."""
+        return 1e-7 if self.name == "Hardsigmoid" else 1e-9
+
+    @property
     def id(self) -> str:
         words = [*map(str, self.args), *(f"{k}={v}" for k, v in {**self.options, **self.plain}.items())]
         words += [*self.named, "x".join(str(list(s.shape)) for s in leaves(self.inputs) if hasattr(s, "shape"))]
@@ -257,6 +262,7 @@ layer("PixelShuffle", (2,), {}, t(2, 8, 3, 4))
 for _options in (
     {"scale_factor": 2}, {"size": (7, 3)}, {"scale_factor": 2, "mode": "bilinear"},
     {"size": (7, 9), "mode": "bilinear", "align_corners": True}, {"scale_factor": 1.7, "mode": "bilinear"},
+    {"scale_factor": 1.5}, {"scale_factor": 0.6, "mode": "bilinear"}, {"scale_factor": (2.0, 0.5), "mode": "bilinear"},
 ):  # fmt: skip
     layer("Upsample", (), _options, t(2, 3, 4, 5))
 layer("Upsample", (), {"size": 7, "mode": "linear"}, t(2, 3, 4))
@@ -340,9 +346,8 @@ for _plain in ({"mode": "constant", "value": 2.5}, {"mode": "reflect"}, {"mode":
 function("pad", t(2, 5), plain={"pad": (-1, 2)})
 function("pad", t(3, 5), plain={"pad": (-1, -2, 1, 1)})
 for _plain in (
-    {"scale_factor": 1.5}, {"size": 3}, {"scale_factor": 0.6, "mode": "bilinear"},
-    {"size": (5, 8), "mode": "bilinear"}, {"size": (1, 3), "mode": "bilinear", "align_corners": True},
-    {"scale_factor": (2.0, 0.5), "mode": "bilinear"},
+    {"scale_factor": 2}, {"size": 3}, {"size": (5, 8), "mode": "bilinear"},
+    {"size": (1, 3), "mode": "bilinear", "align_corners": True},
 ):  # fmt: skip
     function("interpolate", t(2, 3, 4, 5), plain=_plain)
 function("interpolate", t(1, 2, 5), plain={"scale_factor": 2, "mode": "linear", "align_corners": True})

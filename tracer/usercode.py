@@ -83,6 +83,8 @@ def is_user_class(cls: type) -> bool:
     """Whether a class is defined in user code."""
     if not cls.__flags__ & _HEAP_TYPE:
         return False
+    if getattr(cls, "__nufunc_traceable__", None) is True:  # nn.Module says so for every model
+        return True
     module = sys.modules.get(cls.__module__)
     if module is not None and cls.__module__ != "builtins":
         return is_user_namespace(vars(module))

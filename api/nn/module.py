@@ -76,6 +76,7 @@ class Module:
     {'hidden.weight': (8, 3), 'hidden.bias': (8,), 'out.weight': (1, 8), 'out.bias': (1,)}
     """
 
+    __nufunc_traceable__ = True  # a model is traced, wherever its class is defined
     __constants__: tuple[str, ...] = ()  # attributes that hold numbers which are part of a compilation, not its inputs
     training: bool
     _parameters: dict[str, bool]  # name -> whether it is trained; the arrays are attributes

@@ -42,7 +42,7 @@ def tape_array(items: tuple[np.ndarray, ...] | None) -> np.ndarray:
 
 def items_of(tape: np.ndarray, length: int, item: ArrayType) -> Sequence[np.ndarray]:
     """The items of one tape of the interpreter."""
-    items: tuple[np.ndarray, ...] | None = tape[()]
+    items: Any = tape.item()
     return [zero_of(item)] * length if items is None else items
 
 

@@ -31,7 +31,7 @@ from nufunc.ir.product_group import Halves, halves
 if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
 
-BALANCE = 1.03  # of the cost of the best division that one which the loops can follow may have
+BALANCE = 1.05  # of the cost of the best division that one which the loops can follow may have
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def test_parts_and_the_whole_give_the_same_bits(program, monkeypatch):
 
 def test_one_parallel_region_instead_of_two():
     b = Builder()
-    x, w, c = b.param(vec(900, 200)), b.param(vec(200, 96)), b.param(vec(96))
+    x, w, c = b.param(vec(1024, 256)), b.param(vec(256, 128)), b.param(vec(128))
     z = b.dot(x, w, contract=((1,), (0,)), batch=((), ()))
     grouped = fuse(b.build([b.tanh(b.add(z, b.broadcast_to(c, z.shape)))]))
     regions = lambda g: len(set(re.findall(r"\.region\.\d+", lower(g, "f").text)))

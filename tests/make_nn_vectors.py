@@ -1,4 +1,4 @@
-"""Writes nn_vectors.npz: what torch computes for every row of nn_cases. Needs torch; run it after changing the table."""
+"""Writes nn_vectors.npz, what torch computes for every row of nn_cases: to be run, with torch, after a new row."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from nn_cases import CASES, Case, arrays, call_of, cotangents, differentiated, d
 
 
 def torch_results(case: Case, mode: str) -> tuple[dict[str, Any], list[tuple[str, np.ndarray]]]:
-    """What torch says of a layer (text, shapes of its state), and its arrays: outputs, gradients, buffers, in float64."""
+    """What torch says of a layer (text, shapes of state), and its outputs, gradients and buffers in float64."""
     made = [torch.from_numpy(a).requires_grad_(d) for a, d in zip(arrays(case), differentiated(case), strict=True)]
     args, kwargs = call_of(case, made)
     about: dict[str, Any] = {}
@@ -48,9 +48,8 @@ def main() -> None:
     assert len(rows) == sum(len(case.modes) for case in CASES), "two cases have one name"
     values = [x for row in rows.values() for a in row["arrays"] for x in a.pop()]
     text = json.dumps({"torch": torch.__version__, "rows": rows}, separators=(",", ":"))
-    np.savez_compressed(
-        Path(__file__).with_name("nn_vectors.npz"), index=np.frombuffer(text.encode(), np.uint8), values=np.array(values)
-    )
+    index = np.frombuffer(text.encode(), np.uint8)
+    np.savez_compressed(Path(__file__).with_name("nn_vectors.npz"), index=index, values=np.array(values))
 
 
 if __name__ == "__main__":

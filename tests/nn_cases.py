@@ -58,12 +58,10 @@ class Ints:
 
 
 class Given:
-    """An array that is written out, not differentiated."""
+    """An array that is written out."""
 
-    fixed = True
-
-    def __init__(self, values: Any) -> None:
-        self.values = np.asarray(values)
+    def __init__(self, values: Any, fixed: bool = True) -> None:
+        self.values, self.fixed = np.asarray(values), fixed
 
     def make(self, rng: np.random.Generator) -> np.ndarray:
         return self.values.copy()
@@ -193,8 +191,8 @@ layer("Identity", (5,), {}, t(2, 3))
 layer("Linear", (5, 3), {}, t(4, 5))
 layer("Linear", (5, 3), {"bias": False}, t(5))
 layer("Bilinear", (3, 4, 5), {}, t(6, 3), t(6, 4))
-for _name in """ReLU ReLU6 Hardtanh LeakyReLU PReLU ELU SELU CELU GELU Sigmoid LogSigmoid Tanh SiLU Mish Softplus Softsign
-Tanhshrink Hardshrink Softshrink Hardsigmoid Hardswish""".split():
+for _name in """ReLU ReLU6 Hardtanh LeakyReLU PReLU ELU SELU CELU GELU Sigmoid LogSigmoid Tanh SiLU Mish Softplus
+Softsign Tanhshrink Hardshrink Softshrink Hardsigmoid Hardswish""".split():
     layer(_name, (), {}, t(3, 4, scale=3))
 layer("GELU", ("tanh",), {}, t(3, 4, scale=3))
 layer("Softplus", (), {"beta": 2.0, "threshold": 1.0}, t(3, 4, scale=3))
@@ -335,7 +333,8 @@ function("kl_div", t(2, 3), Given([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]), plain={"r
 function("cross_entropy", t(6, 4, scale=1e4), Ints(4, (6,)))
 function("cross_entropy", t(6, 4, scale=1e4), Ints(4, (6,)), plain={"label_smoothing": 0.1})
 function("binary_cross_entropy_with_logits", t(3, 4, scale=1e4), Uniform((3, 4), fixed=True))
-function("binary_cross_entropy", Given([0.0, 1.0, 0.0, 1.0]), Given([0.0, 1.0, 1.0, 0.0]), plain={"reduction": "none"})
+_ends = Given([0.0, 1.0, 0.0, 1.0, 0.0], fixed=False)
+function("binary_cross_entropy", _ends, Given([0.0, 1.0, 1.0, 0.0, 0.5]), plain={"reduction": "none"})
 function("cosine_similarity", t(3, 4), t(3, 4))
 function("cosine_similarity", t(3, 4, 2), t(3, 4, 2), plain={"dim": -1})
 

@@ -1,6 +1,6 @@
-"""Every layer and function of nf.nn against torch: outputs, gradients, buffers, text, state; and under vmap against loops.
+"""Every layer and function of nf.nn against torch: outputs, gradients, buffers, text, state; under vmap against loops.
 
-torch's numbers stand in nn_vectors.npz (made by make_nn_vectors.py); where torch is installed a slow test compares them.
+torch's numbers stand in nn_vectors.npz, made by make_nn_vectors.py; where torch is installed a slow test compares them.
 """
 
 import json
@@ -44,7 +44,8 @@ def compare(found, expected, what, rtol):
         assert list(np.shape(array)) == shape, f"{what}: {name}"
         scale = max(1.0, float(np.max(np.abs(array), initial=0.0)))
         size = max(1.0, float(np.size(array))) ** 0.5
-        np.testing.assert_allclose(digest(array), values, rtol=rtol, atol=1e-11 * scale * size, err_msg=f"{what}: {name}")
+        where = f"{what}: {name}"
+        np.testing.assert_allclose(digest(array), values, rtol=rtol, atol=1e-11 * scale * size, err_msg=where)
 
 
 def results(case: Case, mode: str):
@@ -123,10 +124,8 @@ def test_vmap_over_stacked_state_is_a_loop(case):
         args, named = call_of(case, inputs)
         return leaves(nf.functional_call(module, (params, buffers), args, named))
 
-    lanes = [
-        ({k: v[i].copy() for k, v in params.items()}, {k: v[i, ...].copy() for k, v in buffers.items()}, [x[i] for x in inputs])
-        for i in range(3)
-    ]
+    pick = lambda arrays, i: {k: v[i, ...].copy() for k, v in arrays.items()}
+    lanes = [(pick(params, i), pick(buffers, i), [x[i] for x in inputs]) for i in range(3)]
     expected = [call(*lane) for lane in lanes]
     found = nf.vmap(call)(params, buffers, inputs)
     for k, y in enumerate(found):
@@ -141,8 +140,8 @@ def test_every_layer_is_in_the_table():
         if isinstance(value, type) and issubclass(value, nf.nn.Module) and not name.endswith("Loss")
     }  # fmt: skip
     elsewhere = {
-        "Module", "Sequential", "ModuleList", "ModuleDict", "TransformerEncoder", "AlphaDropout", "Dropout", "Dropout1d",
-        "Dropout2d", "Dropout3d",
+        "Module", "Sequential", "ModuleList", "ModuleDict", "TransformerEncoder", "AlphaDropout", "Dropout",
+        "Dropout1d", "Dropout2d", "Dropout3d",
     }  # fmt: skip
     assert layers - elsewhere == {case.name for case in CASES if case.layer}
 

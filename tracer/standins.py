@@ -375,10 +375,17 @@ def _attribute(self: Any, state: _State, name: str) -> Any:
 def _attribute_value(state: _State, name: str, value: Any) -> Any:
     """An attribute of the instance itself; the numbers that its class lists in `__constants__` are part of the key."""
     path = state.path.attr(name)
-    if type(value) in (float, complex) and name in getattr(type(state.original), "__constants__", ()):
+    if name in getattr(type(state.original), "__constants__", ()) and _is_number(value):
         state.session.captures.guard(path, "value", value)
         return value
     return state.session.hand_out(value, path)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a float or complex number, or a tuple of numbers."""
+    if type(value) is tuple:
+        return all(type(item) in (int, float, complex) for item in value)
+    return type(value) in (float, complex)
 
 
 def _member_path(state: _State, name: str) -> Path:

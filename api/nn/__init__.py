@@ -54,6 +54,7 @@ from nufunc.nn.dropout import (
     Dropout2d,
     Dropout3d,
 )
+from nufunc.nn.files import load, save
 from nufunc.nn.linear import (
     Bilinear,
     Identity,
@@ -211,4 +212,6 @@ __all__ = [
     "from_torch",
     "functional",
     "init",
+    "load",
+    "save",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from nufunc.custom import custom_jvp
 from nufunc.ir.errors import ArgumentError, ShapeError
 from nufunc.nn.activation import log_softmax, softplus
 from nufunc.nn.module import Module
@@ -116,12 +117,37 @@ def cross_entropy(
 
 
 def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:
-    """-(target log(input) + (1 - target) log(1 - input)), with logarithms not below -100 as in torch."""
+    """-(target log(input) + (1 - target) log(1 - input)) of probabilities.
+
+    As in torch, logarithms are not below -100, and the derivative divides by input (1 - input), but by no less than
+    1e-12.
+    """
     _check_same(input, target, "binary_cross_entropy")
-    log_p = np.maximum(np.log(input), -100.0)
-    log_q = np.maximum(np.log1p(-input), -100.0)
-    loss = -(target * log_p + (1 - target) * log_q)
+    loss = _bernoulli_loss(input, target)
     return _reduced(loss if weight is None else loss * weight, reduction)
+
+
+@custom_jvp
+def _bernoulli_loss(p: Any, target: Any) -> Any:
+    return -(target * _bounded_log(p) + (1 - target) * _bounded_log(1 - p))
+
+
+@_bernoulli_loss.defjvp
+def _bernoulli_loss_jvp(primals: Any, tangents: Any) -> Any:
+    (p, target), (p_dot, target_dot) = primals, tangents
+    slope = (p - target) / np.maximum((1 - p) * p, 1e-12)
+    tangent: Any = None
+    if p_dot is not None:
+        tangent = slope * p_dot
+    if target_dot is not None:
+        moved = (_bounded_log(1 - p) - _bounded_log(p)) * target_dot
+        tangent = moved if tangent is None else tangent + moved
+    return _bernoulli_loss(p, target), tangent
+
+
+def _bounded_log(p: Any) -> Any:
+    inside = p > 0
+    return np.where(inside, np.maximum(np.log(np.where(inside, p, np.ones_like(p))), -100.0), np.full_like(p, -100.0))
 
 
 def binary_cross_entropy_with_logits(

@@ -346,8 +346,17 @@ class Module:
         return self
 
     def to(self: M, dtype: Any) -> M:
-        """Convert the floating-point parameters and buffers to a dtype; tied arrays stay tied."""
-        wanted = np.dtype(dtype)
+        """Convert the floating-point parameters and buffers to a dtype; tied arrays stay tied.
+
+        There is no device to name: arrays are NumPy's.
+        """
+        try:
+            wanted = np.dtype(dtype)
+        except TypeError:
+            raise ArgumentError(
+                f"to: expected a dtype, got {dtype!r}; modules hold NumPy arrays, there are no devices to move them to",
+                user_location(),
+            ) from None
         if wanted.kind not in "fc":
             raise ArgumentError(f"to: expected a floating-point or complex dtype, got {wanted}", user_location())
         made: dict[int, Any] = {}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from nufunc.ir.errors import ArgumentError, ArgumentTypeError, ShapeError
+from nufunc.ir.errors import ArgumentError, ArgumentTypeError, MutationError, ShapeError
 from nufunc.nn.module import Module
 from nufunc.nn.torch_program import is_torch_module, torch_module
 from nufunc.tracer.array import Array
 from nufunc.tracer.containers import original_type
 from nufunc.tracer.standins import attribute_names, original_of
 from nufunc.tracer.usercode import user_location
-from nufunc.tracer.view import rebuilt_type
+from nufunc.tracer.view import active_session, rebuilt_type
 
 M = TypeVar("M")
 
@@ -38,7 +38,9 @@ def functional_call(
     module : an `nf.nn.Module`, or a torch.nn.Module (see `nf.nn.from_torch`); it is not changed.
     parameter_and_buffer_dicts : a dict from dotted names (as in `named_parameters`) to arrays, or several dicts
     without common keys. What is missing is the module's own. args : the arguments; anything but a tuple is one
-    argument. In-place updates of buffers (the running statistics of batch norm) are made in the arrays of the dicts.
+    argument. Updates of buffers (the running statistics of batch norm), in place or by assignment, are made in the
+    arrays of the dicts. Other attributes that `forward` assigns are assigned to the module; in traced code that is an
+    error.
 
     tie_weights : names of one array in the module get one value; different values for them are a ValueError.
     strict : every name must be given, and no other.
@@ -54,7 +56,11 @@ def functional_call(
     _check_module(module, "functional_call")
     values = _merged(parameter_and_buffer_dicts)
     values = _checked_names(module, values, tie_weights, strict)
-    return _with_values(module, values)(*arguments, **(kwargs or {}))
+    made: list[_Copy] = []
+    result = _with_values(module, values, made)(*arguments, **(kwargs or {}))
+    for copied in made:
+        _keep_assignments(copied, values)
+    return result
 
 
 def _check_module(module: Any, what: str) -> None:
@@ -119,8 +125,17 @@ def _checked_names(module: Any, values: dict[str, Any], tie_weights: bool, stric
     return values
 
 
-def _with_values(module: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """A copy of the module that holds these values; the other arrays are shared."""
+class _Copy(NamedTuple):
+    """A module in which values stand, with what its attributes were before the call."""
+
+    module: Any
+    copy: Any
+    prefix: str
+    attributes: dict[str, Any]
+
+
+def _with_values(module: Any, values: Mapping[str, Any], made: list[_Copy], prefix: str = "") -> Any:
+    """A copy of the module that holds these values; the other arrays are shared. Listed in `made` with its children."""
     new = object.__new__(rebuilt_type(type(module)))
     own = original_of(module)
     for name in attribute_names(module):
@@ -136,9 +151,36 @@ def _with_values(module: Any, values: Mapping[str, Any], prefix: str = "") -> An
             if name in own._modules and value is not None and (
                 own is module or any(key.startswith(inside) for key in values)
             ):
-                value = _with_values(value, values, inside)
+                value = _with_values(value, values, made, inside)
         object.__setattr__(new, name, value)
+    made.append(_Copy(module, new, prefix, dict(vars(new))))
     return new
+
+
+def _keep_assignments(copied: _Copy, values: Mapping[str, Any]) -> None:
+    """Write what `forward` assigned to buffers into the arrays that they were, and set other attributes."""
+    own = original_of(copied.module)
+    for name, value in list(vars(copied.copy).items()):
+        before = copied.attributes.get(name)
+        if name in copied.attributes and before is value:
+            continue
+        full = copied.prefix + name
+        if name in own._buffers and before is not None and value is not None:
+            if isinstance(before, np.generic):
+                raise ArgumentError(
+                    f"functional_call: the buffer {full!r} is updated, but is a NumPy scalar; pass an array (of a "
+                    "stack: buffer[i, ...])",
+                    user_location(),
+                )
+            before[...] = value
+        elif own is copied.module and active_session() is None and full not in values:
+            setattr(own, name, value)
+        else:
+            raise MutationError(
+                f"functional_call: forward assigns {full!r} of {type(own).__name__}, which would be lost: return the "
+                "value, or make it a buffer",
+                user_location(),
+            )
 
 
 def _make_writable(buffer: Any) -> None:

@@ -145,7 +145,7 @@ def map(func: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     {'x': 11, 'y': [22]}
     """
     first, spec = flatten(tree)
-    others = [spec.flatten_up_to(r) for r in rest]
+    others = [spec.flatten_up_to(_known(r)) for r in rest]
     return unflatten(spec, [func(*items) for items in zip(first, *others, strict=True)])
 
 

@@ -153,8 +153,11 @@ class Plan:
         """Emit a graph: its parameters stand at `params`, its results go to `outputs`, its frame is at
         `arena`."""
         scope = Scope(self, graph, frame, params, outputs, arena)
+        ends = tapes.last_readers(graph)
         for node in graph.nodes:
             self.node(scope, node)
+            for value in ends.get(node, ()):
+                tapes.empty(self, scope, value)
         copied = [k for k in range(len(graph.outputs)) if buffers.is_copied(graph, frame, k)]
         sources = {k: scope.pointer(graph.outputs[k]) for k in copied}
         for k in copied:

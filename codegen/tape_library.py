@@ -90,6 +90,19 @@ done:
   ret void
 }
 
+; Free the items of a tape that is read no more.
+define void @tape_empty(ptr %tape) {
+  %null = icmp eq ptr %tape, null
+  br i1 %null, label %done, label %some
+some:
+  %items = load ptr, ptr %tape
+  call void @PyMem_RawFree(ptr %items)
+  store ptr null, ptr %tape
+  br label %done
+done:
+  ret void
+}
+
 ; Put the list that begins with a tape in front of another, which other threads may do too.
 define void @tape_splice(ptr %head, ptr %first) {
   %none = icmp eq ptr %first, null

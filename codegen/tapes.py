@@ -204,6 +204,29 @@ def _carries(node: Node) -> int:
 # -- reading
 
 
+def last_readers(graph: Graph) -> dict[Node, list[Value]]:
+    """For each node the tapes made in this graph whose items nothing reads after it, and that go nowhere else."""
+    last: dict[Value, Node | None] = {
+        r: None for n in graph.nodes if n.prim in ("record", "replay") for r in n.results
+        if isinstance(r.type, TapeType) and not isinstance(r.type.item, TapeType)
+    }  # fmt: skip
+    elsewhere = set(graph.outputs) if last else set()
+    for node in graph.nodes if last else ():
+        first = 1 + node.attrs["num_consts"] + node.attrs["num_carry"] if node.prim == "replay" else len(node.operands)
+        elsewhere.update(node.operands[:first])
+        last.update((o, node) for o in node.operands[first:] if o in last)
+    ends: dict[Node, list[Value]] = {}
+    for value, reader in last.items():
+        if reader is not None and value not in elsewhere:
+            ends.setdefault(reader, []).append(value)
+    return ends
+
+
+def empty(plan: Plan, scope: Scope, value: Value) -> None:
+    """Free the items of a tape that nothing reads any more."""
+    _call(plan, "empty", ir.VoidType(), [plan.b.load(scope.pointer(value), typ=POINTER)])
+
+
 class Rows:
     """The tapes that a `replay` reads and writes, as rows of `length` items."""
 

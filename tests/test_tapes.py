@@ -191,6 +191,22 @@ def test_a_loop_frees_the_tapes_of_each_iteration() -> None:
         tracemalloc.stop()
 
 
+def test_one_loop_after_the_other_needs_the_memory_of_one() -> None:
+    def six(x, n):
+        for _ in range(6):
+            x = x - 1e-3 * nf.grad(iterated)(x, n)
+        return x
+
+    x, n, descent = np.full(100, 0.5), np.array(1000), nf.jit(six)
+    descent(x, n)
+    tracemalloc.start()
+    try:
+        descent(x, n)
+        assert tracemalloc.get_traced_memory()[1] < 2 * 1024 * 100 * 8
+    finally:
+        tracemalloc.stop()
+
+
 OUT_OF_MEMORY = """
 import resource
 import numpy as np

@@ -115,7 +115,8 @@ def over(sub: Sub, captured: Sequence[Array]) -> Graph:
 def collect(result: Any, numbers: bool) -> tuple[tuple[Any, ...], tree.TreeDef, list[Array]]:
     """(leaves with a Slot for each array, structure, arrays) of what a traced function returned.
 
-    `numbers`: Python and NumPy scalars become arrays as well; else they stay as they are.
+    NumPy scalars, which NumPy's functions give for arrays that are known, are arrays as well; with `numbers` Python's
+    too, which else stay as they are.
     """
     found, structure = tree.flatten(result)
     outputs: list[Array] = []
@@ -127,7 +128,7 @@ def collect(result: Any, numbers: bool) -> tuple[tuple[Any, ...], tree.TreeDef, 
                 "x, y), or reduce it",
                 user_location(),
             )
-        if isinstance(leaf, Array | np.ndarray) or (numbers and is_number(leaf)):
+        if isinstance(leaf, Array | np.ndarray) or ((numbers or isinstance(leaf, np.generic)) and is_number(leaf)):
             array = as_array(leaf)
             leaves.append(Slot(len(outputs), array.scalar, array.weak))
             outputs.append(array)

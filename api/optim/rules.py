@@ -45,7 +45,7 @@ def _zeros(params: Any) -> Any:
 
 
 def _start() -> Any:
-    return np.zeros((), np.int64)
+    return np.int64(0)  # as a compiled update gives it: an array of no axes would compile the first step apart
 
 
 def _rate(lr: Rate, step: Any) -> Any:

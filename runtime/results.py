@@ -11,6 +11,7 @@ import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, Location, MutationError
 from nufunc.runtime.subgraph import Slot
+from nufunc.tracer import tree
 from nufunc.tracer.containers import original_type
 
 # Objects of these cannot change and hold no traced value.
@@ -89,7 +90,7 @@ def _content(node: Any) -> Any:
         return [*node.keys(), *node.values()]
     if isinstance(node, list | tuple):
         return list(node)
-    if hasattr(type(node), "__dataclass_fields__"):
+    if hasattr(type(node), "__dataclass_fields__") or tree.is_object(node):
         return list(vars(node).values())
     return None
 

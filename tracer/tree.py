@@ -79,6 +79,11 @@ def register_object(
         )
 
 
+def is_object(x: Any) -> bool:
+    """Whether x is of a class registered by `register_object`, or of such a class as traced code sees it."""
+    return original_type(type(x)) in _OBJECTS
+
+
 def _is_plain(cls: type, name: str) -> bool:
     """Whether a class has an attribute of this name that is no descriptor (as a cached property is)."""
     return hasattr(cls, name) and not hasattr(type(inspect.getattr_static(cls, name)), "__get__")
@@ -86,7 +91,7 @@ def _is_plain(cls: type, name: str) -> bool:
 
 def _is_node(leaf: Any) -> bool:
     """Whether a leaf is a dataclass object that is not registered yet, or traced code's form of a registered one."""
-    return hasattr(leaf, "__dataclass_fields__") or original_type(type(leaf)) in _OBJECTS
+    return hasattr(leaf, "__dataclass_fields__") or is_object(leaf)
 
 
 def _known(tree: Any) -> Any:

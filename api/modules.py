@@ -322,11 +322,11 @@ def replace_all_batch_norm_modules_(root: M) -> M:
     """Have every batch norm below root, and root itself, normalise by its batch alone, without running statistics;
     gives root. Changes it in place: vmap over examples cannot update one set of statistics from many lanes.
     """
-    from nufunc.nn.norm import BatchNorm
+    from nufunc.nn.norm import BatchNorm, InstanceNorm
 
     _check_module(root, "replace_all_batch_norm_modules_")
     for module in root.modules():  # type: ignore[attr-defined]
-        if isinstance(module, BatchNorm) and module.track_running_stats:
+        if isinstance(module, BatchNorm) and not isinstance(module, InstanceNorm) and module.track_running_stats:
             module.track_running_stats = False
             for name in ("running_mean", "running_var", "num_batches_tracked"):
                 setattr(module, name, None)
@@ -336,6 +336,7 @@ def replace_all_batch_norm_modules_(root: M) -> M:
 # -- rearrange
 
 
+INSIDE = "(...)"  # the ellipsis in parentheses, whose axes are merged
 _AXIS = re.compile(r"\s*(?:(\.\.\.)|([A-Za-z_]\w*)|(\d+)|([()]))")
 
 
@@ -359,7 +360,9 @@ def rearrange(array: Any, pattern: str, **axes_lengths: int) -> Any:
         between = [[f"...{k}"] for k in range(len(shape) - len(left) + 1)]
         left = [*left[:at], *between, *left[at + 1 :]]
         right = [g for group in right for g in (between if group == ["..."] else [_spread(group, between)])]
-    elif any("..." in group for group in right):
+    if any(INSIDE in group or "..." in group for group in left):
+        raise ArgumentError(f"rearrange: '...' on the left stands alone and once, got {pattern!r}", user_location())
+    if any(INSIDE in group or "..." in group for group in right):
         raise ArgumentError(f"rearrange: '...' on the right alone in {pattern!r}", user_location())
     if len(left) != len(shape):
         raise ShapeError(
@@ -385,7 +388,7 @@ def rearrange(array: Any, pattern: str, **axes_lengths: int) -> Any:
 
 
 def _spread(group: list[str], between: list[list[str]]) -> list[str]:
-    return [name for item in group for name in ([b[0] for b in between] if item == "..." else [item])]
+    return [name for item in group for name in ([b[0] for b in between] if item == INSIDE else [item])]
 
 
 def _groups(side: str, pattern: str) -> list[list[str]]:
@@ -411,7 +414,7 @@ def _groups(side: str, pattern: str) -> list[list[str]]:
             if inside is None:
                 groups.append([name])
             else:
-                inside.append(name)
+                inside.append(INSIDE if name == "..." else name)
     if inside is not None:
         raise ArgumentError(f"rearrange: parentheses in {pattern!r} do not pair up", user_location())
     return groups

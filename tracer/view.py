@@ -33,6 +33,7 @@ from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
+import optree
 
 from nufunc.ir.errors import UnguardedCaptureError
 from nufunc.tracer import containers, staging, standins
@@ -462,7 +463,7 @@ class Session:
 
 
 _STATIC = frozenset(
-    (int, bool, str, bytes, type(None), type(...), type(NotImplemented), range, slice, frozenset)
+    (int, bool, str, bytes, type(None), type(...), type(NotImplemented), range, slice, frozenset, optree.PyTreeSpec)
 )  # the items of a frozenset cannot be arrays; its floats are static
 _HANDLERS: dict[type, Callable[[Session, Any, Path], Any]] = {
     np.ndarray: Session._array,

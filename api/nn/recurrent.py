@@ -83,8 +83,9 @@ class RNNCell(_Cell):
         self.nonlinearity = _nonlinearity(nonlinearity)
 
     def forward(self, x: Any, h: Any = None) -> Any:
+        h = self._start(x, h)
         gates = _affine(x, self.weight_ih, self.bias_ih)
-        return _rnn_step(gates, self._start(x, h), self.weight_hh, self.bias_hh, self.nonlinearity)
+        return _rnn_step(gates, h, self.weight_hh, self.bias_hh, self.nonlinearity)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()
@@ -103,8 +104,9 @@ class GRUCell(_Cell):
     gates = 3
 
     def forward(self, x: Any, h: Any = None) -> Any:
+        h = self._start(x, h)
         gates = _affine(x, self.weight_ih, self.bias_ih)
-        return _gru_step(gates, self._start(x, h), self.weight_hh, self.bias_hh)
+        return _gru_step(gates, h, self.weight_hh, self.bias_hh)
 
 
 class LSTMCell(_Cell):
@@ -114,8 +116,9 @@ class LSTMCell(_Cell):
 
     def forward(self, x: Any, state: Any = None) -> Any:
         h, c = (None, None) if state is None else state
+        start = self._start(x, h), self._start(x, c)
         gates = _affine(x, self.weight_ih, self.bias_ih)
-        return _lstm_step(gates, (self._start(x, h), self._start(x, c)), self.weight_hh, self.bias_hh)
+        return _lstm_step(gates, start, self.weight_hh, self.bias_hh)
 
 
 # -- layers

@@ -1,0 +1,179 @@
+"""functional_call and from_torch on torch.nn.Module: values, gradients, running statistics, and what is refused."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import nufunc as nf
+
+torch = pytest.importorskip("torch")
+tnn = torch.nn
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Block(tnn.Module):
+    def __init__(self, inner, outer, stride):
+        super().__init__()
+        self.conv1 = tnn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+        self.norm1, self.norm2 = tnn.BatchNorm2d(outer), tnn.BatchNorm2d(outer)
+        self.conv2 = tnn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.short = None
+        if stride != 1 or inner != outer:
+            self.short = tnn.Sequential(tnn.Conv2d(inner, outer, 1, stride, bias=False), tnn.BatchNorm2d(outer))
+
+    def forward(self, x):
+        y = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        return torch.relu(y + (x if self.short is None else self.short(x)))
+
+
+class ResNet(tnn.Module):
+    """Of the shape of ResNet-18, narrower: a stem, stages of two blocks, a pool and a classifier."""
+
+    def __init__(self, widths=(8, 16)):
+        super().__init__()
+        self.stem, self.norm = tnn.Conv2d(3, 8, 7, 2, 3, bias=False), tnn.BatchNorm2d(8)
+        self.pool = tnn.MaxPool2d(3, 2, 1)
+        sides = [8, *widths]
+        blocks = [
+            block for k, (a, b) in enumerate(zip(sides, widths, strict=False))
+            for block in (Block(a, b, 1 if k == 0 else 2), Block(b, b, 1))
+        ]  # fmt: skip
+        self.blocks, self.mean = tnn.Sequential(*blocks), tnn.AdaptiveAvgPool2d(1)
+        self.head = tnn.Linear(widths[-1], 10)
+
+    def forward(self, x):
+        y = self.blocks(self.pool(torch.relu(self.norm(self.stem(x)))))
+        return self.head(torch.flatten(self.mean(y), 1))
+
+
+class Tagger(tnn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.lstm = tnn.Embedding(20, 8), tnn.LSTM(8, 16, 2, batch_first=True)
+        self.head = tnn.Linear(16, 5)
+
+    def forward(self, tokens):
+        y, _ = self.lstm(self.embed(tokens))
+        return self.head(y[:, -1])
+
+
+def perceptron():
+    return tnn.Sequential(tnn.Linear(4, 8), tnn.Tanh(), tnn.Linear(8, 2), tnn.GELU()), torch.randn(3, 4)
+
+
+def encoder():
+    layer = tnn.TransformerEncoderLayer(16, 4, 32, 0.0, batch_first=True)
+    return tnn.TransformerEncoder(layer, 2), torch.randn(2, 5, 16)
+
+
+NETS = {
+    "mlp": perceptron,
+    "resnet": lambda: (ResNet(), torch.randn(2, 3, 32, 32)),
+    "lstm": lambda: (Tagger(), torch.randint(0, 20, (2, 7))),
+    "encoder": encoder,
+}
+
+
+def numpy_state(model):
+    params = {k: v.detach().numpy().copy() for k, v in model.named_parameters()}
+    return params, {k: v.numpy().copy() for k, v in model.named_buffers()}
+
+
+def close(found, expected, rtol=1e-4, atol=1e-5):
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", NETS)
+def test_nets_agree_with_torch(name, mode):
+    torch.manual_seed(0)
+    model, x = NETS[name]()
+    getattr(model, mode)()
+    theirs = copy.deepcopy(model)
+    params, buffers = numpy_state(model)
+    expected = theirs(x)
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    w, inputs = weights.numpy(), x.numpy()
+
+    def loss(params, buffers):
+        y = nf.functional_call(model, (params, buffers), inputs)
+        return (y * w).sum(), y
+
+    gradient, y = nf.grad(loss, has_aux=True)(params, buffers)
+    close(y, expected.detach())
+    for key, p in theirs.named_parameters():
+        scale = float(p.grad.abs().max()) + 1e-6
+        close(gradient[key] / scale, p.grad / scale, 1e-3, 2e-4)
+    for key, b in theirs.named_buffers():
+        close(buffers[key], b, 1e-5)
+    for key, b in model.named_buffers():  # the module itself is untouched
+        assert key.endswith("var") == bool((b == 1).all() and b.ndim)
+    close(nf.functional_call(model, params, inputs), model(x).detach())
+
+
+def test_modes_are_guarded():
+    model = tnn.Sequential(tnn.Linear(3, 3), tnn.BatchNorm1d(3))
+    x = torch.randn(5, 3)
+    params, buffers = numpy_state(model)
+    call = nf.jit(lambda p, x: nf.functional_call(model, (p, {k: v.copy() for k, v in buffers.items()}), x))
+    first = call(params, x.numpy())
+    close(first, copy.deepcopy(model)(x).detach())
+    model.eval()
+    close(call(params, x.numpy()), model(x).detach())
+    assert np.abs(call(params, x.numpy()) - first).max() > 1e-3
+
+
+def test_per_sample_gradients_of_a_torch_module():
+    model = tnn.Sequential(tnn.Linear(3, 4), tnn.Tanh(), tnn.Linear(4, 2))
+    x, labels = torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
+    params, _ = numpy_state(model)
+    one = lambda p, x, y: nf.nn.functional.cross_entropy(nf.functional_call(model, p, x), y)
+    found = nf.vmap(nf.grad(one), in_dims=(None, 0, 0))(params, x.numpy(), labels.numpy())
+    for k in range(5):
+        model.zero_grad()
+        tnn.functional.cross_entropy(model(x[k]), labels[k]).backward()
+        for name, p in model.named_parameters():
+            close(found[name][k], p.grad)
+
+
+def test_from_torch_is_a_module_that_shares_memory():
+    model = tnn.Sequential(tnn.Linear(3, 4), tnn.ReLU())
+    ours = nf.nn.from_torch(model, np.zeros((5, 3), np.float32))
+    assert list(ours.state_dict()) == list(model.state_dict())
+    x = torch.randn(5, 3)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    close(ours(x.numpy()), model(x).detach())
+    close(nf.jit(lambda x: ours(x))(x.numpy()), model(x).detach())
+    assert "from torch's Sequential" in repr(ours)
+
+
+def test_torchs_state_loads_as_it_is():
+    theirs = tnn.Sequential(tnn.Conv2d(3, 4, 3), tnn.BatchNorm2d(4), tnn.Flatten(), tnn.LazyLinear(2))
+    x = torch.randn(2, 3, 6, 6)
+    theirs(x)
+    ours = nf.nn.Sequential(nf.nn.Conv2d(3, 4, 3), nf.nn.BatchNorm2d(4), nf.nn.Flatten(), nf.nn.Linear(64, 2))
+    assert ours.load_state_dict(theirs.state_dict()) == ([], [])
+    close(ours.eval()(x.numpy()), theirs.eval()(x).detach())
+
+
+def test_operations_that_are_not_known_are_named():
+    class Odd(tnn.Module):
+        def forward(self, x):
+            return torch.special.bessel_j0(x)
+
+    with pytest.raises(nf.UnsupportedError, match="bessel_j0"):
+        nf.functional_call(Odd(), {}, np.ones(3, np.float32))
+
+
+def test_other_mistakes():
+    with pytest.raises(nf.ArgumentTypeError, match=r"from_torch: expected a torch.nn.Module, got int"):
+        nf.nn.from_torch(3)
+    model = tnn.Linear(3, 2)
+    with pytest.raises(nf.ArgumentError, match="Missing key"):
+        nf.functional_call(model, {"weight": np.ones((2, 3), np.float32)}, np.ones((1, 3), np.float32), strict=True)
+    ours = nf.nn.from_torch(model, np.zeros((1, 3), np.float32))
+    with pytest.raises(nf.ArgumentTypeError, match="exported for arguments of the structure"):
+        ours(np.zeros((1, 3), np.float32), 2)

@@ -12,10 +12,10 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes import control_vmap
 from nufunc.passes.control_parts import derived_name, need_pure
 from nufunc.passes.control_vmap import BatchedRegion
-from nufunc.passes.custom import batch_custom
+from nufunc.passes.custom import batch_callback, batch_custom
 
 Dim = int | None
-_RULES = {**control_vmap.RULES, "custom": batch_custom}
+_RULES = {**control_vmap.RULES, "custom": batch_custom, "callback": batch_callback}
 
 
 class VmapOutDimError(ArgumentError):

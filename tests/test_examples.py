@@ -15,8 +15,14 @@ PROMISES = {
     "rosenbrock.py": r"steps: [67] from the classical point",
     "lennard_jones.py": r"relaxed: -44\.32680\d to -44\.32680\d",
     "ensemble.py": r"accuracy of the vote on 360 unseen images: (6[5-9]|[7-9]\d|100)\.\d%",
+    "per_sample_gradients.py": r"accuracy on 360 unseen images: (7[5-9]|[89]\d|100)\.\d%",
+    "maml.py": r"five steps leave [1-8]?\d\.\d% of the error",
+    "ntk.py": r"kernels of shape \(20, 5, 3, 3\) agree to \d\.\de-1\d",
+    "transformer.py": r"loss on text never seen: 2\.[0-8]\d\d nats",
+    "vae.py": r"lower bound of 360 unseen images: -2[456]\.\d\d nats",
 }
-QUICK = {"ensemble.py"}  # those with a --quick flag, and a picture
+# those with a --quick flag, and a picture
+QUICK = {"ensemble.py", "per_sample_gradients.py", "maml.py", "ntk.py", "transformer.py", "vae.py"}
 
 
 def test_every_example_is_run() -> None:

@@ -870,3 +870,6 @@ for _spec in ("f64[3,4] pos", "f64[] pos", "f64[0,3] pos", "f32[5] pos"):
     for _log in (False, True):
         # the derivative is that at a fixed level of the distribution, not that of the function
         _row("gamma_sample", _spec, _spec, attrs={"log": _log}, reference=lambda a, x: x, smooth=False)
+
+# Operands that come first and have no derivative.
+PARAMETERS = {"gammainc": 1, "gammaincc": 1, "betainc": 2}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.special
-from op_samples import SAMPLES, Sample
+from op_samples import PARAMETERS, SAMPLES, Sample
 
 from nufunc.ir import Builder, primitive
 from nufunc.ir.errors import BoundsError, DTypeError, ShapeError
@@ -66,7 +66,8 @@ TWICE = [s for s in SAMPLES if _twice(s)]
 @pytest.mark.parametrize("sample", TWICE, ids=[s.id for s in TWICE])
 def test_second_derivative_agrees_with_differences(sample: Sample) -> None:
     operands, rng, step = sample.operands(), np.random.default_rng(5), 1e-6
-    active = tuple(i for i, t in enumerate(sample.types) if is_inexact(t.dtype))
+    first = PARAMETERS.get(sample.prim, 0)
+    active = tuple(i for i, t in enumerate(sample.types) if is_inexact(t.dtype) and i >= first)
 
     def direction() -> list[np.ndarray]:
         out = []
@@ -81,11 +82,11 @@ def test_second_derivative_agrees_with_differences(sample: Sample) -> None:
             moved[i] = operands[i] + by * t
         return moved
 
-    first = pushed(sample.graph(), active)
-    second = pushed(first, active)
+    once = pushed(sample.graph(), active)
+    second = pushed(once, active)
     t, u = direction(), direction()
     found = run(second, [*operands, *t, *u])
-    above, below = run(first, [*along(u, step), *t]), run(first, [*along(u, -step), *t])
+    above, below = run(once, [*along(u, step), *t]), run(once, [*along(u, -step), *t])
     for result, high, low in zip(found, above, below, strict=True):
         if is_inexact(result.dtype):
             np.testing.assert_allclose(result, (high - low) / (2 * step), rtol=1e-5, atol=1e-6)

@@ -338,7 +338,8 @@ def _device_names() -> Mapping[str, Any]:
     cuda, libdevice = _module("numba.cuda"), _module("numba.cuda.libdevice")
     names: dict[str, Any] = {**TYPES, **CONSTANTS, "cuda": cuda}
     wide = (*ROUNDED, *WIDE)  # in double precision only; math's floor and its like would give integers
-    names.update((name, getattr(libdevice if name in wide else math, name)) for name in (*FUNCTIONS, *ROUNDED) if name not in LACKING)
+    known = [name for name in (*FUNCTIONS, *ROUNDED) if name not in LACKING]
+    names.update((name, getattr(libdevice if name in wide else math, name)) for name in known)
     names.update((name, getattr(libdevice, name)) for name in BITS.values())
     plain = dict(names)
     for helper in HELPERS:

@@ -327,7 +327,9 @@ for _from in _CONVERTED:
         _row("convert", _spec, attrs={"dtype": _dtype}, reference=_cast)
 _row("convert", "f64[]", attrs={"dtype": np.dtype(np.float32)}, reference=np.float32)
 _row("convert", "f64[0,2]", attrs={"dtype": np.dtype(np.int64)}, reference=lambda x: x.astype(np.int64))
-for _from, _to in (("i64", "f64"), ("f64", "i64"), ("u64", "i64"), ("f32", "i32"), ("i32", "f32"), ("u8", "i8"), ("f64", "u64")):
+for _from, _to in (
+    ("i64", "f64"), ("f64", "i64"), ("u64", "i64"), ("f32", "i32"), ("i32", "f32"), ("u8", "i8"), ("f64", "u64"),
+):  # fmt: skip
     for _shape in ("[3,2]", "[]", "[0]"):
         _dtype = DTYPES_BY_NAME[_to]
         _row("bitcast", _from + _shape, attrs={"dtype": _dtype}, reference=lambda x, d=_dtype: x.view(d))

@@ -5,9 +5,9 @@ import pytest
 
 import nufunc as nf
 from nufunc.codegen.divide import divide
-from nufunc.codegen.schedule import schedule
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
+from nufunc.codegen.schedule import schedule
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import BoundsError
 from nufunc.ir.types import ArrayType

@@ -212,7 +212,8 @@ class _Recurrent(Module):
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size * directions
             for suffix in ("", "_reverse")[:directions]:
-                shapes = [("weight_ih", (rows, width)), ("weight_hh", (rows, hidden_size))]
+                shapes: list[tuple[str, tuple[int, ...]]] = [("weight_ih", (rows, width))]
+                shapes += [("weight_hh", (rows, hidden_size))]
                 shapes += [("bias_ih", (rows,)), ("bias_hh", (rows,))] if bias else []
                 for name, shape in shapes:
                     made = Parameter(init.fan_in_uniform(shape, hidden_size, dtype))

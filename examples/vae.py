@@ -2,8 +2,8 @@
 
 The encoder gives mean and variance of a normal distribution over eight latent numbers, the decoder makes an image
 from a draw of it (Kingma and Welling 2014). The noise comes from `np.random.default_rng` inside the compiled step:
-NumPy draws it anew at each call, and the gradient goes through the draw's mean and variance. The evidence lower bound of
-360 unseen images rises above -24.3 nats per image (-26.5 with --quick), the pixels being taken as probabilities of
+NumPy draws it anew at each call, and the gradient goes through the draw's mean and variance. The evidence lower bound
+of 360 unseen images rises above -24.3 nats per image (-26.5 with --quick), the pixels being taken as probabilities of
 ink. The mean image alone gives -27.0, and each image as its own prediction -13.7: no model of such pixels can do
 better.
 """

@@ -159,6 +159,58 @@ def test_torchs_state_loads_as_it_is():
     close(ours.eval()(x.numpy()), theirs.eval()(x).detach())
 
 
+@pytest.mark.parametrize(
+    ("forward", "x"),
+    [
+        (lambda m, x: (lambda y: (torch.relu_(y), y)[1])(x * 2), torch.randn(3, 4)),
+        (lambda m, x: (lambda y: (tnn.functional.hardtanh_(y), y + y)[1])(x * 2), torch.randn(3, 4)),
+        (lambda m, x: m.silu(m.leaky(x * 3)), torch.randn(3, 4)),
+        (lambda m, x: x[:, :2].add_(1) * 0 + x[:, :2], torch.randn(3, 4)),
+        (lambda m, x: x + torch.arange(4.0) + torch.arange(1, 5), torch.randn(3, 4)),
+        (lambda m, x: x / torch.linalg.vector_norm(x, ord=3, dim=1, keepdim=True), torch.randn(3, 4)),
+        (lambda m, x: tnn.functional.avg_pool2d(x, 2, padding=1, count_include_pad=False), torch.randn(1, 2, 4, 4)),
+        (lambda m, x: m.embed(x), torch.tensor([[0, 2], [1, 2]])),
+    ],
+)
+def test_single_operations(forward, x):
+    class One(tnn.Module):
+        def __init__(self):
+            super().__init__()
+            self.silu, self.leaky = tnn.SiLU(inplace=True), tnn.LeakyReLU(0.2, inplace=True)
+            self.embed = tnn.Embedding(4, 3, padding_idx=2)
+
+        def forward(self, x):
+            return forward(self, x)
+
+    model = One()
+    params, _ = numpy_state(model)
+    expected = model(x.clone())
+    w = torch.randn_like(expected)
+    weights, inputs = w.numpy(), x.numpy().copy()
+    loss = lambda p: (nf.functional_call(model, p, inputs) * weights).sum()
+    close(nf.jit(lambda p, x: nf.functional_call(model, p, x))(params, x.numpy().copy()), expected.detach())
+    if expected.requires_grad:
+        (expected * w).sum().backward()
+        close(nf.grad(loss)(params)["embed.weight"], model.embed.weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda x: torch.linalg.vector_norm(x, ord=float("inf")), "vector norm of order inf"),
+        (lambda x: tnn.functional.avg_pool2d(x, 2, divisor_override=3), "avg_pool2d with divisor_override"),
+        (lambda x: tnn.functional.scaled_dot_product_attention(x, x, x, enable_gqa=True), "with enable_gqa"),
+    ],
+)
+def test_options_that_are_not_supported_are_named(forward, words):
+    class One(tnn.Module):
+        def forward(self, x):
+            return forward(x)
+
+    with pytest.raises(nf.UnsupportedError, match=words):
+        nf.functional_call(One(), {}, np.ones((1, 2, 4, 4), np.float32))
+
+
 def test_operations_that_are_not_known_are_named():
     class Odd(tnn.Module):
         def forward(self, x):

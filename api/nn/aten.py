@@ -1,4 +1,7 @@
-"""Torch's ATen operations on NumPy arrays, as exported graphs name them: `aten.add.Tensor` is add_Tensor here."""
+"""ATen operations on NumPy arrays, as torch's exported graphs name them: `aten.add.Tensor` is add_Tensor here.
+
+Layers and activations stand in `aten_layers`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from nufunc.nn import activation, attention, conv, loss, norm, pooling, recurrent, shape
-from nufunc.nn.dropout import dropout
-from nufunc.nn.linear import bilinear, linear
-from nufunc.nn.sparse import embedding
+from nufunc.ir.errors import UnsupportedError
+from nufunc.nn import activation, shape
+from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True
 
@@ -291,7 +293,9 @@ def logsumexp_default(x: Any, dim: Any, keepdim: bool = False) -> Any:
 
 
 def linalg_vector_norm_default(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    powers = np.abs(x) ** ord
+    if not 0 < ord < math.inf:
+        raise UnsupportedError(f"the torch module uses a vector norm of order {ord}", user_location())
+    powers = np.abs(x if dtype is None else x.astype(dtype)) ** ord
     return np.sum(powers, axis=_axes(dim), keepdims=keepdim) ** (1 / ord)
 
 
@@ -407,7 +411,7 @@ def split_Tensor(x: Any, split_size: int, dim: int = 0) -> Any:
 
 
 def split_with_sizes_default(x: Any, split_sizes: Sequence[int], dim: int = 0) -> Any:
-    ends = []
+    ends: list[int] = []
     for size in split_sizes[:-1]:
         ends.append((ends[-1] if ends else 0) + size)
     return np.split(x, ends, axis=dim)
@@ -470,14 +474,16 @@ def full_like_default(x: Any, fill_value: Any, dtype: Any = None, **_: Any) -> A
 
 
 def arange_default(end: Any, dtype: Any = None, **_: Any) -> Any:
-    return np.arange(end, dtype=dtype)
+    return arange_start_step(0, end, 1, dtype)
 
 
 def arange_start(start: Any, end: Any, dtype: Any = None, **_: Any) -> Any:
-    return np.arange(start, end, dtype=dtype)
+    return arange_start_step(start, end, 1, dtype)
 
 
 def arange_start_step(start: Any, end: Any, step: Any = 1, dtype: Any = None, **_: Any) -> Any:
+    if dtype is None and any(isinstance(bound, float) for bound in (start, end, step)):
+        dtype = np.float32
     return np.arange(start, end, step, dtype=dtype)
 
 
@@ -499,273 +505,3 @@ def lift_fresh_copy_default(x: Any) -> Any:
 
 def _assert_tensor_metadata_default(*_: Any, **__: Any) -> None:
     return None
-
-
-# -- layers
-
-
-def linear_default(x: Any, weight: Any, bias: Any = None) -> Any:
-    return linear(x, weight, bias)
-
-
-def bilinear_default(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Any:
-    return bilinear(x1, x2, weight, bias)
-
-
-def matmul_default(x: Any, y: Any) -> Any:
-    return x @ y
-
-
-def mm_default(x: Any, y: Any) -> Any:
-    return x @ y
-
-
-def bmm_default(x: Any, y: Any) -> Any:
-    return x @ y
-
-
-def addmm_default(bias: Any, x: Any, y: Any, beta: Any = 1, alpha: Any = 1) -> Any:
-    return beta * bias + alpha * (x @ y)
-
-
-def baddbmm_default(bias: Any, x: Any, y: Any, beta: Any = 1, alpha: Any = 1) -> Any:
-    return beta * bias + alpha * (x @ y)
-
-
-def einsum_default(equation: str, tensors: Sequence[Any], path: Any = None) -> Any:
-    return np.einsum(equation, *tensors)
-
-
-def conv1d_default(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv1d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv2d_default(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv2d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv3d_default(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv3d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv1d_padding(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: str = "valid", dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv1d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv2d_padding(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: str = "valid", dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv2d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv_transpose2d_input(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-    groups: int = 1, dilation: Any = 1,
-) -> Any:  # fmt: skip
-    return conv.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)
-
-
-def batch_norm_default(
-    x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool, momentum: float, eps: float,
-    cudnn_enabled: bool = True,
-) -> Any:  # fmt: skip
-    return norm.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-
-
-def layer_norm_default(
-    x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enable: bool = True
-) -> Any:
-    return norm.layer_norm(x, normalized_shape, weight, bias, eps)
-
-
-def rms_norm_default(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
-    return norm.rms_norm(x, normalized_shape, weight, eps)
-
-
-def group_norm_default(
-    x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
-) -> Any:
-    return norm.group_norm(x, num_groups, weight, bias, eps)
-
-
-def instance_norm_default(
-    x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, use_input_stats: bool, momentum: float,
-    eps: float, cudnn_enabled: bool = True,
-) -> Any:  # fmt: skip
-    return norm.instance_norm(x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-
-
-def embedding_default(
-    weight: Any, indices: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
-) -> Any:
-    return embedding(indices, weight)
-
-
-def dropout_default(x: Any, p: float, train: bool) -> Any:
-    return dropout(x, p, train)
-
-
-def dropout__default(x: Any, p: float, train: bool) -> Any:
-    return dropout(x, p, train)
-
-
-def max_pool1d_default(
-    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Any:
-    return pooling.max_pool1d(x, kernel_size, stride or None, padding, dilation, ceil_mode)
-
-
-def max_pool2d_default(
-    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Any:
-    return pooling.max_pool2d(x, kernel_size, stride or None, padding, dilation, ceil_mode)
-
-
-def avg_pool2d_default(
-    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: Any = None,
-) -> Any:  # fmt: skip
-    y = pooling.avg_pool2d(x, kernel_size, stride or None, padding, ceil_mode, count_include_pad)
-    return y if divisor_override is None else y * math.prod(kernel_size) / divisor_override
-
-
-def adaptive_avg_pool1d_default(x: Any, output_size: Any) -> Any:
-    return pooling.adaptive_avg_pool1d(x, output_size)
-
-
-def adaptive_avg_pool2d_default(x: Any, output_size: Any) -> Any:
-    return pooling.adaptive_avg_pool2d(x, output_size)
-
-
-def pixel_shuffle_default(x: Any, upscale_factor: int) -> Any:
-    return shape.pixel_shuffle(x, upscale_factor)
-
-
-def scaled_dot_product_attention_default(
-    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> Any:  # fmt: skip
-    return attention.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale)
-
-
-def lstm_input(
-    x: Any, hx: Sequence[Any], params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
-    bidirectional: bool, batch_first: bool,
-) -> Any:  # fmt: skip
-    y, (h, c) = recurrent.run("lstm", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-    return y, h, c
-
-
-def gru_input(
-    x: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
-    bidirectional: bool, batch_first: bool,
-) -> Any:  # fmt: skip
-    return recurrent.run("gru", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-
-
-def rnn_tanh_input(
-    x: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
-    bidirectional: bool, batch_first: bool,
-) -> Any:  # fmt: skip
-    return recurrent.run("tanh", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-
-
-def rnn_relu_input(
-    x: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
-    bidirectional: bool, batch_first: bool,
-) -> Any:  # fmt: skip
-    return recurrent.run("relu", x, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-
-
-# -- activations
-
-
-def relu_default(x: Any) -> Any:
-    return activation.relu(x)
-
-
-def relu__default(x: Any) -> Any:
-    return activation.relu(x)
-
-
-def relu6_default(x: Any) -> Any:
-    return activation.relu6(x)
-
-
-def hardtanh_default(x: Any, min_val: float = -1, max_val: float = 1) -> Any:
-    return activation.hardtanh(x, min_val, max_val)
-
-
-def leaky_relu_default(x: Any, negative_slope: float = 0.01) -> Any:
-    return activation.leaky_relu(x, negative_slope)
-
-
-def elu_default(x: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
-    return activation.elu(x, alpha) * scale
-
-
-def gelu_default(x: Any, approximate: str = "none") -> Any:
-    return activation.gelu(x, approximate)
-
-
-def silu_default(x: Any) -> Any:
-    return activation.silu(x)
-
-
-def mish_default(x: Any) -> Any:
-    return activation.mish(x)
-
-
-def sigmoid_default(x: Any) -> Any:
-    return activation.sigmoid(x)
-
-
-def tanh_default(x: Any) -> Any:
-    return np.tanh(x)
-
-
-def softplus_default(x: Any, beta: float = 1, threshold: float = 20) -> Any:
-    return activation.softplus(x, beta, threshold)
-
-
-def hardswish_default(x: Any) -> Any:
-    return activation.hardswish(x)
-
-
-def hardsigmoid_default(x: Any) -> Any:
-    return activation.hardsigmoid(x)
-
-
-def glu_default(x: Any, dim: int = -1) -> Any:
-    return activation.glu(x, dim)
-
-
-def prelu_default(x: Any, weight: Any) -> Any:
-    return activation.prelu(x, weight)
-
-
-_REDUCTIONS = ("none", "mean", "sum")
-
-
-def mse_loss_default(x: Any, target: Any, reduction: int = 1) -> Any:
-    return loss.mse_loss(x, target, _REDUCTIONS[reduction])
-
-
-def cross_entropy_loss_default(
-    x: Any, target: Any, weight: Any = None, reduction: int = 1, ignore_index: int = -100, label_smoothing: float = 0.0
-) -> Any:
-    return loss.cross_entropy(x, target, weight, ignore_index, _REDUCTIONS[reduction], label_smoothing)
-
-
-def nll_loss_nd_default(
-    x: Any, target: Any, weight: Any = None, reduction: int = 1, ignore_index: int = -100
-) -> Any:
-    return loss.nll_loss(x, target, weight, ignore_index, _REDUCTIONS[reduction])

@@ -54,7 +54,7 @@ def padded(x: Any, padding: Sequence[tuple[int, int]], mode: str = "zeros") -> A
     """x (N, C, ...) with its spatial axes padded."""
     if not any(low or high for low, high in padding):
         return x
-    names = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    names: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     return np.pad(x, ((0, 0), (0, 0), *padding), mode=names[mode])
 
 
@@ -222,7 +222,7 @@ class _ConvBase(Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = sizes(kernel_size, self.dims, what)
         self.stride, self.dilation = sizes(stride, self.dims, what), sizes(dilation, self.dims, what)
-        self.padding = padding if isinstance(padding, str) else sizes(padding, self.dims, what)
+        self.padding: Any = padding if isinstance(padding, str) else sizes(padding, self.dims, what)
         self.padding_mode = padding_mode
         first, second = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)

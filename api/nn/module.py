@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -82,6 +82,10 @@ class Module:
     _parameters: dict[str, bool]  # name -> whether it is trained; the arrays are attributes
     _buffers: dict[str, bool]  # name -> whether it is part of the state dictionary
     _modules: dict[str, None]
+
+    if TYPE_CHECKING:  # parts that are registered by name
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self) -> None:
         for name, value in (("training", True), ("_parameters", {}), ("_buffers", {}), ("_modules", {})):
@@ -439,7 +443,7 @@ def _split(module: Module) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
 
 
 def _joined(cls: type, rest: _Rest, children: Any) -> Any:
-    module = object.__new__(cls)
+    module: Any = object.__new__(cls)
     for name, value in zip(rest.names, children, strict=True):
         object.__setattr__(module, name, value)
     for name, value in rest.attributes.items():

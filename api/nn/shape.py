@@ -46,7 +46,7 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
     widths = [(0, 0)] * (np.ndim(x) - len(pairs)) + pairs
     if mode == "constant":
         return np.pad(x, widths, constant_values=value)
-    names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    names: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     if mode not in names:
         raise ArgumentError(f"pad: mode must be constant, {', '.join(names)}, got {mode!r}", user_location())
     return np.pad(x, widths, mode=names[mode])

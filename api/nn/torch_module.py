@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nufunc.nn import aten
+from nufunc.nn import aten, aten_layers
 from nufunc.nn.module import Module, Parameter
 
 __nufunc_traceable__ = True
@@ -37,7 +37,8 @@ class TorchModule(Module):
                 value = getattr(value, part)
             env[name] = value
         for step in program.steps:
-            env[step.result] = getattr(aten, step.op)(*step.args(env), **step.kwargs(env))
+            operation = getattr(aten_layers if step.layer else aten, step.op)
+            env[step.result] = operation(*step.args(env), **step.kwargs(env))
         return program.result(env)
 
     def extra_repr(self) -> str:

@@ -29,9 +29,10 @@ class _Ref:
 
 @dataclass(frozen=True)
 class Step:
-    """One operation: the name of its function in `aten`, and its arguments with `_Ref` for values."""
+    """One operation: the name of its function in `aten` or `aten_layers`, its arguments with `_Ref` for values."""
 
     op: str
+    layer: bool  # whether it stands in `aten_layers`
     result: str
     arguments: tuple[Any, ...]
     named: Mapping[str, Any]
@@ -170,7 +171,7 @@ def _states(module: Any, exported: Any) -> list[tuple[str, Any]]:
 def _program(exported: Any) -> Program:
     from torch.export.graph_signature import InputKind
 
-    from nufunc.nn import aten
+    from nufunc.nn import aten, aten_layers
 
     states, inputs = {}, []
     for spec in exported.graph_signature.input_specs:
@@ -186,10 +187,11 @@ def _program(exported: Any) -> Program:
         elif node.op == "call_function":
             op = str(node.target).removeprefix("aten.").replace(".", "_")
             op = "getitem" if "getitem" in op else op
-            if not hasattr(aten, op):
+            layer = hasattr(aten_layers, op)
+            if not layer and not hasattr(aten, op):
                 missing.add(str(node.target))
             named = {k: _argument(v) for k, v in node.kwargs.items()}
-            steps.append(Step(op, node.name, tuple(_argument(a) for a in node.args), named))
+            steps.append(Step(op, layer, node.name, tuple(_argument(a) for a in node.args), named))
     if missing:
         raise UnsupportedError(
             f"the torch module uses operations that are not supported: {', '.join(sorted(missing))}", user_location()

@@ -302,3 +302,12 @@ def test_python_branches_on_static_values():
 
     same(nf.vmap(norm, in_dims=(0, None))(A34, "max"), np.abs(A34).max(axis=1))
     same(nf.vmap(norm, in_dims=(0, None))(A34, "two"), np.linalg.norm(A34, axis=1))
+
+
+def test_numpy_scalars_are_results_like_arrays():
+    mapped, known, total = nf.vmap(lambda x: (x, np.float32(2), np.sum(np.ones(3))))(np.arange(4.0))
+    assert mapped.shape == known.shape == total.shape == (4,)
+    assert known.dtype == np.float32
+    assert (known == 2).all()
+    assert (total == 3).all()
+    assert nf.vmap(lambda x: (x, np.float32(2)), out_dims=(0, None))(np.arange(4.0))[1] == 2

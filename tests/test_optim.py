@@ -152,3 +152,31 @@ def test_schedules():
 def test_wrong_options():
     with pytest.raises(nf.ArgumentError, match="nesterov needs a momentum"):
         nf.optim.sgd(0.1, nesterov=True)
+
+
+def test_state_of_another_optimizer_is_named():
+    params = {"w": np.ones(3)}
+    state = nf.optim.adam().init(params)
+    with pytest.raises(nf.ArgumentError, match=r"sgd: .* with step, velocity; got step, first, second"):
+        nf.optim.sgd(0.1, momentum=0.9).update(params, state, params)
+    with pytest.raises(nf.ArgumentError, match=r"rmsprop: the state .* got tuple"):
+        nf.jit(lambda p: nf.optim.rmsprop().update(p, (), p))(params)
+
+
+def test_a_step_compiles_once():
+    opt = nf.optim.adam(0.1)
+    gradient = nf.grad(lambda p: np.sum((p["w"] - 3) ** 2))
+    step = nf.jit(lambda params, state: opt.update(gradient(params), state, params))
+    params = {"w": np.zeros(2)}
+    state = opt.init(params)
+    params, state = step(params, state)
+    compiled = nf.cache_info().compiles
+    for _ in range(2):
+        params, state = step(params, state)
+    assert nf.cache_info().compiles == compiled
+
+
+def test_init_under_vmap_counts_for_each_lane():
+    state = nf.vmap(nf.optim.adam(0.1).init)({"w": np.ones((4, 3))})
+    assert state["step"].shape == (4,)
+    assert state["first"]["w"].shape == (4, 3)

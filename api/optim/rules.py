@@ -57,6 +57,14 @@ def _check(ok: bool, what: str) -> None:
         raise ArgumentError(what, user_location())
 
 
+def _check_state(state: Any, rule: str, *names: str) -> None:
+    _check(
+        isinstance(state, dict) and set(names) <= set(state),
+        f"{rule}: the state must be what this optimizer's init or update gave, with {', '.join(names)}; got "
+        f"{', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__}",
+    )
+
+
 def _like(value: Any, x: Any) -> Any:
     """A number in the dtype of an array, so that it does not widen the array."""
     return np.asarray(value).astype(x.dtype)
@@ -74,6 +82,7 @@ def sgd(
         return {"step": _start(), "velocity": _zeros(params)} if heavy else {"step": _start()}
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        _check_state(state, "sgd", "step", *(["velocity"] if heavy else []))
         step = state["step"]
         rate = _rate(lr, step)
         if decays:
@@ -133,6 +142,7 @@ def _adam(
         return {**state, "largest": _zeros(params)} if amsgrad else state
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        _check_state(state, "adam", "step", "first", "second", *(["largest"] if amsgrad else []))
         rate = _rate(lr, state["step"])
         step = state["step"] + 1
         if decays and decoupled:
@@ -162,6 +172,7 @@ def rmsprop(lr: Rate = 1e-2, alpha: float = 0.99, eps: float = 1e-8) -> Optimize
         return {"step": _start(), "square": _zeros(params)}
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        _check_state(state, "rmsprop", "step", "square")
         rate = _rate(lr, state["step"])
         square = tree.map(lambda s, g: _like(alpha, g) * s + _like(1 - alpha, g) * (g * g), state["square"], grads)
         new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), params, grads, square)
@@ -177,6 +188,7 @@ def adagrad(lr: Rate = 1e-2, eps: float = 1e-10) -> Optimizer:
         return {"step": _start(), "total": _zeros(params)}
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        _check_state(state, "adagrad", "step", "total")
         rate = _rate(lr, state["step"])
         total = tree.map(lambda s, g: s + g * g, state["total"], grads)
         new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), params, grads, total)

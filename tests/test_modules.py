@@ -1,6 +1,8 @@
 """functional_call and its family with torch's checks, ensembles against loops, batch norm four ways, rearrange."""
 
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -418,3 +420,13 @@ def test_models_under_scipys_optimizers():
     model.load_state_dict(unravel(best.x))
     close(model.weight[0], [1, -2, 0.5], 1e-4)
     close(model.bias, [3], 1e-4)
+
+
+def test_the_page_runs_as_it_is_written(capsys):
+    text = (Path(__file__).parent.parent / "docs" / "modules.md").read_text()
+    blocks = re.findall(r"(<!-- needs torch -->\n)?```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 8
+    source = "\n".join(code for needs_torch, code in blocks if not needs_torch)
+    file = Path(__file__).with_name("page_modules.py")  # a name: functions of the page are the user's
+    exec(compile(source, str(file), "exec"), {"__name__": "page_modules"})
+    assert capsys.readouterr().out.split("\n")[:2] == ["(16, 8, 3)", "(5, 16, 2)"]

@@ -108,6 +108,8 @@ def test_text_names_and_shapes_are_torchs(case):
     assert {k: list(v.shape) for k, v in module.state_dict().items()} == expected["state"]
     assert list(module.state_dict()) == list(expected["state"])
     assert all(p.dtype == np.float32 for p in module.parameters())
+    args, named = call_of(case, [a.astype(np.float32) if a.dtype.kind == "f" else a for a in arrays(case)])
+    assert {y.dtype for y in leaves(module(*args, **named))} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("case", FIRST, ids=lambda case: case.name)

@@ -139,10 +139,10 @@ class GlobalsView(dict[str, Any]):
 
     __slots__ = ("base", "builtins", "given", "path", "session")
 
-    def __init__(self, session: Session, fn: FunctionType, path: Path) -> None:
+    def __init__(self, session: Session, fn: Any, path: Path) -> None:
         self.session = session
-        self.base = fn.__globals__
-        self.builtins: dict[str, Any] = fn.__builtins__  # type: ignore[attr-defined]
+        self.base: dict[str, Any] = fn.__globals__
+        self.builtins: dict[str, Any] = fn.__builtins__
         self.path = path
         view = _BuiltinsView(__import__=self._import, __build_class__=builtins.__build_class__)
         view.globals = self

@@ -114,7 +114,9 @@ def _scan(plan: Plan, scope: Scope, node: Node) -> None:
     i = plan.b.sub(I64(length - 1), counter) if node.attrs["reverse"] else counter
     xs, ys = rows.at(i)
     with tapes.scoped(plan, body):
+        repeated, plan.repeated = plan.repeated, plan.repeated or length >= threads.REPEATS
         plan.run(body, frame, [*rows.fixed, *carry.current, *xs], [*carry.following, *ys], carry.arena)
+        plan.repeated = repeated
     loop.finish(carry.step())
     carry.leave([carry.following[k] for k in carry.swapped])
 

@@ -58,9 +58,9 @@ def nest_work(nest: LoopNest, vector_bytes: int) -> float:
     return max(cycles / CYCLES_PER_NS, touched / (FAR_BYTES_PER_NS if touched > CACHE else NEAR_BYTES_PER_NS))
 
 
-def divide(nest: LoopNest, vector_bytes: int) -> Divided:
-    """A scheduled nest as one or two, of which tasks can take parts."""
-    tasks = tasks_for(nest_work(nest, vector_bytes))
+def divide(nest: LoopNest, vector_bytes: int, repeated: bool = False) -> Divided:
+    """A scheduled nest as one or two, of which tasks can take parts; `repeated`: it stands in a loop of many steps."""
+    tasks = tasks_for(nest_work(nest, vector_bytes), repeated)
     if tasks < 2:
         return Divided((nest,))
     units = [-(-a.extent // nest.step(a)) if a.kind == "parallel" and a.part is None else 1 for a in nest.axes]

@@ -37,6 +37,7 @@ class Plan:
         """`lent` and `early`: outputs in the memory of parameters, see Note [Lent parameters] of `buffers`."""
         self.graph, self.function, self.module = graph, function, function.module
         self.prefix, self.regions, self.in_task = function.name, 0, False
+        self.repeated = False  # inside a loop of many steps
         self.tapes: ir.Value | None = None  # the list of tapes made here
         self.outer_tapes: ir.Value | None = None  # in a task, the list of the plan around it
         self.budget: ir.Value | None = None  # nanoseconds until signals are looked at; None: no loop is long
@@ -200,7 +201,7 @@ class Plan:
     def nest(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
         """Run a nest, in parallel where that is worth it."""
         nest = schedule(nest, self.vector_bytes)
-        divided = Divided((nest,)) if self.in_task else divide(nest, self.vector_bytes)
+        divided = Divided((nest,)) if self.in_task else divide(nest, self.vector_bytes, self.repeated)
         shared = [self.alloca(size, 64) for size in divided.shared]
         for piece in divided.nests:
             self._scheduled(piece, [*pointers, *shared])

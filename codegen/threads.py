@@ -45,16 +45,21 @@ LAUNCH = "nufunc.launch"  # the name of launch among a plan's externs
 # Cost model, in nanoseconds of one thread's work.
 PARALLEL_WORK = 40_000  # from here a region is split
 TASK_WORK = 10_000  # a task is worth at least this
+# The same inside a loop of many steps, between whose regions the threads do not fall asleep.
+REPEATED_PARALLEL_WORK = 8_000
+REPEATED_TASK_WORK = 4_000
+REPEATS = 16  # steps that make a loop such
 MAX_TASKS = 64
 
 CACHE_LINE = 64
 
 
-def tasks_for(work: float) -> int:
+def tasks_for(work: float, repeated: bool = False) -> int:
     """How many tasks a region of `work` nanoseconds (of one thread) is split into; 1: not worth a region."""
-    if work < PARALLEL_WORK:
+    least, task = (REPEATED_PARALLEL_WORK, REPEATED_TASK_WORK) if repeated else (PARALLEL_WORK, TASK_WORK)
+    if work < least:
         return 1
-    return min(MAX_TASKS, int(work // TASK_WORK))
+    return min(MAX_TASKS, int(work // task))
 
 
 # -- emission

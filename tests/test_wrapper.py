@@ -639,6 +639,7 @@ def test_overlapping_calls_share_a_free_list() -> None:
     tracemalloc.start()
     try:
         entry: Entry | None = compile_entry(spec, fill, externs=[address], keep=meet)
+        gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(3):
             threads = [threading.Thread(target=entry.fast) for _ in range(3)]
@@ -647,10 +648,10 @@ def test_overlapping_calls_share_a_free_list() -> None:
             for thread in threads:
                 thread.join()
             held = tracemalloc.get_traced_memory()[0] - before
-            assert 3 * size <= held < 4 * size
+            assert round(held / size) == 3  # small objects come and go besides
         entry = None
         gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - before < size
+        assert round((tracemalloc.get_traced_memory()[0] - before) / size) == 0
     finally:
         tracemalloc.stop()
 

@@ -17,6 +17,7 @@ from nufunc.ir.prims.host import Host
 from nufunc.ir.types import ArrayType
 from nufunc.passes.control_parts import OpenRegion, chosen, derived_name, flags_of, merge, present, rejected
 from nufunc.passes.control_vmap import lane_by_lane, repeated
+from nufunc.passes.rewrite import rewritten
 
 Flags = Sequence[bool]
 Differentiate = Callable[[Graph, Flags], OpenRegion]
@@ -93,21 +94,11 @@ def expand(graph: Graph) -> Graph:
     """The graph with the body of each custom call in its place."""
     if not any(node.prim == "custom" for node in graph.walk()):
         return graph
-    b = Builder(graph.name, graph.stage)
-    env: dict[Value, Value] = {p: b.param(p.type, p.hint) for p in graph.params}
-    for value, array in graph.consts:
-        env[value] = b.const(array, value.hint)
-    for node in graph.nodes:
-        operands = [env[o] for o in node.operands]
-        with b.at(node.loc):
-            if node.prim == "custom":
-                results: Sequence[Value] = b.inline(expand(_body(node)), operands)
-            elif node.regions:
-                results = b.emit(node.prim, operands, node.attrs, [expand(r) for r in node.regions])
-            else:
-                results = b.copy_node(node, operands)
-        env.update(zip(node.results, results, strict=True))
-    return b.build([env[o] for o in graph.outputs], graph.updates)
+
+    def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+        return b.inline(expand(_body(node)), operands) if node.prim == "custom" else None
+
+    return rewritten(graph, rule, expand)
 
 
 def _body(node: Node) -> Graph:

@@ -10,11 +10,13 @@ exchanged.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.rewrite import rewritten
 
 SMALL_DOT = 2048  # multiplications per matrix up to which a call of BLAS costs more than the loop
 
@@ -25,27 +27,19 @@ def decompose(graph: Graph) -> Graph:
     turned, transposes = _turned(graph)
     if not rows and not turned and not any(_applies(n) for n in graph.nodes):
         return graph
-    b = Builder(graph.name, graph.stage)
-    env: dict[Value, Value] = {p: p for p in graph.params}
-    env.update({v: v for v, _ in graph.consts})
-    for node in graph.nodes:
-        operands = [env[o] for o in node.operands]
+
+    def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
         if _applies(node):
-            with b.at(node.loc):
-                env[node.result] = dot_as_product(b, node, *operands)
-        elif node in turned:
-            with b.at(node.loc):
-                attrs = {name: pair[::-1] for name, pair in node.attrs.items()}
-                (env[node.result],) = b.emit("dot", operands[::-1], attrs)
-        elif node in transposes:
-            with b.at(node.loc):
-                env[node.result] = b.transposed(operands[0], transposes[node])
-        elif node in rows:
-            with b.at(node.loc):
-                env[node.result] = one_per_row(b, node, operands[1], operands[2 + rows[node][0]], *rows[node])
-        else:
-            env.update(zip(node.results, b.copy_node(node, operands), strict=True))
-    return graph.replace(nodes=b.nodes, outputs=[env[o] for o in graph.outputs])
+            return [dot_as_product(b, node, *operands)]
+        if node in turned:
+            return b.emit("dot", operands[::-1], {name: pair[::-1] for name, pair in node.attrs.items()})
+        if node in transposes:
+            return [b.transposed(operands[0], transposes[node])]
+        if node in rows:
+            return [one_per_row(b, node, operands[1], operands[2 + rows[node][0]], *rows[node])]
+        return None
+
+    return rewritten(graph, rule)
 
 
 def _turned(graph: Graph) -> tuple[set[Node], dict[Node, list[int]]]:

@@ -15,6 +15,7 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import ArrayType, TapeType
 from nufunc.passes.control_parts import chosen, dependent
 from nufunc.passes.dead_code import eliminate_dead_code
+from nufunc.passes.rewrite import rewritten
 
 if TYPE_CHECKING:
     from nufunc.passes.linearize import Split
@@ -79,23 +80,13 @@ def inlined(graph: Graph) -> Graph:
     """The graph without names, and without checkpoints that compute nothing a second time."""
     if not any(map(_dissolves, graph.walk())):
         return graph
-    b = Builder(graph.name, graph.stage)
-    env: dict[Value, Value] = {p: b.param(p.type, p.hint) for p in graph.params}
-    for value, array in graph.consts:
-        env[value] = b.const(array, value.hint)
-    for node in graph.nodes:
-        operands = [env[o] for o in node.operands]
-        with b.at(node.loc):
-            if node.prim == "named":
-                results: Sequence[Value] = operands
-            elif _dissolves(node):
-                results = b.inline(inlined(node.regions[0]), operands)
-            elif node.regions:
-                results = b.emit(node.prim, operands, node.attrs, [inlined(r) for r in node.regions])
-            else:
-                results = b.copy_node(node, operands)
-        env.update(zip(node.results, results, strict=True))
-    return b.build([env[o] for o in graph.outputs], graph.updates)
+
+    def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+        if node.prim == "named":
+            return operands
+        return b.inline(node.regions[0], operands) if _dissolves(node) else None
+
+    return rewritten(graph, rule, inlined)
 
 
 def _dissolves(node: Node) -> bool:

@@ -10,31 +10,25 @@ from collections.abc import Sequence
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.control_parts import Loop, chosen, chunks, rejected
+from nufunc.passes.rewrite import rewritten
 
 _LEAST = 4  # steps of a scan that is worth it
 
 
 def segmented(graph: Graph) -> Graph:
     """The graph with its scans, also those in regions, as scans over checkpointed segments."""
-    b = Builder(graph.name, graph.stage)
-    env: dict[Value, Value] = {p: b.param(p.type, p.hint) for p in graph.params}
-    for value, array in graph.consts:
-        env[value] = b.const(array, value.hint)
     counters: dict[Value, int] = {}  # arrays start, start + 1, ... -> start
-    for node in graph.nodes:
-        operands = [env[o] for o in node.operands]
-        with b.at(node.loc):
-            if node.regions:
-                node = Node(node.prim, node.operands, node.attrs, [segmented(r) for r in node.regions], node.results)
-            if node.prim == "scan" and node.attrs["length"] >= _LEAST:
-                results: Sequence[Value] = _Segments(b, node, operands, counters).emit()
-            elif node.regions:
-                results = b.emit(node.prim, operands, node.attrs, node.regions)
-            else:
-                results = b.copy_node(node, operands)
-                _find_counter(b.nodes[-1], counters, b)
-        env.update(zip(node.results, results, strict=True))
-    return b.build([env[o] for o in graph.outputs], graph.updates)
+
+    def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+        if node.prim == "scan" and node.attrs["length"] >= _LEAST:
+            return _Segments(b, node, operands, counters).emit()
+        if node.regions:
+            return None
+        results = b.copy_node(node, operands)
+        _find_counter(b.nodes[-1], counters, b)
+        return results
+
+    return rewritten(graph, rule, segmented)
 
 
 def _find_counter(node: Node, counters: dict[Value, int], b: Builder) -> None:

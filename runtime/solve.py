@@ -11,7 +11,7 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError, UnsupportedError
 from nufunc.ir.graph import Graph, Value
 from nufunc.ir.types import ArrayType, is_inexact
-from nufunc.passes.control_parts import chosen, merge, present
+from nufunc.passes.control_parts import OpenRegion, chosen, merge, present
 from nufunc.passes.custom import CustomRule, Differentiate, Flags, TransposeRegion
 from nufunc.passes.jvp import jvp
 from nufunc.passes.transpose import transpose
@@ -77,6 +77,14 @@ class _Unknown:
 # -- linear systems
 
 
+def _moved(
+    b: Builder, region: OpenRegion, unknown: Sequence[Value], captured: Sequence[Value], dots: Sequence[Value | None]
+) -> list[Value | None]:
+    """By how much a function moves, at a fixed unknown, when what it captures moves by `dots`."""
+    graph = region.close([*region.params, *present(region.extra_params)], present(region.extra))
+    return merge(region.active, b.inline(graph, [*unknown, *captured, *present(dots)]))
+
+
 class LinearSolve(CustomRule):
     """x with matvec(x) = b over operands (b, what the functions capture); linear in b.
 
@@ -101,9 +109,7 @@ class LinearSolve(CustomRule):
         solution = b.emit("custom", operands, {"rule": self})
         right = dots[:n]
         if any(active[n:]):
-            region = differentiate(self.matvec, [*[False] * n, *active[n:]])
-            graph = region.close([*region.params, *present(region.extra_params)], present(region.extra))
-            moved = merge(region.active, b.inline(graph, [*solution, *operands[n:], *present(dots[n:])]))
+            moved = _moved(b, differentiate(self.matvec, [*[False] * n, *active[n:]]), solution, operands[n:], dots[n:])
             right = [b.added(r, None if m is None else b.neg(m)) for r, m in zip(right, moved, strict=True)]
         if not any(r is not None for r in right):
             return b.build(solution), [False] * n
@@ -193,8 +199,7 @@ class Root(CustomRule):
         region = differentiate(self.f, [*[False] * n, *active[n:]])
         if not any(region.active):  # the guess does not matter
             return b.build(root), [False] * n
-        graph = region.close([*region.params, *present(region.extra_params)], present(region.extra))
-        moved = merge(region.active, b.inline(graph, [*root, *operands[n:], *present(dots[n:])]))
+        moved = _moved(b, region, root, operands[n:], dots[n:])
         right = [b.zeros(t) if m is None else b.neg(m) for m, t in zip(moved, self.result_types, strict=True)]
         return b.build([*root, *b.inline(self.tangent_solve, [*root, *right, *operands[n:]])]), [True] * n
 

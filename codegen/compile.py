@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from nufunc.codegen.backend import Executable
     from nufunc.codegen.callback import HostCall
+    from nufunc.codegen.clock import Clock
 
 # Kernels are emitted with their loops, vectors and invariant code in place: what is left is to dissolve
 # small functions and stack slots and to clean up. LLVM's -O3 pipeline takes five to twenty times as long and
@@ -46,6 +47,7 @@ class Lowered:
     externs: tuple[str | np.ndarray | HostCall, ...]
     sites: dict[int, tuple[str | HostCall, Location | None]]
     spec: CallSpec
+    clock: Clock | None = None
 
     def loops(self) -> str:
         """The loop nests, readable."""
@@ -68,16 +70,20 @@ def lower(
     results: Sequence[ResultSpec] | None = None,
     donated: Iterable[int] = (),
     fastmath: bool = False,
+    timed: bool = False,
 ) -> Lowered:
     """Lower to LLVM text: the plan and its native wrapper. Results in `donated` arguments are found here; those that
-    `results` puts into arguments are written there once the plan cannot fail any more."""
+    `results` puts into arguments are written there once the plan cannot fail any more. With `timed` a clock measures
+    each node."""
     from llvmlite import ir
 
     from nufunc.codegen import tapes
     from nufunc.codegen.backend import target
+    from nufunc.codegen.clock import Clock
     from nufunc.codegen.plan import Plan
 
     host = target()
+    clock = Clock(grouped) if timed else None
     args = [ArgSpec(t.shape, t.dtype) for t in grouped.param_types] if args is None else args
     results = [ResultSpec(t.shape, t.dtype) for t in grouped.output_types] if results is None else results
     prefix = symbol(name)
@@ -85,7 +91,7 @@ def lower(
     def emitted(lent: dict[int, int], early: Iterable[int]) -> tuple[ir.Module, Plan]:
         module = ir.Module(name)
         plan = Plan(
-            grouped, declare_plan(module, prefix), host.vector_bits // 8, host.has_fma, lent, tuple(early)
+            grouped, declare_plan(module, prefix), host.vector_bits // 8, host.has_fma, lent, tuple(early), clock
         )
         plan.emit()
         return module, plan
@@ -123,6 +129,7 @@ def lower(
         tuple(plan.externs),
         dict(plan.sites.sites),
         spec,
+        clock,
     )
 
 

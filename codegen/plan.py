@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from llvmlite import ir
 from nufunc.codegen import buffers, control, library, product_groups, tapes, threads
 from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.callback import HostCall
+from nufunc.codegen.clock import Clock
 from nufunc.codegen.divide import Divided, divide
 from nufunc.codegen.emit_cpu import emit_nest
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
@@ -32,10 +34,10 @@ class Plan:
 
     def __init__(
         self, graph: Graph, function: ir.Function, vector_bytes: int, has_fma: bool,
-        lent: Mapping[int, int] | None = None, early: Sequence[int] = (),
+        lent: Mapping[int, int] | None = None, early: Sequence[int] = (), clock: Clock | None = None,
     ) -> None:  # fmt: skip
         """`lent` and `early`: outputs in the memory of parameters, see Note [Lent parameters] of `buffers`."""
-        self.graph, self.function, self.module = graph, function, function.module
+        self.graph, self.function, self.module, self.clock = graph, function, function.module, clock
         self.prefix, self.regions, self.in_task = function.name, 0, False
         self.repeated = False  # inside a loop of many steps
         self.tapes: ir.Value | None = None  # the list of tapes made here
@@ -174,6 +176,10 @@ class Plan:
     def node(self, scope: Scope, node: Node) -> None:
         if is_view(node):
             return
+        with nullcontext() if self.clock is None or self.in_task else self.clock.around(self, node):
+            self._node(scope, node)
+
+    def _node(self, scope: Scope, node: Node) -> None:
         if is_product(node):
             product_groups.emit(self, scope, node)
         elif node.prim == "fused":

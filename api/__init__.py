@@ -28,6 +28,7 @@ from nufunc.ir.errors import (
     UnsupportedError,
 )
 from nufunc.runtime.cache import cache_info, clear_cache
+from nufunc.runtime.memory import set_result_cache
 from nufunc.runtime.threading import get_num_threads, set_num_threads
 from nufunc.runtime.unwrap import debug_unwrap
 from nufunc.transforms import (
@@ -119,6 +120,7 @@ __all__ = [
     "replace_all_batch_norm_modules_",
     "scan",
     "set_num_threads",
+    "set_result_cache",
     "spec",
     "stack_module_state",
     "stop_gradient",

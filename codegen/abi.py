@@ -26,7 +26,7 @@ C_CONTIGUOUS_AND_ALIGNED = 0x0001 | 0x0100  # NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_
 WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 
 # Indices into NumPy's C API table: part of its ABI since 1.x, never reused.
-_NUMPY_API = {"array_type": 2, "PyArray_Scalar": 60, "PyArray_NewFromDescr": 94}
+_NUMPY_API = {"array_type": 2, "PyArray_Scalar": 60, "PyArray_NewFromDescr": 94, "PyDataMem_SetHandler": 304}
 _PYTHON_API = (
     "Py_IncRef",
     "Py_DecRef",

@@ -11,7 +11,8 @@ callback). A plan writes to no input that is not also an output, and keeps no po
 Note [Pointer table]
 Nothing that moves between processes stands in the module as a number. The wrapper's `self` is a `_State`, an
 ndarray of pointer-sized words whose data pointer it reads at a fixed offset: first the words of `_FIXED`,
-then a dtype object or scalar type for each one that the CallSpec names, then the plan's own table. The
+then a dtype object or scalar type for each one that the CallSpec names, what makes large results if there are any,
+then the plan's own table. The
 `_State` also holds, as Python attributes, all that must outlive a call: machine code, PyMethodDef, workspaces.
 A builtin function keeps its `self` alive, and CPython reads the PyMethodDef before it lets go of `self`; so
 the last reference to the function frees everything, in order.
@@ -24,6 +25,7 @@ ones, and with `out=`, whose arrays follow the plan's own arguments (`CallSpec.i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -36,6 +38,7 @@ from nufunc.ir.errors import ArgumentError
 STACK_WORKSPACE = 16 * 1024  # up to here a workspace lies on the C stack
 KEPT_WORKSPACE = 256 * 1024 * 1024  # up to here an Entry keeps blocks for later calls; beyond, every call allocates
 WORKSPACE_ALIGNMENT = 64
+POOLED_RESULT = 1 << 20  # bytes from which a result has memory of `nufunc.codegen.result_pool`
 
 Kind = Literal["array", "scalar", "float", "complex", "bool"]
 _KIND_DTYPE = {"float": np.dtype(np.float64), "complex": np.dtype(np.complex128), "bool": np.dtype(np.bool_)}
@@ -68,6 +71,11 @@ class ResultSpec:
     scalar: bool = False
     source: int | None = None
     returned: bool = True
+
+    @property
+    def pooled(self) -> bool:
+        """Whether its memory is of the pool; see Note [Result pool]."""
+        return self.source is None and math.prod(self.shape) * self.dtype.itemsize >= POOLED_RESULT
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", abi.canonical_dtype(self.dtype))
@@ -126,6 +134,8 @@ class CallSpec:
         for result in self.results:
             if result.source is None:
                 keys.setdefault(("array", result.dtype), len(keys))
+        if any(result.pooled for result in self.results):
+            keys["pooled_result"] = len(keys)
         return keys
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nufunc.codegen import abi
+from nufunc.codegen import abi, result_pool
 from nufunc.codegen.backend import BackendError
 from nufunc.codegen.callspec import (
     WORKSPACE_ALIGNMENT,
@@ -145,6 +145,8 @@ class Entry:
         words: dict[object, int] = {key: id(value) for key, value in objects.items()}
         words.update(abi.function_addresses())
         words["workspaces"], words["plan"] = ctypes.addressof(workspaces.head), self._address
+        if "pooled_result" in spec.slots:
+            words["pooled_result"] = result_pool.new_address()
         for key in spec.slots:
             if isinstance(key, tuple):
                 held = key[1] if key[0] == "array" else key[1].type

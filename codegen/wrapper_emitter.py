@@ -262,7 +262,7 @@ class _WrapperEmitter:
             self._void("Py_IncRef", descr)  # the next call takes this reference
             shape = [self.i32(len(result.shape)), self._words(result.shape) if result.shape else none]
             arguments = [self._slot("ndarray"), descr, *shape, none, none, zero, none]
-            item = self._api("PyArray_NewFromDescr", arguments)
+            item = self._api("pooled_result" if result.pooled else "PyArray_NewFromDescr", arguments)
             self._made(index, item)
             data = self._field(item, abi.DATA, self.pointer)
         self.b.store(data, self._address(self.outputs, 8 * index))

@@ -46,18 +46,23 @@ _NAMED = 6  # operations in the name of a kernel
 
 @dataclass(frozen=True)
 class Kernel:
-    """One row of a Cost: a kernel or a library call, with the user's line that it is for. Its numbers are those of
+    """One row of a Cost: a kernel or a library call, with the user's lines that it is for. Its numbers are those of
     all its `times`.
     """
 
     name: str
     library: bool
-    location: Location | None
+    locations: tuple[Location, ...]
     times: int
     flops: int
     transcendentals: int
     bytes_read: int
     bytes_written: int
+
+    @property
+    def location(self) -> Location | None:
+        """The line that its last operation stands on."""
+        return self.locations[-1] if self.locations else None
 
     def repeated(self, times: int) -> Kernel:
         return replace(
@@ -139,10 +144,10 @@ class Cost:
 
 def count(grouped: Graph, spec: CallSpec, copied: Sequence[int]) -> Cost:
     """The cost of a grouped graph that is called as `spec` says; `copied` are outputs that are copied at the end."""
-    copies = [Kernel("copy", False, None, 1, 0, 0, n, n) for n in (grouped.outputs[k].type.nbytes for k in copied)]
+    copies = [Kernel("copy", False, (), 1, 0, 0, n, n) for n in (grouped.outputs[k].type.nbytes for k in copied)]
     size = lambda shape, dtype: math.prod(shape) * dtype.itemsize
     return Cost(
-        rows=(*_rows(grouped), *copies),
+        rows=(*_graph_rows(grouped), *copies),
         unbounded=any(n.prim in ("while", "record", "replay") for n in grouped.walk()),
         argument_bytes=sum(size(a.shape, a.dtype) for a in spec.args),
         output_bytes=sum(size(r.shape, r.dtype) for r in spec.results if r.source is None),
@@ -158,24 +163,34 @@ def _graphs(graph: Graph) -> Iterator[Graph]:
             yield from _graphs(region)
 
 
-def _rows(graph: Graph) -> Iterator[Kernel]:
+def _graph_rows(graph: Graph) -> Iterator[Kernel]:
     for node in graph.nodes:
-        if is_view(node) or (not node.regions and primitive.get(node.prim).kind == "derived"):
-            continue
-        if is_product(node):
-            yield _product(node)
-        elif node.prim == "fused":
-            yield _kernel(node)
-        elif not node.regions:
-            yield _library(node)
-        elif node.prim in ("scan", "map"):
-            yield from (row.repeated(node.attrs["length"]) for row in _rows(node.regions[0]))
-        elif node.prim == "cond":
-            branches = [list(_rows(region)) for region in node.regions]
-            yield from max(branches, key=_weight)
-        else:
-            for region in node.regions:
-                yield from _rows(region)
+        yield from kernels(node)
+
+
+def is_leaf(node: Node) -> bool:
+    """Whether a node is one kernel or library call, and no control flow over several."""
+    return node.prim == "fused" or not node.regions
+
+
+def kernels(node: Node) -> Iterator[Kernel]:
+    """The rows of a node of a grouped graph: none if it computes nothing, one if it is a leaf."""
+    if is_view(node) or (not node.regions and primitive.get(node.prim).kind == "derived"):
+        return
+    if is_product(node):
+        yield _product(node)
+    elif node.prim == "fused":
+        yield _kernel(node)
+    elif not node.regions:
+        yield _library(node)
+    elif node.prim in ("scan", "map"):
+        yield from (row.repeated(node.attrs["length"]) for row in _graph_rows(node.regions[0]))
+    elif node.prim == "cond":
+        branches = [list(_graph_rows(region)) for region in node.regions]
+        yield from max(branches, key=_weight)
+    else:
+        for region in node.regions:
+            yield from _graph_rows(region)
 
 
 def _weight(rows: Iterable[Kernel]) -> tuple[int, int]:
@@ -189,7 +204,6 @@ def _weight(rows: Iterable[Kernel]) -> tuple[int, int]:
 def _kernel(node: Node) -> Kernel:
     region = node.regions[0]
     names = [n.prim for n in region.nodes]
-    locations = [n.loc for n in region.nodes if n.loc is not None]
     flops = transcendentals = read = written = 0
     for nest in build_nests(region, node.attrs["kind"], Sites()):
         known: dict[int, int] = {}
@@ -202,9 +216,14 @@ def _kernel(node: Node) -> Kernel:
                 moved = min(elements, nest.buffers[buffer].size) * nest.buffers[buffer].dtype.itemsize
                 read, written = (read + moved, written) if op == "load" else (read, written + moved)
     return Kernel(
-        name=_name(names), library=False, location=locations[-1] if locations else node.loc, times=1,
+        name=_name(names), library=False, locations=_locations(region.nodes) or _locations([node]), times=1,
         flops=flops, transcendentals=transcendentals, bytes_read=read, bytes_written=written,
     )  # fmt: skip
+
+
+def _locations(nodes: Iterable[Node]) -> tuple[Location, ...]:
+    """The lines of nodes, each once, in the order of their last mention."""
+    return tuple(dict.fromkeys(n.loc for n in reversed(list(nodes)) if n.loc is not None))[::-1]
 
 
 def _name(names: Sequence[str]) -> str:
@@ -262,7 +281,8 @@ def _flops(op: str, dtype: np.dtype, inst: Inst | None) -> int:
 def _library(node: Node) -> Kernel:
     types = [v.type for v in node.operands]
     return Kernel(
-        name=node.prim, library=True, location=node.loc, times=1, flops=_library_flops(node), transcendentals=0,
+        name=node.prim, library=True, locations=_locations([node]), times=1,
+        flops=_library_flops(node), transcendentals=0,
         bytes_read=sum(t.nbytes for t in types), bytes_written=sum(v.type.nbytes for v in node.results),
     )  # fmt: skip
 
@@ -275,7 +295,8 @@ def _product(node: Node) -> Kernel:
         return dot
     follow, between = _kernel(made.follow), made.product.type.nbytes  # which never goes to memory
     return replace(
-        dot, name=f"dot+{follow.name}", flops=dot.flops + follow.flops, transcendentals=follow.transcendentals,
+        dot, name=f"dot+{follow.name}", locations=(*follow.locations, *dot.locations),
+        flops=dot.flops + follow.flops, transcendentals=follow.transcendentals,
         bytes_read=dot.bytes_read + follow.bytes_read - between,
         bytes_written=sum(v.type.nbytes for v in node.results),
     )  # fmt: skip

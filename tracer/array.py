@@ -386,7 +386,7 @@ class Array(Operators):
     conjugate = conj
 
     def sort(self, axis: int = -1, kind: Any = None, order: Any = None) -> None:
-        self[...] = namespace().sort(self, axis=axis)
+        self[...] = namespace().sort(self, axis, kind, order)
 
     def dot(self, b: Any, out: Any = None) -> Array:
         return namespace().dot(self, b, out=out)
@@ -404,7 +404,7 @@ class Array(Operators):
         raise UnsupportedError("x.resize() in place; use np.resize(x, shape)", user_location())
 
     def partition(self, kth: Any, axis: int = -1, kind: Any = None, order: Any = None) -> None:
-        self[...] = namespace().partition(self, kth, axis)
+        self[...] = namespace().partition(self, kth, axis, kind or "introselect", order)
 
     def tofile(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse("x.tofile()", "return the array and write it outside")

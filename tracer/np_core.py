@@ -314,7 +314,7 @@ def namespace_function(
                 return original(*args, **kwargs)
         elif args and hasattr(type(args[0]), "__nufunc_selection__"):
             return args[0].__array_function__(function, (), args, kwargs)
-        elif constants is not None:
+        elif constants is not None and "size" not in kwargs:  # NumPy's own have no size=
             static = _static_arguments(args, kwargs)
             if static is not None:
                 return constants(original(*static[0], **static[1]))

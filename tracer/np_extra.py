@@ -30,8 +30,9 @@ from nufunc.tracer.np_core import (
 from nufunc.tracer.np_indexing import assigned
 from nufunc.tracer.np_join import concatenate
 from nufunc.tracer.np_linalg import matmul
-from nufunc.tracer.np_misc import sort, take, where
+from nufunc.tracer.np_misc import take, where
 from nufunc.tracer.np_shape import moveaxis
+from nufunc.tracer.np_sorting import searchsorted, sort
 from nufunc.tracer.np_ufuncs import UFUNCS
 from nufunc.tracer.trace import require
 
@@ -170,27 +171,6 @@ def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = Fa
     return result if result.ndim or keepdims else result[()]
 
 
-def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Array:
-    """numpy.searchsorted by counting."""
-    if sorter is not None:
-        raise fail(UnsupportedError, "np.searchsorted with a sorter")
-    x, y = as_array(a), as_array(v)
-    if y.ndim:
-        y = y[..., None]
-    if side == "left":
-        return np_reduce.sum(_sorts_before(x, y), axis=-1)
-    return np_reduce.sum(UFUNCS["logical_not"](_sorts_before(y, x)), axis=-1)
-
-
-def _sorts_before(x: Array, y: Array) -> Array:
-    """x < y in the order of np.sort, where NaN comes last."""
-    less = UFUNCS["less"](x, y)
-    if y.dtype.kind != "f":
-        return less
-    last = UFUNCS["isnan"](y)
-    return less | (last & ~UFUNCS["isnan"](x) if x.dtype.kind == "f" else last)
-
-
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Array:
     """numpy.interp: linear between increasing points, constant outside."""
     if period is not None:
@@ -285,7 +265,7 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True) -> Array:
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    pad, delete, nansum, nanprod, nanmean, nanvar, nanstd, nanmax, nanmin, median, searchsorted, interp,
+    pad, delete, nansum, nanprod, nanmean, nanvar, nanstd, nanmax, nanmin, median, interp,
     polyval, convolve,
     gradient, cov, corrcoef,
 )  # fmt: skip

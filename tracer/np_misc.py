@@ -30,10 +30,14 @@ from nufunc.tracer.np_ufuncs import UFUNCS
 from nufunc.tracer.trace import require
 
 
-def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
-    """numpy.where of three arguments; of one it has no static shape."""
+def where(condition: Any, x: Any = None, y: Any = None, /, *, size: Any = None, fill_value: Any = None) -> Any:
+    """numpy.where; of one argument it is nonzero."""
     if x is None and y is None:
-        return nonzero(condition)
+        from nufunc.tracer.np_sorting import needs_size, nonzero
+
+        if size is None:
+            raise needs_size("where")
+        return nonzero(condition, size=size, fill_value=fill_value)
     if x is None or y is None:
         raise ValueError("either both or neither of x and y should be given")
     operands = [v if is_scalar(v) else as_array(v) for v in (x, y)]
@@ -45,27 +49,6 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
     mask = b.broadcast_to(b.astype(trace.lift(test), BOOL), shape)
     values = [operand_value(b, trace, v, kind, shape) for v in operands]
     return wrap(b.select(mask, *values), scalar=False, strides=elementwise_strides(shape, [test, *operands]))
-
-
-def nonzero(a: Any) -> tuple[Array, ...]:
-    known = as_array(a).known
-    if known is None:
-        raise fail(
-            UnsupportedError,
-            "np.nonzero, np.where(mask) and x[mask] of a traced mask have no static shape; use "
-            "np.where(mask, x, y)",
-        )
-    return tuple(require().constant(index) for index in np.nonzero(np.atleast_1d(known)))
-
-
-def flatnonzero(a: Any) -> Array:
-    return nonzero(as_array(a).ravel())[0]
-
-
-def argwhere(a: Any) -> Array:
-    from nufunc.tracer.np_join import stack
-
-    return stack(nonzero(a), axis=1)
 
 
 def clip(
@@ -299,39 +282,6 @@ def along_key(x: Array, index: Array, axis: int) -> tuple[Any, ...]:
     return tuple(key)
 
 
-def extract(condition: Any, arr: Any) -> Array:
-    return as_array(arr).ravel()[nonzero(as_array(condition).ravel())[0]]
-
-
-def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -> Array:
-    x = as_array(a)
-    if axis is None:
-        x, axis = x.ravel(), 0
-    return take(x, nonzero(condition)[0], axis=axis, out=out)
-
-
-# -- order
-
-
-def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
-    x = as_array(a)
-    if is_complex(x.dtype):
-        raise fail(UnsupportedError, "np.sort of complex values")
-    if axis is None:
-        x, axis = x.ravel(), 0
-    strides = ordered(x.shape, x.strides_, "K")
-    return wrap(builder().sort(value_of(x), axis=normal_axis(axis, x.ndim)), strides=strides)
-
-
-def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
-    x = as_array(a)
-    if is_complex(x.dtype):
-        raise fail(UnsupportedError, "np.argsort of complex values")
-    if axis is None:
-        x, axis = x.ravel(), 0
-    return wrap(builder().argsort(value_of(x), axis=normal_axis(axis, x.ndim)))
-
-
 def isscalar(element: Any) -> bool:
     return element.scalar if type(element) is Array else np.isscalar(element)
 
@@ -353,10 +303,10 @@ def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    where, nonzero, flatnonzero, argwhere, clip, round, fix, angle, iscomplexobj, isrealobj,
+    where, clip, round, fix, angle, iscomplexobj, isrealobj,
     iscomplex, isreal,
     sinc, nan_to_num, select, isclose, allclose, array_equal, array_equiv, take, take_along_axis,
-    extract, compress, sort, argsort, isscalar, can_cast, result_type, shares_memory,
+    isscalar, can_cast, result_type, shares_memory,
 )  # fmt: skip
 
 ALIASES = {"around": "round", "amax": "max", "amin": "min", "row_stack": "vstack", "trapz": "trapezoid"}

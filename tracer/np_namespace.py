@@ -22,7 +22,9 @@ from nufunc.tracer import (
     np_linalg,
     np_misc,
     np_reduce,
+    np_sets,
     np_shape,
+    np_sorting,
     np_special_core,
     np_views,
     np_writing,
@@ -131,11 +133,11 @@ def _build() -> Namespace:
     module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
     rooms = (
         np_creation, np_shape, np_views, np_join, np_reduce, np_cumulate, np_misc, np_writing, np_linalg, np_extra,
-        np_special_core,
+        np_special_core, np_sorting, np_sets,
     )  # fmt: skip
     for room in rooms:
         for function in room.FUNCTIONS:
-            folds = room in (np_reduce, np_cumulate, np_misc, np_linalg, np_extra)
+            folds = room in (np_reduce, np_cumulate, np_misc, np_linalg, np_extra, np_sorting, np_sets)
             setattr(module, function.__name__, namespace_function(function, as_constants if folds else None))
     for name, ufunc in UFUNCS.items():
         setattr(module, name, ufunc)

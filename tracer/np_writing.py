@@ -116,20 +116,6 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     return finish(builder().reshaped(value_of(chosen), number.shape), out, "choose")
 
 
-def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
-    """numpy.partition; the parts on either side come sorted, which is one of the orders that NumPy allows."""
-    from nufunc.tracer.np_misc import sort
-
-    return sort(a, axis)
-
-
-def argpartition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
-    """numpy.argpartition; see partition."""
-    from nufunc.tracer.np_misc import argsort
-
-    return argsort(a, axis)
-
-
 # -- ufunc.at
 
 
@@ -228,5 +214,5 @@ def _operand_rows(operand: Any, kept: tuple[int, ...], place: int, shape: tuple[
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    copyto, put, put_along_axis, place, putmask, fill_diagonal, choose, partition, argpartition,
+    copyto, put, put_along_axis, place, putmask, fill_diagonal, choose,
 )  # fmt: skip

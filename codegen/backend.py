@@ -1,8 +1,13 @@
 """Machine code from LLVM text through Numba's CPU code generator: the one file with Numba's private names.
 
-What is taken from Numba: the host's target machine options (`JITCPUCodegen`), its module pass pipeline and
-its compiler lock. What is not: its bytecode and typing front end, and its one engine for the life of the
-process. Here every `Executable` has an engine of its own, so that dropping it frees its code.
+What is taken from Numba: its settings of the target, its module pass pipeline and its compiler lock. What is not:
+its bytecode and typing front end, and its one engine for the life of the process. Here every `Executable` has an
+engine of its own, so that dropping it frees its code.
+
+Note [Without Numba]
+Code that is there already, from the disk cache, runs without Numba, whose import takes longer than everything else:
+`target` and `_Code` need llvmlite alone. The target is what Numba would take, by its own word where it is imported or
+where a setting of its own may change that, and fixed when it is first asked for: all code of a process is for it.
 
 Note [Relocatable code]
 A module is emitted as an object file and then loaded, also when it runs in this very process: the bytes are
@@ -18,10 +23,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import importlib.util
+import os
+import re
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from nufunc.ir.errors import NufuncError
 
@@ -41,6 +51,7 @@ class Target:
     data_layout: str
     cpu: str
     features: str
+    level: int
     pointer_bits: int
     vector_bits: int
     has_fma: bool
@@ -99,13 +110,54 @@ def _numba_config() -> Any:
     return config
 
 
-def _machine(codegen: Any) -> Any:
+# Settings of Numba on which its target depends.
+_SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX", "NUMBA_OPT")
+_SETTINGS_FILE = ".numba_config.yaml"  # in the working directory
+# Processors on which Numba leaves AVX alone.
+_WITHOUT_AVX = ("corei7-avx", "core-avx-i", "sandybridge", "ivybridge", "nocona")
+
+
+def _host() -> tuple[str, str, int]:
+    """(name of the processor, its features, level of optimisation) for which Numba generates code."""
+    import llvmlite.binding as ll
+
+    if "numba" in sys.modules or any(name in os.environ for name in _SETTINGS) or os.path.exists(_SETTINGS_FILE):
+        codegen = _codegen()
+        return codegen._get_host_cpu_name(), codegen._tm_features, int(_numba_config().OPT)
+    cpu = ll.get_host_cpu_name()
+    features = ll.get_host_cpu_features()
+    if cpu in _WITHOUT_AVX:
+        for name in features:
+            if name.startswith("avx"):
+                features[name] = False
+    return cpu, features.flatten(), 3
+
+
+def _machine(cpu: str, features: str, level: int) -> Any:
     """A new target machine; an engine takes ownership of its own."""
     import llvmlite.binding as ll
 
-    options: dict[str, Any] = {"opt": _numba_config().OPT}
-    codegen._customize_tm_options(options)
-    return ll.Target.from_triple(ll.get_process_triple()).create_target_machine(**options)
+    triple = ll.get_process_triple()
+    relocation = "static" if triple.startswith(("x86", "i686")) else "pic" if triple.startswith("p") else "default"
+    options: dict[str, Any] = {"cpu": cpu, "features": features, "opt": level, "reloc": relocation}
+    return ll.Target.from_triple(triple).create_target_machine(codemodel="jitdefault", jit=True, **options)
+
+
+def _numba_version() -> str:
+    """Numba's version, without importing it, or the reader of packages' metadata, if that can be avoided."""
+    if "numba" in sys.modules:
+        import numba
+
+        return str(numba.__version__)
+    spec = importlib.util.find_spec("numba")
+    if spec is not None and spec.origin is not None:
+        with contextlib.suppress(OSError), open(os.path.join(os.path.dirname(spec.origin), "_version.py")) as file:
+            found = re.search(r'"version": "([^"]+)"', file.read())
+            if found:
+                return found[1]
+    from importlib.metadata import version
+
+    return version("numba")
 
 
 @functools.cache
@@ -113,35 +165,46 @@ def target() -> Target:
     """The host, less what NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX take away."""
     import llvmlite
     import llvmlite.binding as ll
-    import numba
 
-    codegen = _codegen()
+    ll.initialize_native_target()
+    ll.initialize_native_asmprinter()
     triple = ll.get_process_triple()
-    cpu = codegen._get_host_cpu_name()
-    features = codegen._tm_features
+    cpu, features, level = _host()
     on = {name[1:] for name in features.split(",") if name.startswith("+")}
     arm = triple.startswith(("aarch64", "arm64"))
     bits = 512 if {"avx512f", "avx512dq", "avx512vl"} <= on else 256 if "avx2" in on else 128
-    layout = str(codegen._data_layout)
-    key = (triple, cpu, features, f"llvmlite {llvmlite.__version__}", f"numba {numba.__version__}")
+    layout = str(_machine(cpu, features, level).target_data)
+    versions = f"llvmlite {llvmlite.__version__}", f"numba {_numba_version()}"
+    key = (triple, cpu, features, f"opt {level}", *versions)
     pointer_bits = 64 if "64" in triple.split("-")[0] else 32
-    return Target(triple, layout, cpu, features, pointer_bits, bits, arm or "fma" in on, key)
+    return Target(triple, layout, cpu, features, level, pointer_bits, bits, arm or "fma" in on, key)
+
+
+def new_machine() -> Any:
+    """A target machine of the target, for an engine that will own it."""
+    host = target()
+    return _machine(host.cpu, host.features, host.level)
+
+
+def _own_memory_manager() -> Any:
+    """Whether NUMBA_USE_LLVMLITE_MEMORY_MANAGER asks for llvmlite's memory manager; None: llvmlite decides."""
+    if "NUMBA_USE_LLVMLITE_MEMORY_MANAGER" in os.environ or "numba" in sys.modules:
+        return _numba_config().USE_LLVMLITE_MEMORY_MANAGER
+    return None
 
 
 class _Code:
-    """Loaded machine code; frees it when the last reference goes (every Entry holds one)."""
+    """Loaded machine code; frees it when the last reference goes (every Entry holds one). llvmlite locks each of its
+    calls, and no two of these belong together."""
 
     def __init__(self, object_code: bytes) -> None:
         import llvmlite.binding as ll
 
-        codegen = _codegen()
-        with _lock():
-            # In the global context: one of its own might be collected, and freed, before the engine.
-            empty = ll.parse_assembly("")
-            manager = _numba_config().USE_LLVMLITE_MEMORY_MANAGER
-            engine = ll.create_mcjit_compiler(empty, _machine(codegen), use_lmm=manager)
-            engine.add_object_file(ll.ObjectFileRef.from_data(object_code))
-            engine.finalize_object()
+        machine = new_machine()
+        # In the global context: one of its own might be collected, and freed, before the engine.
+        engine = ll.create_mcjit_compiler(ll.parse_assembly(""), machine, use_lmm=_own_memory_manager())
+        engine.add_object_file(ll.ObjectFileRef.from_data(object_code))
+        engine.finalize_object()
         self._engine = engine
 
     def address(self, symbol: str) -> int:
@@ -193,7 +256,7 @@ class Executable:
     def assembly(self) -> str:
         """The machine code as assembly text."""
         with _lock(), _optimised(self._source(), self.name, self._optimise) as module:
-            return str(_codegen()._tm.emit_assembly(module))
+            return str(new_machine().emit_assembly(module))
 
     def close(self) -> None:
         """Let go of the code. It is freed at once unless an Entry still holds it."""
@@ -223,8 +286,7 @@ def _optimised(text: str, name: str, optimise: Optimise) -> Iterator[Any]:
     """
     import llvmlite.binding as ll
 
-    codegen = _codegen()
-    codegen._check_llvm_bugs()
+    _codegen()._check_llvm_bugs()
     with ll.create_context() as context:
         try:
             parsed = ll.parse_assembly(text, context)
@@ -237,7 +299,7 @@ def _optimised(text: str, name: str, optimise: Optimise) -> Iterator[Any]:
                 raise BackendError(f"LLVM refused module {name!r}: {error}") from error
             module.name = name
             module.triple = ll.get_process_triple()
-            module.data_layout = codegen._data_layout
+            module.data_layout = target().data_layout
             _run_passes(module, optimise)
             yield module
 
@@ -293,7 +355,11 @@ def _require_resolvable(object_code: bytes, name: str) -> None:
     """LLVM's loader ends the process at a symbol that it cannot find; say it in Python before."""
     import llvmlite.binding as ll
 
+    ll.load_library_permanently("")  # what the process itself exports
     missing = sorted(s for s in undefined_symbols(object_code) if not ll.address_of_symbol(s))
+    if missing and "numba" not in sys.modules:  # it may be one of those that Numba brings
+        _codegen()
+        missing = [s for s in missing if not ll.address_of_symbol(s)]
     if missing:
         raise BackendError(f"module {name!r} refers to unknown symbols: {', '.join(missing)}")
 
@@ -304,13 +370,46 @@ def compile_module(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIM
 
     Raises `BackendError` where LLVM refuses the text or a symbol that it calls does not exist in the process.
     """
-    codegen = _codegen()
+    host = target()  # fixed before Numba is imported
+    _codegen()
     with _lock():
         with _optimised(llvm_text, name, optimise) as module:
-            object_code = codegen._tm.emit_object(module)
+            object_code = _machine(host.cpu, host.features, host.level).emit_object(module)
         return Executable(name, object_code, llvm_text, optimise)
 
 
 def load_object(object_code: bytes, name: str) -> Executable:
     """Load what `Executable.object_code` gave. The caller vouches for the bytes and for their target."""
     return Executable(name, object_code, None, DEFAULT_OPTIMISE)
+
+
+class ObjectStore(Protocol):
+    """Where object code is kept between processes, by a key that names all that it depends on."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, data: bytes, about: str) -> object: ...
+
+
+_store: ObjectStore | None = None
+
+
+def use_store(store: ObjectStore | None) -> None:
+    """Keep the object code of `library_module` there from now on."""
+    global _store
+    _store = store
+
+
+def library_module(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIMISE) -> Executable:
+    """`compile_module` for code that every process needs again, from the store where it is there."""
+    store = _store
+    if store is None:
+        return compile_module(llvm_text, name, optimise)
+    key = hashlib.sha256("\0".join(("library", *target().key, name, repr(optimise), llvm_text)).encode()).hexdigest()
+    found = store.get(key)
+    if found is not None:
+        with contextlib.suppress(BackendError):
+            return Executable(name, found, llvm_text, optimise)
+    executable = compile_module(llvm_text, name, optimise)
+    store.put(key, executable.object_code, f"library {name}")
+    return executable

@@ -11,7 +11,7 @@ from llvmlite import ir
 from scipy.linalg import cython_blas
 
 from nufunc.codegen import backend, gemm
-from nufunc.codegen.compile import PASSES
+from nufunc.codegen.loading import PASSES
 from nufunc.codegen.llvm import I64, POINTER
 
 P, N = ctypes.c_void_p, ctypes.c_int64

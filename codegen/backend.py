@@ -250,13 +250,11 @@ class Executable:
 
     def llvm(self) -> str:
         """The optimised LLVM text (made again on demand, so that a compilation need not print it)."""
-        with _lock(), _optimised(self._source(), self.name, self._optimise) as module:
-            return str(module)
+        return optimised_text(self._source(), self.name, self._optimise)
 
     def assembly(self) -> str:
         """The machine code as assembly text."""
-        with _lock(), _optimised(self._source(), self.name, self._optimise) as module:
-            return str(new_machine().emit_assembly(module))
+        return assembly_text(self._source(), self.name, self._optimise)
 
     def close(self) -> None:
         """Let go of the code. It is freed at once unless an Entry still holds it."""
@@ -302,6 +300,19 @@ def _optimised(text: str, name: str, optimise: Optimise) -> Iterator[Any]:
             module.data_layout = target().data_layout
             _run_passes(module, optimise)
             yield module
+
+
+def optimised_text(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIMISE) -> str:
+    """LLVM text after optimisation."""
+    with _lock(), _optimised(llvm_text, name, optimise) as module:
+        return str(module)
+
+
+def assembly_text(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIMISE) -> str:
+    """Machine code as assembly text."""
+    machine = new_machine()
+    with _lock(), _optimised(llvm_text, name, optimise) as module:
+        return str(machine.emit_assembly(module))
 
 
 def _run_passes(module: Any, optimise: Optimise) -> None:

@@ -11,23 +11,20 @@ import numpy as np
 
 from nufunc.codegen.callspec import plan_symbol
 from nufunc.codegen.cost import graph_work
+from nufunc.codegen.loading import OPTIMISE, Compiled
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import site_error
-from nufunc.codegen.wrapper import ArgSpec, CallSpec, Entry, ResultSpec, declare_plan, emit_wrapper
+from nufunc.codegen.objects import ObjectCode
+from nufunc.codegen.wrapper import ArgSpec, CallSpec, ResultSpec, declare_plan, emit_wrapper
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph
 
 if TYPE_CHECKING:
     from llvmlite import ir
 
-    from nufunc.codegen.backend import Executable
     from nufunc.codegen.callback import HostCall
     from nufunc.codegen.clock import Clock
 
-# Kernels are emitted with their loops, vectors and invariant code in place: what is left is to dissolve
-# small functions and stack slots and to clean up. LLVM's -O3 pipeline takes five to twenty times as long and
-# gives no faster code (measured on elementwise chains, sums, softmax, an MLP's gradient).
-PASSES = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
 INLINE_CALLS = 6  # call sites up to which a function of vmath is dissolved
 RELEASE_GIL = 20_000  # elements of arguments and results from which other threads may run meanwhile,
 LONG = 100_000  # or nanoseconds of work
@@ -185,48 +182,21 @@ def _mark_inline(module: ir.Module, small: set[str]) -> None:
             function.attributes.add("alwaysinline")
 
 
-class Compiled(Entry):
-    """An Entry that can be looked into."""
+def object_code(entry: Compiled, locations: Sequence[Location]) -> ObjectCode | None:
+    """An entry as a value; None where it calls back into Python, or is measured, or may fail at a place that is none of
+    the program's locations."""
+    from nufunc.codegen.backend import target
 
-    lowered: Lowered
-    executable: Executable
-
-    def llvm(self) -> str:
-        """The optimised LLVM text."""
-        return self.executable.llvm()
-
-    def assembly(self) -> str:
-        return self.executable.assembly()
-
-    def loops(self) -> str:
-        return self.lowered.loops()
-
-    @property
-    def workspace(self) -> int:
-        return self.lowered.workspace
-
-
-def load(lowered: Lowered, executable: Executable) -> Compiled:
-    """The entry of a lowered graph whose machine code is `executable`."""
-    addresses = [_address(e) for e in lowered.externs]
-    entry = Compiled(executable, symbol(lowered.name), lowered.spec, addresses, lowered.error, keep=lowered)
-    entry.lowered, entry.executable = lowered, executable
-    return entry
-
-
-def _address(extern: str | np.ndarray | HostCall) -> int:
-    """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
-    from nufunc.codegen import abi, blas, tape_library, threads
-
-    if isinstance(extern, np.ndarray):
-        return int(extern.__array_interface__["data"][0])
-    if not isinstance(extern, str):
-        return extern.address
-    if extern.startswith(tape_library.PREFIX):
-        return tape_library.address(extern)
-    if extern.startswith("Py"):
-        return abi.python_address(extern)
-    return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)
+    lowered, numbers = entry.lowered, {loc: k for k, loc in enumerate(locations)}
+    externs = tuple(e for e in lowered.externs if isinstance(e, str | np.ndarray))
+    sites = {
+        code: (kind, None if loc is None else numbers[loc])
+        for code, (kind, loc) in lowered.sites.items()
+        if isinstance(kind, str) and (loc is None or loc in numbers)
+    }
+    if lowered.clock is not None or len(externs) < len(lowered.externs) or len(sites) < len(lowered.sites):
+        return None
+    return ObjectCode(target().key, symbol(lowered.name), lowered.spec, externs, sites, entry.executable.object_code)
 
 
 def compile_graph(
@@ -242,6 +212,8 @@ def compile_graph(
 
 def compile_lowered(lowered: Lowered) -> Compiled:
     """Machine code for a lowered graph."""
-    from nufunc.codegen.backend import Optimise, compile_module
+    from nufunc.codegen.backend import compile_module
 
-    return load(lowered, compile_module(lowered.text, lowered.name, Optimise(passes=PASSES)))
+    executable = compile_module(lowered.text, lowered.name, OPTIMISE)
+    prefix, keep = symbol(lowered.name), lowered
+    return Compiled(executable, prefix, lowered.spec, lowered.externs, lowered.error, keep, lambda: lowered)

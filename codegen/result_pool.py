@@ -23,7 +23,7 @@ import threading
 from typing import Any
 
 from nufunc.codegen import abi
-from nufunc.codegen.backend import Executable, Optimise, compile_module
+from nufunc.codegen.backend import Executable, Optimise, library_module
 
 HUGE = 1 << 22  # bytes from which NumPy's allocator asks for huge pages too
 SLOTS = 32
@@ -389,7 +389,7 @@ class _Pool:
             page=1 << 21, page_less=(1 << 21) - 1, page_mask=-(1 << 21),
         )  # fmt: skip
         passes = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
-        self.executable: Executable = compile_module(text, "nufunc.results", Optimise(passes=passes))
+        self.executable: Executable = library_module(text, "nufunc.results", Optimise(passes=passes))
         address, pointer = self.executable.address, ctypes.c_void_p
         functions = ctypes.CFUNCTYPE(pointer)(address("nufunc_results_functions"))()
         self.handler = _Handler(b"nufunc", 1, (pointer * 5).from_address(functions))

@@ -474,9 +474,9 @@ failed:
 
 @functools.cache
 def _library() -> Executable:
-    from nufunc.codegen.backend import Optimise, compile_module
+    from nufunc.codegen.backend import Optimise, library_module
 
-    return compile_module(_TAPE, "nufunc_tapes", Optimise(passes=("sroa", "instruction_combine", "simplify_cfg")))
+    return library_module(_TAPE, "nufunc_tapes", Optimise(passes=("sroa", "instruction_combine", "simplify_cfg")))
 
 
 def address(name: str) -> int:

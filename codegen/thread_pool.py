@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ctypes
 
-from nufunc.codegen.backend import BackendError, Executable, Optimise, compile_module, target
+from nufunc.codegen.backend import BackendError, Executable, Optimise, library_module, target
 
 SPIN = 300  # pauses (some 20 to 40 ns each) before a thread sleeps
 
@@ -211,7 +211,7 @@ def start(count: int) -> tuple[Executable, int, int]:
     pause = _PAUSE[family]
     text = _TEXT.format(pause=pause, pause_declaration=pause.replace("i32 1", "i32"), spin=SPIN)
     passes = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
-    executable = compile_module(text, "nufunc.pool", Optimise(passes=passes))
+    executable = library_module(text, "nufunc.pool", Optimise(passes=passes))
     begin = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(executable.address("nufunc_pool_start"))
     started = int(begin(count))
     if started == 0:

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nufunc.codegen import thread_pool
-from nufunc.codegen.backend import BackendError, Executable, Optimise, compile_module
+from nufunc.codegen.backend import BackendError, Executable, Optimise, library_module
 
 if TYPE_CHECKING:
     from llvmlite import ir
@@ -457,7 +457,7 @@ def _start() -> Threads:
     import numba
 
     passes = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
-    executable = compile_module(_TEXT.format(line=CACHE_LINE), "nufunc.threads", Optimise(passes=passes))
+    executable = library_module(_TEXT.format(line=CACHE_LINE), "nufunc.threads", Optimise(passes=passes))
     limit = most_threads()
     if limit < 2 or _inherited(numba):
         return Threads("", 1, executable)

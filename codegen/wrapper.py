@@ -124,11 +124,11 @@ class Entry:
             return functools.partial(_python, self, spec)
         from llvmlite import ir
 
-        from nufunc.codegen.backend import Optimise, compile_module
+        from nufunc.codegen.backend import Optimise, library_module
 
         module = ir.Module("into")
         emit_wrapper(module, None, spec, "into")
-        executable = compile_module(str(module), "into", Optimise(passes=("simplify_cfg",)))
+        executable = library_module(str(module), "into", Optimise(passes=("simplify_cfg",)))
         return self._native(executable, "into", spec)
 
     def _native(self, executable: Executable, prefix: str, spec: CallSpec) -> Callable[..., Any]:

@@ -12,7 +12,8 @@ import scipy.linalg.lapack
 from llvmlite import ir
 
 from nufunc.codegen import backend, factor, linalg
-from nufunc.codegen.compile import PASSES, compile_graph
+from nufunc.codegen.compile import compile_graph
+from nufunc.codegen.loading import PASSES
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import LinAlgError
 from nufunc.ir.types import ArrayType

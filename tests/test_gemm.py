@@ -13,7 +13,7 @@ import pytest
 from llvmlite import ir
 
 from nufunc.codegen import backend, gemm, gemm_blocks, gemm_shape
-from nufunc.codegen.compile import PASSES
+from nufunc.codegen.loading import PASSES
 
 HOST = backend.target()
 PLAIN = replace(HOST, has_fma=False)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentTypeError, NufuncError
-from nufunc.ir.graph import Graph, Value
+from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import TapeType, type_of
+
+
+Watch = Callable[[Node, Sequence[np.ndarray], Sequence[np.ndarray]], None]
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Graphs that run inside, regions included, tell `watch` of each node with its operands and results."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -31,6 +47,7 @@ def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
     env.update((value, array.copy() if graph.stage == "traced" else array) for value, array in graph.consts)
     last_use = {o: i for i, node in enumerate(graph.nodes) for o in node.operands}
     keep = set(graph.outputs)
+    watch = _WATCH.get()
     for i, node in enumerate(graph.nodes):
         record = primitive.get(node.prim)
         operands = [env[o] for o in node.operands]
@@ -49,6 +66,8 @@ def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
                 array = array.copy()
             others.append(array)
             env[value] = array
+        if watch is not None:
+            watch(node, operands, [env[value] for value in node.results])
         for o in node.operands:
             if last_use[o] == i and o not in keep:
                 env.pop(o, None)

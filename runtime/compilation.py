@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 
 from nufunc.ir.errors import MutationError, UnguardedCaptureError
-from nufunc.passes.fuse import fuse
 from nufunc.runtime import pipeline
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.overlap import Pattern, Stretches
@@ -32,6 +31,7 @@ from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import Session, instrument, session_of
 
 if TYPE_CHECKING:
+    from nufunc.codegen.callspec import ArgSpec, ResultSpec
     from nufunc.codegen.compile import Lowered as CodegenLowered
 
 P = ParamSpec("P")
@@ -225,34 +225,45 @@ def _nothing(func: Any) -> tuple[Any, ...]:
 
 
 @_collection_paused()
-def lower_program(program: Program) -> CodegenLowered:
-    """The module of a program: its groups, loop nests and LLVM text."""
+def lower_program(program: Program, timed: bool = False) -> CodegenLowered:
+    """The module of a program: its groups, loop nests and LLVM text; with `timed` one that measures itself."""
     # these bring Numba's code generator, which `import nufunc` must not
-    from nufunc.codegen.callspec import ArgSpec, ResultSpec
     from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
 
     graph = program.graph
     refusals: list[str] = []
-    grouped = pipeline.checked("grouped", fuse(graph, refusals))
+    grouped = pipeline.grouped(graph, refusals)
     pipeline.note("fusion", lambda: "\n".join(dict.fromkeys(refusals)) or "nothing was refused")
     pipeline.note("loops", lambda: loops_text(grouped))
+    args, results = _specs(program)
+    return lower(grouped, program.name, args, results, program.donated, program.fastmath, timed)
+
+
+def _specs(program: Program) -> tuple[list[ArgSpec], list[ResultSpec]]:
+    """How the inputs and the results of a program are passed."""
+    from nufunc.codegen.callspec import ArgSpec, ResultSpec
+
+    graph = program.graph
     args = [ArgSpec(s.type.shape, s.type.dtype, s.kind) for s in program.inputs]  # type: ignore[arg-type]
     given = zip(graph.outputs, program.scalars)
     results = [ResultSpec(value.shape, value.dtype, scalar) for value, scalar in given]
     written = zip(graph.outputs[program.num_results :], graph.updates, strict=True)
     results += [ResultSpec(value.shape, value.dtype, source=k, returned=False) for value, k in written]
-    return lower(grouped, program.name, args, results, program.donated, program.fastmath)
+    return args, results
 
 
 @_collection_paused()
 def compile_program(program: Program, lowered: CodegenLowered | None = None) -> Executable:
-    """Machine code for a program, or with NUFUNC_NOJIT=1 readable loops."""
+    """Machine code for a program, or with NUFUNC_NOJIT=1 readable loops, with NUFUNC_NOJIT=graph NumPy, node by node."""
     from nufunc.codegen.compile import compile_lowered
-    from nufunc.runtime.plain import PlainEntry
+    from nufunc.runtime.plain import GraphEntry, PlainEntry
 
+    plain = os.environ.get("NUFUNC_NOJIT", "")
+    if plain == "graph":
+        return Executable(**vars(program), entry=GraphEntry(program.graph, *_specs(program)))
     lowered = lower_program(program) if lowered is None else lowered
-    if os.environ.get("NUFUNC_NOJIT", "") not in ("", "0"):
+    if plain not in ("", "0"):
         return Executable(**vars(program), entry=PlainEntry(lowered.grouped, lowered.spec))
     entry = compile_lowered(lowered)
     pipeline.note("llvm", entry.llvm)

@@ -178,6 +178,17 @@ class Transformed:
             compile_program(self._traced(self._described(args, kwargs)))
         return record.entries
 
+    def program_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, list[Any]]:
+        """The program for these arguments, traced anew, and its inputs."""
+        call = self._described(args, kwargs)
+        program = self._traced(call)
+        captured = program.captured(self.func)
+        assert captured is not None  # it was traced with these
+        values = [*(call.leaves[k] for k in program.positions), *captured]
+        if program.draws is not None:
+            values += program.draws(self.func, [call.leaves[k] for k in program.generators])
+        return program, values
+
     # -- finding and making compilations
 
     def _described(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

@@ -31,6 +31,7 @@ from nufunc.ir.graph import Graph
 from nufunc.passes import basis
 from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
+from nufunc.passes.fuse import fuse
 from nufunc.passes.jvp import jvp
 from nufunc.passes.linearize import linearize
 from nufunc.passes.merge_maps import merge_maps
@@ -38,11 +39,26 @@ from nufunc.passes.recompute import inlined
 from nufunc.passes.simplify import simplify
 from nufunc.passes.transpose import transpose
 from nufunc.passes.vmap import vmap
+from nufunc.runtime import oracle
 
 STAGES = (
     "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "jacobian", "whole",
     "pure", "simplified", "grouped", "fusion", "loops", "llvm", "asm",
 )  # fmt: skip
+
+
+# Each pass with what it promises, see Note [What passes promise].
+expand = oracle.tested(expand, oracle.same)
+functionalize = oracle.tested(functionalize, oracle.functionalized)
+fuse = oracle.tested(fuse, oracle.same)
+inlined = oracle.tested(inlined, oracle.same)
+jacobians = oracle.tested(basis.jacobian, oracle.jacobians)
+jvp = oracle.tested(jvp, oracle.tangents)
+linearize = oracle.tested(linearize, oracle.linearized)
+merge_maps = oracle.tested(merge_maps, oracle.same)
+simplify = oracle.tested(simplify, oracle.same)
+transpose = oracle.tested(transpose, oracle.transposed)
+vmap = oracle.tested(vmap, oracle.vmapped)
 
 
 class Record:
@@ -139,7 +155,7 @@ def pushed_forward(graph: Graph, which: Sequence[bool]) -> tuple[Graph, Graph, i
 
 def jacobian(linear: Graph, num_residuals: int, *, last: bool) -> Graph:
     """The Jacobians of a linear graph, per output and linear parameter, as a graph of its residuals."""
-    return simplify(checked("jacobian", basis.jacobian(linear, num_residuals, last)))
+    return simplify(checked("jacobian", jacobians(linear, num_residuals, last)))
 
 
 def transposed(linear: Graph, num_residuals: int) -> Graph:
@@ -150,6 +166,11 @@ def transposed(linear: Graph, num_residuals: int) -> Graph:
 def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Sequence[int | None]) -> Graph:
     """A graph over `size` lanes."""
     return simplify(checked("vmapped", vmap(graph, size, in_dims, out_dims)))
+
+
+def grouped(graph: Graph, refusals: list[str]) -> Graph:
+    """The nodes of a graph gathered into kernels; `refusals` gets the reasons why neighbours do not share one."""
+    return checked("grouped", fuse(graph, refusals))
 
 
 def whole(traced: Graph) -> Graph:

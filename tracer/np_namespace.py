@@ -15,18 +15,25 @@ import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer import (
+    np_calculus,
     np_creation,
     np_cumulate,
     np_extra,
+    np_histograms,
     np_join,
     np_linalg,
     np_misc,
+    np_nan,
+    np_padding,
+    np_polynomials,
     np_reduce,
     np_sets,
     np_shape,
     np_sorting,
     np_special_core,
+    np_statistics,
     np_views,
+    np_windows,
     np_writing,
 )
 from nufunc.tracer.array import Array
@@ -133,11 +140,12 @@ def _build() -> Namespace:
     module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
     rooms = (
         np_creation, np_shape, np_views, np_join, np_reduce, np_cumulate, np_misc, np_writing, np_linalg, np_extra,
-        np_special_core, np_sorting, np_sets,
+        np_special_core, np_sorting, np_sets, np_statistics, np_histograms, np_nan, np_calculus, np_padding,
+        np_polynomials, np_windows,
     )  # fmt: skip
     for room in rooms:
         for function in room.FUNCTIONS:
-            folds = room in (np_reduce, np_cumulate, np_misc, np_linalg, np_extra, np_sorting, np_sets)
+            folds = room not in (np_creation, np_shape, np_views, np_join, np_writing, np_special_core)
             setattr(module, function.__name__, namespace_function(function, as_constants if folds else None))
     for name, ufunc in UFUNCS.items():
         setattr(module, name, ufunc)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
+from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, FLOAT64, INT64, is_complex, is_inexact
 from nufunc.tracer.array import Array, check_dtype
@@ -351,35 +351,6 @@ def std(
     return finish(builder().sqrt(value_of(spread)), out, "std", scalar=spread.scalar, strides=spread.strides_)
 
 
-def average(
-    a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = NO_VALUE
-) -> Any:
-    from nufunc.tracer.np_core import result_dtype
-    from nufunc.tracer.np_shape import broadcast_to
-
-    x = as_array(a)
-    axes = normal_axes(axis, x.ndim)
-    if weights is None:
-        result = mean(x, axis, keepdims=keepdims)
-        scale: Any = result * 0 + _count(x, axes, None, False)
-        return (result, scale) if returned else result
-    w = as_array(weights)
-    kind = result_dtype(x.dtype, w.dtype, *(() if is_inexact(x.dtype) else (FLOAT64,)))
-    if w.shape != x.shape:
-        if axis is None:
-            raise fail(DTypeError, "Axis must be specified when shapes of a and weights differ.")
-        if w.shape != tuple(x.shape[i] for i in axes):
-            raise fail(
-                ShapeError, "Shape of weights must be consistent with shape of a along specified axis."
-            )
-        w = w.reshape(tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
-    total = sum(w, axes, kind, None, keepdims) if w.shape == x.shape else None
-    if total is None:
-        total = sum(broadcast_to(w, x.shape), axes, kind, None, keepdims)
-    result = sum(x.astype(kind) * w, axes, kind, None, keepdims) / total
-    return (result, total) if returned else result
-
-
 # -- arg reductions
 
 
@@ -416,5 +387,5 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = NO_VALU
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    sum, prod, max, min, any, all, count_nonzero, ptp, mean, var, std, average, argmax, argmin,
+    sum, prod, max, min, any, all, count_nonzero, ptp, mean, var, std, argmax, argmin,
 )  # fmt: skip

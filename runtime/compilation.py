@@ -19,6 +19,7 @@ from nufunc.runtime.overlap import Pattern, Stretches
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.results import lasting
 from nufunc.runtime.signatures import Input, Static, signature
+from nufunc.runtime.stored import Origin, entry_of
 from nufunc.runtime.subgraph import Slot, collect
 from nufunc.runtime.transform import Callee, Jit, Transform
 from nufunc.tracer import dispatch, tree
@@ -255,17 +256,30 @@ def _specs(program: Program) -> tuple[list[ArgSpec], list[ResultSpec]]:
 
 @_collection_paused()
 def compile_program(program: Program, lowered: CodegenLowered | None = None) -> Executable:
-    """Machine code for a program, or with NUFUNC_NOJIT=1 readable loops, with NUFUNC_NOJIT=graph NumPy, node by node."""
-    from nufunc.codegen.compile import compile_lowered
+    """Machine code for a program as it was lowered, or with NUFUNC_NOJIT=1 readable loops, with NUFUNC_NOJIT=graph
+    NumPy, node by node."""
     from nufunc.runtime.plain import GraphEntry, PlainEntry
 
     plain = os.environ.get("NUFUNC_NOJIT", "")
+    interpreted = Origin("interpreted", None, "NUFUNC_NOJIT is set")
     if plain == "graph":
-        return Executable(**vars(program), entry=GraphEntry(program.graph, *_specs(program)))
+        return Executable(**vars(program), entry=GraphEntry(program.graph, *_specs(program)), origin=interpreted)
     lowered = lower_program(program) if lowered is None else lowered
     if plain not in ("", "0"):
-        return Executable(**vars(program), entry=PlainEntry(lowered.grouped, lowered.spec))
+        return Executable(**vars(program), entry=PlainEntry(lowered.grouped, lowered.spec), origin=interpreted)
+    from nufunc.codegen.compile import compile_lowered
+
     entry = compile_lowered(lowered)
+    return Executable(**vars(program), entry=entry, origin=Origin("compiled", None, "it was not asked for"))
+
+
+@_collection_paused()
+def executable_of(program: Program, lower: Callable[[], CodegenLowered] | None = None) -> Executable:
+    """A program with its code: from the cache on disk, or compiled, by way of `lower`, and stored there."""
+    lower = lower or functools.partial(lower_program, program)
+    if os.environ.get("NUFUNC_NOJIT", "") not in ("", "0"):
+        return compile_program(program, lower())
+    entry, origin = entry_of(program, lower, fresh=pipeline.records())
     pipeline.note("llvm", entry.llvm)
     pipeline.note("asm", entry.assembly)
-    return Executable(**vars(program), entry=entry)
+    return Executable(**vars(program), entry=entry, origin=origin)

@@ -12,6 +12,7 @@ import numpy as np
 from nufunc.ir.errors import MutationError
 from nufunc.ir.graph import Graph
 from nufunc.runtime.signatures import Input, signature
+from nufunc.runtime.stored import Origin
 from nufunc.runtime.subgraph import Slot
 from nufunc.tracer import tree
 
@@ -78,11 +79,12 @@ class Program:
 
 @dataclass(eq=False, kw_only=True)
 class Executable(Program):
-    """A program with its native entry. `fronts` are the short ways here, by whether they take `out=`; all who call this
-    share them.
+    """A program with its native entry, and where this comes from. `fronts` are the short ways here, by whether they
+    take `out=`; all who call this share them.
     """
 
     entry: Any
+    origin: Origin
     fronts: dict[bool, Callable[..., Any]] = field(default_factory=dict)
 
     @cached_property

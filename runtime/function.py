@@ -15,7 +15,7 @@ from nufunc.runtime import pipeline
 from nufunc.runtime.bound import Bound
 from nufunc.runtime.cache import CACHE
 from nufunc.runtime.chunks import fitting
-from nufunc.runtime.compilation import compile_program, trace_call
+from nufunc.runtime.compilation import executable_of, trace_call
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.front import Front, make_front
 from nufunc.runtime.lowered import Lowered
@@ -175,7 +175,7 @@ class Transformed:
         """(stage, text) for each step of a compilation for these arguments; nothing is run or cached."""
         record = pipeline.Record()
         with pipeline.recording(record):
-            compile_program(self._traced(self._described(args, kwargs)))
+            executable_of(self._traced(self._described(args, kwargs)))
         return record.entries
 
     def program_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, list[Any]]:
@@ -218,14 +218,14 @@ class Transformed:
         base = None if isinstance(self.func, GraphFunction) else base_key(self.func)[0]
         return (self.transforms, base, call.spec, tuple(call.signatures))
 
-    def _adopted(self, call: Call, program: Program, module: Any) -> Executable:
+    def _adopted(self, call: Call, program: Program, lower: Callable[[], Any]) -> Executable:
         """The compilation of a lowered program, which calls find from now on."""
         key = self._key(call)
         with CACHE.compiling(key):
             found = CACHE.find(key, self.func)
             if found is not None:
                 return found[0]
-            executable = compile_program(program, module)
+            executable = executable_of(program, lower)
             CACHE.add(key, executable)
             return executable
 
@@ -233,7 +233,7 @@ class Transformed:
         folder = os.environ.get("NUFUNC_DUMP")
         record = pipeline.Record() if folder else None
         with pipeline.recording(record):
-            executable = compile_program(self._traced(call, overlaps))
+            executable = executable_of(self._traced(call, overlaps))
         captured = executable.captured(self.func)
         if captured is None:
             raise UnguardedCaptureError(

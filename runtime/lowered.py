@@ -34,7 +34,7 @@ class Lowered:
 
     @cached_property
     def _compiled(self) -> Compiled:
-        return Compiled(self, self._function._adopted(self._call, self._program, self._module))
+        return Compiled(self, self._function._adopted(self._call, self._program, lambda: self._module))
 
     def as_text(self, stage: str | None = "simplified") -> str:
         """The text of a stage, as `nf.dump` names them; of all up to the loop nests for None. A stage that is passed

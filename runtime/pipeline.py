@@ -95,6 +95,11 @@ def recording(record: Record | None) -> Iterator[None]:
         _RECORDING.record = before
 
 
+def records() -> bool:
+    """Whether somebody records."""
+    return _RECORDING.record is not None
+
+
 @contextmanager
 def undone_on(kind: type[BaseException]) -> Iterator[None]:
     """What is recorded inside is forgotten if this exception leaves."""

@@ -1,0 +1,151 @@
+"""Programs in the cache on disk: the key of a program's machine code, and how an entry is found, made or stored.
+
+Note [Keys]
+The key is the hash of everything that code generation reads: the graph as canonical text, constants by their bytes,
+how inputs and results are passed, the options; the target; the versions of what generates code, nufunc's own sources
+among them; what the wrapper knows of Python and NumPy. It leaves the user's lines out, so that moving code or editing
+what stands around it recompiles nothing, but not which nodes share a line: an error names its place by the place's
+number among the program's distinct locations, in order, and that is the right one wherever these stand now.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nufunc.ir.errors import Location, NufuncError
+from nufunc.ir.graph import Graph
+from nufunc.ir.prims.custom import Rule
+from nufunc.ir.prims.host import Host
+from nufunc.ir.text import graph_hash
+from nufunc.runtime.disk_cache import DISK
+
+if TYPE_CHECKING:
+    from nufunc.codegen.compile import Lowered
+    from nufunc.codegen.loading import Compiled
+    from nufunc.runtime.executable import Program
+
+_SOURCES = ("nufunc.ir", "nufunc.ir.prims", "nufunc.passes", "nufunc.codegen")  # what makes code of graphs
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an executable's code comes from: "compiled" or "loaded", or "interpreted" with NUFUNC_NOJIT; its key on
+    disk; why it is not there, if it is not; and the seconds that it took.
+    """
+
+    how: str
+    key: str | None = None
+    unstored: str | None = None
+    seconds: float = 0.0
+
+
+class Address(NamedTuple):
+    """The key of a program, and the locations by whose numbers its code names places."""
+
+    key: str
+    locations: tuple[Location, ...]
+
+
+def address_of(program: Program) -> Address | str:
+    """Where the machine code of a program is stored, or why it cannot be."""
+    graph = program.graph
+    for node in graph.walk():
+        if any(isinstance(value, Rule | Host) for value in node.attrs.values()):
+            return f"it calls Python functions ({node.loc})" if node.loc else "it calls Python functions"
+    numbers: dict[Location | None, int] = {None: -1}
+    pattern = [numbers.setdefault(node.loc, len(numbers) - 1) for node in graph.walk()]
+    inputs = [(s.kind, s.type.shape, str(s.type)) for s in program.inputs]
+    parts = ("program", environment(), graph_hash(graph), pattern, inputs, program.scalars, program.donated,
+             program.fastmath)  # fmt: skip
+    del numbers[None]
+    return Address(hashlib.sha256(repr(parts).encode()).hexdigest(), tuple(x for x in numbers if x is not None))
+
+
+@functools.cache
+def environment() -> tuple[str, ...]:
+    """What machine code depends on beside the program."""
+    from nufunc.codegen import backend
+
+    python = f"{sys.implementation.cache_tag} {getattr(sys, 'abiflags', '')} {object.__basicsize__}"
+    return (*backend.target().key, f"numpy {np.__version__}", python, f"sources {_sources()}")
+
+
+def _sources() -> str:
+    """A hash of the source files that code generation consists of."""
+    digest = hashlib.sha256()
+    for package in _SOURCES:
+        (folder,) = sys.modules[package].__path__
+        for name in sorted(os.listdir(folder)):
+            if name.endswith(".py"):
+                with open(os.path.join(folder, name), "rb") as file:
+                    digest.update(f"{package} {name} {os.fstat(file.fileno()).st_size}\n".encode())
+                    digest.update(file.read())
+    return digest.hexdigest()
+
+
+def attach() -> None:
+    """Let the modules that every process needs be kept in the cache on disk too."""
+    from nufunc.codegen import backend
+
+    backend.use_store(DISK)
+
+
+def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False) -> tuple[Compiled, Origin]:
+    """The entry of a program: loaded, or compiled and stored. With `fresh` it is compiled in any case."""
+    begin = time.perf_counter()
+    attach()
+    off = DISK.reason_off()
+    address = address_of(program) if off is None else off
+    if isinstance(address, Address) and not fresh:
+        entry = _loaded(address, lower)
+        if entry is not None:
+            return entry, Origin("loaded", address.key, None, time.perf_counter() - begin)
+    from nufunc.codegen.compile import compile_lowered
+
+    entry = compile_lowered(lower())
+    seconds = time.perf_counter() - begin
+    if isinstance(address, str):
+        return entry, Origin("compiled", None, address, seconds)
+    return entry, Origin("compiled", address.key, _store(address, entry, program), seconds)
+
+
+def _loaded(address: Address, lower: Callable[[], Lowered]) -> Compiled | None:
+    from nufunc.codegen.loading import load_object
+    from nufunc.codegen.objects import unpack
+
+    data = DISK.get(address.key)
+    if data is None:
+        return None
+    try:
+        return load_object(unpack(data), address.locations, lower)
+    except NufuncError as error:
+        DISK.discard(address.key, str(error))
+        return None
+
+
+def _store(address: Address, entry: Compiled, program: Program) -> str | None:
+    from nufunc.codegen.compile import object_code
+
+    value = object_code(entry, address.locations)
+    if value is None:
+        return "an error in it would be at a place that the program does not name"
+    return DISK.put(address.key, value.pack(), described(program.name, program.graph))
+
+
+def described(name: str, graph: Graph) -> str:
+    """A program in one line."""
+
+    def types(of: Any) -> str:
+        listed = [str(t) for t in of]
+        return ", ".join(listed if len(listed) <= 6 else [*listed[:5], f"and {len(listed) - 5} more"])
+
+    return f"{name}({types(graph.param_types)}) -> {types(graph.output_types)}"

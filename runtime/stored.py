@@ -15,7 +15,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from nufunc.codegen.loading import Compiled
     from nufunc.runtime.executable import Program
 
+_STARTED = time.time()
+_JUST_NOW = 2  # seconds before the start in which an edit may be younger than what was imported
 _SOURCES = ("nufunc.ir", "nufunc.ir.prims", "nufunc.passes", "nufunc.codegen")  # what makes code of graphs
 
 
@@ -79,17 +81,28 @@ def environment() -> tuple[str, ...]:
     return (*backend.target().key, f"numpy {np.__version__}", python, f"sources {_sources()}")
 
 
-def _sources() -> str:
-    """A hash of the source files that code generation consists of."""
-    digest = hashlib.sha256()
+def _source_files() -> Iterator[os.DirEntry[str]]:
+    """The source files that code generation consists of."""
     for package in _SOURCES:
         (folder,) = sys.modules[package].__path__
-        for name in sorted(os.listdir(folder)):
-            if name.endswith(".py"):
-                with open(os.path.join(folder, name), "rb") as file:
-                    digest.update(f"{package} {name} {os.fstat(file.fileno()).st_size}\n".encode())
-                    digest.update(file.read())
+        with os.scandir(folder) as found:
+            yield from sorted((entry for entry in found if entry.name.endswith(".py")), key=lambda entry: entry.name)
+
+
+def _sources() -> str:
+    """A hash of the source files."""
+    digest = hashlib.sha256()
+    for entry in _source_files():
+        with open(entry.path, "rb") as file:
+            text = file.read()
+        digest.update(f"{entry.name} {len(text)}\n".encode())
+        digest.update(text)
     return digest.hexdigest()
+
+
+def _edited() -> bool:
+    """Whether a source file may have changed since this process imported it: then the hash is not of what runs."""
+    return max(entry.stat().st_mtime for entry in _source_files()) > _STARTED - _JUST_NOW
 
 
 def attach() -> None:
@@ -104,6 +117,8 @@ def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False
     begin = time.perf_counter()
     attach()
     off = DISK.reason_off()
+    if off is None and _edited():
+        off = "nufunc's own sources were edited since this process began, or just before"
     address = address_of(program) if off is None else off
     if isinstance(address, Address) and not fresh:
         entry = _loaded(address, lower)

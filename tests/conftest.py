@@ -13,6 +13,9 @@ from nufunc.ir.text import parse_graph, print_graph
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Tests compile what they test. Those of the cache on disk switch it on, each in a folder of its own.
+os.environ["NUFUNC_CACHE"] = "0"
+
 # Every so many graphs made by a Builder, in whatever test, are printed and parsed back: 1 checks all, 0 none.
 ROUND_TRIP = int(os.environ.get("NUFUNC_ROUND_TRIP", "20"))
 

@@ -32,8 +32,8 @@ from nufunc.tracer import (
     np_sorting,
     np_special_core,
     np_statistics,
+    np_tapers,
     np_views,
-    np_windows,
     np_writing,
 )
 from nufunc.tracer.array import Array
@@ -141,7 +141,7 @@ def _build() -> Namespace:
     rooms = (
         np_creation, np_shape, np_views, np_join, np_reduce, np_cumulate, np_misc, np_writing, np_linalg, np_extra,
         np_special_core, np_sorting, np_sets, np_statistics, np_histograms, np_nan, np_calculus, np_padding,
-        np_polynomials, np_windows,
+        np_polynomials, np_tapers,
     )  # fmt: skip
     for room in rooms:
         for function in room.FUNCTIONS:

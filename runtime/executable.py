@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,6 +83,7 @@ class Executable(Program):
     take `out=`; all who call this share them.
     """
 
+    check: ClassVar[Callable[[Executable, Sequence[np.ndarray], Sequence[Any]], None] | None] = None  # of each result
     entry: Any
     origin: Origin
     fronts: dict[bool, Callable[..., Any]] = field(default_factory=dict)
@@ -107,17 +108,30 @@ class Executable(Program):
         entry = self.entry
         if self.written:
             self._check_targets(values)
+        if self.check is not None:
+            return self._checked(values, arrays, outs)
         if all(arrays[k] is values[k] for k in self.written):
             answer = entry.into(*arrays, *outs) if outs else entry.fast(*arrays)
             if answer is not NotImplemented:
                 return list(answer) if entry.spec.as_tuple or outs else [answer]
-        results = entry.slow(*arrays)
+        return self._stored(entry.slow(*arrays), values, outs)
+
+    def _checked(self, values: Sequence[Any], arrays: Sequence[Any], outs: Sequence[np.ndarray]) -> list[Any]:
+        """`run` with the results shown to `check`, before anything is changed."""
+        inputs = [np.array(a, want.type.dtype) for a, want in zip(arrays, self.inputs, strict=True)]
+        results = self.entry.slow(*arrays)
+        assert self.check is not None
+        Executable.check(self, inputs, results)
+        return self._stored(results, values, outs)
+
+    def _stored(self, results: Sequence[Any], values: Sequence[Any], outs: Sequence[np.ndarray]) -> list[Any]:
+        """The results, with those that stand in arguments written there."""
         count = self.num_results
         for source, result in zip(self.graph.updates, results[count:], strict=True):
             np.copyto(values[source], result)
         for out, result in zip(outs, results[:count]):
             np.copyto(out, result)
-        return [] if outs else results[:count]
+        return [] if outs else list(results[:count])
 
     def _check_targets(self, values: Sequence[Any]) -> None:
         """Raise before anything is changed: read-only targets as NumPy does, and targets that overlap other inputs."""

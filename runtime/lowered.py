@@ -85,8 +85,11 @@ class Compiled:
             result = front(function.func, args, kwargs)
             if result is not NotImplemented:
                 return result
+        return self._long_way(*args, **kwargs)
+
+    def _long_way(self, /, *args: Any, **kwargs: Any) -> Any:
         self._check(args, kwargs)
-        return function._run(self.executable, args, kwargs)
+        return self._lowered._function._run(self.executable, args, kwargs)
 
     def bind(self, /, *args: Any, **kwargs: Any) -> Bound:
         """As `bind` of the function itself, for arguments of this signature."""

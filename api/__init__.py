@@ -19,6 +19,7 @@ from nufunc.ir.errors import (
     EscapedTracerError,
     LinAlgError,
     MutationError,
+    NaNError,
     NufuncError,
     OutOfMemoryError,
     RandomnessError,
@@ -29,6 +30,7 @@ from nufunc.ir.errors import (
 )
 from nufunc.runtime.cache import cache_info, clear_cache
 from nufunc.runtime.memory import set_result_cache
+from nufunc.runtime.nans import debug_nans
 from nufunc.runtime.threading import get_num_threads, set_num_threads
 from nufunc.runtime.unwrap import debug_unwrap
 from nufunc.transforms import (
@@ -73,6 +75,7 @@ __all__ = [
     "EscapedTracerError",
     "LinAlgError",
     "MutationError",
+    "NaNError",
     "NufuncError",
     "OutOfMemoryError",
     "RandomnessError",
@@ -92,6 +95,7 @@ __all__ = [
     "custom_root",
     "custom_vjp",
     "debug",
+    "debug_nans",
     "debug_unwrap",
     "dump",
     "fori_loop",

@@ -80,6 +80,10 @@ class UnsupportedError(NufuncError, NotImplementedError):
     """Something that NumPy has and nufunc does not (yet): a function, a parameter, a dtype."""
 
 
+class NaNError(NufuncError, FloatingPointError):
+    """A result holds a NaN, while `nf.debug_nans` looks for them."""
+
+
 class RandomnessError(NufuncError, RuntimeError):
     """A draw under vmap that its `randomness` does not allow."""
 

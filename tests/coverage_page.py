@@ -7,7 +7,6 @@ hold one of them: `python tests/coverage_page.py linear FFT`.
 from __future__ import annotations
 
 import sys
-from collections import Counter, defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))

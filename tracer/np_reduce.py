@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import ShapeError, UnsupportedError
+from nufunc.ir.errors import ShapeError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, FLOAT64, INT64, is_complex, is_inexact
 from nufunc.tracer.array import Array, check_dtype
@@ -45,13 +45,22 @@ def accumulator(dtype: np.dtype) -> np.dtype:
     return _UINT64 if dtype.kind == "u" else dtype
 
 
+def reduction_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Axes counted from 0; a 0-d array may be reduced along the axis 0 or -1, which it does not have, as in NumPy."""
+    if not ndim:
+        only = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
+        if isinstance(only, (int, np.integer)) and int(only) in (0, -1):
+            return ()
+    return normal_axes(axis, ndim)
+
+
 def _kept(b: Builder, value: Value, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: Any) -> Value:
     if not keepdims or keepdims is NO_VALUE:
         return value
     return b.reshaped(value, tuple(1 if i in axes else n for i, n in enumerate(shape)))
 
 
-def _result_order(x: Array, axes: tuple[int, ...], keepdims: Any) -> Any:
+def result_order(x: Array, axes: tuple[int, ...], keepdims: Any) -> Any:
     """Memory order of a reduction's result (order 'K' over the axes that stay)."""
     if x.strides_ is None:
         return None
@@ -80,7 +89,7 @@ def reduce(
     """One reduction with NumPy's parameters. `identity` fills where the mask is false; `join` combines with
     `initial`.
     """
-    axes = normal_axes(axis, x.ndim)
+    axes = reduction_axes(axis, x.ndim)
     b = builder()
     trace = require()
     value = trace.lift(x) if dtype is None else b.astype(trace.lift(x), dtype)
@@ -108,7 +117,7 @@ def reduce(
         if given(initial):
             result = b.emit(join, (result, _scalar_like(b, initial, result)))[0]
     result = _kept(b, result, x.shape, axes, keepdims)
-    return finish(result, out, name, strides=_result_order(x, axes, keepdims))
+    return finish(result, out, name, strides=result_order(x, axes, keepdims))
 
 
 def _scalar_like(b: Builder, scalar: Any, like: Value) -> Value:
@@ -188,7 +197,11 @@ def _extreme(
 ) -> Array:
     x = as_array(a)
     if is_complex(x.dtype):
-        raise fail(UnsupportedError, f"np.{name} of complex values")
+        from nufunc.tracer import np_ufunc_methods
+        from nufunc.tracer.np_ufuncs import UFUNCS
+
+        kept = bool(given(keepdims) and keepdims)
+        return np_ufunc_methods.reduce(UFUNCS[name], x, axis, None, out, kept, initial, where)
     return reduce(name, x, prim, axis, keepdims, out=out, initial=initial, where=where, join=join)
 
 
@@ -356,17 +369,15 @@ def std(
 
 def _arg(prim: str, a: Any, axis: Any, out: Any, keepdims: Any) -> Array:
     x = as_array(a)
-    if is_complex(x.dtype):
-        raise fail(UnsupportedError, f"np.{prim} of complex values")
+    shape = x.shape
+    if is_complex(x.dtype) and x.size:
+        x, prim = _extreme_places(prim, x, axis), "argmax"
     b = builder()
     value = value_of(x)
-    shape = x.shape
-    if axis is None:
+    if axis is None or (x.ndim == 0 and axis in (0, -1)):
         value, index = b.reshaped(value, (x.size,)), 0
     else:
         index = normal_axis(axis, x.ndim)
-        if x.ndim == 0:
-            value = b.reshaped(value, (1,))
     if value.shape[index] == 0:
         raise fail(ShapeError, f"attempt to get {prim} of an empty sequence")
     result = b.emit(prim, (value,), {"axis": index})[0]
@@ -376,6 +387,13 @@ def _arg(prim: str, a: Any, axis: Any, out: Any, keepdims: Any) -> Array:
             (1,) * len(shape) if axis is None else tuple(1 if i == index else n for i, n in enumerate(shape)),
         )
     return finish(result, out, prim)
+
+
+def _extreme_places(prim: str, x: Array, axis: Any) -> Array:
+    """Where a complex array has its extreme, or NaN."""
+    axis = None if not x.ndim else axis
+    extreme = (max if prim == "argmax" else min)(x, axis, keepdims=True)
+    return (x == extreme) | (x != x)
 
 
 def argmax(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = NO_VALUE) -> Array:

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, ArrayType, is_complex, is_float, is_inexact
-from nufunc.tracer.np_core import fail
 
 Rule = Callable[..., Any]
 
@@ -32,11 +30,18 @@ def _rounding(prim: str) -> Rule:
     return lambda b, x: b.emit(prim, (x,))[0] if is_float(x.dtype) else x
 
 
-def _real_only(name: str, prim: str) -> Rule:
-    def rule(b: Builder, *xs: Value) -> Value:
-        if is_complex(xs[0].dtype):
-            raise fail(UnsupportedError, f"np.{name} of complex values")
-        return b.emit(prim, xs)[0]
+def _extreme(prim: str) -> Rule:
+    """maximum, minimum, fmax, fmin; complex numbers are ordered by their real parts, then by their imaginary ones."""
+    order = _ordering("greater_equal" if prim in ("maximum", "fmax") else "less_equal", "ge" if "max" in prim else "le")
+    joins = {"maximum": "bit_or", "fmax": "bit_or", "minimum": "bit_and", "fmin": "bit_and"}
+
+    def rule(b: Builder, x: Value, y: Value) -> Value:
+        if x.dtype == BOOL:
+            return b.emit(joins[prim], (x, y))[0]
+        if not is_complex(x.dtype):
+            return b.emit(prim, (x, y))[0]
+        missing = b.isnan(y if prim.startswith("f") else x)
+        return b.select(b.bit_or(missing, order(b, x, y)), x, y)
 
     return rule
 
@@ -154,7 +159,7 @@ def rules() -> dict[str, Rule]:
     for name in ("less", "less_equal", "greater", "greater_equal"):
         table[name] = _ordering(name, PRIMITIVES[name])
     for name in ("maximum", "minimum", "fmax", "fmin"):
-        table[name] = _real_only(name, name)
+        table[name] = _extreme(name)
     for name in ("floor", "ceil", "trunc", "rint"):
         table[name] = _rounding(name)
     table["rint"] = lambda b, x: (

@@ -63,25 +63,23 @@ class TracedUfunc:
     def reduce(
         self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kw: Any
     ) -> Any:
-        from nufunc.tracer import np_cumulate
+        from nufunc.tracer import np_ufunc_methods
 
-        if _concrete((array,), {}):
+        if _concrete((array,), kw):
             return self.original.reduce(array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw)
-        return np_cumulate.ufunc_reduce(
-            self.__name__, array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw
-        )
+        return np_ufunc_methods.reduce(self, array, axis, dtype, out, keepdims, **kw)
 
     def accumulate(self, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
-        from nufunc.tracer import np_cumulate
+        from nufunc.tracer import np_ufunc_methods
 
         if _concrete((array,), {}):
             return self.original.accumulate(array, axis=axis, dtype=dtype, out=out)
-        return np_cumulate.ufunc_accumulate(self.__name__, array, axis=axis, dtype=dtype, out=out)
+        return np_ufunc_methods.accumulate(self, array, axis, dtype, out)
 
     def outer(self, A: Any, B: Any, /, **kwargs: Any) -> Any:
         if _concrete((A, B), kwargs):
             return self.original.outer(A, B, **kwargs)
-        a, b = as_array(A), as_array(B)
+        a, b = (as_array(np.asarray(x)[()] if is_scalar(x) else x) for x in (A, B))  # no scalar is weak here
         return self(a[(..., *(None,) * b.ndim)] if b.ndim else a, b, **kwargs)
 
     def at(self, a: Any, indices: Any, b: Any = None, /) -> None:
@@ -93,11 +91,11 @@ class TracedUfunc:
             np_writing.ufunc_at(self, a, indices, b)
 
     def reduceat(self, array: Any, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
-        from nufunc.tracer import np_cumulate
+        from nufunc.tracer import np_ufunc_methods
 
         if _concrete((array, indices), {}):
             return self.original.reduceat(array, indices, axis=axis, dtype=dtype, out=out)
-        return np_cumulate.ufunc_reduceat(self.__name__, array, indices, axis, dtype, out)
+        return np_ufunc_methods.reduceat(self, array, indices, axis, dtype, out)
 
 
 def _results(results: Any) -> Any:

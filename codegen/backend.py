@@ -22,6 +22,7 @@ see Note [Pointer table] in `nufunc.codegen.callspec`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -112,7 +113,7 @@ def _numba_config() -> Any:
 
 # Settings of Numba on which its target depends.
 _SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX", "NUMBA_OPT")
-_SETTINGS_FILE = ".numba_config.yaml"  # in the working directory
+SETTINGS_FILE = ".numba_config.yaml"  # of Numba, in the working directory
 # Processors on which Numba leaves AVX alone.
 _WITHOUT_AVX = ("corei7-avx", "core-avx-i", "sandybridge", "ivybridge", "nocona")
 
@@ -121,7 +122,7 @@ def _host() -> tuple[str, str, int]:
     """(name of the processor, its features, level of optimisation) for which Numba generates code."""
     import llvmlite.binding as ll
 
-    if "numba" in sys.modules or any(name in os.environ for name in _SETTINGS) or os.path.exists(_SETTINGS_FILE):
+    if "numba" in sys.modules or any(name in os.environ for name in _SETTINGS) or os.path.exists(SETTINGS_FILE):
         codegen = _codegen()
         return codegen._get_host_cpu_name(), codegen._tm_features, int(_numba_config().OPT)
     cpu = ll.get_host_cpu_name()
@@ -373,6 +374,16 @@ def _require_resolvable(object_code: bytes, name: str) -> None:
         missing = [s for s in missing if not ll.address_of_symbol(s)]
     if missing:
         raise BackendError(f"module {name!r} refers to unknown symbols: {', '.join(missing)}")
+
+
+def finder_address() -> int:
+    """The address of `void *find(const char *name)`: what LLVM has been told of, or the process exports, by name. 0
+    where llvmlite keeps it to itself."""
+    import llvmlite.binding as ll
+
+    ll.load_library_permanently("")
+    function = getattr(ll.ffi.lib.LLVMPY_SearchAddressOfSymbol, "_cfn", None)  # without llvmlite's lock
+    return 0 if function is None else int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def compile_module(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIMISE) -> Executable:

@@ -22,6 +22,12 @@ process that was forked from the one that started the threads, and where other P
 all threads: all regions together use at most NUMBA_NUM_THREADS threads (OpenMP would make a team per Python
 thread), and the workqueue has one region at a time. A forked child that finds threads started by others
 before it (by Numba, or a GNU OpenMP that is loaded already) starts none.
+
+Note [Masks without Numba]
+Where the threads are our own, nothing of Numba is needed until somebody sets a mask, and importing it takes longer than
+a process that finds its code on disk takes for all else. So the pool starts without it; a thread has no mask, and a
+region all threads, until Numba has told LLVM, with which it is linked, where its functions are. Launch asks LLVM (60
+ns), so that `numba.set_num_threads` is heeded from the next region on, whoever imports Numba, and when.
 """
 
 from __future__ import annotations
@@ -29,13 +35,21 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nufunc.codegen import thread_pool
-from nufunc.codegen.backend import BackendError, Executable, Optimise, library_module
+from nufunc.codegen.backend import (
+    SETTINGS_FILE,
+    BackendError,
+    Executable,
+    Optimise,
+    finder_address,
+    library_module,
+)
 
 if TYPE_CHECKING:
     from llvmlite import ir
@@ -179,22 +193,73 @@ _TEXT = """
 @parallel_for = internal global ptr null
 @get_threads = internal global ptr null
 @set_threads = internal global ptr null
+@find = internal global ptr null
 @getpid = internal global ptr null
+@name.for = internal constant [19 x i8] c"numba_parallel_for\\00"
+@name.get = internal constant [16 x i8] c"get_num_threads\\00"
+@name.set = internal constant [16 x i8] c"set_num_threads\\00"
 @pid = internal global i32 0
 @exclusive = internal global i64 0
 @limit = internal global i64 1
 @free = internal global i64 1
 
-define void @nufunc_threads_setup(ptr %for, ptr %get, ptr %set, ptr %getpid, i32 %pid,
+define void @nufunc_threads_setup(ptr %for, ptr %get, ptr %set, ptr %find, ptr %getpid, i32 %pid,
                                   i64 %exclusive, i64 %limit) {{
   store ptr %for, ptr @parallel_for
   store ptr %get, ptr @get_threads
   store ptr %set, ptr @set_threads
+  store ptr %find, ptr @find
   store ptr %getpid, ptr @getpid
   store i32 %pid, ptr @pid
   store i64 %exclusive, ptr @exclusive
   store i64 %limit, ptr @limit
   store i64 %limit, ptr @free
+  ret void
+}}
+
+; See Note [Masks without Numba]. The calling thread's mask; 0: it has none.
+define internal i32 @mask() {{
+entry:
+  %known = load atomic ptr, ptr @get_threads acquire, align 8
+  %have = icmp ne ptr %known, null
+  br i1 %have, label %ask, label %search
+search:
+  %find = load ptr, ptr @find
+  %finds = icmp ne ptr %find, null
+  br i1 %finds, label %look, label %none
+look:
+  %for = call ptr %find(ptr @name.for)
+  %started = icmp ne ptr %for, null
+  br i1 %started, label %adopt, label %none
+adopt:
+  %set = call ptr %find(ptr @name.set)
+  %get = call ptr %find(ptr @name.get)
+  %set.there = icmp ne ptr %set, null
+  %get.there = icmp ne ptr %get, null
+  %both = and i1 %set.there, %get.there
+  br i1 %both, label %keep, label %none
+keep:
+  store atomic ptr %set, ptr @set_threads release, align 8
+  store atomic ptr %get, ptr @get_threads release, align 8
+  br label %ask
+ask:
+  %function = phi ptr [%known, %entry], [%get, %keep]
+  %mask = call i32 %function()
+  ret i32 %mask
+none:
+  ret i32 0
+}}
+
+; Set the mask of the calling thread where it was %mask, not 0.
+define internal void @set_mask(i32 %mask, i32 %value) {{
+entry:
+  %has = icmp sgt i32 %mask, 0
+  br i1 %has, label %change, label %done
+change:
+  %set = load atomic ptr, ptr @set_threads acquire, align 8
+  call void %set(i32 %value)
+  br label %done
+done:
   ret void
 }}
 
@@ -214,11 +279,13 @@ compare:
   %same = icmp eq i32 %pid, %home
   br i1 %same, label %mask, label %one
 mask:
+  %n32 = call i32 @mask()
   %get = load ptr, ptr @get_threads
-  %n32 = call i32 %get()
+  %masks = icmp ne ptr %get, null
   %n = sext i32 %n32 to i64
   %positive = icmp sgt i64 %n, 1
-  %masked = select i1 %positive, i64 %n, i64 1
+  %several = select i1 %positive, i64 %n, i64 1
+  %masked = select i1 %masks, i64 %several, i64 %limit
   ret i64 %masked
 one:
   ret i64 1
@@ -286,10 +353,8 @@ entry:
   %tasks = load i64, ptr %tasks.at
   %team.at = getelementptr %context, ptr %context, i64 0, i32 3
   %team = load i64, ptr %team.at
-  %get = load ptr, ptr @get_threads
-  %set = load ptr, ptr @set_threads
-  %mask = call i32 %get()
-  call void %set(i32 1)
+  %mask = call i32 @mask()
+  call void @set_mask(i32 %mask, i32 1)
   br label %visit
 visit:
   %k = phi i64 [0, %entry], [%next, %visited]
@@ -312,7 +377,7 @@ visited:
   %more = icmp slt i64 %next, %team
   br i1 %more, label %visit, label %leave
 leave:
-  call void %set(i32 %mask)
+  call void @set_mask(i32 %mask, i32 %mask)
   ret void
 }}
 
@@ -360,11 +425,9 @@ start:
   store i64 %team, ptr %dims
   store i64 1, ptr %steps
   %for = load ptr, ptr @parallel_for
-  %get = load ptr, ptr @get_threads
-  %set = load ptr, ptr @set_threads
-  %mask = call i32 %get()
+  %mask = call i32 @mask()
   call void %for(ptr @member, ptr %args, ptr %dims, ptr %steps, ptr %context, i64 0, i64 1, i64 %team)
-  call void %set(i32 %mask)          ; the layers leave the team's size in the caller's mask
+  call void @set_mask(i32 %mask, i32 %mask)          ; the layers leave the team's size in the caller's mask
   ret void
 }}
 
@@ -392,11 +455,12 @@ alone:
 
 @dataclass(frozen=True)
 class Threads:
-    """The started threads of this process: the layer's name ("" where there is one thread), and launch."""
+    """The threads of the process `home`: the layer's name ("" where there is one thread), and launch."""
 
     layer: str
     limit: int
     executable: Executable
+    home: int
     pool: Executable | None = None
 
     @functools.cached_property
@@ -409,18 +473,21 @@ class Threads:
         return ctypes.CFUNCTYPE(ctypes.c_int64)(self.executable.address("nufunc_threads_mask"))
 
 
-def _inherited(numba: Any) -> bool:
+def _inherited() -> bool:
     """Whether this is a forked child in which somebody's threads, lost in the fork, still seem to exist."""
     import multiprocessing
 
     if os.getpid() == _IMPORTED_IN and multiprocessing.parent_process() is None:
         return False
-    try:
-        numba.threading_layer()
-    except ValueError:  # not started
-        pass
-    else:
-        return True
+    if "numba" in sys.modules:
+        import numba
+
+        try:
+            numba.threading_layer()
+        except ValueError:  # not started
+            pass
+        else:
+            return True
     try:
         ctypes.CDLL("libgomp.so.1", mode=getattr(os, "RTLD_NOLOAD", 0))
     except OSError:  # not loaded
@@ -428,7 +495,7 @@ def _inherited(numba: Any) -> bool:
     return hasattr(os, "RTLD_NOLOAD")
 
 
-def _layer_functions(numba: Any) -> dict[str, int]:
+def _layer_functions(numba: Any) -> list[int]:
     """Start Numba's threading layer; its functions' addresses, which Numba gives to LLVM by these names."""
     import llvmlite.binding as ll
 
@@ -441,43 +508,74 @@ def _layer_functions(numba: Any) -> dict[str, int]:
     missing = [name for name, address in found.items() if not address]
     if missing:
         raise BackendError(f"numba {numba.__version__}: its threading layer has no {', '.join(missing)}")
-    return found
+    return list(found.values())
 
 
 def most_threads() -> int:
     """NUMBA_NUM_THREADS: the number of threads that a process has at most."""
+    text = os.environ.get("NUMBA_NUM_THREADS")
+    if "numba" not in sys.modules and (text is None or text.isdecimal()) and hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)) if text is None else int(text))  # as Numba would say
     import numba
 
     config: Any = numba.config
     return int(config.NUMBA_NUM_THREADS)
 
 
+_LAYER_SETTINGS = ("NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY", "NUMBA_THREADING_LAYER_CONFIG")
+
+
+def _needs_numba() -> bool:
+    """Whether Numba decides on the layer: it is imported already, it was asked for one, or there is TBB."""
+    if not finder_address() or "numba" in sys.modules or os.name != "posix" or _choice() == "numba":
+        return True
+    if any(name in os.environ for name in _LAYER_SETTINGS) or os.path.exists(SETTINGS_FILE):
+        return True
+    try:
+        ctypes.CDLL("libtbb.so.12" if sys.platform != "darwin" else "libtbb.12.dylib")
+    except OSError:
+        return False
+    return _choice() != "pool"
+
+
 def _start() -> Threads:
     import llvmlite.binding as ll
-    import numba
 
     passes = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
     executable = library_module(_TEXT.format(line=CACHE_LINE), "nufunc.threads", Optimise(passes=passes))
     limit = most_threads()
-    if limit < 2 or _inherited(numba):
-        return Threads("", 1, executable)
-    functions = _layer_functions(numba)
-    layer, pool, parallel_for = str(numba.threading_layer()), None, functions["numba_parallel_for"]
-    if _own_pool(layer, numba):
+    if limit < 2 or _inherited():
+        return Threads("", 1, executable, os.getpid())
+    layer, pool = "", None
+    parallel_for, get_mask, set_mask = 0, 0, 0
+    if _needs_numba():
+        import numba
+
+        parallel_for, get_mask, set_mask = _layer_functions(numba)
+        layer = str(numba.threading_layer())
+    if not layer or _own_pool(layer, numba):
         pool, parallel_for, started = thread_pool.start(limit - 1)
         layer, limit = "pool", started + 1
     pointer, word = ctypes.c_void_p, ctypes.c_int64
-    setup = ctypes.CFUNCTYPE(None, *[pointer] * 4, ctypes.c_int32, word, word)
+    setup = ctypes.CFUNCTYPE(None, *[pointer] * 5, ctypes.c_int32, word, word)
     setup(executable.address("nufunc_threads_setup"))(
         parallel_for,
-        functions["get_num_threads"],
-        functions["set_num_threads"],
+        get_mask,
+        set_mask,
+        finder_address(),
         ll.address_of_symbol("getpid"),  # None on Windows, which has no fork
         os.getpid(),
         layer in ("workqueue", "pool"),
         limit,
     )
-    return Threads(layer, limit, executable, pool)
+    return Threads(layer, limit, executable, os.getpid(), pool)
+
+
+def _choice() -> str:
+    choice = os.environ.get("NUFUNC_THREADING_LAYER", "auto")
+    if choice not in ("auto", "numba", "pool"):
+        raise BackendError(f"NUFUNC_THREADING_LAYER is 'auto', 'numba' or 'pool', not {choice!r}")
+    return choice
 
 
 def _own_pool(layer: str, numba: Any) -> bool:
@@ -486,9 +584,7 @@ def _own_pool(layer: str, numba: Any) -> bool:
     By itself where Numba would take omp or workqueue and the user asked for neither: after a pause omp keeps a core
     busy for milliseconds and then takes as long to wake, and workqueue must not be entered twice.
     """
-    choice = os.environ.get("NUFUNC_THREADING_LAYER", "auto")
-    if choice not in ("auto", "numba", "pool"):
-        raise BackendError(f"NUFUNC_THREADING_LAYER is 'auto', 'numba' or 'pool', not {choice!r}")
+    choice = _choice()
     asked = str(numba.config.THREADING_LAYER) != "default"
     return choice == "pool" or (choice == "auto" and layer != "tbb" and not asked and os.name == "posix")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError
 
@@ -16,9 +17,8 @@ def set_num_threads(n: int) -> None:
     Raises ArgumentTypeError (a TypeError) if `n` is no integer, ArgumentError (a ValueError) if it is not
     between 1 and NUMBA_NUM_THREADS.
     """
-    import numba
-
     from nufunc.codegen import threads
+    from nufunc.runtime.stored import attach
 
     try:
         number = operator.index(n)
@@ -27,12 +27,18 @@ def set_num_threads(n: int) -> None:
     largest = threads.most_threads()
     if not 1 <= number <= largest:
         raise ArgumentError(f"the number of threads is between 1 and {largest} (NUMBA_NUM_THREADS), got {n!r}")
-    if threads.threads().limit > 1:
+    attach()
+    started = threads.threads()
+    if started.limit > 1 and started.home == os.getpid():
+        import numba
+
         numba.set_num_threads(number)
 
 
 def get_num_threads() -> int:
     """How many threads a call from this thread may use: 1 in a child forked after the threads had started."""
     from nufunc.codegen import threads
+    from nufunc.runtime.stored import attach
 
+    attach()
     return int(threads.threads().mask())

@@ -32,6 +32,7 @@ from numpy_sample_arrays import (
     one,
 )
 from numpy_samples_indexing import indexing, operators
+from numpy_samples_statistics import samples as statistics
 
 
 def _elementwise() -> Iterator[Sample]:
@@ -524,7 +525,7 @@ def _linear_algebra() -> Iterator[Sample]:
 
 def samples() -> list[Sample]:
     """All samples."""
-    groups = (_elementwise, _reductions, _shapes, _extras, _creation, _linear_algebra, indexing, operators)
+    groups = (_elementwise, _reductions, _shapes, _extras, _creation, _linear_algebra, indexing, operators, statistics)
     found = [sample for group in groups for sample in group()]
     seen: dict[str, int] = {}
     unique = []

@@ -347,8 +347,11 @@ def static_value(x: Any) -> Any:
         return known.item() if x.weak else known[()] if x.scalar else known
     if isinstance(x, np.ndarray) or hasattr(type(x), "__nufunc_selection__"):
         raise _NotStatic
-    if isinstance(x, (list, tuple)) and type(x) in (list, tuple):
-        return type(x)([static_value(item) for item in x])
+    if isinstance(x, (list, tuple)):
+        if type(x) in (list, tuple):
+            return type(x)([static_value(item) for item in x])
+        if has_traced(x):
+            raise _NotStatic
     return x
 
 

@@ -117,7 +117,7 @@ def _edges(a: Array, bins: Any, limits: Any) -> tuple[Array, bool]:
     if count is None:
         return _checked_edges(bins), False
     first, last = _outer_edges(a, limits)
-    kind = result_dtype(*[x if is_scalar(x) else as_array(x) for x in (first, last)], a)
+    kind = result_dtype(*[x if is_scalar(x) else as_array(x) for x in limits or ()], a)
     if kind.kind in "iub":
         kind = result_dtype(kind, np.dtype(float))
     return namespace().linspace(first, last, count + 1, dtype=kind), True
@@ -181,7 +181,8 @@ def histogramdd(
     table = sample if type(sample) is Array and sample.ndim == 2 else None
     points: Array = table if table is not None else np_.atleast_2d(as_array(sample)).T
     axes = points.shape[1]
-    each = list(bins) if isinstance(bins, (list, tuple, Array, np.ndarray)) and np.ndim(bins) != 0 else [bins] * axes
+    several = isinstance(bins, (list, tuple)) or (isinstance(bins, (Array, np.ndarray)) and bins.ndim > 0)
+    each = list(bins) if several else [bins] * axes
     if len(each) != axes:
         raise fail(ShapeError, "The dimension of bins must be equal to the dimension of the sample x.")
     limits = [None] * axes if range is None else list(range)

@@ -11,6 +11,7 @@ from nufunc.ir.errors import ArgumentTypeError, ShapeError
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, fail, result_dtype, static_int
+from nufunc.tracer.trace import require
 
 
 def _line(p: Any) -> Array:
@@ -82,7 +83,7 @@ def polyder(p: Any, m: int = 1) -> Array:
     x = _line(p)
     for _ in range(_order(m, "derivative")):
         n = x.shape[0] - 1
-        x = x[:-1] * np.arange(n, 0, -1)
+        x = x[:-1] * require().constant(np.arange(n, 0, -1))
     return x
 
 
@@ -95,7 +96,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Array:
     if constants.shape[0] < order:
         raise fail(ShapeError, "k must be a scalar or a rank-1 array of length 1 or >m.")
     for i in range(order):
-        divided = x / np.arange(x.shape[0], 0, -1)
+        divided = x / require().constant(np.arange(x.shape[0], 0, -1))
         x = np_.concatenate([divided, constants[i : i + 1]])
     return x
 
@@ -132,9 +133,8 @@ def roots(p: Any) -> Array:
         return np_.zeros(0)
     if x.dtype.kind in "iub":
         x = x.astype(float)
-    below = np.eye(n - 2, n - 1)
     first = -x[1:] / x[0]
-    return np_.linalg.eigvals(np_.concatenate([first[None], np_.asarray(below).astype(x.dtype)]))
+    return np_.linalg.eigvals(np_.concatenate([first[None], np_.eye(n - 2, n - 1, dtype=x.dtype)]))
 
 
 def polyfit(

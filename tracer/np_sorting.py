@@ -21,6 +21,7 @@ from nufunc.tracer.np_core import (
     as_array,
     builder,
     fail,
+    has_traced,
     is_scalar,
     normal_axis,
     static_int,
@@ -61,7 +62,7 @@ def sized(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def known_value(x: Any) -> Any:
     """The concrete value of an argument that is static, an array included; None where it is traced."""
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) or (isinstance(x, (list, tuple)) and has_traced(x)):
         x = as_array(x)
     try:
         return static_value(x)

@@ -43,7 +43,9 @@ class Lanes:
         """An array of the same shape, arranged likewise."""
         return x.transpose((*self.axes, *self.rest)).reshape(self.count, self.width)
 
-    def result(self, x: Array, keepdims: Any, out: Any, name: str, lead: tuple[int, ...] = ()) -> Array:
+    def result(
+        self, x: Array, keepdims: Any, out: Any, name: str, lead: tuple[int, ...] = (), scalar: bool | None = None
+    ) -> Array:
         """A result with one value per lane (for each of `lead`), in the shape that NumPy gives it."""
         shape = self.source.shape
         if keepdims and keepdims is not NO_VALUE:
@@ -51,7 +53,7 @@ class Lanes:
         else:
             shape = tuple(shape[i] for i in self.rest)
         value = builder().reshaped(value_of(x), (*lead, *shape))
-        return finish(value, out, name)
+        return finish(value, out, name, scalar=scalar)
 
 
 # -- medians
@@ -282,7 +284,8 @@ def _quantile(
         result = _unweighted(lanes.table, levels, method, skip_nan)
     else:
         result = _weighted(lanes.table, lanes.of(_weights_like(weights, x, axis)), levels, skip_nan)
-    return lanes.result(result, keepdims, out, name, levels.shape)
+    # weighted ones of all elements are arrays in NumPy, too
+    return lanes.result(result, keepdims, out, name, levels.shape, None if weights is None else False)
 
 
 def quantile(

@@ -13,6 +13,7 @@ from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, fail, is_scalar, normal_axis, result_dtype, static_int
 from nufunc.tracer.np_special_core import i0
+from nufunc.tracer.trace import require
 
 # -- windows: of a static number of points they are constants
 
@@ -37,7 +38,7 @@ def kaiser(M: Any, beta: Any) -> Array:
     if count == 1:
         return np_.ones(1)
     half = (count - 1) / 2.0
-    arch = np.sqrt(np.maximum(1 - ((np.arange(count) - half) / half) ** 2.0, 0.0))
+    arch = require().constant(np.sqrt(np.maximum(1 - ((np.arange(count) - half) / half) ** 2.0, 0.0)))
     return i0(shape * arch) / i0(shape)
 
 
@@ -89,10 +90,10 @@ def geomspace(
 _PLACES = {"big": np.arange(7, -1, -1), "little": np.arange(8)}
 
 
-def _places(bitorder: Any) -> np.ndarray:
+def _places(bitorder: Any) -> Array:
     if bitorder not in _PLACES:
         raise fail(ShapeError, "'order' must be either 'little' or 'big'")
-    return _PLACES[bitorder].astype(np.uint8)
+    return require().constant(_PLACES[bitorder].astype(np.uint8))
 
 
 def _last(a: Array, axis: Any) -> tuple[Array, int]:

@@ -18,7 +18,7 @@ from nufunc.codegen.emit_cpu import emit_nest
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
-from nufunc.codegen.nests import build_nests
+from nufunc.codegen.nests import build_nests, narrowed
 from nufunc.codegen.overwrite import buffer_numbers, overwriting
 from nufunc.codegen.regions import emit_region
 from nufunc.codegen.schedule import points, schedule
@@ -201,8 +201,10 @@ class Plan:
         if overwritten:
             nests = overwriting(nests, [buffer_numbers(node, *pair) for pair in overwritten], self.vector_bytes)
         consts = [self.constant(array) for _, array in region.consts]
+        arrays = [*pointers, *consts, *results]
         for nest in nests:
-            self.nest(nest, [*pointers, *consts, *results])
+            small, used = narrowed(nest)
+            self.nest(small, [arrays[k] for k in used if not nest.buffers[k].scratch])
 
     def nest(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
         """Run a nest, in parallel where that is worth it."""

@@ -44,9 +44,12 @@ class Frame:
     size: int = 0
 
     def of(self, value: Value) -> Value:
-        while value in self.root:
-            value = self.root[value]
-        return value
+        root = value
+        while root in self.root:
+            root = self.root[root]
+        while value is not root:  # a thousand updates make a chain as long, which is walked once
+            self.root[value], value = root, self.root[value]
+        return root
 
 
 def is_copied(graph: Graph, frame: Frame, output: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nufunc.codegen.loops import Affine, Axis, AxisKind, LoopNest, Phase
@@ -49,6 +50,22 @@ def build_nests(region: Graph, name: str, sites: Sites, boxed: bool = False) -> 
         return _stepped_nests((region, name, sites, producers), builder)
     boxes = _boxes(builder, nest) if boxed else []
     return _boxed_nests((region, name, sites, producers), boxes, lambda b, _, i: b.store_all(i)) if boxes else [nest]
+
+
+def narrowed(nest: LoopNest) -> tuple[LoopNest, list[int]]:
+    """The nest over the buffers that it reads or writes, and their numbers. An array that is put together from a
+    thousand parts has a thousand nests, each of which knows two of the thousand buffers.
+    """
+    used = sorted({i.buffer for p in nest.phases for i in p.body if i.buffer >= 0})
+    if len(used) == len(nest.buffers):
+        return nest, used
+    number = {k: n for n, k in enumerate(used)}
+    phases = tuple(
+        replace(p, body=tuple(replace(i, buffer=number.get(i.buffer, -1)) for i in p.body)) for p in nest.phases
+    )
+    copies = None if nest.copies is None else number[nest.copies]
+    buffers = tuple(nest.buffers[k] for k in used)
+    return replace(nest, buffers=buffers, phases=phases, copies=copies), used
 
 
 def _without_tapes(region: Graph) -> Graph:

@@ -277,8 +277,9 @@ def compile_program(program: Program, lowered: CodegenLowered | None = None) -> 
 def executable_of(program: Program, lower: Callable[[], CodegenLowered] | None = None) -> Executable:
     """A program with its code: from the cache on disk, or compiled, by way of `lower`, and stored there."""
     lower = lower or functools.partial(lower_program, program)
-    if os.environ.get("NUFUNC_NOJIT", "") not in ("", "0"):
-        return compile_program(program, lower())
+    plain = os.environ.get("NUFUNC_NOJIT", "")
+    if plain not in ("", "0"):
+        return compile_program(program, None if plain == "graph" else lower())
     entry, origin = entry_of(program, lower, fresh=pipeline.records())
     pipeline.note("llvm", entry.llvm)
     pipeline.note("asm", entry.assembly)

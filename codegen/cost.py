@@ -6,6 +6,7 @@ import math
 
 from nufunc.codegen.schedule import op_cost
 from nufunc.ir.graph import Graph, Node
+from nufunc.ir.prims.conv import conv_steps
 from nufunc.ir.product_group import expanded
 
 ITERATIONS = 32  # of a while loop, whose number nobody knows
@@ -35,6 +36,9 @@ def node_work(node: Node) -> float:
     if node.prim == "dot":
         contracted = math.prod(node.operands[0].shape[a] for a in node.attrs["contract"][0])
         return node.result.type.size * contracted / _LANES / _CYCLES_PER_NS
+    if node.prim == "conv":
+        steps = conv_steps([o.type for o in node.operands], node.attrs)
+        return node.result.type.size * steps / _LANES / _CYCLES_PER_NS
     rows = node.operands[0].shape[-1] if node.operands and node.operands[0].shape else 1
     return float(size * (rows if node.prim not in ("sort", "argsort") else 8 + 4 * math.log2(rows + 1)))
 

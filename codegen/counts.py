@@ -30,6 +30,7 @@ from nufunc.codegen.nests import build_nests
 from nufunc.ir import primitive
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node
+from nufunc.ir.prims.conv import conv_steps
 from nufunc.ir.product_group import halves, is_product
 
 _COMPLEX = {"add": 2, "sub": 2, "neg": 2, "mul": 6, "div": 11, "conj": 1, "abs": 4}
@@ -310,6 +311,8 @@ def _library_flops(node: Node) -> int:
     if node.prim == "dot":
         contracted = math.prod(node.operands[0].shape[a] for a in node.attrs["contract"][0])
         return 2 * scale * node.result.type.size * contracted
+    if node.prim == "conv":
+        return 2 * scale * node.result.type.size * conv_steps([o.type for o in node.operands], node.attrs)
     shape: Sequence[int] = node.operands[0].shape
     cubes = {"cholesky": (1, 3), "solve": (2, 3), "det": (2, 3), "slogdet": (2, 3), "triangular_solve": (0, 1)}
     if node.prim not in cubes:

@@ -141,11 +141,12 @@ def repeated(
     left = b.phi(I64)
     phis = [b.phi(s.type) for s in state]
     following = list(body(phis))
+    end = b.block  # the body may have loops of its own
     less = b.sub(left, I64(1))
     b.cbranch(b.icmp_signed(">", less, I64(0)), again, after)
     for phi, first, next_ in zip((left, *phis), (count, *state), (less, *following), strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(next_, again)
+        phi.add_incoming(next_, end)
     b.position_at_end(after)
     return following
 

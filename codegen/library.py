@@ -25,20 +25,24 @@ def letter(dtype: np.dtype) -> str:
 
 def scratch(plan: Plan, node: Node) -> int:
     """Bytes of scratch memory that a library node needs."""
-    from nufunc.codegen import linalg, products, sorting
+    from nufunc.codegen import conv, linalg, products, sorting
 
     if node.prim == "dot":
         return products.scratch(plan, node)
+    if node.prim == "conv":
+        return conv.scratch(node)
     if node.prim == "callback":
         return 0
     return sorting.scratch(node) if node.prim in ("sort", "argsort") else linalg.scratch(node)
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
-    from nufunc.codegen import callback, linalg, products, sorting
+    from nufunc.codegen import callback, conv, linalg, products, sorting
 
     if node.prim == "dot":
         products.emit(plan, scope, node)
+    elif node.prim == "conv":
+        conv.emit(plan, scope, node)
     elif node.prim in ("sort", "argsort"):
         sorting.emit(plan, scope, node)
     elif node.prim == "callback":

@@ -128,13 +128,13 @@ def emit_work(
 
     def part(inside: list[ir.Value], task: ir.Value) -> None:
         slot, *arrays = inside
-        number = job.take(slot)
+        number = take_slot(plan, slot)
         arrays[3] = plan.at(arrays[3], plan.b.mul(number, I64(work.scratch)))
         if work.part is None:
             job.products(arrays, *threads.chunk(plan.b, task, I64(work.tasks), work.shape.count))
         else:
             job.part(arrays, task)
-        job.give(slot, number)
+        give_slot(plan, slot, number)
 
     emit_region(plan, work.tasks, [taken, *pointers, *captured], part)
 
@@ -165,6 +165,28 @@ class Follow:
     emit: Callable[[Sequence[ir.Value], ir.Value, Sequence[ir.Value]], None]
 
 
+def take_slot(plan: Plan, taken: ir.Value) -> ir.Value:
+    """The lowest slot that no running task has; `taken` points to a word with a bit for each."""
+    b = plan.b
+    before, again, after = b.block, *(plan.function.append_basic_block(n) for n in ("take", "took"))
+    first = b.load_atomic(taken, "monotonic", 8, typ=I64)
+    b.branch(again)
+    b.position_at_end(again)
+    held = b.phi(I64)
+    find = declare(plan.module, "llvm.cttz.i64", I64, [I64, I1])
+    slot = b.call(find, [b.not_(held), I1(0)])
+    pair = b.cmpxchg(taken, held, b.or_(held, b.shl(I64(1), slot)), "acquire", "monotonic")
+    held.add_incoming(first, before)
+    held.add_incoming(b.extract_value(pair, 0), again)
+    b.cbranch(b.extract_value(pair, 1), after, again)
+    b.position_at_end(after)
+    return slot
+
+
+def give_slot(plan: Plan, taken: ir.Value, slot: ir.Value) -> None:
+    plan.b.atomic_rmw("and", taken, plan.b.not_(plan.b.shl(I64(1), slot)), "release")
+
+
 @dataclass(frozen=True)
 class _Job:
     """Emits a dot's loops and calls."""
@@ -172,27 +194,6 @@ class _Job:
     plan: Plan
     work: Work
     follow: Follow | None
-
-    def take(self, taken: ir.Value) -> ir.Value:
-        """The lowest slot that no running task has; `taken` points to a word with a bit for each."""
-        b = self.plan.b
-        before, again, after = b.block, *(self.plan.function.append_basic_block(n) for n in ("take", "took"))
-        first = b.load_atomic(taken, "monotonic", 8, typ=I64)
-        b.branch(again)
-        b.position_at_end(again)
-        held = b.phi(I64)
-        find = declare(self.plan.module, "llvm.cttz.i64", I64, [I64, I1])
-        slot = b.call(find, [b.not_(held), I1(0)])
-        pair = b.cmpxchg(taken, held, b.or_(held, b.shl(I64(1), slot)), "acquire", "monotonic")
-        held.add_incoming(first, before)
-        held.add_incoming(b.extract_value(pair, 0), again)
-        b.cbranch(b.extract_value(pair, 1), after, again)
-        b.position_at_end(after)
-        return slot
-
-    def give(self, taken: ir.Value, slot: ir.Value) -> None:
-        b = self.plan.b
-        b.atomic_rmw("and", taken, b.not_(b.shl(I64(1), slot)), "release")
 
     def part(self, pointers: Sequence[ir.Value], task: ir.Value) -> None:
         """The ranges of rows and columns of one product that a task has."""

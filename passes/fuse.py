@@ -28,6 +28,7 @@ import math
 
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.columns import by_columns
+from nufunc.passes.convolutions import normal_convolutions
 from nufunc.passes.decompose import decompose
 from nufunc.passes.fuse_products import join_products
 from nufunc.passes.fuse_regions import rebuild
@@ -51,7 +52,7 @@ _ROW = 4096  # elements of a row up to which what follows its reductions stays w
 def fuse(graph: Graph, reasons: list[str] | None = None) -> Graph:
     """The grouped graph. `reasons` collects why neighbours were not fused."""
     reasons = [] if reasons is None else reasons
-    prepared = squeezed(sums_of_pairs(by_columns(decompose(graph))))
+    prepared = squeezed(sums_of_pairs(by_columns(decompose(normal_convolutions(graph)))))
     return join_products(Fusion(prepared, reasons).run(), reasons)
 
 

@@ -696,6 +696,51 @@ for _x, _y, _contract, _batch in (
     _how = {"contract": _contract, "batch": _batch}
     _row("dot", _x, _y, attrs=_how, reference=lambda x, y, h=_how: _einsum(x, y, **h))
 
+def _summed_convolution(x: np.ndarray, w: np.ndarray, how: dict[str, Any]) -> np.ndarray:
+    """conv by its definition: all indices of x, w and the result, one after the other."""
+    letters = sorted({*how["x"], *how["w"], *how["out"]} - set(how["window"]))
+    sizes = {**dict(zip(how["x"], x.shape)), **dict(zip(how["w"], w.shape))}
+    sizes |= {n: e for n, e in zip(how["window"], how["extent"])}
+    result = np.zeros([sizes[n] for n in how["out"]], x.dtype)
+    kernel = [w.shape[how["w"].index(n)] for n in how["window"]]
+    for place in np.ndindex(*(sizes[n] for n in letters), *how["extent"], *kernel):
+        at = dict(zip(letters, place))
+        p, k = place[len(letters) : len(letters) + len(kernel)], place[len(letters) + len(kernel) :]
+        q = [
+            (i * s + j * d - o, spread)
+            for i, j, s, d, o, spread in zip(p, k, *(how[n] for n in ("stride", "dilation", "offset", "spread")))
+        ]
+        if any(v % spread for v, spread in q):
+            continue
+        of_x = {**at, **{n: v // spread for n, (v, spread) in zip(how["window"], q)}}
+        if any(not 0 <= of_x[n] < x.shape[how["x"].index(n)] for n in how["window"]):
+            continue
+        of_w, of_out = {**at, **dict(zip(how["window"], k))}, {**at, **dict(zip(how["window"], p))}
+        product = x[tuple(of_x[n] for n in how["x"])] * w[tuple(of_w[n] for n in how["w"])]
+        result[tuple(of_out[n] for n in how["out"])] += product
+    return result
+
+
+def _conv(x: str, w: str, letters: str, window: str, *numbers: tuple[int, ...]) -> None:
+    """A row of conv; numbers: stride, dilation, spread, offset, extent."""
+    names = dict(zip(("x", "w", "out"), letters.replace("->", ",").split(",")))
+    values = dict(zip(("stride", "dilation", "spread", "offset", "extent"), numbers))
+    how = {**names, "window": window, **values}
+    _row("conv", x, w, attrs=how, reference=lambda x, w: _summed_convolution(x, w, how))
+
+
+for _dtype in ("f64", "f32", "c128", "i64"):
+    _conv(f"{_dtype}[2,3,5]", f"{_dtype}[4,3,3]", "ncx,ocx->nox", "x", (1,), (1,), (1,), (1,), (5,))
+_conv("f64[2,2,4,5]", "f64[3,2,2,3]", "nchw,ochw->nohw", "hw", (2, 1), (1, 2), (1, 1), (1, 2), (3, 5))
+_conv("f64[4,4,3]", "f64[4,2,2]", "ghw,ghw->ghw", "hw", (1, 1), (1, 1), (1, 1), (0, 0), (3, 2))  # depthwise
+_conv("f64[1,4,2,4]", "f64[4,3,2,3]", "ngcx,gocx->ngox", "x", (1,), (1,), (1,), (1,), (4,))
+_conv("f64[2,3,3]", "f64[2,3,3]", "ncx,ocx->nox", "x", (1,), (-1,), (2,), (-3,), (7,))  # the transpose of a stride
+_conv("f64[2,3,5]", "f64[2,4,4]", "ncx,nox->ocx", "x", (1,), (1,), (1,), (1,), (4,))  # the gradient of a kernel
+_conv("f64[3,6]", "f64[3,2]", "cx,cx->x", "x", (-2,), (3,), (1,), (-5,), (3,))
+_conv("f64[2,2]", "f64[3,2]", "cx,ox->cox", "x", (3,), (2,), (2,), (4,), (4,))
+_conv("f64[0,3]", "f64[2,2]", "nx,ox->nox", "x", (1,), (1,), (1,), (0,), (2,))
+_conv("f64[2,3,1]", "f64[4,3,1]", "ncx,ocx->nox", "x", (1,), (1,), (1,), (0,), (1,))
+
 
 def _insertion_order(row: np.ndarray) -> list[int]:
     return sorted(range(len(row)), key=lambda i: (bool(np.isnan(row[i])), 0 if np.isnan(row[i]) else row[i]))

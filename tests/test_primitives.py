@@ -16,6 +16,7 @@ RULELESS = ("control", "derived", "custom", "host", "view", "write", "fused")  #
 BILINEAR = {
     "mul": [(0,), (1,)],
     "dot": [(0,), (1,)],
+    "conv": [(0,), (1,)],
     "div": [(0,)],
     "solve": [(1,)],
     "triangular_solve": [(1,)],
@@ -66,7 +67,7 @@ def test_linear_primitives_have_transposes() -> None:
     linear = {
         "add", "sub", "neg", "mul", "div", "select", "convert", "real", "imag", "conj", "complex",
         "reduce_sum", "cumsum", "update", "dynamic_slice", "dynamic_update", "gather", "scatter_set",
-        "scatter_add", "dot", "solve",
+        "scatter_add", "dot", "conv", "solve",
         "triangular_solve", "reshape", "transpose", "broadcast", "slice", "flip", "pad", "concat",
         "tape_add", "tape_join", "tape_split", "named",
     }  # fmt: skip

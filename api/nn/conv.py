@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from nufunc.ir.errors import ArgumentError, ShapeError
 from nufunc.nn import init
 from nufunc.nn.module import Module, Parameter
+from nufunc.nn.windows import convolution
 from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True
@@ -63,17 +63,24 @@ def _convolve(
     groups: int,
 ) -> Any:  # fmt: skip
     """x (N, C, *in) with weight (O, C / groups, *kernel): (N, O, *out)."""
-    n, c = np.shape(x)[:2]
+    c = np.shape(x)[1]
     o, per_group, *kernel = np.shape(weight)
     if c != per_group * groups or o % groups:
         raise ShapeError(
             f"a weight of shape {np.shape(weight)} in {groups} groups takes {per_group * groups} channels, got {c}",
             user_location(),
         )
-    patches, out = windows(padded(x, padding), kernel, stride, dilation)
-    columns = np.reshape(patches, (n, groups, per_group * math.prod(kernel), math.prod(out)))
-    rows = np.reshape(weight, (groups, o // groups, per_group * math.prod(kernel)))
-    return np.reshape(rows @ columns, (n, o, *out))
+    spatial = np.shape(x)[2:]
+    sides = zip(spatial, padding, kernel, stride, dilation, strict=True)
+    extent = [(size + low + high - d * (k - 1) - 1) // s + 1 for size, (low, high), k, s, d in sides]
+    if min(extent) <= 0:
+        raise ShapeError(
+            f"the kernel {tuple(kernel)} with dilation {tuple(dilation)} is larger than the padded input "
+            f"{tuple(m + low + high for m, (low, high) in zip(spatial, padding, strict=True))}",
+            user_location(),
+        )
+    ones = (1,) * len(kernel)
+    return convolution(x, weight, stride, dilation, ones, [low for low, _ in padding], extent, groups, False)
 
 
 def _conv(
@@ -150,24 +157,19 @@ def _conv_transpose(
     batch = x[None] if alone else x
     strides, dilations = sizes(stride, dims, what), sizes(dilation, dims, what)
     paddings, extra = sizes(padding, dims, what), sizes(output_padding, dims, what)
-    n, c, *spatial = np.shape(batch)
-    kernel = np.shape(weight)[2:]
-    # zeros between the elements, so that a convolution of stride 1 with the turned kernel does the rest
-    spread = np.zeros((n, c, *((m - 1) * s + 1 for m, s in zip(spatial, strides, strict=True))), batch.dtype)
-    spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = batch
-    pairs = []
-    for k, d, p, e in zip(kernel, dilations, paddings, extra, strict=True):
-        full = d * (k - 1) - p
-        pairs.append((full, full + e))
-    if any(low < 0 for low, _ in pairs):
-        cut = tuple(slice(max(-low, 0), m + min(high, 0)) for (low, high), m in zip(pairs, np.shape(spread)[2:]))
-        spread = spread[(slice(None), slice(None), *cut)]
-        pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
-    c_in, per_group = np.shape(weight)[:2]
-    turned = np.flip(weight, tuple(range(2, 2 + dims)))
-    grouped = np.reshape(turned, (groups, c_in // groups, per_group, *kernel))
-    swapped = np.reshape(np.swapaxes(grouped, 1, 2), (groups * per_group, c_in // groups, *kernel))
-    y = _convolve(spread, swapped, (1,) * dims, pairs, dilations, groups)
+    c, *spatial = np.shape(batch)[1:]
+    if c != np.shape(weight)[0] or c % groups:
+        raise ShapeError(
+            f"{what}: a weight of shape {np.shape(weight)} takes {np.shape(weight)[0]} channels, got {c} in {groups} "
+            "groups",
+            user_location(),
+        )
+    sides = zip(spatial, np.shape(weight)[2:], strides, dilations, paddings, extra, strict=True)
+    extent = [(m - 1) * s - 2 * p + d * (k - 1) + 1 + e for m, k, s, d, p, e in sides]
+    if min(extent) <= 0:
+        raise ShapeError(f"{what}: padding {paddings} leaves nothing of the result", user_location())
+    turned, before = [-d for d in dilations], [-p for p in paddings]
+    y = convolution(batch, weight, (1,) * dims, turned, strides, before, extent, groups, True)
     if bias is not None:
         y = y + np.reshape(bias, (-1, *(1,) * dims))
     return y[0] if alone else y

@@ -3,6 +3,7 @@
 from nufunc.ir.prims import (
     checkpoint,
     control,
+    conv,
     create,
     custom,
     elementwise,
@@ -23,6 +24,7 @@ from nufunc.ir.prims import (
 __all__ = [
     "checkpoint",
     "control",
+    "conv",
     "create",
     "custom",
     "elementwise",

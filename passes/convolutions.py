@@ -1,0 +1,206 @@
+"""Convolutions before code is generated: those that products and loops do better become these, the others normal.
+
+What stays a `conv` is of f32 or f64, meets every element of x (spread 1), and has the letters of the window last in its
+result. Dilation of the input is taken apart into one convolution per residue of the result's index. A kernel of one
+element is a product; without channels to sum over or to choose from (a depthwise convolution), and for other dtypes, a
+convolution is a sum over the kernel, or one element of the result after the other where these are fewer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from nufunc.ir import primitive
+from nufunc.ir.builder import Builder
+from nufunc.ir.graph import Attrs, Graph, Node, Value
+from nufunc.ir.prims.conv import NUMBERS_OF_WINDOW
+from nufunc.ir.types import FLOAT32, FLOAT64, ArrayType
+from nufunc.passes.rewrite import rewritten
+
+THIN = 64  # steps up to which a convolution without channels is written out
+
+
+def normal_convolutions(graph: Graph) -> Graph:
+    """The graph with its convolutions in normal form or rewritten; regions are left to whoever visits them."""
+    if not any(n.prim == "conv" for n in graph.nodes):
+        return graph
+
+    def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+        return [convolution(b, *operands, node.attrs)] if node.prim == "conv" else None
+
+    return rewritten(graph, rule)
+
+
+def convolution(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
+    """A convolution as what code is generated for."""
+    kernel, extent = _kernel(w, attrs), attrs["extent"]
+    (result,) = primitive.get("conv").infer((x.type, w.type), attrs, ())
+    if 0 in (result.size, x.type.size, w.type.size):
+        return b.zeros(result)
+    steps = min(math.prod(kernel), math.prod(extent))
+    if steps == 1:
+        return by_steps(b, x, w, attrs)
+    apart = next((a for a, spread in enumerate(attrs["spread"]) if spread != 1), None)
+    if apart is not None:
+        return _by_residues(b, x, w, attrs, result, apart)
+    if x.dtype not in (FLOAT32, FLOAT64) or (steps <= THIN and _is_thin(x, w, attrs)):
+        return by_steps(b, x, w, attrs)
+    return _last(b, x, w, attrs)
+
+
+def _kernel(w: Value, attrs: Attrs) -> tuple[int, ...]:
+    return tuple(w.shape[attrs["w"].index(letter)] for letter in attrs["window"])
+
+
+def _is_thin(x: Value, w: Value, attrs: Attrs) -> bool:
+    """Whether each step multiplies elements alone: no channels to sum over, or to choose from, within a group."""
+    extents = {**dict(zip(attrs["x"], x.shape, strict=True)), **dict(zip(attrs["w"], w.shape, strict=True))}
+    kept = attrs["w"] if math.prod(_kernel(w, attrs)) <= math.prod(attrs["extent"]) else attrs["out"]
+    groups = {*attrs["x"]} & {*attrs["w"]} & {*attrs["out"]}
+    return all(extents[n] == 1 for n in kept if n not in groups)
+
+
+def _last(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
+    """With the window last in the result, in the order that it has there."""
+    window = "".join(letter for letter in attrs["out"] if letter in attrs["window"])
+    order = [attrs["window"].index(letter) for letter in window]
+    numbers = {name: tuple(attrs[name][k] for k in order) for name in NUMBERS_OF_WINDOW}
+    out = "".join(letter for letter in attrs["out"] if letter not in window) + window
+    (made,) = b.emit("conv", (x, w), {"x": attrs["x"], "w": attrs["w"], "out": out, "window": window, **numbers})
+    return b.transposed(made, [out.index(letter) for letter in attrs["out"]])
+
+
+# -- one step after the other
+
+
+def by_steps(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
+    """The sum of products of slices over the elements of the kernel; or each element of the result, and their stack."""
+    window, kernel = attrs["window"], _kernel(w, attrs)
+    by_kernel = math.prod(kernel) <= math.prod(attrs["extent"])
+    fixed, steps = ("w", kernel) if by_kernel else ("out", attrs["extent"])
+    names = {n: attrs[n] for n in ("x", "w", "out")}
+    names[fixed] = "".join(letter for letter in names[fixed] if letter not in window)
+    parts = []
+    for place in itertools.product(*(range(n) for n in steps)):
+        seen, other = _met(b, x, w, attrs, kernel, place, by_kernel)
+        parts.append(_contracted(b, seen, other, names))
+    if by_kernel:
+        total = parts[0]
+        for part in parts[1:]:
+            total = b.add(total, part)
+        return total
+    rest = parts[0].shape
+    whole = b.concat(*(b.reshaped(p, (1, *rest)) for p in parts), axis=0) if len(parts) > 1 else parts[0]
+    letters = window + names["out"]
+    return b.transposed(b.reshaped(whole, (*steps, *rest)), [letters.index(letter) for letter in attrs["out"]])
+
+
+def _met(
+    b: Builder, x: Value, w: Value, attrs: Attrs, kernel: Sequence[int], place: Sequence[int], by_kernel: bool
+) -> tuple[Value, Value]:
+    """What of x meets one element of the kernel, and that element; or what meets one element of the result, and w."""
+    axes, other = attrs["x"], w
+    for axis, letter in enumerate(attrs["window"]):
+        stride, dilation, spread, offset, extent = (attrs[name][axis] for name in NUMBERS_OF_WINDOW)
+        first, step, count = place[axis] * dilation - offset, stride, extent
+        if not by_kernel:
+            first, step, count = place[axis] * stride - offset, dilation, kernel[axis]
+        x = _line(b, x, axes.index(letter), first, step, count, spread)
+        if by_kernel:
+            other = _one(b, other, attrs["w"].index(letter), place[axis])
+    if by_kernel:
+        kept = [n for letter, n in zip(attrs["w"], w.shape, strict=True) if letter not in attrs["window"]]
+        other = b.reshaped(other, kept)
+    return x, other
+
+
+def _one(b: Builder, x: Value, axis: int, place: int) -> Value:
+    return _cut(b, x, axis, place, place + 1, 1)
+
+
+def _cut(b: Builder, x: Value, axis: int, start: int, stop: int, step: int) -> Value:
+    if (start, stop, step) == (0, x.shape[axis], 1):
+        return x
+    starts, stops, steps = [0] * x.ndim, [*x.shape], [1] * x.ndim
+    starts[axis], stops[axis], steps[axis] = start, stop, step
+    return b.slice(x, start=tuple(starts), stop=tuple(stops), step=tuple(steps))
+
+
+def _padded(b: Builder, x: Value, axis: int, low: int, high: int, interior: int = 0) -> Value:
+    if not (low or high or interior):
+        return x
+    pads = [[0] * x.ndim for _ in range(3)]
+    for pad, number in zip(pads, (low, high, interior), strict=True):
+        pad[axis] = number
+    return b.pad(x, low=tuple(pads[0]), high=tuple(pads[1]), interior=tuple(pads[2]))
+
+
+def _line(b: Builder, x: Value, axis: int, first: int, step: int, count: int, spread: int) -> Value:
+    """The elements of x at first + i * step (in units of 1 / spread) for i < count, zeros where there are none."""
+    x = _padded(b, x, axis, 0, 0, spread - 1)
+    back = step < 0
+    if back:
+        first, step = first + (count - 1) * step, -step
+    last, n = first + (count - 1) * step, x.shape[axis]
+    x = _padded(b, x, axis, max(-first, 0), max(last - n + 1, 0))
+    first += max(-first, 0)
+    x = _cut(b, x, axis, first, first + (count - 1) * step + 1, step)
+    return b.flip(x, axes=(axis,)) if back else x
+
+
+def _contracted(b: Builder, x: Value, w: Value, names: dict[str, str]) -> Value:
+    """The product of x and w, axes by their letters, summed over what the result does not have."""
+    of_x, of_w, out = names["x"], names["w"], names["out"]
+    batch = [letter for letter in of_x if letter in of_w and letter in out]
+    summed = [letter for letter in of_x if letter in of_w and letter not in out]
+    free = [letter for letter in of_x if letter not in of_w], [letter for letter in of_w if letter not in of_x]
+    extents = {**dict(zip(of_x, x.shape, strict=True)), **dict(zip(of_w, w.shape, strict=True))}
+    if all(extents[letter] == 1 for letter in itertools.chain(*free)) or not summed:
+        letters = [*out, *summed]
+        space = tuple(extents[letter] for letter in letters)
+        product = b.mul(*(_spread(b, v, n, letters, space) for v, n in ((x, of_x), (w, of_w))))
+        return b.summed(product, range(len(out), len(letters)))
+    pairs = [tuple(tuple(n.index(letter) for letter in which) for n in (of_x, of_w)) for which in (summed, batch)]
+    made = b.dot(x, w, contract=pairs[0], batch=pairs[1])
+    order = [*batch, *free[0], *free[1]]
+    return b.transposed(made, [order.index(letter) for letter in out])
+
+
+def _spread(b: Builder, x: Value, names: str, letters: list[str], space: tuple[int, ...]) -> Value:
+    """Broadcast to the axes of `letters`."""
+    order = sorted(range(x.ndim), key=lambda k: letters.index(names[k]))
+    x = b.transposed(x, order)
+    dims = tuple(letters.index(names[k]) for k in order)
+    return x if x.shape == space else b.emit("broadcast", (x,), {"shape": space, "dims": dims})[0]
+
+
+# -- dilation of the input
+
+
+def _by_residues(b: Builder, x: Value, w: Value, attrs: Attrs, result: ArrayType, axis: int) -> Value:
+    """One convolution for every index of the result modulo the spread along an axis, each put at its places."""
+    stride, dilation, spread, offset, extent = (attrs[name][axis] for name in NUMBERS_OF_WINDOW)
+    place, at = attrs["w"].index(attrs["window"][axis]), attrs["out"].index(attrs["window"][axis])
+    apart = spread // math.gcd(spread, dilation)  # elements of the kernel that one residue meets
+    kernel, total = w.shape[place], None
+    for residue in range(min(spread, extent)):
+        count = -(-(extent - residue) // spread)
+        begin = residue * stride - offset
+        first = next((k for k in range(min(apart, kernel)) if (begin + k * dilation) % spread == 0), None)
+        if first is None:
+            continue
+        here = {
+            "stride": stride, "dilation": dilation * apart // spread, "spread": 1,
+            "offset": -(begin + first * dilation) // spread, "extent": count,
+        }  # fmt: skip
+        numbers = {name: _with(attrs[name], axis, here[name]) for name in NUMBERS_OF_WINDOW}
+        part = convolution(b, x, _cut(b, w, place, first, kernel, apart), {**attrs, **numbers})
+        whole = _padded(b, part, at, residue, extent - residue - ((count - 1) * spread + 1), spread - 1)
+        total = whole if total is None else b.add(total, whole)
+    return b.zeros(result) if total is None else total
+
+
+def _with(numbers: Sequence[int], axis: int, number: int) -> tuple[int, ...]:
+    return (*numbers[:axis], number, *numbers[axis + 1 :])

@@ -1,11 +1,12 @@
 """Long fuzzing, on the command line: `python tests/fuzz.py --programs 20000 --graphs 100000 --seed 1`.
 
 Programs are random imperative NumPy code (`random_programs`): NumPy eager, the interpreter, the compiled function with
-captured and overlapping arrays, vmap, gradients and functionalize must agree. Staging programs are random control
-flow of Python's own on traced values (`staging_programs`), which plain Python decides. Loops are programs of nested
-control flow (`random_loops`), whose first and second derivatives, also under vmap, must be those of differences.
-Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every bit. A failure prints its
-seed, with which it runs again: `--programs 1 --seed SEED`.
+captured and overlapping arrays, vmap, gradients and functionalize must agree; one of these ways, drawn by the seed,
+ends in machine code and the others in the interpreter, which costs a tenth of it, unless `--compiled all` is given. Staging
+programs are random control flow of Python's own on traced values (`staging_programs`), which plain Python decides.
+Loops are programs of nested control flow (`random_loops`), whose first and second derivatives, also under vmap, must be
+those of differences. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every bit. A
+failure prints its seed, with which it runs again: `--programs 1 --seed SEED`.
 """
 
 import argparse
@@ -15,10 +16,11 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from random_graphs import random_arguments, random_graph, same_bits
 from random_loops import fuzz_loops
-from random_programs import RandomChooser, check_program, random_program
+from random_programs import COMPILED, RandomChooser, check_program, drawn_ways, random_program
 from staging_programs import check_staging_program
 
 from nufunc.ir.interpret import run
@@ -28,11 +30,12 @@ from nufunc.passes.functionalize import functionalize
 from nufunc.passes.simplify import simplify
 
 
-def fuzz_program(seed: int) -> None:
-    """One program, in every way that it can run."""
+def fuzz_program(seed: int, compiled: str = "one") -> None:
+    """One program in every way, of which one, drawn by the seed, all or none end in machine code."""
     program = random_program(RandomChooser(seed), steps=10)
+    chosen = {"one": drawn_ways(seed)[1], "all": COMPILED, "none": ()}[compiled]
     try:
-        check_program(program, seed)
+        check_program(program, seed, compiled=chosen)
     except Exception:
         print(program.source)
         raise
@@ -71,7 +74,9 @@ def campaign(what: str, check: Callable[[int], None], first: int, count: int, mo
             if sum(failures.values()) <= most:
                 print(f"--- {what}, seed {seed}")
                 traceback.print_exc(limit=-3, file=sys.stdout)
-    print(f"{count} {what} in {time.perf_counter() - start:.0f} s, {sum(failures.values())} failures")
+                sys.stdout.flush()
+    if count:
+        print(f"{count} {what} in {time.perf_counter() - start:.0f} s, {sum(failures.values())} failures")
     for kind, times in failures.most_common():
         print(f"{times:6d}  {kind}")
     return failures
@@ -80,6 +85,7 @@ def campaign(what: str, check: Callable[[int], None], first: int, count: int, mo
 def main() -> int:
     parser = argparse.ArgumentParser(description="Fuzz nufunc with random programs and random graphs.")
     parser.add_argument("--programs", type=int, default=0, help="number of random NumPy programs")
+    parser.add_argument("--compiled", choices=("one", "all", "none"), default="one", help="ways of a program with code")
     parser.add_argument("--graphs", type=int, default=0, help="number of random graphs")
     parser.add_argument("--staging", type=int, default=0, help="number of random programs of Python's control flow")
     parser.add_argument("--loops", type=int, default=0, help="number of random programs of nested control flow")
@@ -88,7 +94,8 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("error")
     failures = campaign("graphs", fuzz_graph, options.seed, options.graphs, options.show)
-    failures += campaign("programs", fuzz_program, options.seed, options.programs, options.show)
+    programs = partial(fuzz_program, compiled=options.compiled)
+    failures += campaign("programs", programs, options.seed, options.programs, options.show)
     failures += campaign("staging programs", check_staging_program, options.seed, options.staging, options.show)
     failures += campaign("loops", fuzz_loops, options.seed, options.loops, options.show)
     return 1 if failures else 0

@@ -4,7 +4,10 @@ A program is the source of a function `program(x, y)`. Its control flow goes thr
 `PlainFlow`, the same functions in plain Python, so that one source runs in NumPy alone and in nufunc.
 """
 
-from collections.abc import Callable
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -270,6 +273,11 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return all(n in (1, m) for n, m in zip(shape[::-1], target[::-1], strict=False))
 
 
+@functools.lru_cache(maxsize=64)
+def _code(source: str) -> Any:
+    return compile(source, "<program>", "exec")
+
+
 @dataclass
 class Program:
     """A program of (x, y), whose source may use a captured array `g`; arguments in these layouts."""
@@ -281,15 +289,13 @@ class Program:
     def function(self, flow: Any, captured: np.ndarray | None = None) -> Callable:
         """The program over this control flow."""
         namespace = {"np": np, "flow": flow, "g": captured}
-        exec(compile(self.source, "<program>", "exec"), namespace)
+        exec(_code(self.source), namespace)
         return namespace["program"]
 
     def lifted(self, flow: Any) -> Callable:
         """The program with the captured array as its last argument."""
         namespace = {"np": np, "flow": flow}
-        exec(
-            compile(self.source.replace("def program(x, y):", "def program(x, y, g):"), "<program>", "exec"), namespace
-        )
+        exec(_code(self.source.replace("def program(x, y):", "def program(x, y, g):")), namespace)
         return namespace["program"]
 
     def arguments(self, seed: int, lanes: int | None = None) -> list[np.ndarray]:
@@ -371,65 +377,110 @@ def check_same(
         close(a, b, f"{what}, argument {k} afterwards", source)
 
 
-def eager(program: Program, given: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+def eager(plain: Callable, given: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
     """NumPy's own results, copied since they may be views, and the arguments after the call."""
     own = fresh(given)
     with np.errstate(all="ignore"):
-        outputs = [np.array(o) for o in program.lifted(PlainFlow)(*own)]
+        outputs = [np.array(o) for o in plain(*own)]
     return outputs, own
 
 
 def runs_in_numpy(program: Program, given: list[np.ndarray]) -> bool:
     """Few programs store a shape where it does not fit, or into what NumPy holds for read-only."""
     try:
-        eager(program, given)
+        eager(program.lifted(PlainFlow), given)
     except ValueError:
         return False
     return True
 
 
 WAYS = ("interpreter", "jit", "captured", "aliased", "vmap", "grad", "functionalize")
+COMPILED = WAYS[1:]  # ways that end in machine code, or with NUFUNC_NOJIT=graph in NumPy's functions
 
 
-def check_program(program: Program, seed: int, ways: tuple[str, ...] = WAYS) -> None:
+def drawn_ways(seed: int, count: int = len(COMPILED)) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Ways for a program, in turn, and which one is compiled: that costs what all others cost without code."""
+    ways = tuple(COMPILED[(seed + k) % len(COMPILED)] for k in range(count))
+    return ways, ways[:1]
+
+
+@contextmanager
+def _without_code(wanted: bool) -> Iterator[None]:
+    """Graphs made inside are run by the interpreter of the IR."""
+    before = os.environ.get("NUFUNC_NOJIT")
+    if wanted:
+        os.environ["NUFUNC_NOJIT"] = "graph"
+    try:
+        yield
+    finally:
+        os.environ.pop("NUFUNC_NOJIT", None)
+        if before is not None:
+            os.environ["NUFUNC_NOJIT"] = before
+
+
+def check_program(
+    program: Program, seed: int, ways: tuple[str, ...] = WAYS, compiled: tuple[str, ...] = COMPILED
+) -> None:
     """NumPy eager, the interpreter of the traced graph, the compiled function, lanes under vmap, gradients against
-    differences and functionalize agree.
+    differences and functionalize agree. Of the `ways`, those in `compiled` run as machine code.
     """
+    plain = program.lifted(PlainFlow)
+    function = program.lifted(nf)
+    given = program.arguments(seed)
+    try:
+        expected = eager(plain, given)
+    except ValueError:  # few programs store a shape where it does not fit, or into what NumPy holds for read-only
+        return
+    for way in ways:
+        with _without_code(way not in compiled):
+            if way in RUNS:
+                check_same(RUNS[way](program, function, given), given, *expected, way, program.source)
+            else:
+                CHECKS[way](program, function, plain, seed)
+    nf.clear_cache()
+
+
+def _check_traced(program: Program, function: Callable, plain: Callable, seed: int) -> None:
+    """The graph with its views and writes, as text, by the interpreter. Its arrays are all in C order: where the
+    program's are not, a view may be none there, which the interpreter refuses.
+    """
+    from nufunc.ir.errors import VerifyError
     from nufunc.ir.interpret import run
     from nufunc.ir.text import parse_graph
 
-    source, function = program.source, program.lifted(nf)
     given = program.arguments(seed)
-    if not runs_in_numpy(program, given):
+    graph = parse_graph(nf.dump(function, *given, stage="whole"))
+    expected = eager(plain, given)
+    try:
+        check_same(lambda *a: run(graph, a), [a.copy() for a in given], *expected, "interpreter", program.source)
+    except VerifyError as error:
+        assert "has no such view" in str(error)  # noqa: PT017
+
+
+RUNS: dict[str, Callable[..., Callable]] = {
+    "jit": lambda program, function, given: nf.jit(function),
+    "captured": lambda program, function, given: lambda x, y, g: nf.jit(program.function(nf, g))(x, y),
+    "functionalize": lambda program, function, given: nf.functionalize(function),
+}
+
+
+def _check_aliased(program: Program, function: Callable, plain: Callable, seed: int) -> None:
+    given = aliases(program, seed)
+    try:
+        expected = eager(plain, given)
+    except ValueError:
         return
-    outputs, final = eager(program, given)
-    if "interpreter" in ways and set(program.layouts) == {"C"}:
-        graph = parse_graph(nf.dump(function, *given, stage="whole"))
-        check_same(lambda *a: run(graph, a), given, outputs, final, "interpreter", source)
-    if "jit" in ways:
-        check_same(nf.jit(function), given, outputs, final, "jit", source)
-    if "captured" in ways:
-        check_same(
-            lambda x, y, g: nf.jit(program.function(nf, g))(x, y), given, outputs, final, "captured", source
-        )  # fmt: skip
-    if "functionalize" in ways:
-        check_same(nf.functionalize(function), given, outputs, final, "functionalize", source)
-    if "aliased" in ways:
-        aliased = aliases(program, seed)
-        if not runs_in_numpy(program, aliased):
-            return
-        outputs, final = eager(program, aliased)
-        check_same(nf.jit(function), aliased, outputs, final, "aliased", source)
-    if "vmap" in ways:
-        lanes = program.arguments(seed + 1, lanes=3)
-        runs = [eager(program, [a[k].copy() for a in lanes]) for k in range(3)]
-        outputs = [np.stack(o) for o in zip(*(r[0] for r in runs), strict=True)]
-        final = [np.stack(a) for a in zip(*(r[1] for r in runs), strict=True)]
-        # a number that does not depend on the lane is no array
-        arrays = lambda *values: tuple(np.asarray(o) for o in function(*values))
-        check_same(nf.vmap(arrays), lanes, outputs, final, "vmap", source)
-    if "grad" in ways:
-        check_gradient(program, seed)
+    check_same(nf.jit(function), given, *expected, "aliased", program.source)
+
+
+def _check_lanes(program: Program, function: Callable, plain: Callable, seed: int) -> None:
+    lanes = program.arguments(seed + 1, lanes=3)
+    runs = [eager(plain, [a[k].copy() for a in lanes]) for k in range(3)]
+    outputs = [np.stack(o) for o in zip(*(r[0] for r in runs), strict=True)]
+    final = [np.stack(a) for a in zip(*(r[1] for r in runs), strict=True)]
+    # a number that does not depend on the lane is no array
+    arrays = lambda *values: tuple(np.asarray(o) for o in function(*values))
+    check_same(nf.vmap(arrays), lanes, outputs, final, "vmap", program.source)
 
 
 def aliases(program: Program, seed: int) -> list[np.ndarray]:
@@ -454,7 +505,7 @@ def _c_strides(shape: tuple[int, ...], step: int) -> tuple[int, ...]:
     return tuple(int(np.prod(shape[k + 1 :])) * step for k in range(len(shape)))
 
 
-def check_gradient(program: Program, seed: int) -> None:
+def check_gradient(program: Program, function: Callable, plain: Callable, seed: int) -> None:
     """The gradient of a smooth number of all results and arguments along a direction, where differences from both sides
     agree, that is where the program is smooth.
     """
@@ -467,7 +518,7 @@ def check_gradient(program: Program, seed: int) -> None:
         return loss
 
     given = program.arguments(seed + 2)
-    plain = loss_of(program.lifted(PlainFlow))
+    loss = loss_of(plain)
     rng = np.random.default_rng(seed)
     # in the order of memory of the arguments, which the sum then has as well
     direction = [laid_out(rng.normal(size=x.shape), k) for x, k in zip(given, program.layouts, strict=True)]
@@ -475,7 +526,7 @@ def check_gradient(program: Program, seed: int) -> None:
 
     def at(t: float) -> float:
         with np.errstate(all="ignore"):
-            return float(plain(*(x + t * d for x, d in zip(given, direction, strict=True))))
+            return float(loss(*(x + t * d for x, d in zip(given, direction, strict=True))))
 
     middle, above, below = at(0.0), at(h), at(-h)
     if not np.isfinite([middle, above, below]).all():
@@ -484,7 +535,12 @@ def check_gradient(program: Program, seed: int) -> None:
     scale = 1.0 + abs(right)
     if abs(right - left) > 1e-3 * scale:
         return
-    gradients = nf.grad(loss_of(program.lifted(nf)), argnums=(0, 1, 2))(*given)
+    gradients = nf.grad(loss_of(function), argnums=(0, 1, 2))(*given)
     found = sum(float(np.sum(g * d)) for g, d in zip(gradients, direction, strict=True))
     expected = (above - below) / (2 * h)
     assert abs(found - expected) <= 1e-3 * scale, f"gradient: {found}, not {expected}\n{program.source}"
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "interpreter": _check_traced, "aliased": _check_aliased, "vmap": _check_lanes, "grad": check_gradient,
+}  # fmt: skip

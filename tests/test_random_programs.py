@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from random_programs import WAYS, PlainFlow, Program, RandomChooser, check_program, random_program, runs_in_numpy
+from random_programs import (
+    WAYS,
+    PlainFlow,
+    Program,
+    RandomChooser,
+    check_program,
+    drawn_ways,
+    random_program,
+    runs_in_numpy,
+)
 
 # Shrinking a failure takes minutes, with a compilation per step: NUFUNC_SHRINK=1 asks for it.
 PHASES = [Phase.generate, Phase.shrink] if os.environ.get("NUFUNC_SHRINK") else [Phase.generate]
@@ -62,6 +71,14 @@ def test_lanes_equal_numpy(program: Program) -> None:
 def test_longer_programs(way: str) -> None:
     for seed in range(6):
         check_program(random_program(RandomChooser(1000 + seed), steps=12), seed, (way,))
+
+
+@pytest.mark.parametrize("block", range(25))
+def test_a_thousand_programs(block: int) -> None:
+    """Each program in three ways, every second one in one of them as machine code."""
+    for seed in range(40 * block, 40 * block + 40):
+        ways, compiled = drawn_ways(seed // 2, 3)
+        check_program(random_program(RandomChooser(seed), steps=10), seed, ways, compiled if seed % 2 else ())
 
 
 @pytest.mark.slow
@@ -120,6 +137,7 @@ def test_the_long_run_starts() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 programs in" in done.stdout
+    assert "3 graphs in" in done.stdout
 
 
 NESTED_BRANCHES = """

@@ -7,6 +7,7 @@ from nufunc import debug, random, tree
 from nufunc.checkpointing import checkpoint, checkpoint_name
 from nufunc.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from nufunc.custom import custom_jvp, custom_vjp
+from nufunc.explaining import explain
 from nufunc.dumping import dump, spec
 from nufunc.host import pure_callback, stop_gradient
 from nufunc.implicit import custom_linear_solve, custom_root
@@ -29,6 +30,7 @@ from nufunc.ir.errors import (
     UnsupportedError,
 )
 from nufunc.runtime.cache import cache_info, clear_cache
+from nufunc.runtime.disk_cache import CacheWarning
 from nufunc.runtime.memory import set_result_cache
 from nufunc.runtime.nans import debug_nans
 from nufunc.runtime.threading import get_num_threads, set_num_threads
@@ -70,6 +72,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "BoundsError",
+    "CacheWarning",
     "DTypeError",
     "DomainError",
     "EscapedTracerError",
@@ -98,6 +101,7 @@ __all__ = [
     "debug_nans",
     "debug_unwrap",
     "dump",
+    "explain",
     "fori_loop",
     "functional_call",
     "functionalize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ MAX_VARIANTS = 16  # compilations kept per signature, for different captured sta
 
 
 class CacheInfo(NamedTuple):
-    """How often something was compiled, how often a compilation was found again by the long way, and how many are
-    held.
+    """How often something was compiled, how often a compilation was found again by the long way, how many are held, and
+    how many of `compiles` took their machine code from the cache on disk.
     """
 
     compiles: int
     hits: int
     entries: int
+    loaded: int
 
 
 @dataclass(eq=False)
@@ -40,6 +42,7 @@ class Cache:
         self.entries: dict[Any, _Variants] = {}
         self.compiles = 0
         self.hits = 0
+        self.loaded = 0
         self._compiling: dict[Any, tuple[threading.RLock, int]] = {}  # by key: a lock and how many hold or await it
 
     @contextmanager
@@ -74,6 +77,7 @@ class Cache:
     def add(self, key: Any, executable: Executable) -> None:
         with self.lock:
             self.compiles += 1
+            self.loaded += executable.origin.how == "loaded"
             before = self.entries.get(key)
             executables = [executable, *(before.executables if before is not None else ())][:MAX_VARIANTS]
             self.entries[key] = _Variants(executables, self.hits + self.compiles)
@@ -84,6 +88,15 @@ class Cache:
 CACHE = Cache()
 
 
+def _forked() -> None:
+    """In a child: locks that other threads held at the fork would be held for ever."""
+    CACHE.lock, CACHE._compiling = threading.RLock(), {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 def cache_info() -> CacheInfo:
     """Counters of the cache of compilations of this process.
 
@@ -91,10 +104,13 @@ def cache_info() -> CacheInfo:
     >>> nf.cache_info().compiles >= 0
     True
     """
-    return CacheInfo(CACHE.compiles, CACHE.hits, sum(len(v.executables) for v in CACHE.entries.values()))
+    held = sum(len(v.executables) for v in CACHE.entries.values())
+    return CacheInfo(CACHE.compiles, CACHE.hits, held, CACHE.loaded)
 
 
 def clear_cache() -> None:
-    """Forget all compilations; functions compile again at their next call."""
+    """Forget all compilations of this process; functions compile again at their next call, or find what they need on disk
+    (`python -m nufunc.cache clear` clears that).
+    """
     with CACHE.lock:
         CACHE.entries.clear()

@@ -186,6 +186,7 @@ def trace_call(
         scalars=tuple(s.scalar and not graph.outputs[s.index].shape for s in template if isinstance(s, Slot)),
         donated=tuple(k for k, leaf in enumerate(positions) if leaf in donated and k not in graph.updates),
         read=_nothing if captures is None else captures.compile(),
+        failure=_no_failure if captures is None else captures.failure,
         leaves=template,
         structure=structure,
         anchors=anchors,
@@ -223,6 +224,10 @@ def _session(call: Callable[..., Any]) -> Session:
 def _nothing(func: Any) -> tuple[Any, ...]:
     """A GraphFunction captures nothing: its residuals are among the arguments."""
     return ()
+
+
+def _no_failure(func: Any) -> str | None:
+    return None
 
 
 @_collection_paused()

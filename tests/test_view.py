@@ -1460,7 +1460,7 @@ def test_failure_tells_what_changed():
     _, captures, _ = trace(f, 1.0)
     assert captures.failure(f) is None
     n = 4
-    assert captures.failure(f) == "closure variable 'n' has changed (value)"
+    assert captures.failure(f) == "closure variable 'n' has changed (value): it was 3 and is 4"
     assert Captures().compile()(f) == ()
 
 

@@ -247,7 +247,8 @@ class Captures:
                 return f"{source(path)} is no longer there"
             if not holds:
                 what = "type" if isinstance(entry, Input) else entry.kind
-                return f"{source(path)} has changed ({what})"
+                values = f": it was {entry.value!r:.60} and is {value!r:.60}" if what == "value" else ""
+                return f"{source(path)} has changed ({what}){values}"
         return None
 
     def check(self, fn: object) -> bool:

@@ -8,9 +8,9 @@ from nufunc.checkpointing import checkpoint, checkpoint_name
 from nufunc.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from nufunc.custom import custom_jvp, custom_vjp
 from nufunc.explaining import explain
-from nufunc.dumping import dump, spec
 from nufunc.host import pure_callback, stop_gradient
 from nufunc.implicit import custom_linear_solve, custom_root
+from nufunc.inspection import dump, parse, profile, spec, verify
 from nufunc.ir.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -23,11 +23,13 @@ from nufunc.ir.errors import (
     NaNError,
     NufuncError,
     OutOfMemoryError,
+    ParseError,
     RandomnessError,
     ShapeError,
     TraceError,
     UnguardedCaptureError,
     UnsupportedError,
+    VerifyError,
 )
 from nufunc.runtime.cache import cache_info, clear_cache
 from nufunc.runtime.disk_cache import CacheWarning
@@ -81,11 +83,13 @@ __all__ = [
     "NaNError",
     "NufuncError",
     "OutOfMemoryError",
+    "ParseError",
     "RandomnessError",
     "ShapeError",
     "TraceError",
     "UnguardedCaptureError",
     "UnsupportedError",
+    "VerifyError",
     "associative_scan",
     "cache_info",
     "checkpoint",
@@ -122,6 +126,8 @@ __all__ = [
     "nn",
     "numpy",
     "optim",
+    "parse",
+    "profile",
     "pure_callback",
     "random",
     "rearrange",
@@ -136,6 +142,7 @@ __all__ = [
     "transform",
     "tree",
     "value_and_grad",
+    "verify",
     "vjp",
     "vmap",
     "while_loop",

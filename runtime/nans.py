@@ -18,7 +18,7 @@ from nufunc.ir.graph import Node, Value
 from nufunc.ir.interpret import run, watching
 from nufunc.ir.types import is_inexact
 from nufunc.runtime.bound import Bound
-from nufunc.runtime.executable import Executable
+from nufunc.runtime.executable import Check, Executable
 from nufunc.runtime.function import Transformed
 from nufunc.runtime.lowered import Compiled
 
@@ -74,7 +74,7 @@ _LONG: dict[type, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def _switch(check: _Check | None) -> None:
+def _switch(check: Check | None) -> None:
     Executable.check = check
     for cls, call in (_SHORT if check is None else _LONG).items():
         cls.__call__ = call  # type: ignore[method-assign]
@@ -126,7 +126,7 @@ class _Check:
         if value in graph.params:
             source = executable.sources[graph.params.index(value)]
             return NaNError(f"{executable.name}: the {self.what} of {place} comes from {source}")
-        return NaNError(f"{executable.name}: {place} holds a {self.what} that the NumPy interpreter does not find again")
+        return NaNError(f"{executable.name}: {place} holds a {self.what}, but not where the NumPy interpreter runs it")
 
     def _any(self, array: np.ndarray) -> bool:
         return is_inexact(array.dtype) and bool(np.any(self.bad(array)))

@@ -1,11 +1,11 @@
 """The oracle: tests the result of each pass while a function is compiled, and the machine code in the end.
 
 Note [What passes promise]
-A pass that rewrites must give a graph with the same results. A derivative must be the limit of differences, a transposed
-graph the transpose of the linear one (w . A v = (A' w) . v), a vmapped graph the stack of what the lanes give, and so
-on: each is one function below, named beside its pass in `runtime/pipeline.py`. Graphs are run by the NumPy interpreter,
-the whole program on the arguments of the call, what is inside transforms on random numbers of the right types, since
-its arguments exist only in the middle of another graph.
+A pass that rewrites must give a graph with the same results. A derivative must be the limit of differences, a
+transposed graph the transpose of the linear one (w . A v = (A' w) . v), a vmapped graph the stack of what the lanes
+give, and so on: each is one function below, named beside its pass in `runtime/pipeline.py`. Graphs are run by the
+NumPy interpreter, the whole program on the arguments of the call, what is inside transforms on random numbers of the
+right types, since its arguments exist only in the middle of another graph.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Oracle:
         except VerifyError as error:
             raise VerifyError(f"{name} is wrong for @{graph.name}: {error}") from None
         except (NufuncError, np.linalg.LinAlgError) as error:  # a domain that random numbers do not meet
-            reason = str(error).splitlines()[0]
-            self.rows.append((name, graph.name, f"not tested: {type(error).__name__} of the interpreter, {reason}"))
+            said = f"{type(error).__name__} of the interpreter, {str(error).splitlines()[0]}"
+            self.rows.append((name, graph.name, f"not tested: {said}"))
         else:
             self.rows.append((name, graph.name, "right"))
 
@@ -176,8 +176,9 @@ def transposed(oracle: Oracle, result: Graph, linear: Graph, num_residuals: int)
 
 
 def vmapped(
-    oracle: Oracle, result: Graph, graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Sequence[int | None]
-) -> None:
+    oracle: Oracle, result: Graph, graph: Graph, size: int, in_dims: Sequence[int | None],
+    out_dims: Sequence[int | None],
+) -> None:  # fmt: skip
     """Each lane by itself."""
     lanes = min(size, 3)
     arrays = [oracle.draw(p.type) for p in result.params]
@@ -194,7 +195,10 @@ def jacobians(oracle: Oracle, result: Graph, linear: Graph, num_residuals: int, 
     found = iter(run(result, residuals))
     made = []
     for _ in linear.outputs:
-        parts = [np.tensordot(next(found), d, (range(-d.ndim, 0) if last else range(d.ndim), range(d.ndim))) for d in dots]
+        parts = []
+        for d in dots:
+            axes = range(-d.ndim, 0) if last else range(d.ndim)
+            parts.append(np.tensordot(next(found), d, (axes, range(d.ndim))))
         made.append(np.sum(parts, axis=0))
     _equal(made, run(linear, arrays))
 

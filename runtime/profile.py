@@ -1,4 +1,4 @@
-"""Profile: the time, flops and bytes of each kernel of one compilation, measured by a clock inside the compiled code."""
+"""Profile: the time, flops and bytes of each kernel of one compilation, measured by a clock inside the code."""
 
 from __future__ import annotations
 
@@ -62,9 +62,8 @@ class Profile:
     calls: int
 
     def __str__(self) -> str:
-        head = (
-            f"{self.name}: {_shown(self.seconds)} a call; with clocks {_shown(self.clocked)}, mean of {self.calls} calls"
-        )
+        clocked = f"with clocks {_shown(self.clocked)}, the mean of {self.calls} calls"
+        head = f"{self.name}: {_shown(self.seconds)} a call; {clocked}"
         lines = [head, f"{'time':>10} {'share':>6} {'runs':>7} {'GFLOP/s':>8} {'GB/s':>7}  kernel"]
         for row in self.rows:
             place = f"  {row.kernel.location.file}:{row.kernel.location.line}" if row.kernel.location else ""

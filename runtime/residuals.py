@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError
@@ -35,6 +35,7 @@ class GraphFunction:
     conjugate: bool = False
     variadic: bool = False
     bare: bool = False
+    _from_children: ClassVar[Callable[[Any, Any], GraphFunction]]
 
     @property
     def __name__(self) -> str:
@@ -60,10 +61,20 @@ class GraphFunction:
         return _to_children(self)[1]
 
     def __nufunc_rebind__(self, parts: tuple[Any, ...]) -> GraphFunction:
-        return _from_children(self.__nufunc_key__, parts)
+        return type(self)._from_children(self.__nufunc_key__, parts)
 
     def _apply(self, args: tuple[Any, ...]) -> Any:
-        arrays = self._checked(args)
+        trace = require()
+        out = self._inlined(self._checked(args))
+        arrays = [trace.wrap(v, scalar=s and not v.shape) for v, s in zip(out, self.scalars, strict=True)]
+        trees, start = [], 0
+        for spec in self.results:
+            trees.append(tree.unflatten(spec, arrays[start : start + spec.num_leaves]))
+            start += spec.num_leaves
+        return trees[0] if self.bare else tuple(trees)
+
+    def _inlined(self, arrays: Sequence[Array]) -> list[Value]:
+        """The graph's results for these arguments, in the trace."""
         trace = require()
         b = trace.b
         values = [trace.lift(a) for a in arrays]
@@ -71,14 +82,7 @@ class GraphFunction:
             values = [b.conj(v) if is_complex(v.dtype) else v for v in values]
         held = [_fitting(b, trace.lift(r), p) for r, p in zip(self.residuals, self.graph.params, strict=False)]
         out = b.inline(self.graph, [*held, *values])
-        if self.conjugate:
-            out = [b.conj(v) if is_complex(v.dtype) else v for v in out]
-        arrays = [trace.wrap(v, scalar=s and not v.shape) for v, s in zip(out, self.scalars, strict=True)]
-        trees, start = [], 0
-        for spec in self.results:
-            trees.append(tree.unflatten(spec, arrays[start : start + spec.num_leaves]))
-            start += spec.num_leaves
-        return trees[0] if self.bare else tuple(trees)
+        return [b.conj(v) if is_complex(v.dtype) else v for v in out] if self.conjugate else out
 
     def _checked(self, args: tuple[Any, ...]) -> list[Array]:
         """The leaves of the arguments, of the right structure, shapes and dtypes."""
@@ -111,9 +115,15 @@ def _to_children(f: GraphFunction) -> tuple[tuple[Any, ...], Any]:
     return f.residuals, static
 
 
-def _from_children(static: Any, residuals: Any) -> GraphFunction:
-    name, graph, *rest = static
-    return GraphFunction(name, graph, tuple(residuals), *rest)
+def register(cls: type[GraphFunction]) -> None:
+    """Make a class of graph functions a tree, whose leaves are the residuals."""
+
+    def from_children(static: Any, residuals: Any) -> GraphFunction:
+        name, graph, *rest = static
+        return cls(name, graph, tuple(residuals), *rest)
+
+    cls._from_children = staticmethod(from_children)
+    tree.register(cls, _to_children, from_children)
 
 
-tree.register(GraphFunction, _to_children, _from_children)
+register(GraphFunction)

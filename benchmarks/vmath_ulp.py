@@ -22,7 +22,7 @@ import numpy as np
 from llvmlite import ir
 from scipy import special
 
-from nufunc.codegen import vmath
+from nufunc.codegen import vmath, x86
 from nufunc.codegen.backend import undefined_symbols
 
 
@@ -152,9 +152,10 @@ class Kernel:
         return lambda: function(*pointers, held[-1].size)
 
 
-def loop_module(name: str, dtype: str, width: int, has_fma: bool) -> ir.Module:
+def loop_module(name: str, dtype: str, width: int, has_fma: bool, features: str = "") -> ir.Module:
     """A module whose function `loop(a, b, out, n)` applies `name`, `width` elements at a time."""
     module = ir.Module(name)
+    x86.allow(module, features)
     scalar = ir.DoubleType() if dtype == "f64" else ir.FloatType()
     type_ = ir.VectorType(scalar, width) if width > 1 else scalar
     i64 = ir.IntType(64)
@@ -185,13 +186,13 @@ def kernel(name: str, dtype: str, width: int, *, has_fma: bool = True, features:
     """Compile the loop for this machine, or for a bare x86-64 with the given `features`."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    text = str(loop_module(name, dtype, width, has_fma))
-    start = time.perf_counter()
-    target = llvm.Target.from_default_triple()
     if features is None:
         cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
     else:
         cpu = "x86-64"
+    text = str(loop_module(name, dtype, width, has_fma, features))
+    start = time.perf_counter()
+    target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
     module = llvm.parse_assembly(text)
     module.verify()

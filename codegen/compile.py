@@ -74,7 +74,7 @@ def lower(
     each node."""
     from llvmlite import ir
 
-    from nufunc.codegen import tapes
+    from nufunc.codegen import tapes, x86
     from nufunc.codegen.backend import target
     from nufunc.codegen.clock import Clock
     from nufunc.codegen.plan import Plan
@@ -87,6 +87,7 @@ def lower(
 
     def emitted(lent: dict[int, int], early: Iterable[int]) -> tuple[ir.Module, Plan]:
         module = ir.Module(name)
+        x86.allow(module, host.features)
         plan = Plan(
             grouped, declare_plan(module, prefix), host.vector_bits // 8, host.has_fma, lent, tuple(early), clock
         )

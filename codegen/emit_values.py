@@ -41,6 +41,8 @@ class Values:
         self.turned: dict[int, list[Any]] = {}  # by accesses that lie across, their values along the turned axis
         self.joint: dict[int, list[Inst]] = {}  # stores that others stand for, or that stand for others
         self.point = 0  # number of the point of the turned axis
+        self.partners: dict[int, tuple[str, Inst, Inst]] = {}  # by the first of two functions with a joint name, both
+        self.ahead: dict[int, Any] = {}  # values of the second, until its turn comes
 
     @contextmanager
     def hoisting(self, block: ir.Block) -> Iterator[None]:
@@ -91,6 +93,8 @@ class Values:
             self.define(inst, self.affine(inst))
         elif inst.op == "check":
             self.define(inst, self.check(inst))
+        elif inst.id in self.ahead:
+            self.define(inst, self.ahead.pop(inst.id))
         else:
             lanes = self.lanes if inst.id in self.varies else 1
             args = [self.operand(a, lanes) for a in inst.args]
@@ -98,6 +102,12 @@ class Values:
                 by = constant(args[0].type, inst.attrs["by"])
                 divide = self.b.udiv if inst.op == "index_div" else self.b.urem
                 self.define(inst, divide(args[0], by))
+                return
+            if inst.id in self.partners:
+                name, *pair = self.partners[inst.id]
+                for part, value in zip(pair, self.scalars.joint(name, args[0]), strict=True):
+                    self.ahead[part.id] = value
+                self.define(inst, self.ahead.pop(inst.id))
                 return
             dtypes = [self.dtypes[a] for a in inst.args]
             self.define(inst, self.scalars.emit(inst.op, args, dtypes, inst.dtype, inst.attrs))

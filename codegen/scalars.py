@@ -78,6 +78,10 @@ class Scalars:
             return libm(self.b, name, args)
         raise UnsupportedError(f"compiled code has no function {name}")
 
+    def joint(self, name: str, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Both results of a function of `vmath.JOINT`."""
+        return vmath.emit_joint(name, self.b, x, has_fma=self.has_fma)
+
     def c(self, x: ir.Value, number: Any) -> ir.Constant:
         return constant(x.type, number)
 

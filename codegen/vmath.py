@@ -76,6 +76,14 @@ _ITERATED: dict[str, tuple[int, Callable[..., V]]] = {
 }
 _KNOWN = {**_FUNCTIONS, **_ITERATED}
 
+# Functions of one argument that cost little more together than apart: the name that `emit_joint` takes, by those of
+# its results in order.
+_JOINT: dict[str, tuple[tuple[str, str], Callable[[Math, V], tuple[V, V]]]] = {
+    "sin_cos": (("sin", "cos"), vmath_trig.sin_cos),
+    "sinh_cosh": (("sinh", "cosh"), vmath_more.sinh_cosh),
+}
+JOINT = {names: joint for joint, (names, _) in _JOINT.items()}
+
 _ONE_ULP = frozenset(("exp", "exp2", "log", "sin", "cos", "tanh"))
 _BOUND = {"sqrt": 0.5}
 
@@ -116,7 +124,20 @@ def emit(name: str, builder: ir.IRBuilder, args: Sequence[ir.Value], *, has_fma:
     """
     if name not in _KNOWN:
         raise UnsupportedError(f"vector mathematics has no {name!r}")
-    count, _ = _KNOWN[name]
+    _check(name, _KNOWN[name][0], args)
+    if name == "sqrt":
+        return Math(builder, has_fma).sqrt(V(Math(builder, has_fma), args[0])).value
+    return builder.call(_function(builder.module, name, args[0].type, has_fma), list(args))
+
+
+def emit_joint(name: str, builder: ir.IRBuilder, arg: ir.Value, *, has_fma: bool = True) -> tuple[ir.Value, ir.Value]:
+    """Emit both results of a function of `JOINT` at the builder's position; each has the bits that it has alone."""
+    _check(name, 1, [arg])
+    pair = builder.call(_function(builder.module, name, arg.type, has_fma), [arg])
+    return builder.extract_value(pair, 0), builder.extract_value(pair, 1)
+
+
+def _check(name: str, count: int, args: Sequence[ir.Value]) -> None:
     type_ = args[0].type
     if len(args) != count or any(a.type != type_ for a in args):
         raise ArgumentTypeError(
@@ -124,19 +145,24 @@ def emit(name: str, builder: ir.IRBuilder, args: Sequence[ir.Value], *, has_fma:
         )
     if element_type(type_) not in (F32, F64):
         raise DTypeError(f"{name} is emitted for float and double, not for {type_}")
-    if name == "sqrt":
-        return Math(builder, has_fma).sqrt(V(Math(builder, has_fma), args[0])).value
-    return builder.call(_function(builder.module, name, type_, has_fma), list(args))
 
 
 def _function(module: ir.Module, name: str, type_: ir.Type, has_fma: bool) -> ir.Function:
     symbol = f"nf.{name}.{type_name(type_)}" + ("" if has_fma else ".nofma")
     if symbol in module.globals:
         return module.globals[symbol]
-    count, body = _KNOWN[name]
-    function = ir.Function(module, ir.FunctionType(type_, [type_] * count), symbol)
+    joint = name in _JOINT
+    count, body = (1, _JOINT[name][1]) if joint else _KNOWN[name]
+    result = ir.LiteralStructType([type_, type_]) if joint else type_
+    function = ir.Function(module, ir.FunctionType(result, [type_] * count), symbol)
     function.linkage = "internal"
     function.attributes.add("nounwind")
-    math = Math(ir.IRBuilder(function.append_basic_block()), has_fma)
-    math.builder.ret(body(math, *(V(math, a) for a in function.args)).value)
+    b = ir.IRBuilder(function.append_basic_block())
+    math = Math(b, has_fma)
+    values = body(math, *(V(math, a) for a in function.args))
+    if joint:
+        pair = b.insert_value(ir.Constant(result, ir.Undefined), values[0].value, 0)
+        b.ret(b.insert_value(pair, values[1].value, 1))
+    else:
+        b.ret(values.value)
     return function

@@ -14,6 +14,8 @@ from typing import Union
 
 from llvmlite import ir
 
+from nufunc.codegen import x86
+
 I1 = ir.IntType(1)
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
@@ -190,11 +192,13 @@ class V:
 
 
 class Math:
-    """Emits into `builder`; without `has_fma` no fma is emitted, and products are split by Veltkamp's way."""
+    """Emits into `builder`; without `has_fma` no fma is emitted, and products are split by Veltkamp's way. Where the
+    module allows it, what AVX-512 has an instruction for becomes that."""
 
     def __init__(self, builder: ir.IRBuilder, has_fma: bool) -> None:
         self.builder = builder
         self.has_fma = has_fma
+        self.has_avx512 = x86.allowed(builder.module)
 
     def like(self, x: V, number: float | int) -> V:
         return V(self, splat(x.type, number))
@@ -312,12 +316,15 @@ class Math:
         shifted = self.fma(x, factor, f.magic)
         return shifted - f.magic, shifted.bits() - f.magic_bits
 
-    def scale(self, x: V, exponent: V) -> V:
-        """x * 2**exponent rounded once, for |exponent| within twice the format's range.
+    def scale(self, x: V, exponent: V, whole: V) -> V:
+        """x * 2**exponent rounded once, for |exponent| within twice the format's range; `whole` is the exponent as a
+        float.
 
         In two factors, so that overflow and subnormal results come out right; with logical shifts only, since
         AVX2 has no arithmetic shift of 64-bit lanes.
         """
+        if self.has_avx512:
+            return V(self, x86.scaled(self.builder, x.value, whole.value))
         f = x.format
         biased = exponent + 2 * f.bias
         half = biased >> 1
@@ -327,6 +334,10 @@ class Math:
         """2**exponent for exponents of normal numbers."""
         f = exponent.format
         return ((exponent + f.bias) << f.mantissa).as_float()
+
+    def reciprocal(self, x: V) -> V:
+        """1 / x to 14 bits at least."""
+        return V(self, x86.reciprocal(self.builder, x.value)) if self.has_avx512 else 1.0 / x
 
     def two_sum(self, a: V, b: V) -> tuple[V, V]:
         """a + b as (rounded, error) for any order of magnitude (Knuth)."""

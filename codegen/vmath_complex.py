@@ -26,10 +26,16 @@ def call(m: Math, name: str, *args: V) -> V:
     return V(m, vmath.emit(name, m.builder, [a.value for a in args], has_fma=m.has_fma))
 
 
+def joint(m: Math, name: str, x: V) -> Pair:
+    first, second = vmath.emit_joint(name, m.builder, x.value, has_fma=m.has_fma)
+    return V(m, first), V(m, second)
+
+
 def _exp(m: Math, x: V, y: V) -> tuple[V, V, V]:
     size = call(m, "exp", x)
     limit = _STEEP[x.format.name]
-    return size * call(m, "cos", y), size * call(m, "sin", y), (m.abs(x) < limit) & (m.abs(y) < _INF)
+    sine, cosine = joint(m, "sin_cos", y)
+    return size * cosine, size * sine, (m.abs(x) < limit) & (m.abs(y) < _INF)
 
 
 def _log(m: Math, x: V, y: V) -> tuple[V, V, V]:
@@ -62,20 +68,22 @@ def _sqrt(m: Math, x: V, y: V) -> tuple[V, V, V]:
 
 def _sinh(m: Math, x: V, y: V) -> tuple[V, V, V]:
     usual = (m.abs(x) < _STEEP[x.format.name]) & (m.abs(y) < _INF)
-    return call(m, "sinh", x) * call(m, "cos", y), call(m, "cosh", x) * call(m, "sin", y), usual
+    (odd, even), (sine, cosine) = joint(m, "sinh_cosh", x), joint(m, "sin_cos", y)
+    return odd * cosine, even * sine, usual
 
 
 def _cosh(m: Math, x: V, y: V) -> tuple[V, V, V]:
     usual = (m.abs(x) < _STEEP[x.format.name]) & (m.abs(y) < _INF)
-    return call(m, "cosh", x) * call(m, "cos", y), call(m, "sinh", x) * call(m, "sin", y), usual
+    (odd, even), (sine, cosine) = joint(m, "sinh_cosh", x), joint(m, "sin_cos", y)
+    return even * cosine, odd * sine, usual
 
 
 def _tanh(m: Math, x: V, y: V) -> tuple[V, V, V]:
     """(sinh x cosh x + i sin y cos y) / (sinh(x)**2 + cos(y)**2)."""
-    s, c = call(m, "sinh", x), call(m, "cos", y)
+    (s, even), (sine, c) = joint(m, "sinh_cosh", x), joint(m, "sin_cos", y)
     inverse = 1.0 / (s * s + c * c)
     usual = (m.abs(x) < 8.0 if x.format.name == "f32" else m.abs(x) < 20.0) & (m.abs(y) < _INF)
-    return s * call(m, "cosh", x) * inverse, call(m, "sin", y) * c * inverse, usual
+    return s * even * inverse, sine * c * inverse, usual
 
 
 def _turned(function: Callable[..., tuple[V, V, V]]) -> Callable[..., tuple[V, V, V]]:

@@ -13,12 +13,18 @@ EXP_RANGE = {"f64": (-746.0, 710.0), "f32": (-104.0, 89.0)}
 
 
 class Reduced(NamedTuple):
-    """x = k*log(2) + high - low with `high` exact and `low` tiny; r = high - low rounded, below 0.3467."""
+    """x = k*log(2) + high - low with `high` exact and `low` tiny; r = high - low rounded, below 0.3467. `whole` is
+    k as a float."""
 
     r: V
     high: V
     low: V
     k: V
+    whole: V
+
+    def scaled(self, x: V) -> V:
+        """x * 2**k rounded once."""
+        return x.math.scale(x, self.k, self.whole)
 
 
 def split_exp(m: Math, x: V) -> Reduced:
@@ -26,7 +32,7 @@ def split_exp(m: Math, x: V) -> Reduced:
     n, k = m.round_to_int(x, LOG2E)
     high = m.fma(n, -LN2_HI[name], x)
     low = n * LN2_LO[name]
-    return Reduced(high - low, high, low, k)
+    return Reduced(high - low, high, low, k, n)
 
 
 def expm1_small(m: Math, x: Reduced, coefficients: str, extra: V | None = None) -> V:
@@ -50,13 +56,13 @@ def exp_sum(m: Math, high: V, low: V, coefficients: str) -> V:
     """
     reduced = split_exp(m, m.at_least(m.at_most(high, 711.0), -747.0))
     low = m.at_least(m.at_most(low, 0.5), -0.5)
-    return m.scale(expm1_small(m, reduced, coefficients, low) + 1.0, reduced.k)
+    return reduced.scaled(expm1_small(m, reduced, coefficients, low) + 1.0)
 
 
 def exp(m: Math, x: V) -> V:
     bottom, top = EXP_RANGE[x.format.name]
     reduced = split_exp(m, m.at_least(m.at_most(x, top), bottom))
-    return m.scale(expm1_small(m, reduced, f"exp_{x.format.name}") + 1.0, reduced.k)
+    return reduced.scaled(expm1_small(m, reduced, f"exp_{x.format.name}") + 1.0)
 
 
 def expm1(m: Math, x: V) -> V:
@@ -72,7 +78,22 @@ def expm1(m: Math, x: V) -> V:
 
 
 def tanh(m: Math, x: V) -> V:
-    """An odd polynomial below 0.9; above it 1 - 2 / (exp(2 |x|) + 1), where the subtrahend is small."""
+    """For f64 and with fma x + x**3 P(x**2) / Q(x**2) below 0.65; above it (3 + (e - 7) / (e + 1)) / 4 with e =
+    exp(2 |x|), where the quotient is small beside the 3. One division serves both."""
+    if x.format.name == "f32" or not m.has_fma:
+        return _tanh_polynomial(m, x)
+    a = m.abs(x)
+    z = a * a
+    near = a < 0.65
+    reduced = split_exp(m, m.at_most(a + a, 40.0))
+    power, p = m.pow2(reduced.k), expm1_small(m, reduced, "exp_f64")
+    above = m.select(near, z * m.poly(z, POLY["tanh_above_f64"]), m.fma(power, p, power - 7.0))
+    below = m.select(near, m.poly(z, POLY["tanh_below_f64"]), m.fma(power, p, power + 1.0))
+    return m.copysign(m.fma(m.select(near, a, 0.25), above / below, m.select(near, a, 0.75)), x)
+
+
+def _tanh_polynomial(m: Math, x: V) -> V:
+    """An odd polynomial below 0.9; above it as in `tanh`."""
     name = x.format.name
     a = m.abs(x)
     z = m.at_most(a * a, 1.0)

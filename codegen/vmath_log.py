@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 
+from nufunc.codegen import x86
 from nufunc.codegen.vmath_builder import Math, V
 from nufunc.codegen.vmath_coefficients import LN2_HI, LN2_LO, POLY
 from nufunc.codegen.vmath_exp import exp_finite, exp_sum
@@ -13,8 +14,16 @@ _SQRT_HALF_BITS = {
     "f64": struct.unpack("<q", struct.pack("<d", math.sqrt(0.5)))[0],
     "f32": struct.unpack("<i", struct.pack("<f", math.sqrt(0.5)))[0],
 }
+_SQRT_TWO = {
+    "f64": math.sqrt(2.0),
+    "f32": struct.unpack("<f", struct.pack("<f", math.sqrt(2.0)))[0],
+}
 _INF = float("inf")
 _NAN = float("nan")
+_LOG_LIMITS = {
+    "quiet NaN": x86.SOURCE, "signaling NaN": x86.SOURCE, "zero": x86.MINUS_INF,
+    "-inf": x86.NAN, "inf": x86.INF, "negative": x86.NAN,
+}  # fmt: skip
 
 
 def split_log(m: Math, x: V) -> tuple[V, V]:
@@ -31,6 +40,10 @@ def split_log(m: Math, x: V) -> tuple[V, V]:
 def split_log_any(m: Math, x: V) -> tuple[V, V]:
     """split_log for positive x that may be subnormal."""
     f = x.format
+    if m.has_avx512:
+        k, t = V(m, x86.exponent(m.builder, x.value)), V(m, x86.significand(m.builder, x.value))
+        upper = t >= _SQRT_TWO[f.name]
+        return m.select(upper, k + 1.0, k), m.select(upper, t * 0.5, t)
     subnormal = x < f.tiny
     k, t = split_log(m, m.select(subnormal, x * 2.0 ** (f.mantissa + 2), x))
     return k - m.select(subnormal, m.like(x, float(f.mantissa + 2)), 0.0), t
@@ -62,6 +75,8 @@ def log_pair(m: Math, k: V, f: V) -> tuple[V, V]:
 
 def log_limits(m: Math, x: V, shifted: V, result: V) -> V:
     """The values of log(x) outside (0, inf), with x = shifted (log) or x = shifted - 1 (log1p)."""
+    if m.has_avx512:
+        return V(m, x86.replaced(m.builder, result.value, shifted.value, _LOG_LIMITS))
     result = m.select(shifted < _INF, result, x + x)  # inf and NaN
     return m.select(shifted > 0.0, result, m.select(shifted.eq(0.0), m.like(x, -_INF), x + _NAN))
 
@@ -72,14 +87,14 @@ def log(m: Math, x: V) -> V:
 
 
 def log1p(m: Math, x: V) -> V:
-    """log(u) + e/u, where u + e = 1 + x exactly; for k = 0 the polynomial takes x itself."""
+    """log(u) + e/u, where u + e = 1 + x exactly; for k = 0 the polynomial takes x itself. Of e/u, which is below an ulp
+    of the result, a few bits do."""
     u, e = m.two_sum(m.like(x, 1.0), x)
     k, t = split_log(m, u)
     near = k.eq(0.0)
     f = m.select(near, x, t - 1.0)
-    c = m.select(near, 0.0, e / u)
-    result = log_limits(m, x, u, log_sum(m, k, f, c, f"log_{x.format.name}"))
-    return m.select(x.eq(0.0), x, result)
+    c = m.select(near, 0.0, e * m.reciprocal(u))
+    return m.copysign(log_limits(m, x, u, log_sum(m, k, f, c, f"log_{x.format.name}")), x)
 
 
 def log_two(m: Math, x: V) -> tuple[V, V]:

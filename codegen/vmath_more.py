@@ -40,8 +40,8 @@ def exp2(m: Math, x: V) -> V:
     n, k = m.round_to_int(x, 1.0)
     r = x - n
     high, low = m.two_prod(r, ln2)
-    reduced = Reduced(high, high, m.fma(r, -rest, -low), k)
-    return m.scale(expm1_small(m, reduced, f"exp_{f.name}") + 1.0, k)
+    reduced = Reduced(high, high, m.fma(r, -rest, -low), k, n)
+    return reduced.scaled(expm1_small(m, reduced, f"exp_{f.name}") + 1.0)
 
 
 def _log_base(m: Math, x: V, per_binade: tuple[float, float], inverse: tuple[float, float]) -> V:
@@ -88,29 +88,31 @@ def expit(m: Math, x: V) -> V:
     y = above * inverse
     q, q_low = m.two_prod(y, below)
     y = m.fma(((above - q) - q_low) + (above_low - y * below_low), inverse, y)
-    return m.scale(y, m.select(negative, reduced.k, 0))
+    return m.scale(y, m.select(negative, reduced.k, 0), m.select(negative, reduced.whole, 0.0))
 
 
 def sinh(m: Math, x: V) -> V:
-    """An odd polynomial below 1; above it e - 1 / (4 e) with e = exp(|x|) / 2."""
+    return sinh_cosh(m, x)[0]
+
+
+def cosh(m: Math, x: V) -> V:
+    return sinh_cosh(m, x)[1]
+
+
+def sinh_cosh(m: Math, x: V) -> tuple[V, V]:
+    """2 (e - 1 / (16 e)) and 2 (e + 1 / (16 e)) with e = exp(|x|) / 4; sinh is an odd polynomial below 1."""
     name = x.format.name
     a = m.abs(x)
     z = m.at_most(a * a, 1.0)
     small = m.fma(a * z, m.poly(z, SPECIAL_POLY[f"sinh_{name}"]), a)
-    # in halves, without overflow where sinh has none; clamped where it is already inf
+    # in quarters, without overflow where the results have none; clamped where they are already inf
     reduced = split_exp(m, m.at_most(a, EXP_RANGE[name][1] + 0.6))
     quarter = m.pow2(reduced.k - 2)
     p = expm1_small(m, reduced, f"exp_{name}")
-    large = m.fma(p, quarter, quarter - 0.0625 / m.fma(p, quarter, quarter))
-    return m.copysign(m.select(a < 1.0, small, large + large), x)
-
-
-def cosh(m: Math, x: V) -> V:
-    """h + 1 / (4 h) with h = exp(|x|) / 2."""
-    name = x.format.name
-    reduced = split_exp(m, m.at_most(m.abs(x), EXP_RANGE[name][1] + 2.0))
-    half = m.scale(expm1_small(m, reduced, f"exp_{name}") + 1.0, reduced.k - 1)
-    return half + 0.25 / half
+    e = m.fma(p, quarter, quarter)
+    inverse = 0.0625 / e
+    large, even = m.fma(p, quarter, quarter - inverse), m.fma(p, quarter, quarter + inverse)
+    return m.copysign(m.select(a < 1.0, small, large + large), x), even + even
 
 
 def asinh(m: Math, x: V) -> V:

@@ -93,7 +93,7 @@ def erfc(m: Math, x: V) -> V:
     reduced = split_exp(m, -square)
     p = expm1_small(m, reduced, "exp_f64", -square_low)
     q, q_low = _erfcx_tail(m, b)
-    large = m.scale(q + m.fma(p, q, q_low), reduced.k)
+    large = reduced.scaled(q + m.fma(p, q, q_low))
     return m.select(a < _NEAR, 1.0 - _erf_near(m, x, "f64"), m.select(x < 0.0, 2.0 - large, large))
 
 
@@ -127,7 +127,7 @@ def _erfcx(m: Math, x: V) -> V:
     p = expm1_small(m, reduced, "exp_f64", square_low)
     q, q_low = _erfcx_tail(m, m.at_least(m.at_most(a, 2.0**50), _NEAR))
     near = 1.0 - _erf_near(m, x, "f64")
-    left = m.scale(m.fma(p, 2.0, m.like(x, 2.0)), reduced.k) - q
+    left = reduced.scaled(m.fma(p, 2.0, m.like(x, 2.0))) - q
     near = m.fma(p, near, near) * m.pow2(m.select(a < _NEAR, reduced.k, 0))
     tail = m.select(a < 2.0**40, q + q_low, 0.5641895835477563 / a)
     return m.select(a < _NEAR, near, m.select(x < 0.0, left, tail))

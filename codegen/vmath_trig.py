@@ -158,7 +158,7 @@ def _reduce_fast(m: Math, a: V, precise: bool) -> tuple[V, V | None, V]:
     if not precise:
         return m.fma(n, -PIO2[1], r), None, quadrant
     p, p_low = m.two_prod(n, -PIO2[1])
-    r, low = m.two_sum(r, p)
+    r, low = m.quick_two_sum(r, p)  # also where cancellation leaves |r| < |p|: then r is a multiple of p's last place
     return r, low + m.fma(n, -PIO2[2], p_low), quadrant
 
 
@@ -206,19 +206,22 @@ def _narrowed(m: Math, y: V, like: V) -> V:
 
 
 def sin(m: Math, x: V) -> V:
-    wide, precise = _widened(m, x)
-    r, low, quadrant = reduce_quadrant(m, m.abs(wide), precise)
-    s, ds, c, dc = _sin_cos(m, r, low)
-    y = m.select((quadrant & 1).ne(0), c + dc, s + ds)
-    return _narrowed(m, _with_sign(y, (quadrant << 62) ^ wide.bits()), x)
+    return sin_cos(m, x)[0]
 
 
 def cos(m: Math, x: V) -> V:
+    return sin_cos(m, x)[1]
+
+
+def sin_cos(m: Math, x: V) -> tuple[V, V]:
+    """Both cost little more than one: they share the reduction and the two polynomials."""
     wide, precise = _widened(m, x)
     r, low, quadrant = reduce_quadrant(m, m.abs(wide), precise)
     s, ds, c, dc = _sin_cos(m, r, low)
-    y = m.select((quadrant & 1).ne(0), s + ds, c + dc)
-    return _narrowed(m, _with_sign(y, (quadrant + 1) << 62), x)
+    s, c, odd = s + ds, c + dc, (quadrant & 1).ne(0)
+    sine = _with_sign(m.select(odd, c, s), (quadrant << 62) ^ wide.bits())
+    cosine = _with_sign(m.select(odd, s, c), (quadrant + 1) << 62)
+    return _narrowed(m, sine, x), _narrowed(m, cosine, x)
 
 
 def tan(m: Math, x: V) -> V:

@@ -155,3 +155,10 @@ def test_random_graphs_with_parts_and_tasks_everywhere(first, monkeypatch):
                 continue
         for made, wanted in zip(compile_graph(fuse(graph)).slow(*arguments), expected, strict=True):
             np.testing.assert_allclose(made, wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_functions_that_share_their_work_are_emitted_together():
+    both = nf.jit(lambda u: np.sin(u) * np.cos(u) + np.cos(u * 2) + np.sinh(u) / np.cosh(u))
+    np.testing.assert_allclose(both(U), np.sin(U) * np.cos(U) + np.cos(U * 2) + np.tanh(U), rtol=1e-14, atol=1e-15)
+    apart = nf.jit(lambda u: np.sin(u) + np.cos(u + 1))
+    np.testing.assert_allclose(apart(U), np.sin(U) + np.cos(U + 1), rtol=1e-14, atol=1e-15)

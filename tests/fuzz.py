@@ -2,11 +2,11 @@
 
 Programs are random imperative NumPy code (`random_programs`): NumPy eager, the interpreter, the compiled function with
 captured and overlapping arrays, vmap, gradients and functionalize must agree; one of these ways, drawn by the seed,
-ends in machine code and the others in the interpreter, which costs a tenth of it, unless `--compiled all` is given. Staging
-programs are random control flow of Python's own on traced values (`staging_programs`), which plain Python decides.
-Loops are programs of nested control flow (`random_loops`), whose first and second derivatives, also under vmap, must be
-those of differences. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep every bit. A
-failure prints its seed, with which it runs again: `--programs 1 --seed SEED`.
+ends in machine code and the others in the interpreter, which costs a tenth of it, unless `--compiled all` is given.
+Staging programs are random control flow of Python's own on traced values (`staging_programs`), which plain Python
+decides. Loops are programs of nested control flow (`random_loops`), whose first and second derivatives, also under
+vmap, must be those of differences. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep
+every bit. A failure prints its seed, with which it runs again: `--programs 1 --seed SEED`.
 """
 
 import argparse

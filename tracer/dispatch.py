@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.tracer import np_special
+from nufunc.tracer import np_polynomial, np_special
 from nufunc.tracer.np_builtins import BUILTINS, math
 from nufunc.tracer.np_core import fail
 from nufunc.tracer.np_namespace import GRIDS, Namespace, numpy
@@ -76,14 +76,19 @@ def _module_pairs(original: types.ModuleType, module: Any) -> Iterator[tuple[Any
 
 
 _SWAPS = _swaps()
-_LATE = ["fft", "random"]  # parts of NumPy that nobody has imported yet
+_LATE = ["fft", "random", "polynomial"]  # parts of NumPy that nobody has imported yet
 
 
 def _add_late() -> None:
     """The stand-ins of parts of NumPy that have been imported since."""
     for name in [n for n in _LATE if n in vars(np)]:
         original, traced_module = getattr(np, name), getattr(numpy, name)
-        pairs = [*_module_pairs(original, traced_module)]
+        if name == "polynomial":
+            pairs = [(original, traced_module)]
+            for room in np_polynomial.ROOMS:
+                pairs += [*_module_pairs(getattr(original, room), getattr(traced_module, room))]
+        else:
+            pairs = [*_module_pairs(original, traced_module)]
         if name == "random":
             pairs += [(getattr(original, c), traced_module.stand_in(c)) for c in CLASSES]
         _SWAPS.update((id(obj), (obj, stand_in)) for obj, stand_in in pairs)

@@ -25,6 +25,7 @@ from nufunc.tracer import (
     np_misc,
     np_nan,
     np_padding,
+    np_polynomial,
     np_polynomials,
     np_reduce,
     np_sets,
@@ -88,6 +89,8 @@ def as_constants(result: Any) -> Any:
         return result
     if type(result) is np.ndarray:
         return trace.constant(result) if result.dtype.kind in "biufc" else result
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*map(as_constants, result))
     if type(result) in (tuple, list):
         return type(result)(as_constants(item) for item in result)
     return result
@@ -162,6 +165,8 @@ def _build() -> Namespace:
     module.ndenumerate = _ndenumerate  # type: ignore[attr-defined]
     module.linalg = linalg  # type: ignore[attr-defined]
     module.fft = _Late("fft", "numpy.fft: not traced yet.")  # type: ignore[attr-defined]
+    polynomial = np_polynomial.Polynomials("nufunc.numpy.polynomial", "numpy.polynomial as traced code sees it.")
+    module.polynomial = polynomial  # type: ignore[attr-defined]
     module.random = RandomModule("nufunc.numpy.random", "numpy.random as traced code sees it.")  # type: ignore[attr-defined]
     module._operator = operator_call  # type: ignore[attr-defined]
     module._flatten = np_shape._flatten  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, ShapeError
+from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, fail, result_dtype, static_int
@@ -107,7 +108,9 @@ def poly(seq_of_zeros: Any) -> Array:
     """
     np_, zeros = namespace(), _line(seq_of_zeros)
     if zeros.ndim == 2 and zeros.shape[0] == zeros.shape[1] and zeros.shape[0]:
-        zeros = np_.linalg.eigvals(zeros)
+        real = not is_complex(zeros.dtype)
+        result = poly(np_.linalg.eigvals(zeros))  # in conjugate pairs, of a real matrix
+        return result.real if real else result
     elif zeros.ndim != 1:
         raise fail(ShapeError, "input must be 1d or non-empty square 2d array.")
     kind = result_dtype(zeros.dtype, np.dtype(float)) if zeros.dtype.kind in "iub" else zeros.dtype

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen.emit_values import Values
+from nufunc.codegen.emit_streams import Streams
 from nufunc.codegen.llvm import I32, Poison, constant, lane_numbers, lanes_of, register_type, splat
 from nufunc.codegen.loops import Accumulator, Axis, Phase
 
 _FAR = 2**63 - 1  # the index of "none yet" in argmax
 
 
-class Accumulators(Values):
+class Accumulators(Streams):
     """What becomes of accumulators: from their start over the combination of values to that of lanes."""
 
     def masked(

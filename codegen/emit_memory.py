@@ -34,6 +34,7 @@ class Memory:
 
     def __init__(self, b: ir.IRBuilder) -> None:
         self.b = b
+        self.past: frozenset[int] = frozenset()  # ids of pointers to what is stored past the caches, in whole lines
 
     def address(self, base: ir.Value, offset: ir.Value, dtype: np.dtype) -> ir.Value:
         if isinstance(offset, ir.Constant) and not isinstance(offset.type, ir.VectorType) and offset.constant == 0:
@@ -142,7 +143,11 @@ class Memory:
         value = self._stored(value, dtype)
         address = self.address(base, offset, dtype)
         if guard is None:
-            self.b.store(value, address, align=dtype.itemsize)
+            if id(base) in self.past:
+                stored = self.b.store(value, address, align=64)
+                stored.set_metadata("nontemporal", self.b.module.add_metadata([I32(1)]))
+            else:
+                self.b.store(value, address, align=dtype.itemsize)
             return
         name = f"llvm.masked.store.{type_name(value.type)}.p0"
         function = declare(self.b.module, name, ir.VoidType(), [value.type, POINTER, I32, guard.type])

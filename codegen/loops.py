@@ -32,6 +32,7 @@ writes what it reads: its lanes divide the extent.
 
 An axis with `part` goes through the part of its extent that belongs to the value of another axis: a task of a divided
 reduction, a tile of a transposition. A nest that is `split` is given, at each call, a range of one of its outer axes.
+Buffers in `past` are stored past the caches (Note [Streams]).
 Where lanes lie far apart in memory but neighbours along another axis side by side (a transposition), this axis is
 `turned`: it too goes in steps of `lanes`, whose points are written out, and squares are loaded and stored by rows.
 """
@@ -210,6 +211,7 @@ class LoopNest:
     split: str | None = None
     tasks: int = 1
     turned: str | None = None
+    past: frozenset[int] = frozenset()
 
     def step(self, axis: Axis) -> int:
         """Points of an outer axis that one iteration does."""
@@ -222,7 +224,8 @@ class LoopNest:
 
     def __str__(self) -> str:
         buffers = ", ".join(f"b{k} {b.name}: {dtype_name(b.dtype)}[{b.size}]" for k, b in enumerate(self.buffers))
-        lines = [f"nest {self.name}({buffers})"]
+        past = f" past {', '.join(f'b{k}' for k in sorted(self.past))}" if self.past else ""
+        lines = [f"nest {self.name}({buffers}){past}"]
         pad = ""
         for axis in self.axes:
             pad += "  "

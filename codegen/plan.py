@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 from llvmlite import ir
 
 from nufunc.codegen import buffers, control, library, product_groups, tapes, threads
+from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.callback import HostCall
 from nufunc.codegen.clock import Clock
 from nufunc.codegen.divide import Divided, divide
 from nufunc.codegen.emit_cpu import emit_nest
+from nufunc.codegen.emit_streams import fence
 from nufunc.codegen.llvm import I1, I8, I32, I64, POINTER, declare
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
@@ -22,6 +25,7 @@ from nufunc.codegen.nests import build_nests, narrowed
 from nufunc.codegen.overwrite import buffer_numbers, overwriting
 from nufunc.codegen.regions import emit_region
 from nufunc.codegen.schedule import points, schedule
+from nufunc.codegen.streams import LINE, streaming
 from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.product_group import is_product
@@ -53,6 +57,8 @@ class Plan:
         self.view_of = {n.result: n for n in graph.walk() if is_view(n)}
         places = {k: graph.params[p] for k, p in (lent or {}).items()}
         self.frame = buffers.plan_frame(graph, self._scratch_of, (), places, early)
+        if clock is not None:
+            clock.frame = self.frame
         self.workspace = aligned(self.frame.size) + tapes.workspace(graph) if tapes.outside(graph) else self.frame.size
         self.copied = tuple(k for k in range(len(graph.outputs)) if buffers.is_copied(graph, self.frame, k))
 
@@ -208,7 +214,20 @@ class Plan:
 
     def nest(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
         """Run a nest, in parallel where that is worth it."""
+        past = streaming(nest, self.vector_bytes) if target().triple.startswith("x86_64") else None
         nest = schedule(nest, self.vector_bytes)
+        if past is None:
+            self._divided(nest, pointers)
+            return
+        b, places = self.b, [self.b.ptrtoint(pointers[k], I64) for k in sorted(past.past)]
+        low = b.and_(functools.reduce(b.or_, places), I64(LINE - 1))
+        with b.if_else(b.icmp_unsigned("==", low, I64(0)), likely=True) as (aligned, other):
+            with aligned:
+                self._divided(past, pointers)
+            with other:
+                self._divided(nest, pointers)
+
+    def _divided(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
         divided = Divided((nest,)) if self.in_task else divide(nest, self.vector_bytes, self.repeated)
         shared = [self.alloca(size, 64) for size in divided.shared]
         for piece in divided.nests:
@@ -231,13 +250,16 @@ class Plan:
         """Call the function of a nest, emitted once for equal nests; of a split one for a range of its axis."""
         key = str(nest)
         if key not in self.functions:
-            self.nests.append(nest)
+            if not nest.past:  # the same is there for other memory
+                self.nests.append(nest)
             symbol = f"{self.prefix}.{nest.name}.{len(self.functions)}"
             self.functions[key] = emit_nest(self.module, nest, self.has_fma, symbol)
             if points(nest) <= INLINE_POINTS:
                 self.small.add(symbol)
         rows = [self.alloca(b.size * b.dtype.itemsize, 64) for b in nest.buffers if b.scratch]
         self.b.call(self.functions[key], [*pointers, *rows, self.error, *bounds])
+        if nest.past:
+            fence(self.b)
         if any(i.op == "check" for p in nest.phases for i in p.body):
             self.check_error()
 

@@ -25,19 +25,21 @@ def letter(dtype: np.dtype) -> str:
 
 def scratch(plan: Plan, node: Node) -> int:
     """Bytes of scratch memory that a library node needs."""
-    from nufunc.codegen import conv, linalg, products, sorting
+    from nufunc.codegen import conv, fft, lapack, linalg, products, sorting
 
     if node.prim == "dot":
         return products.scratch(plan, node)
     if node.prim == "conv":
         return conv.scratch(node)
-    if node.prim == "callback":
+    if node.prim in ("callback", "require", *fft.PRIMITIVES):
         return 0
+    if node.prim in lapack.EMITTERS:
+        return lapack.scratch(node)
     return sorting.scratch(node) if node.prim in ("sort", "argsort") else linalg.scratch(node)
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
-    from nufunc.codegen import callback, conv, linalg, products, sorting
+    from nufunc.codegen import callback, conv, fft, lapack, linalg, products, sorting
 
     if node.prim == "dot":
         products.emit(plan, scope, node)
@@ -47,6 +49,10 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
         sorting.emit(plan, scope, node)
     elif node.prim == "callback":
         callback.emit(plan, scope, node)
+    elif node.prim in fft.PRIMITIVES:
+        fft.emit(plan, scope, node)
+    elif node.prim in lapack.EMITTERS:
+        lapack.emit(plan, scope, node)
     elif node.prim in linalg.EMITTERS:
         linalg.emit(plan, scope, node)
     else:

@@ -15,7 +15,7 @@ from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import aligned
 from nufunc.codegen.emit_memory import Memory
 from nufunc.codegen.library import Caller, letter
-from nufunc.codegen.llvm import I1, I32, I64, constant, register_type
+from nufunc.codegen.llvm import I1, I8, I32, I64, constant, register_type
 from nufunc.codegen.scalars import Scalars
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node
@@ -47,7 +47,7 @@ def scratch(node: Node) -> int:
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
-    if all(r.type.size == 0 for r in node.results):
+    if node.prim != "require" and all(r.type.size == 0 for r in node.results):
         return
     (OWN if _own(node) else EMITTERS)[node.prim](plan, scope, node)
 
@@ -239,8 +239,16 @@ def do_select(scalars: Scalars, test: ir.Value, x: Any, y: Any, dtype: np.dtype)
     return scalars.emit("select", (test, x, y), [np.dtype(bool), dtype, dtype], dtype, {})
 
 
+def _require_condition(plan: Plan, scope: Scope, node: Node) -> None:
+    x, condition = node.operands
+    holds = plan.b.load(scope.pointer(condition), typ=I8)
+    wrong = plan.b.zext(plan.b.icmp_unsigned("==", holds, I8(0)), I32)
+    _require_zero(plan, wrong, node, node.attrs["message"])
+    plan.copy(scope.pointer(node.result), scope.pointer(x), x.type.nbytes)
+
+
 EMITTERS = {
-    "cholesky": _cholesky, "solve": _solve, "triangular_solve": _triangular_solve,
+    "require": _require_condition, "cholesky": _cholesky, "solve": _solve, "triangular_solve": _triangular_solve,
     "det": _determinant, "slogdet": _determinant,
 }  # fmt: skip
 
@@ -249,7 +257,7 @@ EMITTERS = {
 
 
 def _own(node: Node) -> bool:
-    return node.operands[0].dtype in factor.SUPPORTED
+    return node.prim != "require" and node.operands[0].dtype in factor.SUPPORTED
 
 
 def _factor_of(plan: Plan, node: Node) -> factor.Factor:

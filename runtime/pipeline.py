@@ -29,6 +29,7 @@ from contextlib import contextmanager
 
 from nufunc.ir.graph import Graph
 from nufunc.passes import basis
+from nufunc.passes.composites import opened, slimmed
 from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.fuse import fuse
@@ -56,7 +57,9 @@ jacobians = oracle.tested(basis.jacobian, oracle.jacobians)
 jvp = oracle.tested(jvp, oracle.tangents)
 linearize = oracle.tested(linearize, oracle.linearized)
 merge_maps = oracle.tested(merge_maps, oracle.same)
+opened = oracle.tested(opened, oracle.same)
 simplify = oracle.tested(simplify, oracle.same)
+slimmed = oracle.tested(slimmed, oracle.same)
 transpose = oracle.tested(transpose, oracle.transposed)
 vmap = oracle.tested(vmap, oracle.vmapped)
 
@@ -181,4 +184,4 @@ def grouped(graph: Graph, refusals: list[str]) -> Graph:
 def whole(traced: Graph) -> Graph:
     """The graph that code is generated for, from the outermost trace."""
     graph = checked("pure", functionalize(checked("whole", traced)))
-    return checked("simplified", simplify(merge_maps(simplify(inlined(expand(graph))))))
+    return checked("simplified", slimmed(simplify(merge_maps(simplify(inlined(opened(expand(graph))))))))

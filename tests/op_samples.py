@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import op_samples_linalg
 import scipy.special
 
 from nufunc.ir import Builder
@@ -84,7 +85,7 @@ _FLOAT_SPECIAL = (
 )
 _DOMAINS: dict[str, tuple[float, float]] = {
     "pos": (0.3, 2.5), "unit": (-0.9, 0.9), "above": (1.2, 3.0), "wide": (-30.0, 30.0), "small": (-0.5, 0.5),
-    "pos2": (0.01, 1.95), "1to300": (1.0, 300.0), "inner": (0.05, 0.95),
+    "tiny": (1e-6, 1e-5), "pos2": (0.01, 1.95), "1to300": (1.0, 300.0), "inner": (0.05, 0.95),
 }  # fmt: skip
 
 
@@ -119,6 +120,8 @@ def _made(spec: str, rng: np.random.Generator) -> np.ndarray:
         return values[(index // len(values) if domain == "special_outer" else index) % len(values)].reshape(
             shape
         )
+    if domain == "true":
+        return np.ones(shape, bool)
     if dtype.kind == "b":
         return rng.random(shape) < 0.5 if shape else np.array(rng.random() < 0.5)
     if dtype.kind in "iu":
@@ -917,6 +920,9 @@ for _spec in ("f64[3,4] pos", "f64[] pos", "f64[0,3] pos", "f32[5] pos"):
     for _log in (False, True):
         # the derivative is that at a fixed level of the distribution, not that of the function
         _row("gamma_sample", _spec, _spec, attrs={"log": _log}, reference=lambda a, x: x, smooth=False)
+
+for _prim, _operands, _how, _options in op_samples_linalg.rows():
+    _row(_prim, *_operands, attrs=_how, **_options)
 
 # Operands that come first and have no derivative.
 PARAMETERS = {"gammainc": 1, "gammaincc": 1, "betainc": 2}

@@ -1,15 +1,13 @@
-"""Linear algebra: products of vectors and matrices, diagonals, numpy.linalg."""
+"""Products of vectors and matrices, and diagonals. What needs LAPACK stands in np_solve, np_decompositions, np_norms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from nufunc.ir.errors import DTypeError, LinAlgError, ShapeError, UnsupportedError
+from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import FLOAT32, FLOAT64, is_complex, is_inexact
+from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.np_core import (
     as_array,
@@ -17,22 +15,14 @@ from nufunc.tracer.np_core import (
     builder,
     fail,
     finish,
-    normal_axes,
-    normal_axis,
     out_of,
     result_dtype,
-    static_int,
     value_of,
     wrap,
 )
 from nufunc.tracer.np_einsum import dot_values, einsum, tensordot
 from nufunc.tracer.np_ufuncs import UFUNCS
 from nufunc.tracer.np_views import diagonal
-
-
-class MatrixError(LinAlgError, np.linalg.LinAlgError):
-    """A matrix of a wrong shape: also numpy.linalg.LinAlgError."""
-
 
 # -- products
 
@@ -206,196 +196,7 @@ def trace(
     return sum_(diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype, out=out)
 
 
-# -- numpy.linalg
-
-
-def _matrix(a: Any, square: bool = True) -> Array:
-    """An operand of LAPACK: a float or complex stack of matrices."""
-    x = as_array(a)
-    if x.ndim < 2:
-        raise fail(MatrixError, f"{x.ndim}-dimensional array given. Array must be at least two-dimensional")
-    if square and x.shape[-1] != x.shape[-2]:
-        raise fail(MatrixError, "Last 2 dimensions of the array must be square")
-    return x if is_inexact(x.dtype) else x.astype(FLOAT64)
-
-
-def solve(a: Any, b: Any) -> Array:
-    x = _matrix(a)
-    y = as_array(b)
-    kind = result_dtype(x.dtype, y.dtype if is_inexact(y.dtype) else FLOAT64)
-    vector = y.ndim == 1
-    if not y.ndim:
-        raise fail(MatrixError, "solve needs a right-hand side of at least one dimension")
-    n = x.shape[-1]
-    extent = y.shape[0] if vector else y.shape[-2]
-    if extent != n:
-        raise fail(
-            ShapeError,
-            f"solve: a matrix of shape {x.shape} does not fit a right-hand side of shape {y.shape}",
-        )
-    bld = builder()
-    left, right = bld.astype(value_of(x), kind), bld.astype(value_of(y), kind)
-    if vector:
-        right = bld.reshape(right, shape=(n, 1))
-    batch = broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    left = bld.broadcast_to(left, (*batch, n, n))
-    right = bld.broadcast_to(right, (*batch, *right.shape[-2:]))
-    value = bld.solve(left, right)
-    return wrap(bld.reshape(value, shape=value.shape[:-1]) if vector else value)
-
-
-def inv(a: Any) -> Array:
-    from nufunc.tracer.np_creation import eye
-    from nufunc.tracer.np_shape import broadcast_to
-
-    x = _matrix(a)
-    return solve(x, broadcast_to(eye(x.shape[-1], dtype=x.dtype), x.shape))
-
-
-def det(a: Any) -> Array:
-    return wrap(builder().det(value_of(_matrix(a))))
-
-
-def slogdet(a: Any) -> Any:
-    sign, log = builder().slogdet(value_of(_matrix(a)))
-    return _SlogdetResult(wrap(sign), wrap(log))
-
-
-_SlogdetResult = type(np.linalg.slogdet(np.eye(1)))
-
-
-def cholesky(a: Any, /, *, upper: bool = False) -> Array:
-    x = _matrix(a)
-    if not upper:
-        return wrap(builder().cholesky(value_of(x)))
-    from nufunc.tracer.np_shape import matrix_transpose
-
-    lower = wrap(builder().cholesky(value_of(matrix_transpose(x).conj())))
-    return matrix_transpose(lower).conj()
-
-
-def matrix_power(a: Any, n: int) -> Array:
-    x = as_array(a)
-    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
-        raise fail(MatrixError, "Last 2 dimensions of the array must be square")
-    exponent = static_int(n, "the exponent of matrix_power")
-    if exponent < 0:
-        return matrix_power(inv(x), -exponent)
-    if exponent == 0:
-        from nufunc.tracer.np_creation import eye
-        from nufunc.tracer.np_shape import broadcast_to
-
-        return broadcast_to(eye(x.shape[-1], dtype=x.dtype), x.shape).copy()
-    result: Array | None = None
-    while exponent:
-        if exponent % 2:
-            result = x if result is None else matmul(result, x)
-        exponent //= 2
-        if exponent:
-            x = matmul(x, x)
-    assert result is not None
-    return result.copy() if result is a else result
-
-
-def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Array:
-    parts = [as_array(x) for x in arrays]
-    if len(parts) < 2:
-        raise fail(ShapeError, "Expecting at least two arrays.")
-    letters = [f"{chr(97 + i)}{chr(98 + i)}" for i in range(len(parts))]
-    first, last = parts[0].ndim == 1, parts[-1].ndim == 1
-    letters[0] = letters[0][1:] if first else letters[0]
-    letters[-1] = letters[-1][:1] if last else letters[-1]
-    output = ("" if first else letters[0][0]) + ("" if last else letters[-1][1])
-    return einsum(",".join(letters) + "->" + output, *parts, out=out)
-
-
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
-    """numpy.linalg.norm; matrix norms: 'fro', 1, -1, inf, -inf."""
-    v = as_array(x)
-    if not is_inexact(v.dtype):
-        v = v.astype(FLOAT64)
-    if axis is None:
-        if ord is None or (ord in ("f", "fro") and v.ndim == 2) or (ord == 2 and v.ndim == 1):
-            result = _euclidean(v, None)
-            return result.reshape((1,) * v.ndim) if keepdims else result
-        axes = tuple(range(v.ndim))
-    else:
-        given = axis if isinstance(axis, (tuple, list)) else (axis,)
-        axes = tuple(normal_axis(i, v.ndim) for i in given)
-    if len(axes) == 1:
-        return _vector_norm(v, ord, axes[0], keepdims)
-    if len(axes) == 2:
-        return _matrix_norm(v, ord, axes, keepdims)
-    raise fail(ShapeError, "Improper number of dimensions to norm.")
-
-
-def _euclidean(v: Array, axes: Any, keepdims: bool = False) -> Array:
-    from nufunc.tracer.np_reduce import sum as sum_
-
-    squares = v.real * v.real + v.imag * v.imag if is_complex(v.dtype) else v * v
-    return UFUNCS["sqrt"](sum_(squares, axes, keepdims=keepdims))
-
-
-def _vector_norm(v: Array, ord: Any, axis: int, keepdims: bool) -> Array:
-    from nufunc.tracer.np_reduce import max as max_
-    from nufunc.tracer.np_reduce import min as min_
-    from nufunc.tracer.np_reduce import sum as sum_
-
-    if ord is None or ord == 2:
-        return _euclidean(v, axis, keepdims)
-    size = UFUNCS["absolute"](v)
-    if isinstance(ord, str):
-        raise fail(ShapeError, f"Invalid norm order {ord!r} for vectors")
-    if ord == np.inf:
-        return max_(size, axis, keepdims=keepdims)
-    if ord == -np.inf:
-        return min_(size, axis, keepdims=keepdims)
-    if ord == 0:
-        return sum_((v != 0).astype(size.dtype), axis, keepdims=keepdims)
-    if ord == 1:
-        return sum_(size, axis, keepdims=keepdims)
-    return sum_(size**ord, axis, keepdims=keepdims) ** (1.0 / ord)
-
-
-def _matrix_norm(v: Array, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Array:
-    from nufunc.tracer.np_reduce import max as max_
-    from nufunc.tracer.np_reduce import min as min_
-    from nufunc.tracer.np_reduce import sum as sum_
-
-    if axes[0] == axes[1]:
-        raise fail(ShapeError, "Duplicate axes given.")
-    if ord is None or ord in ("f", "fro"):
-        return _euclidean(v, axes, keepdims)
-    if ord in (1, -1, np.inf, -np.inf):
-        first, second = axes if ord in (1, -1) else axes[::-1]
-        sums = sum_(UFUNCS["absolute"](v), first, keepdims=True)
-        result = (max_ if ord > 0 else min_)(sums, second, keepdims=True)
-        if keepdims:
-            return result
-        from nufunc.tracer.np_shape import squeeze
-
-        squeezed = squeeze(result, axes)
-        return squeezed if squeezed.ndim else squeezed[()]
-    if ord in (2, -2, "nuc"):
-        raise fail(UnsupportedError, f"the matrix norm of order {ord!r}, which needs singular values")
-    raise fail(ShapeError, f"Invalid norm order {ord!r} for matrices.")
-
-
-def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Array:
-    v = as_array(x)
-    axes = normal_axes(axis, v.ndim)
-    if not is_inexact(v.dtype):
-        v = v.astype(FLOAT64)
-    if ord == 2:
-        return _euclidean(v, axes, keepdims)
-    rest = tuple(i for i in range(v.ndim) if i not in axes)
-    flat = v.transpose((*axes, *rest)).reshape((-1, *(v.shape[i] for i in rest)))
-    result = _vector_norm(flat, ord, 0, False)
-    return result.reshape(tuple(1 if i in axes else n for i, n in enumerate(v.shape))) if keepdims else result
-
-
-def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
-    return norm(x, ord, (-2, -1), keepdims)
+# -- numpy.linalg's own forms of these
 
 
 def linalg_outer(x1: Any, x2: Any, /) -> Array:
@@ -423,8 +224,3 @@ def linalg_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
     matmul, dot, vdot, vecdot, matvec, vecmat, inner, outer, kron, cross, diagonal, trace, einsum, tensordot,
 )  # fmt: skip
-LINALG: tuple[Callable[..., Any], ...] = (
-    solve, inv, det, slogdet, cholesky, matrix_power, multi_dot, norm, vector_norm, matrix_norm,
-)  # fmt: skip
-
-__all__ = ["FLOAT32", "FUNCTIONS", "LINALG", "DTypeError"]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import sys
-import types
 from collections.abc import Callable
 from typing import Any
 
 from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import as_array, fail, has_traced, result_dtype
+from nufunc.tracer.np_core import as_array, fail, result_dtype
 from nufunc.tracer.np_gamma import GAMMA
 from nufunc.tracer.np_misc import where
 from nufunc.tracer.np_reduce import max as max_
@@ -148,49 +145,3 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax,
     "log1p": UFUNCS["log1p"], "expm1": UFUNCS["expm1"], "exp2": UFUNCS["exp2"], "cbrt": UFUNCS["cbrt"],
 }  # fmt: skip
-
-
-class SpecialModule(types.ModuleType):
-    """The module scipy.special for traced values; concrete arguments go to scipy.special itself."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        import scipy.special
-
-        value = stand_in(name, getattr(scipy.special, name))
-        setattr(self, name, value)
-        return value
-
-
-_MADE: dict[str, Any] = {}
-
-
-def stand_in(name: str, original: Any) -> Any:
-    """The traced function for one of scipy.special's."""
-    if not callable(original) or isinstance(original, type):
-        return original
-    if name in _MADE:
-        return _MADE[name]
-    rule = SPECIAL.get(name)
-
-    @functools.wraps(original, updated=())
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not has_traced(args) and not has_traced(kwargs):
-            from nufunc.tracer.np_namespace import as_constants
-
-            return as_constants(original(*args, **kwargs))
-        if rule is None:
-            raise fail(UnsupportedError, f"scipy.special.{name} of a traced value is not supported")
-        return rule(*args, **kwargs)
-
-    _MADE[name] = call
-    return call
-
-
-special = SpecialModule("scipy.special", "scipy.special for traced values.")
-
-
-def loaded() -> Any:
-    """scipy.special, if the program has imported it (its import is not cheap)."""
-    return sys.modules.get("scipy.special")

@@ -14,7 +14,6 @@ from nufunc.ir.errors import ShapeError
 from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Batch, Primitive, register
 from nufunc.ir.prims.kinds import (
-    INEXACT,
     Arrays,
     Batched,
     Dims,
@@ -23,48 +22,21 @@ from nufunc.ir.prims.kinds import (
     Regions,
     Types,
     Values,
-    axis_index,
     batch_all,
     batched,
     exact,
     linear_transpose,
     need_count,
-    need_dtype,
     need_same,
 )
 from nufunc.ir.prims.library import matmul
+from nufunc.ir.prims.matrices import adjoint, need_square, rows_and_columns, swapped, trace
 from nufunc.ir.types import ArrayType, is_complex, real_dtype
-
-# -- helpers
-
-
-def _need_square(prim: str, a: ArrayType) -> None:
-    need_dtype(prim, a, INEXACT)
-    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
-        raise ShapeError(f"{prim}: the last two axes of {a} are no square matrix")
-
-
-def swapped(b: Builder, a: Value) -> Value:
-    """The transpose of each matrix."""
-    return b.transposed(a, (*range(a.ndim - 2), a.ndim - 1, a.ndim - 2))
-
-
-def _adjoint(b: Builder, a: Value) -> Value:
-    return b.conj(swapped(b, a)) if is_complex(a.dtype) else swapped(b, a)
-
-
-def _rows_and_columns(b: Builder, a: Value) -> tuple[Value, Value]:
-    return axis_index(b, a.shape, a.ndim - 2), axis_index(b, a.shape, a.ndim - 1)
-
-
-def _trace(b: Builder, a: Value) -> Value:
-    diagonal = b.select(b.eq(*_rows_and_columns(b, a)), a, b.zeros(a.type))
-    return b.reduce_sum(diagonal, axes=(a.ndim - 2, a.ndim - 1))
 
 
 def _solve_trace(b: Builder, a: Value, t: Value) -> Value:
     """trace(a^-1 t)."""
-    return _trace(b, b.solve(a, t))
+    return trace(b, b.solve(a, t))
 
 
 # -- cholesky
@@ -72,7 +44,7 @@ def _solve_trace(b: Builder, a: Value, t: Value) -> Value:
 
 def _cholesky_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     need_count("cholesky", types, 1)
-    _need_square("cholesky", types[0])
+    need_square("cholesky", types[0])
     return (types[0],)
 
 
@@ -87,11 +59,11 @@ def _cholesky_jvp(
     if t is None:
         return [None]
     half = b.like(t, 0.5)
-    t = b.mul(b.add(t, _adjoint(b, t)), half)
+    t = b.mul(b.add(t, adjoint(b, t)), half)
     left = b.triangular_solve(low, t, lower=True, trans=False, unit=False)
     # (left L^-H)^H = L^-1 left^H
-    inner = _adjoint(b, b.triangular_solve(low, _adjoint(b, left), lower=True, trans=False, unit=False))
-    rows, columns = _rows_and_columns(b, inner)
+    inner = adjoint(b, b.triangular_solve(low, adjoint(b, left), lower=True, trans=False, unit=False))
+    rows, columns = rows_and_columns(b, inner)
     below = b.select(b.gt(rows, columns), inner, b.zeros(inner.type))
     phi = b.select(b.eq(rows, columns), b.mul(inner, half), below)
     return [matmul(b, low, phi)]
@@ -112,7 +84,7 @@ register(
 def _solve_infer(prim: str, types: Types) -> tuple[ArrayType, ...]:
     need_count(prim, types, 2)
     a, right = types
-    _need_square(prim, a)
+    need_square(prim, a)
     if right.ndim != a.ndim or right.shape[:-1] != a.shape[:-1]:
         raise ShapeError(f"{prim}: the right-hand side {right} does not fit the matrix {a}")
     need_same(prim, [a.with_shape(()), right.with_shape(())])
@@ -174,7 +146,7 @@ def _triangular_jvp(
     """As for solve, with the part of da that is read."""
     (a, _), (ta, tb), (x,) = primals, tangents, results
     if ta is not None:
-        rows, columns = _rows_and_columns(b, ta)
+        rows, columns = rows_and_columns(b, ta)
         compare = ("gt" if attrs["unit"] else "ge") if attrs["lower"] else ("lt" if attrs["unit"] else "le")
         read = b.select(getattr(b, compare)(rows, columns), ta, b.zeros(ta.type))
         tb = b.added(tb, b.neg(matmul(b, swapped(b, read) if attrs["trans"] else read, x)))
@@ -200,7 +172,7 @@ register(
 
 def _det_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     need_count("det", types, 1)
-    _need_square("det", types[0])
+    need_square("det", types[0])
     return (types[0].with_shape(types[0].shape[:-2]),)
 
 
@@ -223,7 +195,7 @@ def _cofactors(b: Builder, a: Value) -> Value:
         return b.like(a, 1)
     if n == 2:
         turned = b.flip(a, axes=(rows, columns))
-        return b.select(b.eq(*_rows_and_columns(b, a)), turned, b.neg(turned))
+        return b.select(b.eq(*rows_and_columns(b, a)), turned, b.neg(turned))
 
     def at(i: int, j: int) -> Value:
         return _rolled(b, _rolled(b, a, rows, i), columns, j)
@@ -246,7 +218,7 @@ def _det_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, att
 
 def _slogdet_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     need_count("slogdet", types, 1)
-    _need_square("slogdet", types[0])
+    need_square("slogdet", types[0])
     sign = types[0].with_shape(types[0].shape[:-2])
     return (sign, sign.with_dtype(real_dtype(sign.dtype)))
 

@@ -1,0 +1,124 @@
+"""Fourier transforms along the last axis, not normalised: fft, rfft, irfft."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nufunc.ir.builder import Builder
+from nufunc.ir.errors import ShapeError
+from nufunc.ir.graph import Attrs, Value
+from nufunc.ir.primitive import Jvp, Primitive, register
+from nufunc.ir.prims.kinds import (
+    COMPLEXES,
+    FLOATS,
+    Arrays,
+    Maybe,
+    Maybes,
+    Regions,
+    Types,
+    Values,
+    axis_index,
+    batch_all,
+    exact,
+    fresh,
+    linear_transpose,
+    need_count,
+    need_dtype,
+)
+from nufunc.ir.types import ArrayType, real_dtype
+
+
+def _need_points(prim: str, types: Types, kinds: str) -> ArrayType:
+    need_count(prim, types, 1)
+    need_dtype(prim, types[0], kinds)
+    if not types[0].shape or not types[0].shape[-1]:
+        raise ShapeError(f"{prim}: {types[0]} has no points along a last axis")
+    return types[0]
+
+
+def _itself(name: str) -> Jvp:
+    def jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
+        return [None if tangents[0] is None else b.emit(name, (tangents[0],), attrs)[0]]
+
+    return jvp
+
+
+# -- fft
+
+
+def _fft_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    return (_need_points("fft", types, COMPLEXES),)
+
+
+def _fft_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    function = np.fft.ifft if attrs["inverse"] else np.fft.fft
+    norm = "forward" if attrs["inverse"] else "backward"
+    return [fresh(exact(function(arrays[0], norm=norm), arrays[0].dtype))]
+
+
+register(
+    Primitive(
+        "fft", "library", _fft_infer, _fft_evaluate, _itself("fft"),
+        linear_transpose(lambda b, ct, operands, types, attrs: [b.fft(ct, **attrs)]),  # a symmetric matrix
+        batch_all("fft"), attrs=("inverse",),
+    )
+)  # fmt: skip
+
+
+# -- rfft and irfft: the numbers 0 to n // 2 of the transform of n reals
+
+
+def _middle(b: Builder, type: ArrayType, n: int, factor: float) -> Value:
+    """A real factor for the numbers that stand for two of the full transform, 1 for the others."""
+    index = axis_index(b, type.shape, type.ndim - 1)
+    real = type.with_dtype(real_dtype(type.dtype))
+    ends = b.eq(index, b.like(index, 0))
+    if n % 2 == 0:
+        ends = b.bit_or(ends, b.eq(index, b.like(index, n // 2)))
+    return b.astype(b.select(ends, b.filled(1, real), b.filled(factor, real)), type.dtype)
+
+
+def _rfft_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    x = _need_points("rfft", types, FLOATS)
+    return (ArrayType((*x.shape[:-1], x.shape[-1] // 2 + 1), np.result_type(x.dtype, np.complex64)),)
+
+
+def _rfft_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    return [fresh(exact(np.fft.rfft(arrays[0]), np.result_type(arrays[0].dtype, np.complex64)))]
+
+
+def _rfft_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
+    n = types[0].shape[-1]
+    return [b.irfft(b.mul(b.conj(ct), _middle(b, ct.type, n, 0.5)), n=n)]
+
+
+register(
+    Primitive(
+        "rfft", "library", _rfft_infer, _rfft_evaluate, _itself("rfft"), linear_transpose(_rfft_transpose),
+        batch_all("rfft"),
+    )
+)  # fmt: skip
+
+
+def _irfft_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    z = _need_points("irfft", types, COMPLEXES)
+    if z.shape[-1] != attrs["n"] // 2 + 1:
+        raise ShapeError(f"irfft: {z} has {z.shape[-1]} points, but a transform to n={attrs['n']} reals needs n // 2 + 1")
+    return (ArrayType((*z.shape[:-1], attrs["n"]), real_dtype(z.dtype)),)
+
+
+def _irfft_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    made = np.fft.irfft(arrays[0], attrs["n"], norm="forward")
+    return [fresh(exact(made, real_dtype(arrays[0].dtype)))]
+
+
+def _irfft_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
+    return [b.mul(b.conj(b.rfft(ct)), _middle(b, types[0], attrs["n"], 2.0))]
+
+
+register(
+    Primitive(
+        "irfft", "library", _irfft_infer, _irfft_evaluate, _itself("irfft"), linear_transpose(_irfft_transpose),
+        batch_all("irfft"), attrs=("n",),
+    )
+)  # fmt: skip

@@ -1,0 +1,384 @@
+"""Functions of matrices as composites: matfun (exp, log, sqrt), its Fréchet derivative, pinv and lstsq.
+
+Note [Functions of matrices]: the derivative of f at a along e is the upper right block of f([[a, e], [0, a]]) (Mathias,
+"A chain rule for matrix functions and applications", 1996); `frechet` is that block, linear in e. Its transpose is the
+same at the transpose of a, and its own derivative follows from the same identity for the larger matrix, so that
+two primitives are closed under differentiation of any order.
+
+exp: Padé approximants with scaling and squaring (Al-Mohy and Higham, "A new scaling and squaring algorithm for the matrix
+exponential", 2009). sqrt: on the Schur form, column by column (Björck and Hammarling, "A Schur method for the square
+root of a matrix", 1983). log: square roots until the Schur form is near the identity, then the Padé approximant as
+partial fractions (Higham, "Functions of Matrices", 2008, chapter 11). A root or logarithm of a real matrix is real
+or an error; of a singular matrix that has none it is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from nufunc.ir.builder import Builder
+from nufunc.ir.errors import ShapeError
+from nufunc.ir.graph import Attrs, Value
+from nufunc.ir.prims.composite import composite, loop
+from nufunc.ir.prims.kinds import (
+    Maybe,
+    Maybes,
+    Regions,
+    Types,
+    Values,
+    axis_index,
+    linear_transpose,
+    need_count,
+    need_same,
+)
+from nufunc.ir.prims.library import matmul
+from nufunc.ir.prims.matrices import (
+    adjoint,
+    along_columns,
+    along_rows,
+    block,
+    diagonal,
+    eye,
+    need_matrix,
+    need_square,
+    part,
+    rows_and_columns,
+    sized,
+    swapped,
+)
+from nufunc.ir.types import FLOAT64, INT64, ArrayType, is_complex, real_dtype
+
+_HALVINGS = 100  # square roots that a logarithm takes at most
+_NEAR = 0.25  # from the identity, where the approximant of degree _NODES is exact to rounding
+_NODES = 7
+
+
+# -- exp
+
+
+def _per_matrix(b: Builder, v: Value, a: Value) -> Value:
+    """A number per matrix, in all its entries."""
+    return b.broadcast(v, shape=a.shape, dims=tuple(range(a.ndim - 2)))
+
+
+def _one_norm(b: Builder, a: Value) -> Value:
+    return b.reduce_max(b.reduce_sum(b.abs(a), axes=(a.ndim - 2,)), axes=(a.ndim - 2,))
+
+
+def _combined(b: Builder, terms: list[tuple[float, Value]]) -> Value:
+    total: Value | None = None
+    for factor, x in terms:
+        total = b.added(total, b.mul(x, b.like(x, factor)))
+    assert total is not None
+    return total
+
+
+def _exp(b: Builder, a: Value) -> Value:
+    single = real_dtype(a.dtype).itemsize == 4
+    degree, reach = (7, 3.925724783138660) if single else (13, 4.25)
+    norm = b.astype(_one_norm(b, a), FLOAT64)
+    steps = b.ceil(b.log2(b.div(norm, b.like(norm, reach))))
+    wanted = b.bit_and(b.gt(steps, b.like(steps, 0)), b.isfinite(steps))
+    steps = b.select(wanted, steps, b.zeros(steps.type))
+    scale = b.astype(b.exp2(b.neg(steps)), a.dtype)
+    power = _pade(b, b.mul(a, _per_matrix(b, scale, a)), degree)
+    most = b.reduce_max(steps, axes=tuple(range(steps.ndim))) if steps.ndim else steps
+
+    def square(inner: Builder, values: Values) -> Values:
+        _, count, step, x = values
+        more = inner.lt(inner.broadcast_to(step, count.shape), count)
+        squared = inner.select(_per_matrix(inner, more, x), matmul(inner, x, x), x)
+        return [inner.add(step, inner.like(step, 1)), squared]
+
+    start = b.scalar(0.0, FLOAT64)
+    return loop(b, "squaring", lambda c, v: c.lt(v[2], v[0]), square, [most, steps], [start, power])[1]
+
+
+def _pade(b: Builder, a: Value, degree: int) -> Value:
+    """The approximant of exp of this degree, numerator and denominator from even and odd powers."""
+    c = [float(math.factorial(2 * degree - j) // math.factorial(degree - j) // math.factorial(j)) for j in range(14)
+         if j <= degree]  # fmt: skip
+    one = eye(b, a.type)
+    two = matmul(b, a, a)
+    four = matmul(b, two, two)
+    six = matmul(b, two, four)
+    odd = _combined(b, [(c[7], six), (c[5], four), (c[3], two), (c[1], one)])
+    even = _combined(b, [(c[6], six), (c[4], four), (c[2], two), (c[0], one)])
+    if degree == 13:
+        odd = b.add(matmul(b, six, _combined(b, [(c[13], six), (c[11], four), (c[9], two)])), odd)
+        even = b.add(matmul(b, six, _combined(b, [(c[12], six), (c[10], four), (c[8], two)])), even)
+    odd = matmul(b, a, odd)
+    return b.solve(b.sub(even, odd), b.add(even, odd))
+
+
+# -- sqrt and log, on the Schur form
+
+
+def _triangular_root(b: Builder, t: Value) -> Value:
+    """The square root of each upper triangular matrix: per column j, (r + r_jj) x = t_j above the diagonal."""
+    n = t.shape[-1]
+    roots = b.sqrt(diagonal(b, t))
+    least = _threshold(b, b.abs(t))
+    body = Builder("column")
+    consts = [body.param(v.type) for v in (roots, least)]
+    done, column, j = body.param(t.type), body.param(roots.type), body.param(ArrayType((), INT64))
+    result = _root_column(body, *consts, done, column, j)
+    region = body.build([result])
+    numbers = b.iota(shape=(n,), dtype=INT64, axis=0)
+    attrs = {"length": n, "reverse": False, "num_consts": 2, "num_carry": 1}
+    columns = b.moved(t, t.ndim - 1, 0)
+    return b.emit("scan", (roots, least, b.zeros(t.type), columns, numbers), attrs, (region,))[0]
+
+
+def _threshold(b: Builder, size: Value) -> Value:
+    """What counts as nothing beside the entries of a matrix."""
+    most = b.reduce_max(size, axes=(size.ndim - 2, size.ndim - 1))
+    return b.mul(most, b.like(most, 1e3 * float(np.finfo(size.dtype).eps)))
+
+
+def _root_column(b: Builder, roots: Value, least: Value, done: Value, column: Value, j: Value) -> Value:
+    here = axis_index(b, column.shape, column.ndim - 1)
+    number = b.broadcast_to(j, column.shape)
+    above, on = b.lt(here, number), b.eq(here, number)
+    own = b.reduce_sum(b.select(on, roots, b.zeros(roots.type)), axes=(roots.ndim - 1,))
+    own = b.broadcast(own, shape=roots.shape, dims=tuple(range(roots.ndim - 1)))
+    pivots = b.select(above, b.add(roots, own), b.like(roots, 1))
+    none = b.eq(pivots, b.zeros(pivots.type))
+    rows, columns = rows_and_columns(b, done)
+    inside = b.bit_and(b.lt(columns, b.broadcast_to(j, done.shape)), b.lt(rows, columns))
+    on_diagonal = along_rows(b, b.select(none, b.like(pivots, 1), pivots), done)
+    matrix = b.select(b.eq(rows, columns), on_diagonal, b.select(inside, done, b.zeros(done.type)))
+    side = b.select(above, column, b.zeros(column.type))
+    x = b.triangular_solve(matrix, b.reshaped(side, (*side.shape, 1)), lower=False, trans=False, unit=False)
+    x = b.reshaped(x, side.shape)
+    over = b.gt(b.abs(x), b.broadcast(least, shape=x.shape, dims=tuple(range(x.ndim - 1))))
+    x = b.select(b.bit_and(none, over), b.like(x, float("nan")), x)
+    made = b.select(above, x, b.select(on, roots, b.zeros(roots.type)))
+    return b.select(b.eq(columns, b.broadcast_to(j, done.shape)), along_rows(b, made, done), done)
+
+
+def _turned_back(b: Builder, a: Value, z: Value, middle: Value, what: str) -> Value:
+    """z m z^H; for a real matrix a its real part, which must be all of it."""
+    x = matmul(b, z, matmul(b, middle, adjoint(b, z)))
+    if is_complex(a.dtype):
+        return x
+    axes = tuple(range(x.ndim))
+    largest = b.reduce_max(b.abs(b.real(x)), axes=axes)
+    rest = b.reduce_max(b.abs(b.imag(x)), axes=axes)
+    bound = b.mul(largest, b.like(largest, 10 * math.sqrt(np.finfo(a.dtype).eps)))
+    fine = b.bit_not(b.gt(rest, bound))
+    message = f"the principal {what} of a real matrix is not real; pass it as complex"
+    return b.require(b.real(x), fine, message=message)
+
+
+def _sqrt(b: Builder, a: Value) -> Value:
+    t, z = b.schur(a)
+    return _turned_back(b, a, z, _triangular_root(b, t), "square root")
+
+
+def _far(b: Builder, t: Value) -> Value:
+    norm = _one_norm(b, b.sub(t, eye(b, t.type)))
+    return b.gt(norm, b.like(norm, _NEAR))
+
+
+def _log(b: Builder, a: Value) -> Value:
+    t, z = b.schur(a)
+
+    def goes_on(c: Builder, values: Values) -> Value:
+        step, _, x = values
+        far = _far(c, x)
+        some = c.reduce_or(far, axes=tuple(range(far.ndim))) if far.ndim else far
+        return c.bit_and(some, c.lt(step, c.like(step, _HALVINGS)))
+
+    def halve(c: Builder, values: Values) -> Values:
+        step, count, x = values
+        far = _far(c, x)
+        more = c.add(count, c.astype(far, count.dtype))
+        return [c.add(step, c.like(step, 1)), more, c.select(_per_matrix(c, far, x), _triangular_root(c, x), x)]
+
+    zeros = b.zeros(ArrayType(a.shape[:-2], real_dtype(a.dtype)))
+    _, count, near = loop(b, "halving", goes_on, halve, [], [b.scalar(0, INT64), zeros, t])
+    x, one = b.sub(near, eye(b, near.type)), eye(b, near.type)
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    total: Value | None = None
+    for node, weight in zip((nodes + 1) / 2, weights / 2):
+        lower = b.add(one, b.mul(x, b.like(x, float(node))))
+        term = b.triangular_solve(lower, b.mul(x, b.like(x, float(weight))), lower=False, trans=False, unit=False)
+        total = b.added(total, term)
+    assert total is not None
+    factor = b.select(_far(b, near), b.like(count, float("nan")), b.exp2(count))
+    return _turned_back(b, a, z, b.mul(total, _per_matrix(b, b.astype(factor, total.dtype), total)), "logarithm")
+
+
+_FUNCTIONS: dict[str, Callable[[Builder, Value], Value]] = {"exp": _exp, "log": _log, "sqrt": _sqrt}
+
+
+def _matfun_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    need_count("matfun", types, 1)
+    need_square("matfun", types[0])
+    return (types[0],)
+
+
+def _matfun_body(b: Builder, operands: Values, attrs: Attrs) -> list[Value]:
+    (a,) = operands
+    return [_FUNCTIONS[attrs["name"]](b, a) if a.type.size else b.reshaped(a, a.shape)]
+
+
+def _matfun_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
+    return [None if tangents[0] is None else b.frechet(primals[0], tangents[0], **attrs)]
+
+
+composite("matfun", _matfun_infer, _matfun_body, _matfun_jvp, attrs=("name",))
+
+
+# -- frechet
+
+
+def _frechet_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    need_count("frechet", types, 2)
+    need_square("frechet", types[0])
+    need_same("frechet", types)
+    return (types[1],)
+
+
+def _corner(b: Builder, a: Value) -> Value:
+    """The upper right quarter."""
+    n = a.shape[-1] // 2
+    return part(b, a, (0, n), (n, 2 * n))
+
+
+def _frechet_body(b: Builder, operands: Values, attrs: Attrs) -> list[Value]:
+    """The direction is made as large as the matrix first, so that it keeps its digits beside it."""
+    a, e = operands
+    if not a.type.size:
+        return [b.reshaped(e, e.shape)]
+    of_a, of_e = (b.reduce_max(b.abs(x), axes=(x.ndim - 2, x.ndim - 1)) for x in (a, e))
+    one = b.like(of_a, 1)
+    zero = b.zeros(of_a.type)
+    of_a, of_e = (b.select(b.gt(x, zero), x, one) for x in (of_a, of_e))
+    up, down = b.div(of_a, of_e), b.div(of_e, of_a)
+    large = b.mul(e, _per_matrix(b, b.astype(up, a.dtype), e))
+    result = _corner(b, b.matfun(block(b, [[a, large], [b.zeros(a.type), a]]), **attrs))
+    return [b.mul(result, _per_matrix(b, b.astype(down, a.dtype), result))]
+
+
+def _frechet_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
+    (a, e), (ta, te) = primals, tangents
+    out = None if te is None else b.frechet(a, te, **attrs)
+    if ta is not None:
+        zeros = b.zeros(a.type)
+        larger = b.frechet(block(b, [[a, e], [zeros, a]]), block(b, [[ta, zeros], [zeros, ta]]), **attrs)
+        out = b.added(out, _corner(b, larger))
+    return [out]
+
+
+composite(
+    "frechet", _frechet_infer, _frechet_body, _frechet_jvp, attrs=("name",),
+    transpose=linear_transpose(
+        lambda b, ct, operands, types, attrs: [None, b.frechet(swapped(b, operands[0]), ct, **attrs)]
+    ),
+)  # fmt: skip
+
+
+# -- pinv and lstsq
+
+
+def _need_cutoff(prim: str, a: ArrayType, rcond: ArrayType) -> None:
+    if rcond != ArrayType(a.shape[:-2], real_dtype(a.dtype)):
+        raise ShapeError(f"{prim}: {rcond} is no cutoff per matrix of {a}")
+
+
+def _pinv_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    need_count("pinv", types, 2)
+    a, rcond = types
+    need_matrix("pinv", a)
+    _need_cutoff("pinv", a, rcond)
+    return (sized(a, a.shape[-1], a.shape[-2]),)
+
+
+def _inverted(b: Builder, s: Value, rcond: Value) -> Value:
+    """1 / s, and 0 where s is not above rcond times the largest."""
+    most = b.mul(b.reduce_max(s, axes=(s.ndim - 1,)), rcond)
+    kept = b.gt(s, b.broadcast(most, shape=s.shape, dims=tuple(range(s.ndim - 1))))
+    return b.select(kept, b.div(b.like(s, 1), b.select(kept, s, b.like(s, 1))), b.zeros(s.type))
+
+
+def _spectrum(b: Builder, a: Value, hermitian: bool) -> tuple[Value, Value, Value]:
+    """Singular values with vectors u and v^H; of Hermitian matrices from eigenvalues, in their order."""
+    if not hermitian:
+        u, s, vh = b.svd(a, full=False, vectors=True)
+        return u, s, vh
+    w, v = b.eigh(a, lower=True, vectors=True)
+    negative = along_columns(b, b.lt(w, b.zeros(w.type)), v)
+    return v, b.abs(w), adjoint(b, b.select(negative, b.neg(v), v))
+
+
+def _pinv_body(b: Builder, operands: Values, attrs: Attrs) -> list[Value]:
+    a, rcond = operands
+    if not a.type.size:
+        return [b.zeros(sized(a.type, a.shape[-1], a.shape[-2]))]
+    u, s, vh = _spectrum(b, a, attrs["hermitian"])
+    v = adjoint(b, vh)
+    inverse = b.astype(_inverted(b, s, rcond), a.dtype)
+    return [matmul(b, b.mul(v, along_columns(b, inverse, v)), adjoint(b, u))]
+
+
+def _pinv_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
+    """-p da p + p p^H da^H (1 - a p) + (1 - p a) da^H p^H p, at constant rank (Golub and Pereyra, 1973)."""
+    (a, _), (t, _), (p,) = primals, tangents, results
+    if t is None:
+        return [None]
+    ph, th = adjoint(b, p), adjoint(b, t)
+    first = matmul(b, matmul(b, p, t), p)
+    wide = matmul(b, matmul(b, p, ph), th)
+    tall = matmul(b, matmul(b, th, ph), p)
+    second = b.sub(wide, matmul(b, matmul(b, wide, a), p))
+    third = b.sub(tall, matmul(b, p, matmul(b, a, tall)))
+    return [b.add(b.sub(second, first), third)]
+
+
+composite("pinv", _pinv_infer, _pinv_body, _pinv_jvp, attrs=("hermitian",))
+
+
+def _lstsq_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    need_count("lstsq", types, 3)
+    a, side, rcond = types
+    need_matrix("lstsq", a)
+    _need_cutoff("lstsq", a, rcond)
+    if side.ndim != a.ndim or side.shape[:-1] != a.shape[:-1]:
+        raise ShapeError(f"lstsq: the right-hand side {side} does not fit the matrix {a}")
+    need_same("lstsq", [a.with_shape(()), side.with_shape(())])
+    return (sized(a, a.shape[-1], side.shape[-1]),)
+
+
+def _lstsq_body(b: Builder, operands: Values, attrs: Attrs) -> list[Value]:
+    a, side, rcond = operands
+    if not a.type.size:
+        return [b.zeros(sized(a.type, a.shape[-1], side.shape[-1]))]
+    u, s, vh = b.svd(a, full=False, vectors=True)
+    inside = matmul(b, adjoint(b, u), side)
+    inverse = b.astype(_inverted(b, s, rcond), a.dtype)
+    return [matmul(b, adjoint(b, vh), b.mul(inside, along_rows(b, inverse, inside)))]
+
+
+def _lstsq_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
+    """p (db - da x) + p p^H da^H (b - a x) + (1 - p a) da^H p^H x, with the pseudoinverse p of a."""
+    (a, side, rcond), (ta, tb, _), (x,) = primals, tangents, results
+    if ta is None and tb is None:
+        return [None]
+    p = b.pinv(a, rcond, hermitian=False)
+    if ta is None:
+        return [matmul(b, p, tb)]
+    ph, th = adjoint(b, p), adjoint(b, ta)
+    rest = b.sub(side, matmul(b, a, x))
+    moved = matmul(b, ta, x)
+    moved = b.neg(moved) if tb is None else b.sub(tb, moved)
+    inside = matmul(b, p, b.add(moved, matmul(b, ph, matmul(b, th, rest))))
+    outside = matmul(b, th, matmul(b, ph, x))
+    return [b.add(inside, b.sub(outside, matmul(b, p, matmul(b, a, outside))))]
+
+
+composite("lstsq", _lstsq_infer, _lstsq_body, _lstsq_jvp)

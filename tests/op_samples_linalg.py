@@ -1,0 +1,137 @@
+"""Rows of op_samples for decompositions, functions of matrices and Fourier transforms.
+
+Vectors are compared as the interpreter and LAPACK give them: both take the same routines, so that signs agree. Derivatives
+of complex vectors depend on the phase and are tested in test_linalg_derivatives.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+Row = tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]]
+SQUARE = ("f64[3,3]", "f64[2,4,4]", "f64[1,1]", "f64[0,0]", "f64[0,2,2]", "f32[3,3]", "c128[3,3]", "c128[2,2,2]")
+ANY_SHAPE = (
+    "f64[4,3]", "f64[3,4]", "f64[3,3]", "f64[2,5,2]", "f64[2,2,3]", "f64[3,0]", "f64[0,2]", "f64[0,2,3]", "f32[4,2]",
+    "c128[4,2]", "c128[2,3]", "c64[2,2]",
+)  # fmt: skip
+
+
+def _stacked(function: Callable[..., Any], out: tuple[int, ...]) -> Callable[[np.ndarray], Any]:
+    """A function of one matrix for stacks; `out` are the extents of a result of no matrices."""
+
+    def call(a: np.ndarray) -> Any:
+        flat = a.reshape((-1, *a.shape[-2:])) if a.size else []
+        if not len(flat):
+            return np.zeros((*a.shape[:-2], *out), a.dtype)
+        return np.stack([function(m) for m in flat]).reshape((*a.shape[:-2], *out))
+
+    return call
+
+
+def rows() -> Iterator[Row]:
+    """(primitive, operands, attributes, options)."""
+    yield from _spectra()
+    yield from _factorizations()
+    yield from _functions()
+    yield from _transforms()
+
+
+def _spectra() -> Iterator[Row]:
+    for spec in SQUARE:
+        for lower, vectors in ((True, True), (False, False)):
+            smooth = not (vectors and spec.startswith("c"))
+            yield "eigh", (f"{spec} spd",), {"lower": lower, "vectors": vectors}, {"smooth": smooth}
+        for vectors in (True, False):
+            yield "eig", (f"{spec} regular",), {"vectors": vectors}, {"smooth": not vectors}
+        if not spec.startswith("f32"):
+            yield "schur", (f"{spec} regular",), {}, {"smooth": False}
+    for spec in ANY_SHAPE:
+        for full, vectors in ((True, True), (False, True), (False, False)):
+            smooth = not vectors or not (full or spec.startswith("c"))
+            yield "svd", (spec,), {"full": full, "vectors": vectors}, {"smooth": smooth, "rtol": 1e-10}
+
+
+def _factorizations() -> Iterator[Row]:
+    for spec in ANY_SHAPE:
+        for full, vectors in ((True, True), (False, True), (False, False)):
+            tall = spec in ("f64[4,3]", "f64[2,5,2]", "f64[3,0]", "f32[4,2]", "c128[4,2]")
+            smooth = not (full and tall)
+            yield "qr", (spec,), {"full": full, "vectors": vectors}, {"smooth": smooth, "rtol": 1e-9}
+        yield "householder", (spec,), {}, {"smooth": False, "rtol": 1e-10}
+        yield "lu", (spec,), {}, {"rtol": 1e-10}
+    for spec in ("f64[2,3]", "f64[]", "f64[0]"):
+        yield "require", (spec, "b1[] true"), {"message": "no"}, {"reference": lambda x, ok: x}
+
+
+def _functions() -> Iterator[Row]:
+    scale = {"exp": "", "log": " spd", "sqrt": " spd"}
+    reference = {"exp": scipy.linalg.expm, "log": scipy.linalg.logm, "sqrt": scipy.linalg.sqrtm}
+    for spec in ("f64[3,3]", "f64[2,2,2]", "f64[0,0]", "f64[0,2,2]", "f32[2,2]", "c128[2,2]"):
+        n = int(spec[-2])
+        for name, domain in scale.items():
+            function = _stacked(reference[name], (n, n))
+            rtol = 1e-4 if spec.startswith("f32") else 1e-9
+            yield "matfun", (spec + domain,), {"name": name}, {"reference": function, "rtol": rtol}
+            yield "frechet", (spec + domain, spec), {"name": name}, {"rtol": 1e-9}
+    for spec in ("f64[4,3]", "f64[3,4]", "f64[2,3,2]", "f64[0,2]", "f64[2,0]", "f32[3,2]", "c128[3,2]"):
+        real = "f32" if spec.startswith("f32") else "f64"
+        lead = spec.partition("[")[2].split(",")[:-2]
+        cutoff = f"{real}[{','.join(lead)}] tiny"
+        columns = spec.rpartition(",")[0] + ",2]"
+        yield "pinv", (spec, cutoff), {"hermitian": False}, {"reference": lambda a, c: np.linalg.pinv(a), "rtol": 1e-9}
+        yield "lstsq", (spec, columns, cutoff), {}, {"reference": lambda a, b, c: np.linalg.pinv(a) @ b, "rtol": 1e-9}
+    yield "pinv", ("f64[3,3] spd", "f64[] tiny"), {"hermitian": True}, {"smooth": False}
+
+
+def _transforms() -> Iterator[Row]:
+    def dft(x: np.ndarray, sign: int = -1) -> np.ndarray:
+        n = np.arange(x.shape[-1])
+        return x @ np.exp(sign * 2j * np.pi * np.outer(n, n) / max(1, len(n)))
+
+    for spec in ("c128[6]", "c128[2,5]", "c128[1]", "c128[0,4]", "c64[3,7]", "c128[2,2,3]"):
+        yield "fft", (spec,), {"inverse": False}, {"reference": dft}
+        yield "fft", (spec,), {"inverse": True}, {"reference": lambda x: dft(x, 1)}
+    for spec in ("f64[6]", "f64[2,5]", "f64[1]", "f64[0,4]", "f32[3,7]", "f64[2,2,3]"):
+        yield "rfft", (spec,), {}, {"reference": lambda x: dft(x)[..., : x.shape[-1] // 2 + 1]}
+    for spec, n in (("c128[4]", 6), ("c128[4]", 7), ("c128[2,3]", 5), ("c128[1]", 1), ("c64[3,4]", 7), ("c128[0,2]", 2)):
+        yield "irfft", (spec,), {"n": n}, {"reference": lambda z, n=n: _from_half(z, n)}
+
+
+def _from_half(z: np.ndarray, n: int) -> np.ndarray:
+    k, j = np.arange(z.shape[-1]), np.arange(n)
+    weight = np.where((k == 0) | (2 * k == n), 1.0, 2.0)
+    return np.real((z * weight) @ np.exp(2j * np.pi * np.outer(k, j) / n))
+
+
+# -- results that do not depend on the choice of vectors
+
+
+def settled(prim: str, results: list[np.ndarray]) -> list[np.ndarray]:
+    """What the results of a decomposition determine: products in which the choice of vectors (signs, phases, order)
+    drops out, beside the values."""
+
+    def adjoint(x: np.ndarray) -> np.ndarray:
+        return np.conj(np.swapaxes(x, -1, -2))
+
+    if prim == "eigh" and len(results) == 2:
+        w, v = results
+        return [w, (v * w[..., None, :]) @ adjoint(v), v @ adjoint(v)]
+    if prim == "eig" and len(results) == 2:
+        w, v = results
+        return [w.sum(-1), (v * w[..., None, :]) @ np.linalg.inv(v), (np.abs(v) ** 2).sum(-2)]
+    if prim == "eig":
+        return [results[0].sum(-1), (results[0] ** 2).sum(-1)]
+    if prim == "svd" and len(results) == 3:
+        u, s, vh = results
+        k = s.shape[-1]
+        return [s, (u[..., :k] * s[..., None, :]) @ vh[..., :k, :], adjoint(u) @ u, vh @ adjoint(vh)]
+    if prim == "qr":
+        return [adjoint(results[-1]) @ results[-1], *([results[0] @ results[1]] if len(results) == 2 else [])]
+    if prim == "schur":
+        t, z = results
+        return [z @ t @ adjoint(z), z @ adjoint(z), np.tril(t, -1)]
+    return results

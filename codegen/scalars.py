@@ -202,6 +202,14 @@ class Scalars:
             _emit_int_pow(module, symbol, scalar)
         return per_lane(self.b, symbol, module.globals[symbol], [x, y])
 
+    def int_gcd(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
+        scalar = element_type(d)
+        symbol = f"nf.gcd.i{scalar.width}"
+        module = self.b.module
+        if symbol not in module.globals:
+            _emit_gcd(module, symbol, scalar)
+        return per_lane(self.b, symbol, module.globals[symbol], [self.int_abs(x, d), self.int_abs(y, d)])
+
     def float_fmod(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
         return libm(self.b, "fmod", [x, y])
 
@@ -432,3 +440,32 @@ def _emit_int_pow(module: ir.Module, symbol: str, type_: ir.IntType) -> None:
     b.cbranch(b.icmp_unsigned("!=", next_y, type_(0)), loop, done)
     b.position_at_end(done)
     b.ret(next_power)
+
+
+def _emit_gcd(module: ir.Module, symbol: str, type_: ir.IntType) -> None:
+    """The greatest common divisor of two unsigned numbers, by subtraction and shifts, without a division."""
+    function = ir.Function(module, ir.FunctionType(type_, [type_, type_]), symbol)
+    function.linkage = "internal"
+    names = ("start", "first", "loop", "done", "zero")
+    start, first, loop, done, trivial = (function.append_basic_block(name) for name in names)
+    x, y = function.args
+    b = ir.IRBuilder(start)
+    nothing, no = type_(0), ir.Constant(ir.IntType(1), 0)
+    b.cbranch(b.or_(b.icmp_unsigned("==", x, nothing), b.icmp_unsigned("==", y, nothing)), trivial, first)
+    b.position_at_end(trivial)
+    b.ret(b.or_(x, y))
+    b.position_at_end(first)
+    twos = b.cttz(b.or_(x, y), no)
+    odd = b.lshr(x, b.cttz(x, no))
+    b.branch(loop)
+    b.position_at_end(loop)
+    u, v = b.phi(type_), b.phi(type_)
+    w = b.lshr(v, b.cttz(v, no))
+    above = b.icmp_unsigned(">", u, w)
+    less, rest = b.select(above, w, u), b.select(above, b.sub(u, w), b.sub(w, u))
+    for phi, one, later in ((u, odd, less), (v, y, rest)):
+        phi.add_incoming(one, first)
+        phi.add_incoming(later, loop)
+    b.cbranch(b.icmp_unsigned("!=", rest, nothing), loop, done)
+    b.position_at_end(done)
+    b.ret(b.shl(less, twos))

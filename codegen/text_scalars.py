@@ -149,6 +149,8 @@ def _integer_op(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | 
         return cast(f"threefry2x32({x}, {args[1]})")
     if op == "shift_left":
         return cast(f"shift_left({x}, {args[1]}, {8 * dtype.itemsize})")
+    if op == "gcd":
+        return cast(f"gcd({x}, {args[1]}, {number(0, dtype)})")
     if op == "shift_right":
         return cast(f"shift_right_{kind}({x}, {args[1]}, {8 * dtype.itemsize})")
     if op in ("isnan", "isinf", "isfinite"):
@@ -279,6 +281,15 @@ def int_pow(x: Any, y: Any, zero: Any, one: Any) -> Any:
         x = x * x
         y = y >> one
     return result
+
+
+def gcd(x: Any, y: Any, zero: Any) -> Any:
+    """The greatest common divisor of integers, by division."""
+    x = x if x >= zero else -x
+    y = y if y >= zero else -y
+    while y != zero:
+        x, y = y, x % y
+    return x
 
 
 def power(x: Any, y: int) -> Any:
@@ -468,7 +479,7 @@ def complex_ge(x: Any, y: Any) -> Any:
 
 HELPERS: tuple[Callable[..., Any], ...] = (
     floor_div_i, floor_div_u, floor_div_f, mod_i, mod_u, mod_f, fmod_i, fmod_u, sign_i, sign_f, sign_c,
-    int_pow, power, shift_left, shift_right_i, shift_right_u, float_to_int32, float_to_int64, float_to_uint64,
+    int_pow, gcd, power, shift_left, shift_right_i, shift_right_u, float_to_int32, float_to_int64, float_to_uint64,
     maximum, minimum, fmax, fmin, logistic, digamma, argmax_better, argmin_better, checked,
     threefry2x32,
     complex_lt, complex_le, complex_gt, complex_ge,

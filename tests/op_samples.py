@@ -221,6 +221,9 @@ for _name in ("atan2", "copysign", "nextafter", "hypot"):
     _binary(_name, ("f64", "f32"))
 for _name in ("bit_and", "bit_or", "bit_xor"):
     _binary(_name, ("i64", "b1", *ALL_INTS[1:]))
+_row("gcd", "i64[3,4]", "i64[3,4]")
+_row("gcd", "i8[7]", "i8[7] 1:9")
+_row("gcd", "u32[7] 0:30", "u32[7] 0:30")
 for _name in ("shift_left", "shift_right"):
     _binary(_name, ALL_INTS)
     _row(_name, "i32[20] -9:9", "i32[20] 0:40")

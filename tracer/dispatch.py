@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.tracer import np_polynomial, np_special
+from nufunc.tracer import np_fft, np_polynomial, scipy_views
 from nufunc.tracer.np_builtins import BUILTINS, math
 from nufunc.tracer.np_core import fail
 from nufunc.tracer.np_namespace import GRIDS, Namespace, numpy
@@ -36,22 +36,21 @@ def _functions() -> dict[int, tuple[Any, Callable[..., Any]]]:
 
 
 _TABLE = _functions()
+_LATE_RULES = {"fft": np_fft.BY_NAME}  # of parts of NumPy that may not be imported yet
 
 
 def traced(function: Any) -> Callable[..., Any] | None:
-    """The traced function for one of NumPy's (or scipy.special's), or None."""
+    """The traced function for one of NumPy's (or SciPy's), or None."""
     entry = _TABLE.get(id(function))
     if entry is not None:
         return entry[1]
-    return _special_function(function)
-
-
-def _special_function(function: Any) -> Callable[..., Any] | None:
-    module = np_special.loaded()
-    name = getattr(function, "__name__", None)
-    if module is None or name not in np_special.SPECIAL or getattr(module, name, None) is not function:
-        return None
-    return np_special.SPECIAL[name]
+    for late, names in _LATE_RULES.items():
+        module = vars(np).get(late)
+        name = getattr(function, "__name__", None)
+        if module is not None and name in names and vars(module).get(name) is function:
+            found: Callable[..., Any] = names[name]
+            return found
+    return scipy_views.traced(function)
 
 
 # -- the swap table
@@ -60,6 +59,7 @@ def _special_function(function: Any) -> Callable[..., Any] | None:
 def _swaps() -> dict[int, tuple[Any, Any]]:
     """Stand-ins by the identity of what they stand for."""
     pairs: list[tuple[Any, Any]] = [(_math, math), *BUILTINS.items()]
+    pairs.append((np.vectorize, numpy.vectorize))
     pairs.extend((getattr(np, name), grid) for name, grid in GRIDS.items())
     pairs.extend((value, getattr(math, name)) for name, value in vars(_math).items() if callable(value))
     pairs += [*_module_pairs(np, numpy), *_module_pairs(np.linalg, numpy.linalg)]
@@ -102,15 +102,7 @@ def swap(obj: Any) -> Any:
     entry = _SWAPS.get(id(obj))
     if entry is not None:
         return entry[1]
-    module = np_special.loaded()
-    if module is not None:
-        if obj is module:
-            return np_special.special
-        if isinstance(obj, (np.ufunc, types.FunctionType)):
-            name = obj.__name__
-            if getattr(module, name, None) is obj:
-                return np_special.stand_in(name, obj)
-    return obj
+    return scipy_views.swap(obj)
 
 
 _COMPARISONS = (np.less, np.less_equal, np.equal, np.not_equal, np.greater, np.greater_equal)

@@ -197,12 +197,18 @@ class _Unsupported(Exception):
 
 
 @functools.lru_cache(maxsize=4096)
-def _resolve(ufunc: np.ufunc, kinds: tuple[Any, ...], dtype: np.dtype | None) -> tuple[np.dtype, ...]:
+def _resolve(
+    ufunc: np.ufunc, kinds: tuple[Any, ...], dtype: np.dtype | None, casting: str, signature: Any
+) -> tuple[np.dtype, ...]:
     wanted = (*kinds, *(None,) * ufunc.nout)
-    signature = None if dtype is None else (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
-    dtypes = ufunc.resolve_dtypes(wanted) if signature is None else ufunc.resolve_dtypes(wanted, signature=signature)
+    if signature is None and dtype is not None:
+        signature = (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
+    how: dict[str, Any] = {"casting": casting} if casting != "same_kind" else {}
+    dtypes = ufunc.resolve_dtypes(wanted, **how) if signature is None else ufunc.resolve_dtypes(
+        wanted, signature=signature, **how
+    )
     if int in kinds and object in dtypes:  # NumPy compares Python's ints as such, of any size; traced ones have 64 bits
-        return _resolve(ufunc, tuple([INT64 if k is int else k for k in kinds]), dtype)
+        return _resolve(ufunc, tuple([INT64 if k is int else k for k in kinds]), dtype, casting, signature)
     for given in dtypes:
         if given not in DTYPE_NAMES:
             taken = ", ".join(map(str, kinds))
@@ -210,11 +216,15 @@ def _resolve(ufunc: np.ufunc, kinds: tuple[Any, ...], dtype: np.dtype | None) ->
     return dtypes
 
 
-def resolve_dtypes(ufunc: np.ufunc, operands: Sequence[Any], dtype: Any = None) -> tuple[np.dtype, ...]:
+def resolve_dtypes(
+    ufunc: np.ufunc, operands: Sequence[Any], dtype: Any = None, casting: str = "same_kind", signature: Any = None
+) -> tuple[np.dtype, ...]:
     """The dtypes that NumPy's loop for these operands takes and gives."""
     wanted = None if dtype is None else np.dtype(dtype)
+    if isinstance(signature, list):
+        signature = tuple(signature)
     try:
-        return _resolve(ufunc, tuple([weak_type(x) for x in operands]), wanted)
+        return _resolve(ufunc, tuple([weak_type(x) for x in operands]), wanted, casting, signature)
     except _Unsupported as error:
         raise fail(DTypeError, f"{ufunc.__name__} of {error}") from None
     except TypeError as error:

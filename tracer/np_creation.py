@@ -349,7 +349,7 @@ def linspace(
     if count < 0:
         raise fail(ShapeError, f"Number of samples, {count}, must be non-negative.")
     first, last = as_array(start) * 1.0, as_array(stop) * 1.0
-    kind = result_dtype(as_array(start), as_array(stop), np.dtype(float))
+    kind = result_dtype(as_array(start), as_array(stop), 1.0)
     steps = count - 1 if endpoint else count
     delta = last - first
     grid = np_.arange(count, dtype=kind).reshape((-1,) + (1,) * delta.ndim)
@@ -488,6 +488,8 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
         raise fail(ShapeError, "x must be a one-dimensional array or sequence.")
     count = source.shape[0] if N is None else static_int(N, "N")
     kind = result_dtype(source, np.dtype(int))
+    if not count:
+        return zeros((source.shape[0], 0), kind)
     powers = [source.astype(kind) ** p for p in range(count)]
     from nufunc.tracer import np_namespace
 

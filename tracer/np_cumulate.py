@@ -73,12 +73,12 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = NO_VALUE, append: An
 
     np_ = np_namespace.numpy
     x = as_array(a)
+    if n == 0:
+        return x
     if x.ndim == 0:
         raise fail(ShapeError, "diff requires input that is at least one dimensional")
     if n < 0:
         raise fail(ShapeError, f"order must be non-negative but got {n!r}")
-    if n == 0:
-        return x
     index = normal_axis(axis, x.ndim)
     edge = tuple(1 if i == index else m for i, m in enumerate(x.shape))
     parts = [x]

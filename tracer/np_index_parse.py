@@ -79,7 +79,7 @@ def _classify(part: Any) -> tuple[str, Any]:
         return "slice", part
     if isinstance(part, (bool, np.bool_)):
         return "bool", bool(part)
-    if isinstance(part, (list, range)) or (isinstance(part, np.ndarray) and part.ndim):
+    if isinstance(part, (list, tuple, range)) or (isinstance(part, np.ndarray) and part.ndim):
         part = _index_list(part)
     if isinstance(part, (float, complex, np.inexact, str)):
         raise fail(

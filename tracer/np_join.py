@@ -218,7 +218,7 @@ def tile(A: Any, reps: Any) -> Array:
 
 def repeat(a: Any, repeats: Any, axis: int | None = None) -> Array:
     x = as_array(a)
-    if axis is None:
+    if axis is None or (not x.ndim and axis in (0, -1)):
         x, axis = ravel(x), 0
     index = normal_axis(axis, x.ndim)
     counts = _static_counts(repeats)

@@ -100,7 +100,9 @@ def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
     if not is_inexact(x.dtype):
         if decimals >= 0:
             return UFUNCS["positive"](x, out=out)
-        raise fail(UnsupportedError, "np.round of integers to negative decimals")
+        scale = 10.0**-decimals
+        rounded = UFUNCS["multiply"](UFUNCS["rint"](UFUNCS["divide"](x, scale)), scale)
+        return finish(builder().astype(value_of(rounded), x.dtype), out, "round", scalar=x.scalar)
     if decimals == 0:
         return UFUNCS["rint"](x, out=out)
     scale = 10.0 ** abs(decimals)
@@ -120,7 +122,7 @@ def fix(x: Any, out: Any = None) -> Any:
 
 def angle(z: Any, deg: bool = False) -> Any:
     x = as_array(z)
-    result = UFUNCS["arctan2"](x.imag, x.real) if is_complex(x.dtype) else UFUNCS["arctan2"](x * 0, x)
+    result = UFUNCS["arctan2"](x.imag, x.real) if is_complex(x.dtype) else UFUNCS["arctan2"](0, x)
     return result * (180 / np.pi) if deg else result
 
 
@@ -159,7 +161,12 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
     if not is_inexact(source.dtype):
         return source.copy() if copy else source
     if is_complex(source.dtype):
-        raise fail(UnsupportedError, "np.nan_to_num of complex values")
+        parts = (nan_to_num(part, True, nan, posinf, neginf) for part in (source.real, source.imag))
+        made = _complex(*parts, source)
+        if not copy and not source.scalar:
+            source[...] = made
+            return source
+        return made
     info = np.finfo(source.dtype)
     result = where(UFUNCS["isnan"](source), nan, source)
     result = where(source == np.inf, info.max if posinf is None else posinf, result)
@@ -171,6 +178,20 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
         return _as_scalar(result)
     result.strides_ = ordered(source.shape, source.strides_, "K")
     return result
+
+
+def _complex(real: Array, imag: Array, source: Array) -> Array:
+    """A complex array in the memory order of another."""
+    value = builder().complex(value_of(real), value_of(imag))
+    return wrap(value, scalar=source.scalar, strides=elementwise_strides(source.shape, [source]))
+
+
+def isposinf(x: Any, out: Any = None) -> Any:
+    return UFUNCS["logical_and"](UFUNCS["isinf"](x), ~UFUNCS["signbit"](x), out)
+
+
+def isneginf(x: Any, out: Any = None) -> Any:
+    return UFUNCS["logical_and"](UFUNCS["isinf"](x), UFUNCS["signbit"](x), out)
 
 
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
@@ -248,7 +269,7 @@ def clipped_index(indices: Any, extent: int, mode: str) -> Any:
 
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
     x = as_array(a)
-    if axis is None:
+    if axis is None or (not x.ndim and axis in (0, -1)):
         x, axis = x.ravel(), 0
     axis = normal_axis(axis, x.ndim)
     index = clipped_index(indices, x.shape[axis], mode)
@@ -299,14 +320,26 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype:
 def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
     if type(a) is Array and type(b) is Array and a.root is not b.root:
         return False
+    if a is b:
+        return bool(a.size)
     raise fail(UnsupportedError, "np.shares_memory of views of one traced array")
 
 
+def may_share_memory(a: Any, b: Any, max_work: Any = None) -> bool:
+    return shares_memory(a, b, max_work)
+
+
+def isfortran(a: Any) -> bool:
+    flags = as_array(a).flags
+    return flags.f_contiguous and not flags.c_contiguous
+
+
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    isposinf, isneginf,
     where, clip, round, fix, angle, iscomplexobj, isrealobj,
     iscomplex, isreal,
     sinc, nan_to_num, select, isclose, allclose, array_equal, array_equiv, take, take_along_axis,
-    isscalar, can_cast, result_type, shares_memory,
+    isscalar, can_cast, result_type, shares_memory, may_share_memory, isfortran,
 )  # fmt: skip
 
 ALIASES = {"around": "round", "amax": "max", "amin": "min", "row_stack": "vstack", "trapz": "trapezoid"}

@@ -15,21 +15,27 @@ import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer import (
+    np_apply,
     np_calculus,
     np_creation,
     np_cumulate,
+    np_decompositions,
     np_extra,
+    np_fft,
     np_histograms,
     np_join,
     np_linalg,
     np_misc,
     np_nan,
+    np_norms,
     np_padding,
     np_polynomial,
     np_polynomials,
+    np_positions,
     np_reduce,
     np_sets,
     np_shape,
+    np_solve,
     np_sorting,
     np_special_core,
     np_statistics,
@@ -39,6 +45,7 @@ from nufunc.tracer import (
 )
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import fail, has_traced, namespace_function
+from nufunc.tracer.np_grids import Grid
 from nufunc.tracer.np_random import RandomModule
 from nufunc.tracer.np_ufuncs import UFUNCS, operator_call
 from nufunc.tracer.trace import current
@@ -96,31 +103,22 @@ def as_constants(result: Any) -> Any:
     return result
 
 
-class _Grid:
-    """np.mgrid[...] and its like: NumPy's for static keys, its result a fresh constant."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __getitem__(self, key: Any) -> Any:
-        if has_traced(key):
-            if self.name == "r_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
-                return np_join.concatenate([np_shape.atleast_1d(k) for k in key])
-            if self.name == "c_" and isinstance(key, tuple) and not any(isinstance(k, (slice, str)) for k in key):
-                return np_join.column_stack(key)
-            raise fail(UnsupportedError, f"np.{self.name} of traced values; use np.concatenate or np.stack")
-        return as_constants(getattr(np, self.name)[key])
-
-
-GRIDS = {name: _Grid(name) for name in ("mgrid", "ogrid", "r_", "c_")}
+GRIDS = {name: Grid(name, as_constants) for name in ("mgrid", "ogrid", "r_", "c_")}
 
 
 class _Late(Namespace):
     """A part of NumPy that NumPy itself imports at its first use, and so do we."""
 
-    def __init__(self, part: str, doc: str) -> None:
+    def __init__(self, part: str, doc: str, rules: dict[str, Callable[..., Any]]) -> None:
         types.ModuleType.__init__(self, f"nufunc.numpy.{part}", doc)
-        self._part = part
+        self._part, self._rules = part, rules
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._rules:
+            return super().__getattr__(name)
+        made = namespace_function(self._rules[name], as_constants, getattr(self._original, name))
+        setattr(self, name, made)
+        return made
 
     @property
     def _original(self) -> types.ModuleType:  # type: ignore[override]
@@ -144,7 +142,7 @@ def _build() -> Namespace:
     rooms = (
         np_creation, np_shape, np_views, np_join, np_reduce, np_cumulate, np_misc, np_writing, np_linalg, np_extra,
         np_special_core, np_sorting, np_sets, np_statistics, np_histograms, np_nan, np_calculus, np_padding,
-        np_polynomials, np_tapers,
+        np_polynomials, np_tapers, np_positions, np_apply,
     )  # fmt: skip
     for room in rooms:
         for function in room.FUNCTIONS:
@@ -156,15 +154,18 @@ def _build() -> Namespace:
         if hasattr(np, alias):
             setattr(module, alias, getattr(module, name))
     linalg = Namespace("nufunc.numpy.linalg", np.linalg, "numpy.linalg as traced code sees it.")
-    for function in np_linalg.LINALG:
+    for function in (*np_solve.LINALG, *np_decompositions.LINALG, *np_norms.LINALG):
         setattr(linalg, function.__name__, namespace_function(function, as_constants))
-    for name in ("outer", "matmul", "tensordot", "trace", "diagonal", "cross", "matrix_transpose"):
+    for name in ("outer", "matmul", "tensordot", "trace", "diagonal", "cross", "matrix_transpose", "vecdot"):
         setattr(linalg, name, getattr(np_linalg, f"linalg_{name}", None) or getattr(module, name))
     windows = namespace_function(np_views.sliding_window_view, original=np.lib.stride_tricks.sliding_window_view)
     module._windows = windows  # type: ignore[attr-defined]
     module.ndenumerate = _ndenumerate  # type: ignore[attr-defined]
+    module.vectorize = np_apply.Vectorize  # type: ignore[attr-defined]
+    for function in (np_apply.frompyfunc, np_positions.mask_indices):  # static arguments need not be NumPy's
+        setattr(module, function.__name__, namespace_function(function))
     module.linalg = linalg  # type: ignore[attr-defined]
-    module.fft = _Late("fft", "numpy.fft: not traced yet.")  # type: ignore[attr-defined]
+    module.fft = _Late("fft", "numpy.fft as traced code sees it.", np_fft.BY_NAME)  # type: ignore[attr-defined]
     polynomial = np_polynomial.Polynomials("nufunc.numpy.polynomial", "numpy.polynomial as traced code sees it.")
     module.polynomial = polynomial  # type: ignore[attr-defined]
     module.random = RandomModule("nufunc.numpy.random", "numpy.random as traced code sees it.")  # type: ignore[attr-defined]

@@ -114,6 +114,8 @@ def reduce(
         result = _scalar_like(b, start, b.filled(0, value.type.with_shape(kept)))
     else:
         result = b.emit(prim, (value,), {"axes": axes})[0] if axes else value
+        if not axes and name == "add" and not given(initial) and is_inexact(result.dtype):
+            result = b.add(result, b.like(result, 0))  # NumPy adds to zero: -0.0 becomes 0.0
         if given(initial):
             result = b.emit(join, (result, _scalar_like(b, initial, result)))[0]
     result = _kept(b, result, x.shape, axes, keepdims)
@@ -291,7 +293,7 @@ def mean(
     where: Any = NO_VALUE,
 ) -> Array:
     x = as_array(a)
-    axes = normal_axes(axis, x.ndim)
+    axes = reduction_axes(axis, x.ndim)
     kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
     total = sum(x, axes, kind, None, keepdims, where=where)
     count = _count(x, axes, where, keepdims)
@@ -322,7 +324,7 @@ def var(
     correction: Any = NO_VALUE,
 ) -> Array:
     x = as_array(a)
-    axes = normal_axes(axis, x.ndim)
+    axes = reduction_axes(axis, x.ndim)
     degrees = correction if given(correction) else ddof
     kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
     center = mean if given(mean) else _mean_of(x, axes, kind, where)

@@ -67,6 +67,11 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
     __len__ = __iter__ = __setitem__ = __array__ = reshape = ravel = _refuse
     shape = property(_refuse)
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"a selection has no attribute {name!r}")
+        self._refuse()
+
     def __getitem__(self, key: Any) -> Selection:
         """Parts along the axes after the selected one."""
         parts = key if isinstance(key, tuple) else (key,)

@@ -227,6 +227,8 @@ def atleast_3d(*arys: Any) -> Any:
 def flip(m: Any, axis: Any = None) -> Array:
     x = as_array(m)
     axes = normal_axes(axis, x.ndim)
+    if not x.ndim:
+        return x[()]
     own = strides_of(x)
     strides = tuple(-s if i in axes else s for i, s in enumerate(own))
     return view(x, "view_flip", strides, axes=axes)

@@ -334,8 +334,10 @@ def argwhere(a: Any, *, size: int, fill_value: Any) -> Array:
     return namespace().stack(nonzero(mask, size=size, fill_value=fill_value), axis=1)
 
 
-@sized
-def extract(condition: Any, arr: Any, *, size: int, fill_value: Any) -> Array:
+def extract(condition: Any, arr: Any, *, size: Any = None, fill_value: Any = None) -> Any:
+    """numpy.extract; without `size` a traced condition selects as arr[condition] does."""
+    if size is None and known_value(condition) is None:
+        return as_array(arr).ravel()[_not_zero(condition).ravel()]
     return compress(as_array(condition).ravel(), as_array(arr).ravel(), size=size, fill_value=fill_value)
 
 

@@ -17,6 +17,7 @@ from nufunc.tracer.np_core import (
     finish,
     result_dtype,
     value_of,
+    wrap,
 )
 from nufunc.tracer.np_ufuncs import UFUNCS
 
@@ -75,4 +76,11 @@ def i1(x: Any) -> Any:
     return _bessel("i1e", x)
 
 
-FUNCTIONS: tuple[Callable[..., Any], ...] = (i0,)  # NumPy has it too
+def numpy_i0(x: Any) -> Any:
+    """numpy.i0: a 0-d result is an array."""
+    result = i0(x)
+    return result if result.ndim else wrap(value_of(result), scalar=type(x) is not Array or x.scalar)
+
+
+numpy_i0.__name__ = "i0"
+FUNCTIONS: tuple[Callable[..., Any], ...] = (numpy_i0,)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, ArrayType, is_complex, is_float, is_inexact
+from nufunc.tracer import np_ufunc_bits
 
 Rule = Callable[..., Any]
 
@@ -102,19 +105,17 @@ def _reciprocal(b: Builder, x: Value) -> Value:
     one = b.like(x, 1)
     if is_inexact(x.dtype):
         return b.div(one, x)
-    # C's truncating 1 / x: only 1 and -1 have a quotient other than 0; NumPy leaves x == 0 to the machine
+    # C's truncating 1 / x: only 1 and -1 have a quotient other than 0; of 0 it is what NumPy gives on this machine
     unit = b.eq(b.abs(x) if x.dtype.kind == "i" else x, one)
-    return b.select(unit, x, b.like(x, 0))
+    with np.errstate(all="ignore"):
+        nothing = np.reciprocal(np.zeros((), x.dtype)).item()
+    return b.select(unit, x, b.select(b.eq(x, b.like(x, 0)), b.like(x, nothing), b.like(x, 0)))
 
 
 def _modf(b: Builder, x: Value) -> tuple[Value, Value]:
     whole = b.trunc(x)
     rest = b.select(b.isinf(x), b.like(x, 0), b.sub(x, whole))
     return b.copysign(rest, x), whole
-
-
-def _ldexp(b: Builder, x: Value, n: Value) -> Value:
-    return b.mul(x, b.exp2(b.astype(n, x.dtype)))
 
 
 def _signbit(b: Builder, x: Value) -> Value:
@@ -191,7 +192,7 @@ def rules() -> dict[str, Rule]:
         degrees=_scaled(180 / math.pi),
         divmod=lambda b, x, y: (b.floor_div(x, y), b.mod(x, y)),
         modf=_modf,
-        ldexp=_ldexp,
+        **np_ufunc_bits.rules(),
     )
     return table
 

@@ -130,6 +130,8 @@ def apply(
     casting: str = "same_kind",
     order: str = "K",
     subok: bool = True,
+    signature: Any = None,
+    sig: Any = None,
     python: bool = False,
 ) -> Any:
     """Call a ufunc on operands of which some are traced. `python`: a Python operator, where weak stays
@@ -144,7 +146,10 @@ def apply(
     if python:
         operands = [_python_bool(x, spec) if type(x) is Array and x.weak else x for x in operands]
     special = _comparison(spec, operands) if spec.compares else None
-    dtypes = resolve_dtypes(spec.original, operands, dtype) if special is None else (BOOL,) * 3
+    if special is None:
+        dtypes = resolve_dtypes(spec.original, operands, dtype, casting, signature if sig is None else sig)
+    else:
+        dtypes = (BOOL,) * 3
     shape = broadcast_shapes(*[x.shape if type(x) is Array else () for x in operands])
     trace = require()
     b = trace.b
@@ -236,7 +241,7 @@ def _masked(b: Builder, value: Value, where: Any, target: Any) -> Value:
     if mask.dtype != BOOL:
         raise fail(DTypeError, f"where must be a bool array, not {mask.dtype}")
     trace = require()
-    shape = broadcast_shapes(value.shape, mask.shape)
+    shape = broadcast_shapes(value.shape, mask.shape, *(() if target is None else (as_array(target).shape,)))
     value = b.broadcast_to(value, shape)
     if target is None:
         other = b.zeros(value.type)
@@ -358,6 +363,10 @@ def operator_call(name: str, operands: Sequence[Any], out: Any = None) -> Any:
         from nufunc.tracer.np_linalg import matmul
 
         return matmul(operands[0], operands[1], out=out)
+    if name == "power" and out is None and type(operands[1]) is int and operands[1] == 2:
+        base = operands[0]
+        if type(base) is Array and base.dtype == BOOL and not (base.weak or base.scalar):
+            return UFUNCS["square"](base)  # as NumPy's operator does: in int8
     if name == "invert" and operands[0].weak and operands[0].dtype == BOOL:
         raise fail(DTypeError, "~ of the truth value of a Python number; use np.logical_not")
     if out is None and Selection in map(type, operands):

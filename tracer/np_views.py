@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import INT64, is_complex
+from nufunc.ir.types import INT64, is_complex, real_dtype
 from nufunc.tracer.array import Array, DynamicView, check_dtype
 from nufunc.tracer.layout import canonical
 from nufunc.tracer.np_core import (
@@ -57,6 +58,8 @@ def as_dtype(x: Array, dtype: Any) -> Array:
     target = check_dtype(dtype)
     if target == x.dtype:
         return x[...]
+    if x.dtype.kind != target.kind and "c" in (x.dtype.kind, target.kind) and real_dtype(x.dtype) == real_dtype(target):
+        return _of_parts(x, target)
     if target.itemsize != x.itemsize or target.kind not in "iuf" or x.dtype.kind not in "iuf":
         raise fail(
             UnsupportedError,
@@ -108,6 +111,39 @@ def einsum_view(x: Array, labels: Sequence[str], output: Sequence[str]) -> Array
 
 
 # -- windows
+
+
+def _of_parts(x: Array, target: np.dtype) -> Array:
+    """A complex array as real and imaginary parts side by side, or such parts as complex numbers: read anew at each
+    use, written through.
+    """
+    if x.scalar or not x.ndim or strides_of(x)[-1] != 1:
+        raise fail(
+            UnsupportedError, f"x.view({target}) of a traced array of {x.dtype} whose last axis is not contiguous"
+        )
+    if target.kind == "c" and x.shape[-1] % 2:
+        raise fail(ShapeError, "an axis of odd length cannot be read as complex numbers")
+
+    def converted(b: Builder, value: Value) -> Value:
+        if value.dtype.kind == "c":
+            parts = [b.reshaped(part, (*value.shape, 1)) for part in (b.real(value), b.imag(value))]
+            return b.reshaped(b.concat(*parts, axis=value.ndim), (*value.shape[:-1], 2 * value.shape[-1]))
+        pairs = b.reshaped(value, (*value.shape[:-1], value.shape[-1] // 2, 2))
+        at, end, step = (0,) * value.ndim, pairs.shape[:-1], (1,) * pairs.ndim
+        parts = [b.slice(pairs, start=(*at, k), stop=(*end, k + 1), step=step) for k in (0, 1)]
+        return b.complex(*[b.reshaped(part, end) for part in parts])
+
+    def read(trace: Trace, source: Array) -> Value:
+        return converted(trace.b, trace.lift(source))
+
+    def store(trace: Trace, source: Array, updated: Value) -> None:
+        trace.write(source, converted(trace.b, updated))
+
+    trace = require(x)
+    value = read(trace, x)
+    alias = Array(trace, value, base=x, via=DynamicView(read, store))
+    trace.remember(alias, value)
+    return alias
 
 
 def sliding_window_view(

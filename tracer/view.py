@@ -393,6 +393,13 @@ class Session:
         arguments = self.hand_out(fn.args, path.attr("args"))
         return type(fn)(function, *arguments, **self.hand_out(fn.keywords, path.attr("keywords")))
 
+    def _vectorize(self, fn: Any, path: Path) -> Any:
+        """What np.vectorize made of a function."""
+        self.captures.guard(path, "type", type(fn))
+        names = ("pyfunc", "otypes", "excluded", "cache", "signature")
+        parts = {name: self.hand_out(getattr(fn, name), path.attr(name)) for name in names}
+        return self.hooks.swap(np.vectorize)(**parts)
+
     def _lru_cache(self, fn: Any, path: Path) -> Any:
         if not (isinstance(fn.__wrapped__, FunctionType) and is_user_code(fn.__wrapped__)):
             return self.as_it_is(fn, path)
@@ -471,6 +478,7 @@ _HANDLERS: dict[type, Callable[[Session, Any, Path], Any]] = {
     MethodType: Session._method,
     types.BuiltinFunctionType: Session._builtin,
     functools.partial: Session._partial,
+    np.vectorize: Session._vectorize,
     functools._lru_cache_wrapper: Session._lru_cache,
     ModuleType: Session._module,
     list: Session._container,

@@ -174,6 +174,7 @@ binary("bit_or", np.bitwise_or, BOOLS + INTS, differentiable=False, commutative=
 binary("bit_xor", np.bitwise_xor, BOOLS + INTS, differentiable=False, commutative=True, cheap=True)
 binary("shift_left", np.left_shift, INTS, differentiable=False, cheap=True)
 binary("shift_right", np.right_shift, INTS, differentiable=False, cheap=True)
+binary("gcd", np.gcd, INTS, differentiable=False, commutative=True)
 
 binary("eq", np.equal, ANY, result="bool", differentiable=False, commutative=True, cheap=True)
 binary("ne", np.not_equal, ANY, result="bool", differentiable=False, commutative=True, cheap=True)

@@ -1,0 +1,100 @@
+"""Rules of ufuncs that look at the bits of numbers: frexp, ldexp, spacing, bitwise_count, gcd, lcm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nufunc.ir.builder import Builder
+from nufunc.ir.graph import Value
+from nufunc.ir.types import FLOAT32, FLOAT64, INT64
+
+_INT32, _UINT8 = np.dtype(np.int32), np.dtype(np.uint8)
+
+
+def _as_bits(b: Builder, x: Value) -> Value:
+    dtype = INT64 if x.dtype == FLOAT64 else _INT32
+    return b.emit("bitcast", (x,), {"dtype": dtype})[0]
+
+
+def _as_float(b: Builder, bits: Value) -> Value:
+    return b.emit("bitcast", (bits,), {"dtype": FLOAT64 if bits.dtype == INT64 else FLOAT32})[0]
+
+
+def _power_of_two(b: Builder, n: Value) -> Value:
+    """2.0 ** n for int64 n from -1022 to 1023."""
+    return _as_float(b, b.shift_left(b.add(n, b.like(n, 1023)), b.like(n, 52)))
+
+
+def _frexp(b: Builder, x: Value) -> tuple[Value, Value]:
+    """x = m * 2 ** e with 0.5 <= |m| < 1; what is zero or not finite stays. m has the derivative 2 ** -e."""
+    wide = b.astype(x, FLOAT64)
+    size = b.abs(b.stop_gradient(wide))
+    small = b.lt(size, b.like(size, 2.0**-1000))
+    bits = _as_bits(b, b.select(small, b.mul(size, b.like(size, 2.0**60)), size))
+    exponent = b.sub(b.shift_right(bits, b.like(bits, 52)), b.like(bits, 1022))
+    exponent = b.select(small, b.sub(exponent, b.like(exponent, 60)), exponent)
+    usual = b.bit_and(b.isfinite(size), b.ne(size, b.like(size, 0)))
+    exponent = b.select(usual, exponent, b.like(exponent, 0))
+    half = b.shift_right(exponent, b.like(exponent, 1))
+    parts = [_power_of_two(b, b.neg(part)) for part in (half, b.sub(exponent, half))]
+    mantissa = b.astype(b.mul(b.mul(wide, parts[0]), parts[1]), x.dtype)
+    return b.select(usual, mantissa, x), b.astype(exponent, _INT32)
+
+
+def _ldexp(b: Builder, x: Value, n: Value) -> Value:
+    """x * 2 ** n, rounded once: the powers that take a result below the normal numbers stand last."""
+    wide, rest = b.astype(x, FLOAT64), b.astype(n, INT64)
+    limit = b.like(rest, 3300)
+    rest = b.maximum(b.minimum(rest, limit), b.neg(limit))
+    for _ in range(2):
+        high, low = b.gt(rest, b.like(rest, 1023)), b.lt(rest, b.like(rest, -1022))
+        factor = b.select(high, b.like(wide, 2.0**1023), b.select(low, b.like(wide, 2.0**-969), b.like(wide, 1.0)))
+        step = b.select(high, b.like(rest, 1023), b.select(low, b.like(rest, -969), b.like(rest, 0)))
+        wide, rest = b.mul(wide, factor), b.sub(rest, step)
+    rest = b.maximum(b.minimum(rest, b.like(rest, 1023)), b.like(rest, -1022))
+    return b.astype(b.mul(wide, _power_of_two(b, rest)), x.dtype)
+
+
+def _spacing(b: Builder, x: Value) -> Value:
+    """The distance to the next number away from zero, with the sign of x."""
+    x = b.add(b.stop_gradient(x), b.like(x, 0.0))  # -0.0 becomes 0.0
+    bits = _as_bits(b, x)
+    after = _as_float(b, b.add(bits, b.like(bits, 1)))
+    return b.select(b.isfinite(x), b.sub(after, x), b.like(x, np.nan))
+
+
+def _bitwise_count(b: Builder, x: Value) -> Value:
+    """The ones among the bits of |x|, added up in ever wider fields."""
+    if x.dtype.kind == "i":
+        x = b.abs(x)
+    width = 8 * x.dtype.itemsize
+    bits = b.astype(x, np.dtype(f"u{x.dtype.itemsize}"))
+
+    def field(pattern: int) -> Value:
+        return b.like(bits, int(f"{pattern:02x}" * (width // 8), 16))
+
+    def moved(value: Value, count: int) -> Value:
+        return b.shift_right(value, b.like(value, count))
+
+    bits = b.sub(bits, b.bit_and(moved(bits, 1), field(0x55)))
+    bits = b.add(b.bit_and(bits, field(0x33)), b.bit_and(moved(bits, 2), field(0x33)))
+    bits = b.bit_and(b.add(bits, moved(bits, 4)), field(0x0F))
+    return b.astype(moved(b.mul(bits, field(0x01)), width - 8), _UINT8)
+
+
+def _lcm(b: Builder, x: Value, y: Value) -> Value:
+    common = b.gcd(x, y)
+    none = b.eq(common, b.like(common, 0))
+    x, y = (b.abs(v) if v.dtype.kind == "i" else v for v in (x, y))
+    return b.mul(b.floor_div(x, b.select(none, b.like(common, 1), common)), y)
+
+
+def rules() -> dict[str, Callable[..., Any]]:
+    """The rules by NumPy's names."""
+    return {
+        "frexp": _frexp, "ldexp": _ldexp, "spacing": _spacing, "bitwise_count": _bitwise_count,
+        "gcd": lambda b, x, y: b.gcd(x, y), "lcm": _lcm,
+    }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError
 from nufunc.runtime import custom
+from nufunc.runtime.pickling import reduced
 from nufunc.tracer.trace import current
 from nufunc.tracer.usercode import user_location
 
@@ -51,6 +52,18 @@ class _Custom:
         new.rules, new.symbolic_zeros = parts[1:], self.symbolic_zeros
         return new
 
+    # -- copies
+
+    def __reduce__(self) -> Any:
+        parts = type(self), self.func, self.__nufunc_key__, self.rules
+        return reduced(self, self.func, lambda base: (_restored, parts))
+
+    def __copy__(self) -> _Custom:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Custom:
+        return self
+
     # -- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -91,6 +104,12 @@ class _Custom:
                 user_location(),
             )
         return bound.args
+
+
+def _restored(cls: type[_Custom], func: Any, key: Any, rules: tuple[Any, ...]) -> _Custom:
+    made = cls(func, key[0])
+    made.rules, made.symbolic_zeros = rules, key[1]
+    return made
 
 
 class custom_jvp(_Custom):

@@ -100,6 +100,10 @@ class Graph:
         self.updates = tuple(updates)
         self.facts: dict[Any, Any] = {}
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return None, {**state, "facts": {}}
+
     @property
     def param_types(self) -> tuple[ArrayType, ...]:
         return tuple(p.type for p in self.params)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,9 @@ class ArrayType:
 
     def __hash__(self) -> int:
         return hash((self.shape, self.dtype))
+
+    def __reduce__(self) -> Any:  # dtypes are the same objects everywhere, which those of pickle are not
+        return parse_type, (str(self),)
 
     @property
     def ndim(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Set
@@ -21,6 +22,7 @@ from nufunc.runtime.front import Front, make_front
 from nufunc.runtime.lowered import Lowered
 from nufunc.runtime.outs import has_own_out, matching_outs, write_traced
 from nufunc.runtime.overlap import Pattern, overlap_of, run_overlapping
+from nufunc.runtime.pickling import reduced
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static, base_key, exact, signature
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
@@ -76,6 +78,24 @@ class Transformed:
 
     def __nufunc_rebind__(self, parts: tuple[Any, ...]) -> Transformed:
         return Transformed(self.transforms, parts[0])
+
+    # -- copies: code and what was compiled stay with the process
+
+    def __reduce__(self) -> Any:
+        def make(base: Any) -> Any:
+            rest = base.transforms if isinstance(base, Transformed) else ()
+            outer = self.transforms[: len(self.transforms) - len(rest)]
+            fits = (*outer, *rest) == self.transforms
+            return Transformed, ((outer, base) if fits else (self.transforms, self.func))
+
+        return reduced(self, self.func, make)
+
+    def __copy__(self) -> Transformed:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Transformed:
+        func = copy.deepcopy(self.func, memo)
+        return self if func is self.func else Transformed(self.transforms, func)
 
     # -- calls
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError
 from nufunc.ir.graph import Graph, Value
-from nufunc.ir.types import TapeType, is_complex
+from nufunc.ir.types import HANDLE, TapeType, is_complex
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.trace import current, require
@@ -49,6 +51,25 @@ class GraphFunction:
         from nufunc.runtime.function import Transformed
 
         return Transformed((), self)
+
+    # -- copies
+
+    def __reduce__(self) -> Any:
+        for residual in self.residuals:
+            if getattr(residual, "dtype", None) == HANDLE:
+                raise ArgumentTypeError(
+                    f"{self.name} holds tapes, from a loop of unknown length, and cannot be pickled; call it where it "
+                    "was made, or give the loop a fixed length"
+                )
+        residuals, static = _to_children(self)
+        return _again, (type(self), static, residuals)
+
+    def __copy__(self) -> GraphFunction:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphFunction:
+        residuals, static = _to_children(self)
+        return _again(type(self), static, [r.copy() if isinstance(r, np.ndarray) else r for r in residuals])
 
     # -- what the globals view needs where a traced function captures one of these
 
@@ -113,6 +134,10 @@ def _fitting(b: Builder, held: Value, param: Value) -> Value:
 def _to_children(f: GraphFunction) -> tuple[tuple[Any, ...], Any]:
     static = (f.name, f.graph, f.argument, f.results, f.scalars, f.conjugate, f.variadic, f.bare)
     return f.residuals, static
+
+
+def _again(cls: type[GraphFunction], static: Any, residuals: Any) -> GraphFunction:
+    return cls._from_children(static, residuals)
 
 
 def register(cls: type[GraphFunction]) -> None:

@@ -10,7 +10,7 @@ from nufunc.custom import custom_jvp, custom_vjp
 from nufunc.explaining import explain
 from nufunc.host import pure_callback, stop_gradient
 from nufunc.implicit import custom_linear_solve, custom_root
-from nufunc.inspection import dump, parse, profile, spec, verify
+from nufunc.inspection import dump, parse, profile, report, spec, verify
 from nufunc.ir.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -132,6 +132,7 @@ __all__ = [
     "random",
     "rearrange",
     "replace_all_batch_norm_modules_",
+    "report",
     "scan",
     "set_num_threads",
     "set_result_cache",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from nufunc.ir.errors import ArgumentError
 from nufunc.runtime import oracle, pipeline
 from nufunc.runtime import profile as profiling
+from nufunc.runtime import report as reporting
 from nufunc.runtime.function import Transformed
 from nufunc.runtime.parsed import ParsedFunction
 from nufunc.runtime.parsed import parse as parsed
@@ -118,6 +121,37 @@ def profile(func: Callable[..., Any], *args: Any, seconds: float = 0.3, **kwargs
     16000000
     """
     return profiling.profile(_transformed(func), args, kwargs, seconds)
+
+
+def report(
+    func: Callable[..., Any], *args: Any, path: str | os.PathLike[str] = "report.html", seconds: float = 0.3,
+    **kwargs: Any,
+) -> Profile:  # fmt: skip
+    """Write a page that shows how `func` is compiled for these arguments and where its time goes.
+
+    The page is one file that needs no network: the user's lines shaded by their share of the time, the table of
+    kernels, a roofline, the temporaries in memory over the steps, and any two stages of `dump` side by side. A click
+    on a line, a kernel or a node marks what belongs to it in all of them.
+
+    Parameters
+    ----------
+    func, args, kwargs, seconds : as for `profile`.
+    path : the file to write.
+
+    Returns
+    -------
+    The Profile that the page shows.
+
+    Examples
+    --------
+    >>> import numpy as np, nufunc as nf, os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = os.path.join(folder, "report.html")
+    ...     _ = nf.report(nf.grad(lambda x: np.sum(np.tanh(x))), np.ones(100), path=page, seconds=0.01)
+    ...     os.path.getsize(page) > 10_000
+    True
+    """
+    return reporting.report(_transformed(func), args, kwargs, Path(path), seconds)
 
 
 def verify(func: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

@@ -37,7 +37,8 @@ class Frame:
     lent: dict[int, Value] = field(default_factory=dict)  # output number -> parameter whose memory it has
     late: dict[int, int] = field(default_factory=dict)  # lent output, copied last from a parameter -> its offset
     overwritten: dict[Node, list[tuple[Value, Value]]] = field(default_factory=dict)  # (operand, result)
-    scratch: dict[Node, int] = field(default_factory=dict)
+    scratch: dict[Node, int] = field(default_factory=dict)  # offset of a node's own memory, regions included
+    scratch_bytes: dict[Node, int] = field(default_factory=dict)
     frames: dict[Node, list[Frame]] = field(default_factory=dict)
     in_place: set[Node] = field(default_factory=set)
     life: dict[Value, tuple[int, int]] = field(default_factory=dict)
@@ -108,7 +109,7 @@ def plan_frame(
         )
         need = scratch_of(node, frame.frames[node])
         if need:
-            frame.scratch[node] = _place(blocks, need, k, k)
+            frame.scratch[node], frame.scratch_bytes[node] = _place(blocks, need, k, k), need
         if is_view(node):
             continue
         for value in node.results:

@@ -1,4 +1,4 @@
-"""The clock of a plan: how often each of its nodes ran and how long it took, for `nf.profile`."""
+"""The clock of a plan: how often each of its nodes ran and how long it took, for `nf.profile` and `nf.report`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nufunc.codegen.llvm import I32, I64, POINTER, declare
 from nufunc.ir.graph import Graph, Node
 
 if TYPE_CHECKING:
+    from nufunc.codegen.buffers import Frame
     from nufunc.codegen.plan import Plan
 
 _SECOND = 1_000_000_000
@@ -22,9 +23,11 @@ _SECOND = 1_000_000_000
 class Clock:
     """Reads the system's clock before and after each node that is not part of a task of several threads.
 
-    `counts` has a row (runs, nanoseconds) for each node in `rows`, those of regions included; the plan adds to it at each
-    call.
+    `counts` has a row (runs, nanoseconds) for each node in `rows`, those of regions included; the plan adds to it at
+    each call. `frame` tells where values stand in memory.
     """
+
+    frame: Frame
 
     def __init__(self, graph: Graph) -> None:
         self.rows = {node: k for k, node in enumerate(_timed(graph))}

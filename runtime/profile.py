@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.ir.graph import Node
-from nufunc.runtime.compilation import compile_program, lower_program
+from nufunc.ir.graph import Graph
+from nufunc.runtime.compilation import compile_program, executable_of, lower_program
 from nufunc.runtime.executable import Executable
 
 if TYPE_CHECKING:
     from nufunc.codegen.clock import Clock
+    from nufunc.codegen.compile import Lowered
     from nufunc.codegen.counts import Kernel
     from nufunc.runtime.function import Transformed
 
@@ -26,12 +27,14 @@ _RUNS = 1000  # at most
 @dataclass(frozen=True)
 class Timed:
     """A row of a Profile, per call: what was computed (`kernel`, whose `times` are the measured ones) and the
-    seconds that it took. `depth` is the number of loops and branches around it.
+    seconds that it took. `depth` is the number of loops and branches around it, `step` the place of the outermost of
+    them, or of itself, in the program.
     """
 
     kernel: Kernel
     seconds: float
     depth: int
+    step: int
 
     @property
     def flops_per_second(self) -> float:
@@ -88,16 +91,21 @@ def profile(function: Transformed, args: tuple[Any, ...], kwargs: dict[str, Any]
         raise UnsupportedError("profile: NUFUNC_NOJIT=1 runs readable loops, which have no clocks; unset it")
     program, values = function.program_of(args, kwargs)
     lowered = lower_program(program, timed=True)
+    return measured(executable_of(program), compile_program(program, lowered), lowered, values, seconds)
+
+
+def measured(
+    plain: Executable, timed: Executable, lowered: Lowered, values: Sequence[Any], seconds: float
+) -> Profile:
+    """The profile of a program, compiled as it is, and with the clock of `lowered`."""
     clock = lowered.clock
     assert clock is not None
-    executable = compile_program(program, lowered)
-    _repeat(executable, values, 0.0)
+    _repeat(timed, values, 0.0)
     clock.counts[:] = 0
-    taken = _repeat(executable, values, seconds / 2)
-    plain = _repeat(compile_program(program), values, seconds / 2)
+    taken = _repeat(timed, values, seconds / 2)
     return Profile(
-        program.name, tuple(_rows(lowered.grouped.nodes, clock, len(taken), 0)), min(plain), sum(taken) / len(taken),
-        len(taken),
+        plain.name, tuple(_rows(lowered.grouped, clock, len(taken))), min(_repeat(plain, values, seconds / 2)),
+        sum(taken) / len(taken), len(taken),
     )  # fmt: skip
 
 
@@ -115,25 +123,26 @@ def _repeat(executable: Executable, values: Sequence[Any], seconds: float) -> li
     return taken
 
 
-def _rows(nodes: Sequence[Node], clock: Clock, calls: int, depth: int) -> list[Timed]:
-    """The rows of nodes that ran `calls` times the number of their runs in the clock."""
+def _rows(graph: Graph, clock: Clock, calls: int, depth: int = 0, around: int | None = None) -> list[Timed]:
+    """The rows of a graph, per call."""
     from nufunc.codegen.counts import Kernel, is_leaf, kernels
 
     rows: list[Timed] = []
-    for node in nodes:
+    for k, node in enumerate(graph.nodes):
+        step = k if around is None else around
         runs, nanoseconds = (int(n) for n in clock.counts[clock.rows[node]])
         parts = list(kernels(node))
         if not runs or not (parts or node.regions):
             continue
         seconds, times = nanoseconds / 1e9 / calls, max(round(runs / calls), 1)
         if is_leaf(node):
-            rows.append(Timed(parts[0].repeated(times), seconds, depth))
+            rows.append(Timed(parts[0].repeated(times), seconds, depth, step))
             continue
-        inner = [row for region in node.regions for row in _rows(region.nodes, clock, calls, depth + 1)]
+        inner = [row for region in node.regions for row in _rows(region, clock, calls, depth + 1, step)]
         locations = (node.loc,) if node.loc is not None else ()
         work = [] if inner else parts  # counted in the inner rows, where these were measured
         total = [sum(getattr(k, f) for k in work) for f in ("flops", "transcendentals", "bytes_read", "bytes_written")]
         whole = Kernel(node.prim, False, locations, 1, *total).repeated(times)
-        rows.append(Timed(whole, max(seconds - sum(r.seconds for r in inner), 0.0), depth))
+        rows.append(Timed(whole, max(seconds - sum(r.seconds for r in inner), 0.0), depth, step))
         rows += inner
     return rows

@@ -27,26 +27,31 @@ def normal_convolutions(graph: Graph) -> Graph:
     if not any(n.prim == "conv" for n in graph.nodes):
         return graph
 
+    fulls = {n.result: n.attrs["value"] for n in graph.nodes if n.prim == "full"}
+
     def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
-        return [convolution(b, *operands, node.attrs)] if node.prim == "conv" else None
+        if node.prim != "conv":
+            return None
+        sums = fulls.get(node.operands[1]) == 1 and set(node.attrs["w"]) == set(node.attrs["window"])
+        return [convolution(b, *operands, node.attrs, sums)]
 
     return rewritten(graph, rule)
 
 
-def convolution(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
-    """A convolution as what code is generated for."""
+def convolution(b: Builder, x: Value, w: Value, attrs: Attrs, sums: bool = False) -> Value:
+    """A convolution as what code is generated for; one that `sums` has a kernel of ones, and no channels."""
     kernel, extent = _kernel(w, attrs), attrs["extent"]
     (result,) = primitive.get("conv").infer((x.type, w.type), attrs, ())
     if 0 in (result.size, x.type.size, w.type.size):
         return b.zeros(result)
     steps = min(math.prod(kernel), math.prod(extent))
     if steps == 1:
-        return by_steps(b, x, w, attrs)
+        return by_steps(b, x, w, attrs, sums)
     apart = next((a for a, spread in enumerate(attrs["spread"]) if spread != 1), None)
     if apart is not None:
-        return _by_residues(b, x, w, attrs, result, apart)
+        return _by_residues(b, x, w, attrs, result, apart, sums)
     if x.dtype not in (FLOAT32, FLOAT64) or (steps <= THIN and _is_thin(x, w, attrs)):
-        return by_steps(b, x, w, attrs)
+        return by_steps(b, x, w, attrs, sums)
     return _last(b, x, w, attrs)
 
 
@@ -75,7 +80,7 @@ def _last(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
 # -- one step after the other
 
 
-def by_steps(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
+def by_steps(b: Builder, x: Value, w: Value, attrs: Attrs, sums: bool = False) -> Value:
     """The sum of products of slices over the elements of the kernel; or each element of the result, and their stack."""
     window, kernel = attrs["window"], _kernel(w, attrs)
     by_kernel = math.prod(kernel) <= math.prod(attrs["extent"])
@@ -85,7 +90,10 @@ def by_steps(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
     parts = []
     for place in itertools.product(*(range(n) for n in steps)):
         seen, other = _met(b, x, w, attrs, kernel, place, by_kernel)
-        parts.append(_contracted(b, seen, other, names))
+        if sums and by_kernel:
+            parts.append(b.transposed(seen, [names["x"].index(letter) for letter in names["out"]]))
+        else:
+            parts.append(_contracted(b, seen, other, names))
     if by_kernel:
         total = parts[0]
         for part in parts[1:]:
@@ -117,10 +125,11 @@ def _met(
 
 
 def _one(b: Builder, x: Value, axis: int, place: int) -> Value:
-    return _cut(b, x, axis, place, place + 1, 1)
+    return cut(b, x, axis, place, place + 1, 1)
 
 
-def _cut(b: Builder, x: Value, axis: int, start: int, stop: int, step: int) -> Value:
+def cut(b: Builder, x: Value, axis: int, start: int, stop: int, step: int) -> Value:
+    """A slice along one axis."""
     if (start, stop, step) == (0, x.shape[axis], 1):
         return x
     starts, stops, steps = [0] * x.ndim, [*x.shape], [1] * x.ndim
@@ -128,7 +137,8 @@ def _cut(b: Builder, x: Value, axis: int, start: int, stop: int, step: int) -> V
     return b.slice(x, start=tuple(starts), stop=tuple(stops), step=tuple(steps))
 
 
-def _padded(b: Builder, x: Value, axis: int, low: int, high: int, interior: int = 0) -> Value:
+def padded(b: Builder, x: Value, axis: int, low: int, high: int, interior: int = 0) -> Value:
+    """With zeros along one axis."""
     if not (low or high or interior):
         return x
     pads = [[0] * x.ndim for _ in range(3)]
@@ -139,14 +149,14 @@ def _padded(b: Builder, x: Value, axis: int, low: int, high: int, interior: int 
 
 def _line(b: Builder, x: Value, axis: int, first: int, step: int, count: int, spread: int) -> Value:
     """The elements of x at first + i * step (in units of 1 / spread) for i < count, zeros where there are none."""
-    x = _padded(b, x, axis, 0, 0, spread - 1)
+    x = padded(b, x, axis, 0, 0, spread - 1)
     back = step < 0
     if back:
         first, step = first + (count - 1) * step, -step
     last, n = first + (count - 1) * step, x.shape[axis]
-    x = _padded(b, x, axis, max(-first, 0), max(last - n + 1, 0))
+    x = padded(b, x, axis, max(-first, 0), max(last - n + 1, 0))
     first += max(-first, 0)
-    x = _cut(b, x, axis, first, first + (count - 1) * step + 1, step)
+    x = cut(b, x, axis, first, first + (count - 1) * step + 1, step)
     return b.flip(x, axes=(axis,)) if back else x
 
 
@@ -179,7 +189,9 @@ def _spread(b: Builder, x: Value, names: str, letters: list[str], space: tuple[i
 # -- dilation of the input
 
 
-def _by_residues(b: Builder, x: Value, w: Value, attrs: Attrs, result: ArrayType, axis: int) -> Value:
+def _by_residues(
+    b: Builder, x: Value, w: Value, attrs: Attrs, result: ArrayType, axis: int, sums: bool
+) -> Value:  # fmt: skip
     """One convolution for every index of the result modulo the spread along an axis, each put at its places."""
     stride, dilation, spread, offset, extent = (attrs[name][axis] for name in NUMBERS_OF_WINDOW)
     place, at = attrs["w"].index(attrs["window"][axis]), attrs["out"].index(attrs["window"][axis])
@@ -196,8 +208,8 @@ def _by_residues(b: Builder, x: Value, w: Value, attrs: Attrs, result: ArrayType
             "offset": -(begin + first * dilation) // spread, "extent": count,
         }  # fmt: skip
         numbers = {name: _with(attrs[name], axis, here[name]) for name in NUMBERS_OF_WINDOW}
-        part = convolution(b, x, _cut(b, w, place, first, kernel, apart), {**attrs, **numbers})
-        whole = _padded(b, part, at, residue, extent - residue - ((count - 1) * spread + 1), spread - 1)
+        part = convolution(b, x, cut(b, w, place, first, kernel, apart), {**attrs, **numbers}, sums)
+        whole = padded(b, part, at, residue, extent - residue - ((count - 1) * spread + 1), spread - 1)
         total = whole if total is None else b.add(total, whole)
     return b.zeros(result) if total is None else total
 

@@ -253,6 +253,15 @@ layer("MaxPool2d", (3,), {"ceil_mode": True}, t(4, 8, 7))
 layer("MaxPool2d", (3,), {"dilation": 2}, t(2, 4, 8, 7))
 layer("MaxPool2d", ((3, 2),), {"stride": (2, 1), "padding": (1, 0)}, t(2, 4, 8, 7))
 layer("AdaptiveAvgPool2d", ((3, None),), {}, t(2, 4, 8, 7))
+layer("AvgPool2d", (3,), {"divisor_override": 4}, t(2, 4, 8, 7))
+for _k in (1, 2, 3):
+    layer(f"LPPool{_k}d", (2.0, 2), {}, Uniform((2, 3, *(7, 6, 5)[:_k])))
+layer("LPPool2d", (3.0, 3), {"stride": 2, "ceil_mode": True}, Uniform((2, 3, 6, 6)))
+_ties = Given(np.arange(64.0).reshape(1, 8, 8) * 5 % 7 // 3, fixed=False)  # of equal maxima the first one counts
+layer("MaxPool2d", (3,), {"stride": 1, "padding": 1}, _ties)
+layer("MaxPool2d", (6,), {"stride": 2}, _ties)
+layer("AdaptiveMaxPool2d", ((3, 2),), {}, _ties)
+layer("AdaptiveMaxPool2d", (1,), {}, _ties)
 
 layer("Flatten", (), {}, t(2, 3, 4))
 layer("Unflatten", (1, (2, 3)), {}, t(2, 6))

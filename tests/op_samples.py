@@ -706,7 +706,7 @@ def _summed_convolution(x: np.ndarray, w: np.ndarray, how: dict[str, Any]) -> np
     """conv by its definition: all indices of x, w and the result, one after the other."""
     letters = sorted({*how["x"], *how["w"], *how["out"]} - set(how["window"]))
     sizes = {**dict(zip(how["x"], x.shape)), **dict(zip(how["w"], w.shape))}
-    sizes |= {n: e for n, e in zip(how["window"], how["extent"])}
+    sizes |= dict(zip(how["window"], how["extent"]))
     result = np.zeros([sizes[n] for n in how["out"]], x.dtype)
     kernel = [w.shape[how["w"].index(n)] for n in how["window"]]
     for place in np.ndindex(*(sizes[n] for n in letters), *how["extent"], *kernel):
@@ -746,6 +746,65 @@ _conv("f64[3,6]", "f64[3,2]", "cx,cx->x", "x", (-2,), (3,), (1,), (-5,), (3,))
 _conv("f64[2,2]", "f64[3,2]", "cx,ox->cox", "x", (3,), (2,), (2,), (4,), (4,))
 _conv("f64[0,3]", "f64[2,2]", "nx,ox->nox", "x", (1,), (1,), (1,), (0,), (2,))
 _conv("f64[2,3,1]", "f64[4,3,1]", "ncx,ocx->nox", "x", (1,), (1,), (1,), (0,), (1,))
+
+
+def _windows_of(x: np.ndarray, how: dict[str, Any]) -> Any:
+    """(window's index, elements of x that stand in it as (number, place)) for every window."""
+    rank = len(how["kernel"])
+    for window in np.ndindex(*x.shape[: x.ndim - rank], *how["extent"]):
+        lead, p = window[: x.ndim - rank], window[x.ndim - rank :]
+        found = []
+        for number, k in enumerate(np.ndindex(*how["kernel"])):
+            at = [i * s + j * d - o for i, j, s, d, o in zip(p, k, how["stride"], how["dilation"], how["offset"])]
+            if all(0 <= q < n for q, n in zip(at, x.shape[x.ndim - rank :])):
+                found.append((number, (*lead, *at)))
+        yield window, found
+
+
+def _window_maxima(x: np.ndarray, how: dict[str, Any], number: np.dtype) -> tuple[np.ndarray, ...]:
+    shape = (*x.shape[: x.ndim - len(how["kernel"])], *how["extent"])
+    best, which = np.zeros(shape, x.dtype), np.zeros(shape, number)
+    for window, elements in _windows_of(x, how):
+        largest = max(elements, key=lambda e: (x[e[1]], -e[0]))
+        best[window], which[window] = x[largest[1]], largest[0]
+    return best, which
+
+
+def _taken(x: np.ndarray, number: np.ndarray, how: dict[str, Any]) -> np.ndarray:
+    result = np.zeros(number.shape, x.dtype)
+    for window, elements in _windows_of(x, how):
+        result[window] = sum(x[at] for k, at in elements if k == number[window])
+    return result
+
+
+def _put(value: np.ndarray, number: np.ndarray, how: dict[str, Any]) -> np.ndarray:
+    result = np.zeros(how["shape"], value.dtype)
+    for window, elements in _windows_of(result, how):
+        for k, at in elements:
+            result[at] += value[window] * (k == number[window])
+    return result
+
+
+for _spec, _shape, *_numbers in (
+    ("f64[2,6]", "2,3", (2,), (2,), (1,), (0,), (3,)),
+    ("f64[2,4,5] ties", "2,2,3", (3, 3), (2, 2), (1, 1), (1, 1), (2, 3)),
+    ("f64[7]", "4", (3,), (2,), (2,), (2,), (4,)),
+    ("f32[3,4]", "3,3", (2,), (1,), (1,), (0,), (3,)),
+    ("i64[6]", "3", (2,), (2,), (1,), (0,), (3,)),
+    ("f64[1,300]", "1,2", (280,), (20,), (1,), (0,), (2,)),
+    ("f64[0,4]", "0,2", (2,), (2,), (1,), (0,), (2,)),
+):
+    _how = dict(zip(("kernel", "stride", "dilation", "offset", "extent"), _numbers))
+    _index = "u8" if int(np.prod(_how["kernel"])) <= 256 else "i32"
+    _smooth = "ties" not in _spec
+    _row(
+        "window_argmax", _spec, attrs=_how, smooth=_smooth,
+        reference=lambda x, h=_how, d=DTYPES_BY_NAME[_index]: _window_maxima(x, h, d),
+    )  # fmt: skip
+    _value, _which = f"{_spec.partition('[')[0]}[{_shape}]", f"{_index}[{_shape}] 0:2"
+    _row("window_take", _spec, _which, attrs=_how, reference=lambda x, n, h=_how: _taken(x, n, h))
+    _into = {"shape": tuple(int(n) for n in _spec.partition("[")[2].partition("]")[0].split(",")), **_how}
+    _row("window_put", _value, _which, attrs=_into, reference=lambda x, n, h=_into: _put(x, n, h))
 
 
 def _insertion_order(row: np.ndarray) -> list[int]:

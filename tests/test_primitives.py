@@ -69,7 +69,7 @@ def test_linear_primitives_have_transposes() -> None:
     linear = {
         "add", "sub", "neg", "mul", "div", "select", "convert", "real", "imag", "conj", "complex",
         "reduce_sum", "cumsum", "update", "dynamic_slice", "dynamic_update", "gather", "scatter_set",
-        "scatter_add", "dot", "conv", "solve",
+        "scatter_add", "dot", "conv", "window_take", "window_put", "solve",
         "triangular_solve", "reshape", "transpose", "broadcast", "slice", "flip", "pad", "concat",
         "tape_add", "tape_join", "tape_split", "named", "require", "frechet", "fft", "rfft", "irfft",
     }  # fmt: skip

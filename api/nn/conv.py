@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,27 +26,12 @@ def sizes(value: Size, count: int, what: str) -> tuple[int, ...]:
     return found
 
 
-def windows(
-    x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> tuple[Any, tuple[int, ...]]:
-    """(what each position of a kernel sees, stacked on axis 2: (N, C, K, *out)), and the output's spatial shape."""
-    spatial = np.shape(x)[2:]
-    out = tuple(
-        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(spatial, kernel, stride, dilation, strict=True)
-    )
-    if min(out) <= 0:
-        raise ShapeError(
-            f"the kernel {tuple(kernel)} with dilation {tuple(dilation)} is larger than the padded input {spatial}",
-            user_location(),
-        )
-    seen = []
-    for offset in itertools.product(*(range(k) for k in kernel)):
-        cut = tuple(
-            slice(o * d, o * d + s * (n - 1) + 1, s)
-            for o, n, s, d in zip(offset, out, stride, dilation, strict=True)
-        )
-        seen.append(x[(slice(None), slice(None), *cut)])
-    return np.stack(seen, axis=2), out
+def batched(x: Any, dims: int, what: str) -> tuple[Any, bool]:
+    """x with a batch axis, and whether it had none."""
+    if np.ndim(x) not in (dims + 1, dims + 2):
+        raise ShapeError(f"{what}: expected {dims + 1} or {dims + 2} axes, got shape {np.shape(x)}", user_location())
+    alone = np.ndim(x) == dims + 1
+    return (x[None] if alone else x), alone
 
 
 def padded(x: Any, padding: Sequence[tuple[int, int]], mode: str = "zeros") -> Any:
@@ -83,23 +67,31 @@ def _convolve(
     return convolution(x, weight, stride, dilation, ones, [low for low, _ in padding], extent, groups, False)
 
 
-def _conv(
-    x: Any, weight: Any, bias: Any, stride: Size, padding: Size | str, dilation: Size, groups: int, dims: int
-) -> Any:
-    what = f"conv{dims}d"
-    alone = np.ndim(x) == dims + 1
+def _checked(x: Any, weight: Any, what: str, dims: int) -> tuple[Any, bool]:
+    """x with a batch axis, and whether it had none."""
     if np.ndim(x) not in (dims + 1, dims + 2) or np.ndim(weight) != dims + 2:
         raise ShapeError(
             f"{what}: expected input of {dims + 1} or {dims + 2} axes and a weight of {dims + 2}, got shapes "
             f"{np.shape(x)} and {np.shape(weight)}",
             user_location(),
         )
-    strides, dilations = sizes(stride, dims, what), sizes(dilation, dims, what)
-    pairs = _padding(padding, np.shape(weight)[2:], strides, dilations, what)
-    y = _convolve(x[None] if alone else x, weight, strides, pairs, dilations, groups)
+    return batched(x, dims, what)
+
+
+def _finished(y: Any, bias: Any, alone: bool, dims: int) -> Any:
     if bias is not None:
         y = y + np.reshape(bias, (-1, *(1,) * dims))
     return y[0] if alone else y
+
+
+def _conv(
+    x: Any, weight: Any, bias: Any, stride: Size, padding: Size | str, dilation: Size, groups: int, dims: int
+) -> Any:
+    what = f"conv{dims}d"
+    batch, alone = _checked(x, weight, what, dims)
+    strides, dilations = sizes(stride, dims, what), sizes(dilation, dims, what)
+    pairs = _padding(padding, np.shape(weight)[2:], strides, dilations, what)
+    return _finished(_convolve(batch, weight, strides, pairs, dilations, groups), bias, alone, dims)
 
 
 def _padding(
@@ -117,44 +109,13 @@ def _padding(
     return [(p, p) for p in sizes(padding, len(kernel), what)]
 
 
-def conv1d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
-    groups: int = 1,
-) -> Any:  # fmt: skip
-    """x (N, C, L) or (C, L), weight (O, C / groups, K), bias (O,): (N, O, L')."""
-    return _conv(x, weight, bias, stride, padding, dilation, groups, 1)
-
-
-def conv2d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
-    groups: int = 1,
-) -> Any:  # fmt: skip
-    """x (N, C, H, W) or (C, H, W), weight (O, C / groups, KH, KW), bias (O,): (N, O, H', W')."""
-    return _conv(x, weight, bias, stride, padding, dilation, groups, 2)
-
-
-def conv3d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
-    groups: int = 1,
-) -> Any:  # fmt: skip
-    """x (N, C, D, H, W) or (C, D, H, W), weight (O, C / groups, KD, KH, KW), bias (O,): (N, O, D', H', W')."""
-    return _conv(x, weight, bias, stride, padding, dilation, groups, 3)
-
-
 def _conv_transpose(
     x: Any, weight: Any, bias: Any, stride: Size, padding: Size, output_padding: Size, groups: int, dilation: Size,
     dims: int,
 ) -> Any:  # fmt: skip
     """The transpose of the convolution with this weight (C, O / groups, *kernel) in its input."""
     what = f"conv_transpose{dims}d"
-    alone = np.ndim(x) == dims + 1
-    if np.ndim(x) not in (dims + 1, dims + 2) or np.ndim(weight) != dims + 2:
-        raise ShapeError(
-            f"{what}: expected input of {dims + 1} or {dims + 2} axes and a weight of {dims + 2}, got shapes "
-            f"{np.shape(x)} and {np.shape(weight)}",
-            user_location(),
-        )
-    batch = x[None] if alone else x
+    batch, alone = _checked(x, weight, what, dims)
     strides, dilations = sizes(stride, dims, what), sizes(dilation, dims, what)
     paddings, extra = sizes(padding, dims, what), sizes(output_padding, dims, what)
     c, *spatial = np.shape(batch)[1:]
@@ -170,33 +131,40 @@ def _conv_transpose(
         raise ShapeError(f"{what}: padding {paddings} leaves nothing of the result", user_location())
     turned, before = [-d for d in dilations], [-p for p in paddings]
     y = convolution(batch, weight, (1,) * dims, turned, strides, before, extent, groups, True)
-    if bias is not None:
-        y = y + np.reshape(bias, (-1, *(1,) * dims))
-    return y[0] if alone else y
+    return _finished(y, bias, alone, dims)
 
 
-def conv_transpose1d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
-    groups: int = 1, dilation: Size = 1,
-) -> Any:  # fmt: skip
-    """x (N, C, L), weight (C, O / groups, K): (N, O, L')."""
-    return _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, 1)
+def named(function: Any, name: str, dims: int, text: str) -> Any:
+    """A function for so many spatial axes, with the name `name` + `1d`, ...; in the text x stands for x's shape."""
+    function.__name__ = function.__qualname__ = f"{name}{dims}d"
+    function.__doc__ = text.replace("*in", {1: "L", 2: "H, W", 3: "D, H, W"}[dims])
+    return function
 
 
-def conv_transpose2d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
-    groups: int = 1, dilation: Size = 1,
-) -> Any:  # fmt: skip
-    """x (N, C, H, W), weight (C, O / groups, KH, KW): (N, O, H', W')."""
-    return _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, 2)
+def _conv_nd(dims: int) -> Callable[..., Any]:
+    def conv(
+        x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
+        groups: int = 1,
+    ) -> Any:  # fmt: skip
+        return _conv(x, weight, bias, stride, padding, dilation, groups, dims)
+
+    text = "x (N, C, *in) or (C, *in), weight (O, C / groups, *kernel), bias (O,): (N, O, *out)."
+    return named(conv, "conv", dims, text)
 
 
-def conv_transpose3d(
-    x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
-    groups: int = 1, dilation: Size = 1,
-) -> Any:  # fmt: skip
-    """x (N, C, D, H, W), weight (C, O / groups, KD, KH, KW): (N, O, D', H', W')."""
-    return _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, 3)
+def _conv_transpose_nd(dims: int) -> Callable[..., Any]:
+    def conv_transpose(
+        x: Any, weight: Any, bias: Any = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
+        groups: int = 1, dilation: Size = 1,
+    ) -> Any:  # fmt: skip
+        return _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, dims)
+
+    text = "x (N, C, *in) or (C, *in), weight (C, O / groups, *kernel), bias (O,): (N, O, *out)."
+    return named(conv_transpose, "conv_transpose", dims, text)
+
+
+conv1d, conv2d, conv3d = map(_conv_nd, (1, 2, 3))
+conv_transpose1d, conv_transpose2d, conv_transpose3d = map(_conv_transpose_nd, (1, 2, 3))
 
 
 # -- layers

@@ -16,6 +16,16 @@ def convolution(*args: Any) -> Any:
     return _run(nn_windows.convolution, *args)
 
 
+def window_max(*args: Any) -> Any:
+    """See `nufunc.tracer.nn_windows.window_max`."""
+    return _run(nn_windows.window_max, *args)
+
+
+def window_sum(*args: Any) -> Any:
+    """See `nufunc.tracer.nn_windows.window_sum`."""
+    return _run(nn_windows.window_sum, *args)
+
+
 def _run(function: Callable[..., Any], *args: Any) -> Any:
     """Inside a traced function, append to its graph; outside, compile and run."""
     return function(*args) if current() is not None else _compiled(function)(*args)

@@ -19,10 +19,12 @@ from nufunc.ir.prims import (
     matrix_functions,
     random,
     reduce,
+    scipy_special,
     special,
     spectral,
     tape,
     view,
+    window,
 )
 
 __all__ = [
@@ -44,8 +46,10 @@ __all__ = [
     "matrix_functions",
     "random",
     "reduce",
+    "scipy_special",
     "special",
     "spectral",
     "tape",
     "view",
+    "window",
 ]

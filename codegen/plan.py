@@ -31,6 +31,7 @@ from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.product_group import is_product
 
 INLINE_POINTS = 64  # points up to which a nest becomes part of the plan, so that small values stay in registers
+APART = 32  # nests between two fences that cost nothing to run: LLVM's time is quadratic in the accesses between them
 
 
 class Plan:
@@ -52,6 +53,7 @@ class Plan:
         self.nests: list[LoopNest] = []
         self.externs: list[str | np.ndarray | HostCall] = []
         self.extern_slots: dict[str, int] = {}
+        self.calls = 0
         self.functions: dict[str, ir.Function] = {}
         self.small: set[str] = set()  # symbols of nests that may become part of the plan
         self.view_of = {n.result: n for n in graph.walk() if is_view(n)}
@@ -248,6 +250,9 @@ class Plan:
 
     def nest_range(self, nest: LoopNest, pointers: Sequence[ir.Value], *bounds: ir.Value) -> None:
         """Call the function of a nest, emitted once for equal nests; of a split one for a range of its axis."""
+        self.calls += 1
+        if self.calls % APART == 0:
+            self.b.fence("acq_rel", "singlethread")
         key = str(nest)
         if key not in self.functions:
             if not nest.past:  # the same is there for other memory

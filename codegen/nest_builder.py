@@ -6,6 +6,7 @@ computed once. What reads outside its operand (pad, concat, update) is answered 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,17 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return (*shape[:axis], *shape[axis + 1 :])
 
 
+@functools.lru_cache(maxsize=1)
+def _interface(region: Graph) -> tuple[dict[Value, int], tuple[Buffer, ...]]:
+    """The numbers of a region's inputs, and its buffers: inputs, then outputs. It is asked for once per nest, and an
+    array that is put together from parts has as many nests as buffers.
+    """
+    inputs = [*region.params, *(v for v, _ in region.consts)]
+    buffers = [Buffer(v.hint or f"x{k}", v.dtype, v.type.size) for k, v in enumerate(inputs)]
+    buffers += [Buffer(v.hint or f"y{k}", v.dtype, v.type.size, written=True) for k, v in enumerate(region.outputs)]
+    return {v: k for k, v in enumerate(inputs)}, tuple(buffers)
+
+
 class NestBuilder:
     """Builds one nest; `at` answers what a value is at given indices."""
 
@@ -63,13 +75,9 @@ class NestBuilder:
         self.region, self.name, self.sites, self.producers = region, name, sites, producers
         self.steps: dict[str, int] = {}  # axes of which only every step-th point reads something
         self.tests: list[tuple[Affine, int, int]] = []  # of indices that are inside their operand for some points only
-        inputs = [*region.params, *(v for v, _ in region.consts)]
-        self.input_number = {v: k for k, v in enumerate(inputs)}
-        self.buffers = [Buffer(v.hint or f"x{k}", v.dtype, v.type.size) for k, v in enumerate(inputs)]
-        self.outputs: dict[int, int] = {}
-        for k, v in enumerate(region.outputs):
-            self.outputs[k] = len(self.buffers)
-            self.buffers.append(Buffer(v.hint or f"y{k}", v.dtype, v.type.size, written=True))
+        self.input_number, buffers = _interface(region)
+        self.buffers = list(buffers)
+        self.outputs = {k: len(self.input_number) + k for k in range(len(region.outputs))}
         self.memo: dict[Any, int] = {}
         self.extents: dict[str, int] = {}
         self.dtypes: dict[int, np.dtype] = {}

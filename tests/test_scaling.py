@@ -146,6 +146,42 @@ def test_writes_in_a_python_loop_are_linear(transform):
     assert grows_linearly(lambda n: calls(lambda: whole(n)), 60)
 
 
+def recurrence(n: int) -> Callable[[Any], Any]:
+    """Each element from the one before."""
+
+    def f(x):
+        out = np.zeros(n)
+        out[0] = x[0]
+        for i in range(1, n):
+            out[i] = out[i - 1] * 0.5 + x[i % 8]
+        return out
+
+    return f
+
+
+def scalars(n: int) -> Callable[[Any], Any]:
+    """An array from a list of as many scalars, each computed from the one before."""
+
+    def f(x):
+        found = [x[0]]
+        for i in range(1, n):
+            found.append(found[-1] * 0.5 + x[i % 8])
+        return np.array(found)
+
+    return f
+
+
+@pytest.mark.parametrize("make", [recurrence, scalars])
+def test_code_of_elements_that_depend_on_each_other_is_made_in_linear_time(make):
+    def text(n: int) -> str:
+        return nf.jit(make(n)).lower(np.ones(8))._module.text
+
+    assert grows_linearly(lambda n: calls(lambda: text(n)), 100)
+    assert len(text(200)) < 2.3 * len(text(100))
+    # LLVM's time is quadratic in the number of accesses to memory between two fences
+    assert max(part.count("call ") for part in text(400).split("fence ")) < 200
+
+
 # -- nests of control flow
 
 

@@ -1,11 +1,11 @@
 """The inner loops of NumPy's Fourier transforms: where they stand in memory.
 
-Note [Loops of NumPy's FFT]: numpy.fft computes through ufuncs (fft, ifft, rfft_n_even, rfft_n_odd, irfft), whose objects hold
-a C function `void (char **args, npy_intp *dimensions, npy_intp *steps, void *data)` per type; the layout of a ufunc object
-is part of NumPy's C API. Such a function loops over all rows, wants no GIL, and may run in several threads: its plans
-stand in a cache with a lock. It is used if the object reads as expected (name, number and codes of types) and a small
-transform comes out right. Else the plan calls numpy.fft back. Addresses are read when code is loaded, by names: nothing
-of them stands in the code.
+Note [Loops of NumPy's FFT]: numpy.fft computes through ufuncs (fft, ifft, rfft_n_even, rfft_n_odd, irfft), whose
+objects hold a C function `void (char **args, npy_intp *dimensions, npy_intp *steps, void *data)` per type; the layout
+of a ufunc object is part of NumPy's C API. Such a function loops over all rows, wants no GIL, and may run in several
+threads: its plans stand in a cache with a lock. It is used if the object reads as expected (name, number and codes of
+types) and a small transform comes out right. Else the plan calls numpy.fft back. Addresses are read when code is
+loaded, by names: nothing of them stands in the code.
 """
 
 from __future__ import annotations

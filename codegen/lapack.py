@@ -1,9 +1,9 @@
 """Decompositions in a plan, by LAPACK: qr, lu, eigh, eig, svd, schur. Matrices are turned to columns first and the
 results back to rows, so that LAPACK sees what it sees from NumPy and gives the same signs.
 
-Note [Areas]: what a node needs of scratch memory is a list of named areas, sized by one table per primitive. "a" holds the
-matrices by columns, and so the whole stack; LAPACK's workspaces serve one matrix after the other. Their sizes are asked of
-LAPACK when code is generated.
+Note [Areas]: what a node needs of scratch memory is a list of named areas, sized by one table per primitive. "aa" holds
+the matrices by columns, and so the whole stack; LAPACK's workspaces serve one matrix after the other. Their sizes are
+asked of LAPACK when code is generated.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
 
 
 def _emit_empty(plan: Plan, scope: Scope, node: Node) -> None:
-    """Of a matrix without rows or without columns: unit vectors, in no order; what else is not empty is the order of rows."""
+    """Of a matrix without rows or without columns: unit vectors, and the numbers of the rows."""
     for result in node.results:
         if result.type.size and result.dtype.kind in "fc":
             plan.kernel(identity(result.type), [scope.pointer(result)], "identity")

@@ -25,7 +25,7 @@ def upper_rows(type_: ArrayType, rows: int) -> Graph:
 
 
 def leading_rows(type_: ArrayType, rows: int | None = None) -> Graph:
-    """The first rows of each matrix, and zeros where it has fewer; without a number: the numbers of entries of vectors."""
+    """The first rows of each matrix, and zeros where it has fewer; without a number: the number of each entry."""
     b = Builder("leading")
     if rows is None:
         return b.build([b.iota(shape=type_.shape, dtype=INT64, axis=type_.ndim - 1)])
@@ -49,8 +49,8 @@ def complex_pairs(type_: ArrayType) -> Graph:
 
 
 def complex_vectors(type_: ArrayType) -> Graph:
-    """Eigenvectors of real matrices as LAPACK packs them: of a conjugate pair, one row holds the real parts and the next
-    the imaginary parts of both.
+    """Eigenvectors of real matrices as LAPACK packs them: of a conjugate pair, one row holds the real parts and the
+    next the imaginary parts of both.
     """
     b = Builder("vectors")
     v, values = b.param(type_), b.param(type_.with_shape(type_.shape[:-1]))

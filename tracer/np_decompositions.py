@@ -1,8 +1,8 @@
 """numpy.linalg: decompositions, and what is defined by them: pinv, lstsq.
 
 Of real matrices eig and eigvals give complex results always (NumPy: real ones where all eigenvalues happen to be real,
-which nobody knows while a function is compiled); lstsq gives the residuals of systems with more rows than columns always
-(NumPy: none where the rank is not full).
+which nobody knows while a function is compiled); lstsq gives the residuals of systems with more rows than columns
+always (NumPy: none where the rank is not full).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nufunc.ir.graph import Value
 from nufunc.ir.types import FLOAT64, is_complex, is_inexact, real_dtype
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, broadcast_shapes, builder, fail, result_dtype, value_of, wrap
+from nufunc.tracer.np_creation import zeros
 from nufunc.tracer.np_misc import take_along_axis
 from nufunc.tracer.np_reduce import sum as sum_
 from nufunc.tracer.np_shape import flip, matrix_transpose
@@ -138,7 +139,10 @@ def _per_matrix(ratio: Any, shape: tuple[int, ...], dtype: np.dtype) -> Value:
 
 
 def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._NoValue) -> Array:  # type: ignore[attr-defined]
-    x = matrix(a, square=bool(hermitian))
+    given = as_array(a)
+    if given.ndim >= 2 and 0 in given.shape[-2:]:
+        return zeros((*given.shape[:-2], given.shape[-1], given.shape[-2]), given.dtype)
+    x = matrix(given, square=bool(hermitian))
     default = max(x.shape[-2:]) * np.finfo(x.dtype).eps
     if rcond is None:
         rcond = 1e-15 if rtol is np._NoValue else default if rtol is None else rtol  # type: ignore[attr-defined]
@@ -176,14 +180,11 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple[Array, Array, Array, Array
 
 
 def _rank(s: Array, cutoff: Array) -> Array:
-    from nufunc.tracer.np_creation import zeros
-
     rank = np.dtype(np.int32)
     return sum_((s > s[0] * cutoff).astype(rank), -1, dtype=rank) if s.size else zeros((), dtype=rank)[()]
 
 
 def _residuals(a: Array, side: Array, x: Array) -> Array:
-    from nufunc.tracer.np_creation import zeros
     from nufunc.tracer.np_linalg import matmul
 
     if a.shape[0] <= a.shape[1]:

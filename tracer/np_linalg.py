@@ -1,4 +1,4 @@
-"""Products of vectors and matrices, and diagonals. What needs LAPACK stands in np_solve, np_decompositions, np_norms."""
+"""Products of vectors and matrices, diagonals; the rest of linear algebra: np_solve, np_decompositions, np_norms."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ from nufunc.tracer.np_core import (
     value_of,
     wrap,
 )
-from nufunc.tracer.np_einsum import dot_values, einsum, tensordot
+from nufunc.tracer.np_einsum import dot_values, einsum, einsum_path, tensordot
 from nufunc.tracer.np_ufuncs import UFUNCS
 from nufunc.tracer.np_views import diagonal
 
 # -- products
+
+
+def strong(x: Array) -> Array:
+    """A Python number as the array that NumPy makes of it outside of ufuncs: in its own dtype."""
+    return wrap(value_of(x), scalar=False) if x.weak else x
 
 
 def matmul(
@@ -78,7 +83,7 @@ def _batched_product(x: Value, y: Value) -> Value:
 
 
 def dot(a: Any, b: Any, out: Any = None) -> Array:
-    x, y = as_array(a), as_array(b)
+    x, y = strong(as_array(a)), strong(as_array(b))
     if not x.ndim or not y.ndim:
         return UFUNCS["multiply"](x, y, out=out)
     left, right = x.ndim - 1, max(y.ndim - 2, 0)
@@ -95,7 +100,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Array:
 
 
 def vdot(a: Any, b: Any, /) -> Array:
-    x, y = as_array(a).ravel(), as_array(b).ravel()
+    x, y = strong(as_array(a)).ravel(), strong(as_array(b)).ravel()
     if x.shape != y.shape:
         raise fail(
             ShapeError, f"cannot reshape array of size {x.size} into shape {y.shape}: vdot needs equal sizes"
@@ -132,7 +137,7 @@ def _stored(result: Array, kwargs: dict[str, Any], name: str) -> Array:
 
 
 def inner(a: Any, b: Any, /) -> Array:
-    x, y = as_array(a), as_array(b)
+    x, y = strong(as_array(a)), strong(as_array(b))
     if not x.ndim or not y.ndim:
         return UFUNCS["multiply"](x, y)
     if x.shape[-1] != y.shape[-1]:
@@ -147,11 +152,12 @@ def inner(a: Any, b: Any, /) -> Array:
 
 
 def outer(a: Any, b: Any, out: Any = None) -> Array:
-    return UFUNCS["multiply"](as_array(a).ravel()[:, None], as_array(b).ravel()[None, :], out=out)
+    x, y = strong(as_array(a)), strong(as_array(b))
+    return UFUNCS["multiply"](x.ravel()[:, None], y.ravel()[None, :], out=out)
 
 
 def kron(a: Any, b: Any) -> Array:
-    x, y = as_array(a), as_array(b)
+    x, y = strong(as_array(a)), strong(as_array(b))
     ndim = max(x.ndim, y.ndim)
     xs, ys = ((1,) * (ndim - v.ndim) + v.shape for v in (x, y))
     left = x.reshape(tuple(n for size in xs for n in (size, 1)))
@@ -222,5 +228,6 @@ def linalg_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    matmul, dot, vdot, vecdot, matvec, vecmat, inner, outer, kron, cross, diagonal, trace, einsum, tensordot,
+    matmul, dot, vdot, vecdot, matvec, vecmat, inner, outer, kron, cross, diagonal, trace, einsum, einsum_path,
+    tensordot,
 )  # fmt: skip

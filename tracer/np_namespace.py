@@ -17,6 +17,7 @@ from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer import (
     np_apply,
     np_calculus,
+    np_convolve,
     np_creation,
     np_cumulate,
     np_decompositions,
@@ -142,7 +143,7 @@ def _build() -> Namespace:
     rooms = (
         np_creation, np_shape, np_views, np_join, np_reduce, np_cumulate, np_misc, np_writing, np_linalg, np_extra,
         np_special_core, np_sorting, np_sets, np_statistics, np_histograms, np_nan, np_calculus, np_padding,
-        np_polynomials, np_tapers, np_positions, np_apply,
+        np_polynomials, np_tapers, np_positions, np_apply, np_convolve,
     )  # fmt: skip
     for room in rooms:
         for function in room.FUNCTIONS:

@@ -23,7 +23,7 @@ from nufunc.tracer.np_core import (
     wrap,
 )
 from nufunc.tracer.np_einsum import einsum
-from nufunc.tracer.np_linalg import matmul
+from nufunc.tracer.np_linalg import dot, matmul
 
 
 class MatrixError(LinAlgError, np.linalg.LinAlgError):
@@ -122,6 +122,8 @@ def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Array:
     parts = [as_array(x) for x in arrays]
     if len(parts) < 2:
         raise fail(ShapeError, "Expecting at least two arrays.")
+    if len(parts) == 2:
+        return dot(parts[0], parts[1], out=out)
     letters = [f"{chr(97 + i)}{chr(98 + i)}" for i in range(len(parts))]
     first, last = parts[0].ndim == 1, parts[-1].ndim == 1
     letters[0] = letters[0][1:] if first else letters[0]

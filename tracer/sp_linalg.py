@@ -1,7 +1,7 @@
 """scipy.linalg for traced values, on stacks of matrices too.
 
-Matrices are not looked at for infinities (`check_finite`), and nothing is overwritten. The root and the logarithm of a real
-matrix are real, or an error at run time: SciPy's result would be complex then.
+Matrices are not looked at for infinities (`check_finite`), and nothing is overwritten. The root and the logarithm of a
+real matrix are real, or an error at run time: SciPy's result would be complex then.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ _TRIANGLES = {"lower triangular": True, "upper triangular": False}
 
 
 def solve(
-    a: Any, b: Any, lower: bool = False, overwrite_a: bool = False, overwrite_b: bool = False, check_finite: bool = True,
-    assume_a: Any = None, transposed: bool = False,
+    a: Any, b: Any, lower: bool = False, overwrite_a: bool = False, overwrite_b: bool = False,
+    check_finite: bool = True, assume_a: Any = None, transposed: bool = False,
 ) -> Array:  # fmt: skip
     x = matrix(a)
     if transposed:
@@ -149,7 +149,9 @@ def solve(
     return _solution(builder().solve(left, right), vector)
 
 
-def inv(a: Any, overwrite_a: bool = False, check_finite: bool = True, *, assume_a: Any = None, lower: bool = False) -> Array:
+def inv(
+    a: Any, overwrite_a: bool = False, check_finite: bool = True, *, assume_a: Any = None, lower: bool = False
+) -> Array:
     if assume_a in _TRIANGLES:
         return solve_triangular(a, _identity(matrix(a)), lower=_TRIANGLES[assume_a])
     x = matrix(a)
@@ -165,7 +167,9 @@ def _identity(x: Array) -> Array:
 
 
 def det(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
-    return np_solve.det(a)
+    """In double precision, as SciPy does."""
+    x = matrix(a)
+    return np_solve.det(x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64))
 
 
 # -- lu
@@ -182,7 +186,8 @@ def _order(pivots: Value, rows: int) -> Value:
 
     b, body = builder(), Builder("exchange")
     type_ = ArrayType((*pivots.shape[:-1], rows), INT64)
-    order, k, pivot = body.param(type_), body.param(ArrayType((), INT64)), body.param(type_.with_shape(type_.shape[:-1]))
+    order, k = body.param(type_), body.param(ArrayType((), INT64))
+    pivot = body.param(type_.with_shape(type_.shape[:-1]))
     place = body.iota(shape=type_.shape, dtype=INT64, axis=type_.ndim - 1)
     here, zero = body.broadcast_to(k, type_.shape), body.zeros(type_)
     there = body.broadcast(pivot, shape=type_.shape, dims=tuple(range(type_.ndim - 1)))
@@ -252,7 +257,10 @@ def lu(
 def _function(name: str) -> Callable[..., Array]:
     def call(A: Any, disp: Any = True, blocksize: Any = None) -> Array:
         _no(f"{name}m", disp=None if disp else "disp=False")
-        return wrap(builder().matfun(value_of(matrix(A)), name=name))
+        x = matrix(A)
+        if name == "log":  # SciPy's computes in double precision
+            x = x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64)
+        return wrap(builder().matfun(value_of(x), name=name))
 
     return call
 
@@ -383,7 +391,9 @@ def schur(a: Any, output: str = "real", **options: Any) -> Any:
 def pinv(a: Any, *, atol: Any = None, rtol: Any = None, return_rank: bool = False, check_finite: bool = True) -> Any:
     """The cutoff of singular values is atol + rtol times the largest."""
     x = matrix(a, square=False)
-    ratio = max(x.shape[-2:]) * np.finfo(x.dtype).eps if rtol is None and atol is None else 0.0 if rtol is None else rtol
+    ratio = rtol
+    if rtol is None:
+        ratio = max(x.shape[-2:]) * np.finfo(x.dtype).eps if atol is None else 0.0
     s = np_decompositions.singular_values(x)
     most = max_(s, -1) if s.shape[-1] else zeros(s.shape[:-1], s.dtype)
     if atol is not None:
@@ -408,7 +418,11 @@ def lstsq(
 
 
 def norm(a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, check_finite: bool = True) -> Array:
-    return np_norms.norm(a, ord, axis, keepdims)
+    """The Euclidean norm of a vector in double precision, as SciPy gives it."""
+    x = as_array(a)
+    if axis is None and not keepdims and is_inexact(x.dtype) and x.ndim == 1 and ord in (None, 2):
+        x = x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64)
+    return np_norms.norm(x, ord, axis, keepdims)
 
 
 # -- matrices of a structure
@@ -441,6 +455,7 @@ def hankel(c: Any, r: Any = None) -> Array:
 
 def circulant(c: Any) -> Array:
     v = as_array(c)
+    v = v if v.ndim else v.reshape((1,))
     n = v.shape[-1]
     index = (np.arange(n)[:, None] - np.arange(n)) % n if n else np.zeros((0, 0), np.int64)
     return take(v, array(index), axis=-1)

@@ -103,7 +103,7 @@ register(
 def _irfft_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     z = _need_points("irfft", types, COMPLEXES)
     if z.shape[-1] != attrs["n"] // 2 + 1:
-        raise ShapeError(f"irfft: {z} has {z.shape[-1]} points, but a transform to n={attrs['n']} reals needs n // 2 + 1")
+        raise ShapeError(f"irfft: {z} has {z.shape[-1]} points, but {attrs['n']} reals need n // 2 + 1")
     return (ArrayType((*z.shape[:-1], attrs["n"]), real_dtype(z.dtype)),)
 
 

@@ -5,10 +5,10 @@ Note [Functions of matrices]: the derivative of f at a along e is the upper righ
 same at the transpose of a, and its own derivative follows from the same identity for the larger matrix, so that
 two primitives are closed under differentiation of any order.
 
-exp: Padé approximants with scaling and squaring (Al-Mohy and Higham, "A new scaling and squaring algorithm for the matrix
-exponential", 2009). sqrt: on the Schur form, column by column (Björck and Hammarling, "A Schur method for the square
-root of a matrix", 1983). log: square roots until the Schur form is near the identity, then the Padé approximant as
-partial fractions (Higham, "Functions of Matrices", 2008, chapter 11). A root or logarithm of a real matrix is real
+exp: Padé approximants with scaling and squaring (Al-Mohy and Higham, "A new scaling and squaring algorithm for the
+matrix exponential", 2009). sqrt: on the Schur form, column by column (Björck and Hammarling, "A Schur method for the
+square root of a matrix", 1983). log: square roots until the Schur form is near the identity, then the Padé approximant
+as partial fractions (Higham, "Functions of Matrices", 2008, chapter 11). A root or logarithm of a real matrix is real
 or an error; of a singular matrix that has none it is NaN.
 """
 

@@ -9,10 +9,10 @@ values), and by singular values. Where one of these is exactly zero its reciproc
 becomes infinite: functions that do not depend on the choice of vectors in a degenerate space, such as sums over
 it, get their derivative; for others there is none. Derivatives of values alone do not divide.
 
-Note [Gauge]: vectors are known up to a phase. The derivative is that of vectors without change of phase, diag(v^H dv) = 0;
-for the singular vectors the phase that the two sides share is changed on the left alone. Real vectors have no other;
-complex functions must not depend on the phase. The columns that full=True adds span a space: the derivative given is one
-that moves the space rightly, and does not turn within it.
+Note [Gauge]: vectors are known up to a phase. The derivative is that of vectors without change of phase,
+diag(v^H dv) = 0; for the singular vectors the phase that the two sides share is changed on the left alone. Real vectors
+have no other; complex functions must not depend on the phase. The columns that full=True adds span a space: the
+derivative given is one that moves the space rightly, and does not turn within it.
 """
 
 from __future__ import annotations
@@ -165,8 +165,9 @@ def _svd_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.nda
 
 
 def _svd_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
-    """With p = u^H da v: ds = diag(p), du = u (f o (p s + s p^H)), dv = v (f o (s p + p^H s)), f_ij = 1 / (s_j^2 - s_i^2),
-    and on the longer side the part of da that leaves the space of the vectors. See Note [Gauge].
+    """With p = u^H da v and f_ij = 1 / (s_j^2 - s_i^2): ds = diag(p), du = u (f o (p s + s p^H)),
+    dv = v (f o (s p + p^H s)), and on the longer side the part of da that leaves the space of the vectors. See Note
+    [Gauge].
     """
     (a,), (t,) = primals, tangents
     if t is None:
@@ -250,7 +251,7 @@ def _schur_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.n
 
 
 def _schur_of(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Francis' shifted QR steps, from the last row to the first; for the interpreter, which has no LAPACK but NumPy's."""
+    """Shifted QR steps (Francis, 1961), from the last row to the first, for the interpreter."""
     n = len(a)
     t, z = a.astype(np.complex128), np.eye(n, dtype=np.complex128)
     low = np.finfo(np.float64).eps * np.linalg.norm(t)
@@ -259,7 +260,9 @@ def _schur_of(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             if np.abs(t[last, :last]).max() <= low:
                 break
             pair = np.linalg.eigvals(t[last - 1 : last + 1, last - 1 : last + 1])
-            shift = pair[np.abs(pair - t[last, last]).argmin()] if step % 10 != 9 else t[last, last] + np.abs(t[last]).sum()
+            shift = pair[np.abs(pair - t[last, last]).argmin()]
+            if step % 10 == 9:  # out of a cycle
+                shift = t[last, last] + np.abs(t[last]).sum()
             q, _ = np.linalg.qr(t[: last + 1, : last + 1] - shift * np.eye(last + 1))
             t[: last + 1] = q.conj().T @ t[: last + 1]
             t[:, : last + 1] = t[:, : last + 1] @ q

@@ -188,6 +188,8 @@ def object_code(entry: Compiled, locations: Sequence[Location]) -> ObjectCode | 
     the program's locations."""
     from nufunc.codegen.backend import target
 
+    if entry.found is not None:
+        return entry.found
     lowered, numbers = entry.lowered, {loc: k for k, loc in enumerate(locations)}
     externs = tuple(e for e in lowered.externs if isinstance(e, str | np.ndarray))
     sites = {

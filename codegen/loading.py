@@ -26,7 +26,9 @@ OPTIMISE = backend.Optimise(passes=PASSES)
 
 
 class Compiled(Entry):
-    """An Entry that can be looked into; `lower` gives what it was compiled from."""
+    """An Entry that can be looked into; `lower` gives what it was compiled from. `found` is what it was loaded from."""
+
+    found: ObjectCode | None = None
 
     def __init__(
         self, executable: backend.Executable, prefix: str, spec: CallSpec,
@@ -66,7 +68,9 @@ def load_object(found: ObjectCode, locations: Sequence[Location], lower: Callabl
         kind, place = found.sites[code]
         return site_error(kind, None if place is None else locations[place])
 
-    return Compiled(executable, found.prefix, found.spec, found.externs, error, found, lower)
+    entry = Compiled(executable, found.prefix, found.spec, found.externs, error, found, lower)
+    entry.found = found
+    return entry
 
 
 def extern_address(extern: str | np.ndarray | HostCall) -> int:

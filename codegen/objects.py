@@ -74,6 +74,10 @@ def _fields(spec: ArgSpec | ResultSpec) -> list[Any]:
     return [v.str if isinstance(v, np.dtype) else v for v in values]
 
 
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def unpack(data: bytes) -> ObjectCode:
     """What `ObjectCode.pack` made, or ObjectError."""
     try:
@@ -110,7 +114,7 @@ def _unpacked(data: bytes) -> ObjectCode:
             flat = np.frombuffer(blob(math.prod(shape) * dtype.itemsize), dtype)
             externs.append(flat.reshape(shape).copy())  # aligned
     spec = dict(head["spec"])
-    spec["args"] = tuple(ArgSpec(tuple(shape), dtype, *rest) for shape, dtype, *rest in spec["args"])
-    spec["results"] = tuple(ResultSpec(tuple(shape), dtype, *rest) for shape, dtype, *rest in spec["results"])
+    spec["args"] = tuple(ArgSpec(*map(_frozen, arg)) for arg in spec["args"])
+    spec["results"] = tuple(ResultSpec(*map(_frozen, result)) for result in spec["results"])
     sites = {number: (kind, place) for number, kind, place in head["sites"]}
     return ObjectCode(tuple(head["target"]), head["prefix"], CallSpec(**spec), tuple(externs), sites, code)

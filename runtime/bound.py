@@ -29,6 +29,9 @@ class Bound:
     def __repr__(self) -> str:
         return f"<bound {self._function!r}>"
 
+    def __reduce__(self) -> Any:
+        return Bound, (self._function, self._args, self._kwargs, self._out)
+
     def __call__(self) -> Any:
         result = self._run()
         return self._long_way() if result is NotImplemented else result

@@ -109,8 +109,8 @@ def cache_info() -> CacheInfo:
 
 
 def clear_cache() -> None:
-    """Forget all compilations of this process; functions compile again at their next call, or find what they need on disk
-    (`python -m nufunc.cache clear` clears that).
+    """Forget all compilations of this process; functions compile again at their next call, or find their machine code
+    on disk (`python -m nufunc.cache clear` removes that).
     """
     with CACHE.lock:
         CACHE.entries.clear()

@@ -19,7 +19,7 @@ from nufunc.runtime.overlap import Pattern, Stretches
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.results import lasting
 from nufunc.runtime.signatures import Input, Static, signature
-from nufunc.runtime.stored import Origin, entry_of
+from nufunc.runtime.stored import Origin, entry_from, entry_of
 from nufunc.runtime.subgraph import Slot, collect
 from nufunc.runtime.transform import Callee, Jit, Transform
 from nufunc.tracer import dispatch, tree
@@ -289,3 +289,14 @@ def executable_of(program: Program, lower: Callable[[], CodegenLowered] | None =
     pipeline.note("llvm", entry.llvm)
     pipeline.note("asm", entry.assembly)
     return Executable(**vars(program), entry=entry, origin=origin)
+
+
+def executable_given(
+    program: Program, lower: Callable[[], CodegenLowered], code: tuple[str, bytes] | None
+) -> Executable:
+    """A program with code that came from elsewhere, under its key, if it has that key here; else `executable_of`."""
+    plain = os.environ.get("NUFUNC_NOJIT", "") not in ("", "0")
+    found = None if code is None or plain else entry_from(program, lower, *code)
+    if found is None:
+        return executable_of(program, lower)
+    return Executable(**vars(program), entry=found[0], origin=found[1])

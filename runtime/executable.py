@@ -23,11 +23,11 @@ class Program:
 
     `positions`: the leaves of the arguments that are run-time inputs. They come first, then what the function
     captured, which `read` gives for a function object of the same code (None if a guard fails, which `failure` names).
-    `scalars` tells which outputs are handed back as NumPy scalars. The last outputs of the graph are its updates. `donated` are the inputs
-    whose memory results may take. The last inputs are random numbers, which `draws` makes at each call from the
-    function object and the leaves numbered in `generators` (see Note [Draws]). `stored` are the inputs that are written
-    through a stretch of memory that they share with others (see Note [Overlapping inputs]). `fastmath` is the option
-    of a jit.
+    `scalars` tells which outputs are handed back as NumPy scalars. The last outputs of the graph are its updates.
+    `donated` are the inputs whose memory results may take. The last inputs are random numbers, which `draws` makes at
+    each call from the function object and the leaves numbered in `generators` (see Note [Draws]). `stored` are the
+    inputs that are written through a stretch of memory that they share with others (see Note [Overlapping inputs]).
+    `fastmath` is the option of a jit.
     """
 
     name: str

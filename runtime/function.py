@@ -120,7 +120,7 @@ class Transformed:
         call, captured = self._described(args, kwargs), executable.captured(self.func)
         if captured is None:
             raise UnguardedCaptureError(f"what {self._name} captures is not what it was compiled for; lower it again")
-        return self._finish(_with_inputs(executable, call, captured), args, kwargs, out)
+        return self._finish(with_inputs(executable, call, captured), args, kwargs, out)
 
     def _finish(self, found: Found, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         executable = found.executable
@@ -232,7 +232,7 @@ class Transformed:
         if found is None:
             with CACHE.compiling(key):
                 found = CACHE.find(key, self.func) or self._compiled(key, call, overlaps)
-        return _with_inputs(found[0], call, found[1])
+        return with_inputs(found[0], call, found[1])
 
     def _key(self, call: Call) -> Any:
         base = None if isinstance(self.func, GraphFunction) else base_key(self.func)[0]
@@ -372,7 +372,8 @@ def _flat_structure(count: int, *names: str) -> tree.TreeDef:
     return tree.structure((None, (0,) * count, dict.fromkeys(names, 0)))
 
 
-def _with_inputs(executable: Executable, call: Call, captured: tuple[Any, ...]) -> Found:
+def with_inputs(executable: Executable, call: Call, captured: tuple[Any, ...]) -> Found:
+    """A compilation with the inputs of a call."""
     values = [*(call.leaves[k] for k in executable.positions), *captured]
     return Found(executable, values, call.signatures, [call.leaves[k] for k in executable.generators])
 

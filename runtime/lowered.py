@@ -27,6 +27,17 @@ class Lowered:
     def __repr__(self) -> str:
         return f"<lowered {self._function!r}>"
 
+    def __reduce__(self) -> Any:
+        from nufunc.runtime.portable import reduced_lowered
+
+        return reduced_lowered(self)
+
+    def __copy__(self) -> Lowered:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lowered:
+        return self
+
     @cached_property
     def _module(self) -> Module:
         with pipeline.recording(self._record):
@@ -70,6 +81,17 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"<compiled {self._lowered._function!r}>"
+
+    def __reduce__(self) -> Any:
+        from nufunc.runtime.portable import reduced_compiled
+
+        return reduced_compiled(self)
+
+    def __copy__(self) -> Compiled:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return self
 
     def as_text(self, stage: str | None = "simplified") -> str:
         """As `Lowered.as_text`."""

@@ -173,8 +173,8 @@ def base_key(func: Any) -> tuple[Any, tuple[Any, ...]]:
     if isinstance(func, functools.partial):
         key, anchors = base_key(func.func)
         return ("partial", key, len(func.args), tuple(func.keywords)), anchors
-    if isinstance(func, type) or not hasattr(type(func), "__dict__") or isinstance(func, np.ufunc |
-    types.BuiltinFunctionType):
+    itself = isinstance(func, type | np.ufunc | types.BuiltinFunctionType) or getattr(type(func), "by_identity", False)
+    if itself or not hasattr(type(func), "__dict__"):
         return ("object", id(func)), (func,)
     call = type(func).__call__
     return ("callable", type(func), id(getattr(call, "__code__", call))), (call,)

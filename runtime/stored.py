@@ -31,7 +31,7 @@ from nufunc.runtime.disk_cache import DISK
 if TYPE_CHECKING:
     from nufunc.codegen.compile import Lowered
     from nufunc.codegen.loading import Compiled
-    from nufunc.runtime.executable import Program
+    from nufunc.runtime.executable import Executable, Program
 
 _STARTED = time.time()
 _JUST_NOW = 2  # seconds before the start in which an edit may be younger than what was imported
@@ -40,8 +40,8 @@ _SOURCES = ("nufunc.ir", "nufunc.ir.prims", "nufunc.passes", "nufunc.codegen")  
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an executable's code comes from: "compiled" or "loaded", or "interpreted" with NUFUNC_NOJIT; its key on
-    disk; why it is not there, if it is not; and the seconds that it took.
+    """Where an executable's code comes from: "compiled", "loaded", "unpickled", or "interpreted" with NUFUNC_NOJIT; its
+    key on disk; why it is not there, if it is not; and the seconds that it took.
     """
 
     how: str
@@ -65,9 +65,9 @@ def address_of(program: Program) -> Address | str:
             return f"it calls Python functions ({node.loc})" if node.loc else "it calls Python functions"
     numbers: dict[Location | None, int] = {None: -1}
     pattern = [numbers.setdefault(node.loc, len(numbers) - 1) for node in graph.walk()]
-    inputs = [(s.kind, s.type.shape, str(s.type)) for s in program.inputs]
-    parts = ("program", environment(), graph_hash(graph), pattern, inputs, program.scalars, program.donated,
-             program.fastmath)  # fmt: skip
+    inputs = [(s.kind, s.type.shape, str(s.type), s.strides) for s in program.inputs]
+    options = (program.scalars, program.donated, sorted(program.stored), program.fastmath)
+    parts = ("program", environment(), graph_hash(graph), pattern, inputs, options)
     del numbers[None]
     return Address(hashlib.sha256(repr(parts).encode()).hexdigest(), tuple(x for x in numbers if x is not None))
 
@@ -134,17 +134,48 @@ def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False
 
 
 def _loaded(address: Address, lower: Callable[[], Lowered]) -> Compiled | None:
-    from nufunc.codegen.loading import load_object
-    from nufunc.codegen.objects import unpack
-
     data = DISK.get(address.key)
     if data is None:
         return None
     try:
-        return load_object(unpack(data), address.locations, lower)
+        return _entry(data, address, lower)
     except NufuncError as error:
         DISK.discard(address.key, str(error))
         return None
+
+
+def _entry(data: bytes, address: Address, lower: Callable[[], Lowered]) -> Compiled:
+    from nufunc.codegen.loading import load_object
+    from nufunc.codegen.objects import unpack
+
+    return load_object(unpack(data), address.locations, lower)
+
+
+def packed(executable: Executable) -> tuple[str, bytes] | None:
+    """The machine code of an executable with its key, for another process; None where it is of no use elsewhere."""
+    if executable.origin.how == "interpreted" or _edited():
+        return None
+    from nufunc.codegen.compile import object_code
+
+    address = address_of(executable)
+    value = object_code(executable.entry, address.locations) if isinstance(address, Address) else None
+    return None if value is None or isinstance(address, str) else (address.key, value.pack())
+
+
+def entry_from(
+    program: Program, lower: Callable[[], Lowered], key: str, data: bytes
+) -> tuple[Compiled, Origin] | None:
+    """The entry of a program from what `packed` gave, or None where that is for another machine or other versions."""
+    begin = time.perf_counter()
+    attach()
+    address = address_of(program)
+    if isinstance(address, str) or address.key != key:
+        return None
+    try:
+        entry = _entry(data, address, lower)
+    except NufuncError:
+        return None
+    return entry, Origin("unpickled", key, "it came with a pickle", time.perf_counter() - begin)
 
 
 def _store(address: Address, entry: Compiled, program: Program) -> str | None:

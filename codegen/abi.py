@@ -22,11 +22,14 @@ from nufunc.ir.types import HANDLE
 HEAD = object.__basicsize__
 TYPE, DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + delta for delta in (-8, 0, 8, 16, 24, 40, 48))
 VALUE = HEAD  # the number of a float, complex or NumPy scalar object
-C_CONTIGUOUS_AND_ALIGNED = 0x0001 | 0x0100  # NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_ALIGNED
+C_CONTIGUOUS, ALIGNED = 0x0001, 0x0100  # NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_ALIGNED
 WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 
 # Indices into NumPy's C API table: part of its ABI since 1.x, never reused.
-_NUMPY_API = {"array_type": 2, "PyArray_Scalar": 60, "PyArray_NewFromDescr": 94, "PyDataMem_SetHandler": 304}
+_NUMPY_API = {
+    "array_type": 2, "PyArray_Scalar": 60, "PyArray_NewCopy": 85, "PyArray_NewFromDescr": 94,
+    "PyDataMem_SetHandler": 304,
+}  # fmt: skip
 _PYTHON_API = (
     "Py_IncRef",
     "Py_DecRef",
@@ -40,7 +43,7 @@ _PYTHON_API = (
     "PyLong_FromLong",
     "PyObject_CallOneArg",
 )
-FUNCTIONS = (*_PYTHON_API, "PyArray_Scalar", "PyArray_NewFromDescr")
+FUNCTIONS = (*_PYTHON_API, "PyArray_Scalar", "PyArray_NewCopy", "PyArray_NewFromDescr")
 
 _NUMBER_KINDS = "biufc"
 
@@ -183,6 +186,9 @@ def _functions_ok() -> bool:
         or array.dtype is not dtype
         or not array.flags.carray
     ):
+        return False
+    copy = ctypes.PYFUNCTYPE(obj, obj, integer)(addresses["PyArray_NewCopy"])(array.T, 0)
+    if type(copy) is not np.ndarray or copy.shape != (3, 2) or not copy.flags.carray:
         return False
     scalar = ctypes.PYFUNCTYPE(obj, pointer, obj, pointer)(addresses["PyArray_Scalar"])
     value = scalar(ctypes.byref(ctypes.c_float(2.5)), dtype, None)

@@ -4,9 +4,10 @@ Note [Plan ABI]
     i32 plan(ptr inputs, ptr outputs, ptr workspace, ptr table)
 
 `inputs` and `outputs` are arrays of data pointers, one per argument and result, to C-contiguous data aligned
-for its dtype (no more); `workspace` is 64-byte aligned; `table` holds the pointers given to `Entry` as
-externs. Result 0: done. Positive: an error, handed to `on_error`. Negative: an exception is set already (by a
-callback). A plan writes to no input that is not also an output, and keeps no pointer.
+for its dtype (no more), or to the lowest address of a strided argument that is not copied; `workspace` is 64-byte
+aligned; `table` holds the pointers given to `Entry` as externs. Result 0: done. Positive: an error, handed to
+`on_error`. Negative: an exception is set already (by a callback). A plan writes to no input that is not also an
+output, and keeps no pointer.
 
 Note [Pointer table]
 Nothing that moves between processes stands in the module as a number. The wrapper's `self` is a `_State`, an
@@ -21,6 +22,11 @@ Note [Results in arguments]
 A result with a `source` stands in the memory of that argument, which must be writable and share no memory with
 any other argument; otherwise the wrapper misses. So it is with arguments that are written in place, with donated
 ones, and with `out=`, whose arrays follow the plan's own arguments (`CallSpec.into`).
+
+Note [Strided arguments]
+The strides of an argument are part of its signature, since NumPy's views depend on them. So the wrapper knows them, and
+the plan may read the argument where it lies (Note [Placed inputs] in `nufunc.passes.placement`). Where it does not, the
+wrapper has NumPy make a copy, once all arguments have been found right.
 """
 
 from __future__ import annotations
@@ -46,15 +52,38 @@ _KIND_DTYPE = {"float": np.dtype(np.float64), "complex": np.dtype(np.complex128)
 
 @dataclass(frozen=True)
 class ArgSpec:
-    """One argument. "array": exactly an ndarray, C-contiguous and aligned; "scalar": exactly the NumPy scalar
-    type of the dtype; "float", "complex", "bool": exactly that Python type (dtype f64, c128, bool)."""
+    """One argument. "array": exactly an ndarray, aligned, C-contiguous or of these `strides` (in elements); "scalar":
+    exactly the NumPy scalar type of the dtype; "float", "complex", "bool": exactly that Python type (dtype f64, c128,
+    bool). One that is `copied` is strided, and the plan gets a C-contiguous copy; see Note [Strided arguments]."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     kind: Kind = "array"
+    strides: tuple[int, ...] | None = None
+    copied: bool = False
+
+    @property
+    def moves(self) -> tuple[tuple[int, int, int], ...]:
+        """Axis, extent and stride where the stride matters."""
+        axes = enumerate(zip(self.shape, self.strides or (), strict=self.strides is not None))
+        return tuple((k, n, s) for k, (n, s) in axes if n > 1)
+
+    @property
+    def first(self) -> int:
+        """By how many bytes an array's first element lies above its lowest address."""
+        return sum(-s * (n - 1) for _, n, s in self.moves if s < 0) * self.dtype.itemsize
+
+    @property
+    def extent(self) -> int:
+        """Bytes from the lowest address to the end."""
+        if self.strides is None or 0 in self.shape:
+            return math.prod(self.shape) * self.dtype.itemsize
+        return (1 + sum(abs(s) * (n - 1) for _, n, s in self.moves)) * self.dtype.itemsize
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", abi.canonical_dtype(self.dtype))
+        if self.strides is not None:
+            object.__setattr__(self, "strides", tuple(self.strides))
         if self.kind != "array" and self.shape != ():
             raise ArgumentError(f"an argument of kind {self.kind!r} has no shape, got {self.shape}")
         if self.dtype != _KIND_DTYPE.get(self.kind, self.dtype):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,11 +186,12 @@ class Entry:
     def _run(self, spec: CallSpec, args: Sequence[Any]) -> list[Any]:
         """Call the plan on arguments that match their specs."""
         pairs = zip(spec.args, args, strict=True)
-        inputs = [x if arg.kind == "array" else np.array(x, arg.dtype) for arg, x in pairs]
+        inputs = [_input(arg, x) for arg, x in pairs]
         outputs = [np.empty(r.shape, r.dtype) if r.source is None else args[r.source] for r in spec.results]
         size = spec.workspace
         _block, workspace = _aligned_block(size) if size else (None, None)
-        code = self._plan(_pointers(inputs), _pointers(outputs), workspace, self._externs)
+        addresses = [_data(x) - (0 if arg.copied else arg.first) for arg, x in zip(spec.args, inputs)]
+        code = self._plan(_pointers(addresses), _pointers(map(_data, outputs)), workspace, self._externs)
         if code:
             self._fail(code)
         return [out[()] if r.scalar else out for r, out in zip(spec.results, outputs, strict=True)]
@@ -227,8 +228,16 @@ def _data(array: np.ndarray[Any, Any]) -> int:
     return address
 
 
-def _pointers(arrays: Sequence[np.ndarray[Any, Any]]) -> Any:
-    return (ctypes.c_void_p * max(len(arrays), 1))(*map(_data, arrays))
+def _pointers(addresses: Iterable[int]) -> Any:
+    words = tuple(addresses)
+    return (ctypes.c_void_p * max(len(words), 1))(*words)
+
+
+def _input(arg: ArgSpec, x: Any) -> np.ndarray[Any, Any]:
+    """An argument that matches its spec as an array that the plan can read."""
+    if arg.kind != "array":
+        return np.array(x, arg.dtype)
+    return x.copy() if arg.copied else x
 
 
 def _matches(arg: ArgSpec, item: Any) -> bool:
@@ -236,8 +245,22 @@ def _matches(arg: ArgSpec, item: Any) -> bool:
     if arg.kind == "array":
         if type(item) is not np.ndarray or item.dtype is not arg.dtype or item.shape != arg.shape:
             return False
-        return bool(item.flags.c_contiguous and item.flags.aligned)
+        size = arg.dtype.itemsize
+        laid = item.flags.c_contiguous if arg.strides is None else all(
+            item.strides[k] == s * size for k, _, s in arg.moves
+        )
+        return bool(laid and item.flags.aligned)
     return type(item) is (arg.dtype.type if arg.kind == "scalar" else _KIND_TYPE[arg.kind])
+
+
+def _strided(arg: ArgSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy with the strides of its spec. Where these repeat an axis, so did what it is a copy of."""
+    size = arg.dtype.itemsize
+    block = np.empty(arg.extent // size, arg.dtype)
+    strides = tuple(s * size for s in arg.strides or ())
+    view = np.lib.stride_tricks.as_strided(block[arg.first // size :], arg.shape, strides)
+    view[...] = array
+    return view
 
 
 def _conformed(index: int, arg: ArgSpec, leaf: Any, written: bool) -> object:
@@ -246,7 +269,8 @@ def _conformed(index: int, arg: ArgSpec, leaf: Any, written: bool) -> object:
         return leaf.copy() if written else leaf
     is_array = arg.kind == "array" and type(leaf) is np.ndarray
     if is_array and leaf.shape == arg.shape and leaf.dtype.newbyteorder("=") == arg.dtype:
-        return np.array(leaf, dtype=arg.dtype, order="C", copy=True)
+        made = np.array(leaf, dtype=arg.dtype, order="C", copy=True)
+        return made if arg.strides is None else _strided(arg, made)
     if arg.kind == "scalar" and isinstance(leaf, np.generic) and leaf.dtype == arg.dtype:
         return arg.dtype.type(leaf)  # the other of two types of one size, as int64's `long` and `long long`
     raise ArgumentTypeError(f"argument {index}: expected {arg}, got {type(leaf).__name__} {leaf!r:.60}")

@@ -5,7 +5,6 @@ It follows Note [Plan ABI], Note [Pointer table] and Note [Results in arguments]
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +72,18 @@ class _WrapperEmitter:
             self._argument(index, arg, self._item(arguments, index))
         if self.spec.sources:
             self._require(self.b.call(self._apart(), [self.inputs]))
+        for place, index in enumerate(self.copied):
+            self._copy(place, index, self._item(arguments, index))
         for index, result in enumerate(self.spec.results):
             if result.source is not None:
                 self._stands(index, result.source, self._item(arguments, result.source))
             else:
                 self._allocate(index, result)
-        self._check_code(self._call_plan())
+        code = self._call_plan()
+        for place in range(len(self.copied)):
+            self._void("Py_DecRef", self._item(self.copies, place))
+            self.b.store(self.null, self._address(self.copies, 8 * place))
+        self._check_code(code)
         for index, result in enumerate(self.spec.results):
             if result.scalar and result.source is None:
                 made = self._api(
@@ -107,12 +112,15 @@ class _WrapperEmitter:
         self.inputs = self._stack(8 * len(self.spec.args))
         self.outputs = self._stack(8 * len(results))
         self.objects = self._stack(8 * len(results))
+        self.copied = [index for index, arg in enumerate(self.spec.args) if arg.copied]
+        self.copies = self._stack(8 * len(self.copied))
         self.scalars = {index: self._stack(r.dtype.itemsize) for index, r in enumerate(results) if r.scalar}
         self.flags = {index: self._stack(1) for index, a in enumerate(self.spec.args) if a.kind == "bool"}
         if 0 < self.spec.workspace <= STACK_WORKSPACE:
             self.stack_workspace = self._stack(self.spec.workspace, WORKSPACE_ALIGNMENT)
-        for index in range(len(results)):
-            self.b.store(self.null, self._address(self.objects, 8 * index))
+        for made, count in ((self.objects, len(results)), (self.copies, len(self.copied))):
+            for index in range(count):
+                self.b.store(self.null, self._address(made, 8 * index))
 
     def _address(self, pointer: Any, offset: int) -> Any:
         return self.b.gep(pointer, [self.word(offset)], source_etype=self.ir.IntType(8))
@@ -156,7 +164,7 @@ class _WrapperEmitter:
     def _argument(self, index: int, arg: ArgSpec, item: Any) -> None:
         if arg.kind == "array":
             self._check_array(arg, item, index in self.spec.sources)
-            data = self._field(item, abi.DATA, self.pointer)
+            data = self._address(self._field(item, abi.DATA, self.pointer), -arg.first)
         elif arg.kind == "bool":
             true = self.b.icmp_unsigned("==", item, self._slot("True"))
             self._require(self.b.or_(true, self.b.icmp_unsigned("==", item, self._slot("False"))))
@@ -180,8 +188,14 @@ class _WrapperEmitter:
             for axis, extent in enumerate(arg.shape):
                 seen = self._field(dims, 8 * axis, self.word)
                 self._require(b.icmp_signed("==", seen, self.word(extent)))
-        # NumPy keeps this flag in step with the strides, and axes of extent 1 and empty arrays may have any.
-        wanted = self.i32(abi.C_CONTIGUOUS_AND_ALIGNED | (abi.WRITEABLE if written else 0))
+        if arg.strides is not None:
+            strides = self._field(item, abi.STRIDES, self.pointer)
+            for axis, _, stride in arg.moves:
+                seen = self._field(strides, 8 * axis, self.word)
+                self._require(b.icmp_signed("==", seen, self.word(stride * arg.dtype.itemsize)))
+        # NumPy keeps the flags in step with the strides, and axes of extent 1 and empty arrays may have any.
+        contiguous = abi.C_CONTIGUOUS if arg.strides is None else 0
+        wanted = self.i32(contiguous | abi.ALIGNED | (abi.WRITEABLE if written else 0))
         flags = b.and_(self._field(item, abi.FLAGS, self.i32), wanted)
         self._require(b.icmp_signed("==", flags, wanted))
 
@@ -194,7 +208,7 @@ class _WrapperEmitter:
         )
         function.linkage = "internal"
         arrays = [k for k, arg in enumerate(self.spec.args) if arg.kind == "array"]
-        sizes = [math.prod(self.spec.args[k].shape) * self.spec.args[k].dtype.itemsize for k in arrays]
+        sizes = [self.spec.args[k].extent for k in arrays]
         sources = [arrays.index(k) for k in sorted(self.spec.sources)]
         numbers, extents, written = (self._words(t) for t in (arrays, sizes, sources))
         entry, outer, inner, after, disjoint, shared = map(
@@ -239,6 +253,13 @@ class _WrapperEmitter:
         constant.linkage, constant.global_constant = "internal", True
         constant.initializer = self.ir.Constant(kind, list(numbers))
         return self._opaque(constant)
+
+    def _copy(self, place: int, index: int, item: Any) -> None:
+        """Put a C-contiguous copy in the place of a strided argument."""
+        made = self._api("PyArray_NewCopy", [item, self.i32(0)])
+        self.b.store(made, self._address(self.copies, 8 * place))
+        self._branch(self.b.icmp_unsigned("!=", made, self.null), self.cleanup)
+        self.b.store(self._field(made, abi.DATA, self.pointer), self._address(self.inputs, 8 * index))
 
     # Results and the call.
 
@@ -363,4 +384,6 @@ class _WrapperEmitter:
         b.position_at_end(self.cleanup)
         for index in range(len(self.spec.results)):
             self._void("Py_DecRef", self._item(self.objects, index))  # accepts NULL
+        for place in range(len(self.copied)):
+            self._void("Py_DecRef", self._item(self.copies, place))
         b.ret(self.null)

@@ -8,11 +8,13 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from nufunc.ir.errors import MutationError, UnguardedCaptureError
+from nufunc.passes.placement import Placement, placed, placement
 from nufunc.runtime import pipeline
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.overlap import Pattern, Stretches
@@ -231,19 +233,43 @@ def _no_failure(func: Any) -> str | None:
 
 
 @_collection_paused()
-def lower_program(program: Program, timed: bool = False) -> CodegenLowered:
-    """The module of a program: its groups, loop nests and LLVM text; with `timed` one that measures itself."""
+def lower_program(program: Program, timed: bool = False, standalone: bool = False) -> CodegenLowered:
+    """The module of a program: its groups, loop nests and LLVM text; with `timed` one that measures itself, with
+    `standalone` one without Python."""
     # these bring Numba's code generator, which `import nufunc` must not
     from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
 
-    graph = program.graph
+    placements = _placements(program)
     refusals: list[str] = []
-    grouped = pipeline.grouped(graph, refusals)
+    grouped = pipeline.grouped(placed(program.graph, placements), refusals)
     pipeline.note("fusion", lambda: "\n".join(dict.fromkeys(refusals)) or "nothing was refused")
     pipeline.note("loops", lambda: loops_text(grouped))
     args, results = _specs(program)
-    return lower(grouped, program.name, args, results, program.donated, program.fastmath, timed)
+    args = [
+        arg if strides is None else replace(arg, strides=strides, copied=k not in placements)
+        for k, (arg, strides) in enumerate(zip(args, _read_strides(program), strict=True))
+    ]
+    donated = [k for k in program.donated if args[k].strides is None]
+    return lower(grouped, program.name, args, results, donated, program.fastmath, timed, standalone)
+
+
+def _read_strides(program: Program) -> list[tuple[int, ...] | None]:
+    """The strides of the inputs that a call only reads, where they are not those of C order."""
+    written = {*program.graph.updates, *program.stored}
+    return [None if k in written else s.strides for k, s in enumerate(program.inputs)]
+
+
+def _placements(program: Program) -> dict[int, Placement]:
+    """The strided inputs that are read where they lie."""
+    if os.environ.get("NUFUNC_NOJIT", "") not in ("", "0"):
+        return {}
+    found = {
+        k: placement(program.graph.params[k].shape, strides)
+        for k, strides in enumerate(_read_strides(program))
+        if strides is not None
+    }
+    return {k: p for k, p in found.items() if p is not None}
 
 
 def _specs(program: Program) -> tuple[list[ArgSpec], list[ResultSpec]]:

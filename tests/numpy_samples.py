@@ -31,7 +31,9 @@ from numpy_sample_arrays import (
     W,
     one,
 )
+from numpy_samples_fft import fft
 from numpy_samples_indexing import indexing, operators
+from numpy_samples_linalg import linalg
 from numpy_samples_statistics import samples as statistics
 
 
@@ -525,7 +527,10 @@ def _linear_algebra() -> Iterator[Sample]:
 
 def samples() -> list[Sample]:
     """All samples."""
-    groups = (_elementwise, _reductions, _shapes, _extras, _creation, _linear_algebra, indexing, operators, statistics)
+    groups = (
+        _elementwise, _reductions, _shapes, _extras, _creation, _linear_algebra, indexing, operators, statistics,
+        linalg, fft,
+    )  # fmt: skip
     found = [sample for group in groups for sample in group()]
     seen: dict[str, int] = {}
     unique = []

@@ -84,9 +84,15 @@ def _functions() -> Iterator[Row]:
         lead = spec.partition("[")[2].split(",")[:-2]
         cutoff = f"{real}[{','.join(lead)}] tiny"
         columns = spec.rpartition(",")[0] + ",2]"
-        yield "pinv", (spec, cutoff), {"hermitian": False}, {"reference": lambda a, c: np.linalg.pinv(a), "rtol": 1e-9}
-        yield "lstsq", (spec, columns, cutoff), {}, {"reference": lambda a, b, c: np.linalg.pinv(a) @ b, "rtol": 1e-9}
-    yield "pinv", ("f64[3,3] spd", "f64[] tiny"), {"hermitian": True}, {"smooth": False}
+        how, options = {"hermitian": False, "cut": False}, {"reference": lambda a, c: np.linalg.pinv(a), "rtol": 1e-9}
+        yield "pinv", (spec, cutoff), how, options
+        options = {"reference": lambda a, b, c: np.linalg.pinv(a) @ b, "rtol": 1e-9}
+        yield "lstsq", (spec, columns, cutoff), {"cut": False}, options
+    for spec in ("f64[4,3]", "f64[2,4]", "c128[3,2]"):
+        cutoff, columns = "f64[] half", spec.rpartition(",")[0] + ",2]"
+        yield "pinv", (spec, cutoff), {"hermitian": False, "cut": True}, {"rtol": 1e-9}
+        yield "lstsq", (spec, columns, cutoff), {"cut": True}, {"rtol": 1e-9}
+    yield "pinv", ("f64[3,3] spd", "f64[] tiny"), {"hermitian": True, "cut": False}, {"smooth": False}
 
 
 def _transforms() -> Iterator[Row]:

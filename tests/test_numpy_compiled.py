@@ -20,9 +20,10 @@ import nufunc as nf
 UNSUITED = ("inf", "attributes")
 CHOSEN = [s for s in SAMPLES if not any(part in s.name for part in UNSUITED)]
 
-# Steps and kinks within reach of the differences; std at a spread of zero; cholesky reads one triangle only.
+# Steps and kinks within reach of the differences; std at a spread of zero; functions that read one triangle.
 ROUGH = ("floor_divide", "remainder(float64[3, 1]", "fmod(float64[3, 1]", "axis=())", "std(float64[])", "cholesky",
-         "float64[3, 5]", "unique", "interp(float64[5]", "histogram(float64[5]", "axis weights")  # fmt: skip
+         "float64[3, 5]", "unique", "interp(float64[5]", "histogram(float64[5]", "axis weights", "eigh", "eigvalsh",
+         "hermitian", "cond(float64[2, 2]")  # fmt: skip
 DIFFERENTIATED = [
     s
     for s in CHOSEN

@@ -144,6 +144,7 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._
         return zeros((*given.shape[:-2], given.shape[-1], given.shape[-2]), given.dtype)
     x = matrix(given, square=bool(hermitian))
     default = max(x.shape[-2:]) * np.finfo(x.dtype).eps
+    cut = rcond is not None or rtol not in (None, np._NoValue)  # type: ignore[attr-defined]
     if rcond is None:
         rcond = 1e-15 if rtol is np._NoValue else default if rtol is None else rtol  # type: ignore[attr-defined]
     elif rtol is not np._NoValue:  # type: ignore[attr-defined]
@@ -152,7 +153,7 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._
     lead = broadcast_shapes(x.shape[:-2], ratio.shape)
     b = builder()
     wide = b.broadcast_to(value_of(x), (*lead, *x.shape[-2:]))
-    return wrap(b.pinv(wide, _per_matrix(ratio, lead, real_dtype(x.dtype)), hermitian=bool(hermitian)))
+    return wrap(b.pinv(wide, _per_matrix(ratio, lead, real_dtype(x.dtype)), hermitian=bool(hermitian), cut=cut))
 
 
 def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple[Array, Array, Array, Array]:
@@ -172,7 +173,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple[Array, Array, Array, Array
     # NumPy computes float32 systems in double precision, whose epsilon it takes; here it is that of the dtype.
     ratio = np.finfo(real).eps * max(m, n) if rcond is None else rcond
     cutoff = _per_matrix(ratio, (), real)
-    solution = bld.lstsq(left, right, cutoff)
+    solution = bld.lstsq(left, right, cutoff, cut=rcond is not None)
     s = singular_values(wrap(left))
     rank = _rank(s, wrap(cutoff))
     residuals = _residuals(wrap(left), wrap(right), wrap(solution))

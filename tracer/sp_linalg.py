@@ -400,7 +400,7 @@ def pinv(a: Any, *, atol: Any = None, rtol: Any = None, return_rank: bool = Fals
         from nufunc.tracer.np_misc import where
 
         ratio = (where(most > 0, atol / where(most > 0, most, 1.0), 0.0) + ratio).astype(s.dtype)
-    made = np_decompositions.pinv(x, ratio)
+    made = np_decompositions.pinv(x, rtol=None) if rtol is None and atol is None else np_decompositions.pinv(x, ratio)
     if not return_rank:
         return made
     return made, sum_((s > (most * ratio)[..., None]).astype(INT64), -1)
@@ -411,7 +411,7 @@ def lstsq(
     lapack_driver: Any = None,
 ) -> Any:  # fmt: skip
     x = matrix(a, square=False)
-    made, residuals, rank, s = np_decompositions.lstsq(x, b, np.finfo(x.dtype).eps if cond is None else cond)
+    made, residuals, rank, s = np_decompositions.lstsq(x, b, cond)
     if as_array(b).ndim == 1 and residuals.shape == (1,):
         residuals = residuals[0]
     return made, residuals, rank, s

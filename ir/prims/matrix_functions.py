@@ -299,10 +299,15 @@ def _pinv_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType
     return (sized(a, a.shape[-1], a.shape[-2]),)
 
 
-def _inverted(b: Builder, s: Value, rcond: Value) -> Value:
-    """1 / s, and 0 where s is not above rcond times the largest."""
+def _kept(b: Builder, s: Value, rcond: Value) -> Value:
+    """Where s is above rcond times the largest."""
     most = b.mul(b.reduce_max(s, axes=(s.ndim - 1,)), rcond)
-    kept = b.gt(s, b.broadcast(most, shape=s.shape, dims=tuple(range(s.ndim - 1))))
+    return b.gt(s, b.broadcast(most, shape=s.shape, dims=tuple(range(s.ndim - 1))))
+
+
+def _inverted(b: Builder, s: Value, rcond: Value) -> Value:
+    """1 / s, and 0 where s is cut off."""
+    kept = _kept(b, s, rcond)
     return b.select(kept, b.div(b.like(s, 1), b.select(kept, s, b.like(s, 1))), b.zeros(s.type))
 
 
@@ -327,20 +332,49 @@ def _pinv_body(b: Builder, operands: Values, attrs: Attrs) -> list[Value]:
 
 
 def _pinv_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
-    """-p da p + p p^H da^H (1 - a p) + (1 - p a) da^H p^H p, at constant rank (Golub and Pereyra, 1973)."""
-    (a, _), (t, _), (p,) = primals, tangents, results
+    """-p da p + p p^H da^H (1 - a p) + (1 - p a) da^H p^H p (Golub and Pereyra, 1973).
+
+    This is so where the singular values that are cut off are zero but for rounding. With `cut`, where they may be
+    anything below a cutoff that somebody chose, what couples them to the others is added.
+    """
+    (a, rcond), (t, _), (p,) = primals, tangents, results
     if t is None:
         return [None]
+    made = _pinv_at_constant_rank(b, a, t, p)
+    return [b.add(made, _cut_off(b, a, t, rcond, attrs["hermitian"])) if attrs["cut"] else made]
+
+
+def _pinv_at_constant_rank(b: Builder, a: Value, t: Value, p: Value) -> Value:
     ph, th = adjoint(b, p), adjoint(b, t)
     first = matmul(b, matmul(b, p, t), p)
     wide = matmul(b, matmul(b, p, ph), th)
     tall = matmul(b, matmul(b, th, ph), p)
     second = b.sub(wide, matmul(b, matmul(b, wide, a), p))
     third = b.sub(tall, matmul(b, p, matmul(b, a, tall)))
-    return [b.add(b.sub(second, first), third)]
+    return b.add(b.sub(second, first), third)
 
 
-composite("pinv", _pinv_infer, _pinv_body, _pinv_jvp, attrs=("hermitian",))
+def _cut_off(b: Builder, a: Value, t: Value, rcond: Value, hermitian: bool) -> Value:
+    """What the tangent of pinv has more than the formula for constant rank: between a singular value k that is kept
+    and one d that is not, with e = u^H da v, the entry d (d e_ij + k conj(e_ji)) / (k^2 (k^2 - d^2)) of its adjoint.
+    """
+    u, s, vh = _spectrum(b, a, hermitian)
+    v = adjoint(b, vh)
+    e = matmul(b, adjoint(b, u), matmul(b, t, v))
+    real = b.zeros(e.type.with_dtype(s.dtype))
+    keeps = _kept(b, s, rcond)
+    of_rows, of_columns = along_rows(b, keeps, real), along_columns(b, keeps, real)
+    rows, columns = along_rows(b, s, real), along_columns(b, s, real)
+    mixed, one = b.bit_xor(of_rows, of_columns), b.like(rows, 1)
+    k = b.select(mixed, b.select(of_rows, rows, columns), one)
+    d = b.select(mixed, b.select(of_rows, columns, rows), b.zeros(rows.type))
+    weight = b.div(d, b.mul(b.mul(k, k), b.sub(b.mul(k, k), b.mul(d, d))))
+    weight, k, d = (b.astype(x, a.dtype) for x in (weight, k, d))
+    entries = b.mul(weight, b.add(b.mul(d, e), b.mul(k, adjoint(b, e))))
+    return matmul(b, v, matmul(b, adjoint(b, entries), adjoint(b, u)))
+
+
+composite("pinv", _pinv_infer, _pinv_body, _pinv_jvp, attrs=("hermitian", "cut"))
 
 
 def _lstsq_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
@@ -365,11 +399,11 @@ def _lstsq_body(b: Builder, operands: Values, attrs: Attrs) -> list[Value]:
 
 
 def _lstsq_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
-    """p (db - da x) + p p^H da^H (b - a x) + (1 - p a) da^H p^H x, with the pseudoinverse p of a."""
+    """p (db - da x) + p p^H da^H (b - a x) + (1 - p a) da^H p^H x, with the pseudoinverse p of a; `cut` as in pinv."""
     (a, side, rcond), (ta, tb, _), (x,) = primals, tangents, results
     if ta is None and tb is None:
         return [None]
-    p = b.pinv(a, rcond, hermitian=False)
+    p = b.pinv(a, rcond, hermitian=False, cut=attrs["cut"])
     if ta is None:
         return [matmul(b, p, tb)]
     ph, th = adjoint(b, p), adjoint(b, ta)
@@ -378,7 +412,8 @@ def _lstsq_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, a
     moved = b.neg(moved) if tb is None else b.sub(tb, moved)
     inside = matmul(b, p, b.add(moved, matmul(b, ph, matmul(b, th, rest))))
     outside = matmul(b, th, matmul(b, ph, x))
-    return [b.add(inside, b.sub(outside, matmul(b, p, matmul(b, a, outside))))]
+    made = b.add(inside, b.sub(outside, matmul(b, p, matmul(b, a, outside))))
+    return [b.add(made, matmul(b, _cut_off(b, a, ta, rcond, False), side)) if attrs["cut"] else made]
 
 
-composite("lstsq", _lstsq_infer, _lstsq_body, _lstsq_jvp)
+composite("lstsq", _lstsq_infer, _lstsq_body, _lstsq_jvp, attrs=("cut",))

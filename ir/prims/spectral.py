@@ -5,9 +5,10 @@ differentiation" (2008), of Walter and Lehmann, "Algorithmic differentiation of 
 Townsend, "Differentiating the singular value decomposition" (2016).
 
 Note [Degenerate spectra]: the derivative of a vector divides by differences of eigenvalues (of squares of singular
-values), and by singular values. Where one of these is exactly zero its reciprocal is taken as zero, so that nothing
-becomes infinite: functions that do not depend on the choice of vectors in a degenerate space, such as sums over
-it, get their derivative; for others there is none. Derivatives of values alone do not divide.
+values), and by singular values. Where two are equal the derivatives of vectors are infinite or NaN, as in JAX and
+torch: there is none, and even functions that do not depend on the choice of vectors get it by another formula only
+(those of `matrix_functions` do). Derivatives of values alone do not divide: they are finite, and right for symmetric
+functions of the values.
 
 Note [Gauge]: vectors are known up to a phase. The derivative is that of vectors without change of phase,
 diag(v^H dv) = 0; for the singular vectors the phase that the two sides share is changed on the left alone. Real vectors
@@ -45,6 +46,7 @@ from nufunc.ir.prims.matrices import (
     need_square,
     part,
     reciprocal_where,
+    rows_and_columns,
     sized,
     where_entries,
 )
@@ -60,6 +62,13 @@ def _differences(b: Builder, w: Value, type: ArrayType) -> Value:
     """w_j - w_i."""
     like = b.zeros(type.with_dtype(w.dtype))
     return b.sub(along_columns(b, w, like), along_rows(b, w, like))
+
+
+def _reciprocals(b: Builder, x: Value) -> Value:
+    """1 / x beside the diagonal, and 0 on it."""
+    on = b.eq(*rows_and_columns(b, x))
+    one = b.like(x, 1)
+    return b.select(on, b.zeros(x.type), b.div(one, b.select(on, one, x)))
 
 
 # -- eigh
@@ -94,7 +103,7 @@ def _eigh_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, at
     dw = b.real(along) if is_complex(a.dtype) else along
     if not attrs["vectors"]:
         return [dw]
-    factor = b.astype(reciprocal_where(b, _differences(b, w, a.type)), a.dtype)
+    factor = b.astype(_reciprocals(b, _differences(b, w, a.type)), a.dtype)
     return [dw, matmul(b, v, b.mul(factor, inner))]
 
 
@@ -133,7 +142,7 @@ def _eig_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, att
     dw = diagonal(b, inner)
     if not attrs["vectors"]:
         return [dw]
-    turned = matmul(b, v, b.mul(reciprocal_where(b, _differences(b, w, v.type)), inner))
+    turned = matmul(b, v, b.mul(_reciprocals(b, _differences(b, w, v.type)), inner))
     length = b.reduce_sum(b.mul(b.conj(v), turned), axes=(v.ndim - 2,))
     return [dw, b.sub(turned, b.mul(v, along_columns(b, length, v)))]
 
@@ -184,7 +193,7 @@ def _svd_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, att
         return [ds]
     back = matmul(b, adjoint(b, t), left)
     du, dv = _turned_vectors(b, left, s, right, p)
-    inverse = b.astype(reciprocal_where(b, s), a.dtype)
+    inverse = b.astype(b.div(b.like(s, 1), s), a.dtype)
     if m > k:
         du = b.add(du, b.mul(outside(b, left, moved), along_columns(b, inverse, moved)))
     if n > k:
@@ -201,7 +210,7 @@ def _turned_vectors(b: Builder, left: Value, s: Value, right: Value, p: Value) -
     real = p.type.with_dtype(s.dtype)
     like = b.zeros(real)
     rows, columns = along_rows(b, s, like), along_columns(b, s, like)
-    factor = reciprocal_where(b, b.mul(b.sub(columns, rows), b.add(columns, rows)))
+    factor = _reciprocals(b, b.mul(b.sub(columns, rows), b.add(columns, rows)))
     rows, columns, factor = (b.astype(x, dtype) for x in (rows, columns, factor))
     ps, sp = b.mul(p, columns), b.mul(rows, p)
     for_left = b.mul(factor, b.add(ps, adjoint(b, ps)))

@@ -369,6 +369,11 @@ def _require_resolvable(object_code: bytes, name: str) -> None:
 
     ll.load_library_permanently("")  # what the process itself exports
     missing = sorted(s for s in undefined_symbols(object_code) if not ll.address_of_symbol(s))
+    if any(s.startswith("nf_scipy.") for s in missing):
+        from nufunc.codegen import scipy_calls
+
+        scipy_calls.define(missing)
+        missing = [s for s in missing if not ll.address_of_symbol(s)]
     if missing and "numba" not in sys.modules:  # it may be one of those that Numba brings
         _codegen()
         missing = [s for s in missing if not ll.address_of_symbol(s)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import vmath
+from nufunc.codegen import scipy_calls, vmath
 from nufunc.codegen.llvm import (
     F64,
     I1,
@@ -58,6 +58,8 @@ class Scalars:
             return self.b.select(*args)
         if op == "integer_pow":
             return self.integer_pow(args[0], dtype, attrs["y"])
+        if op == "scipy":
+            return scipy_calls.emit(self.b, attrs["function"], args)
         if op in _COMPARE:
             return self.compare(_COMPARE[op], args[0], args[1], dtypes[0])
         kind = dtypes[0].kind

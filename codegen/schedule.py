@@ -75,7 +75,7 @@ _DEAR = {
     "div": 4, "sqrt": 5, "exp": 12, "log": 12, "expm1": 16, "log1p": 16, "sin": 16, "cos": 16,
     "tan": 24, "tanh": 16, "pow": 40, "erf": 20, "erfc": 24, "logistic": 16, "exp2": 12, "log2": 12,
     "erfinv": 30, "erfcinv": 30, "erfcx": 30, "gamma": 40, "gammainc": 400, "gammaincc": 400, "betainc": 400,
-    "i0e": 24, "i1e": 24,
+    "i0e": 24, "i1e": 24, "scipy": 400,
     "log10": 12, "sinh": 20, "cosh": 20, "asin": 20, "acos": 20, "atan": 16, "atan2": 24,
     "asinh": 24, "acosh": 24, "atanh": 20, "cbrt": 20, "hypot": 8, "lgamma": 40, "digamma": 40,
     "threefry2x32": 30,

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import op_samples_linalg
+import op_samples_special
 import scipy.special
 
 from nufunc.ir import Builder
 from nufunc.ir.graph import Graph
+from nufunc.ir.prims.scipy_special import RULES as SCIPY
 from nufunc.ir.types import DTYPES_BY_NAME, ArrayType
 
 Reference = Callable[..., Any]
@@ -986,5 +988,14 @@ for _spec in ("f64[3,4] pos", "f64[] pos", "f64[0,3] pos", "f32[5] pos"):
 for _prim, _operands, _how, _options in op_samples_linalg.rows():
     _row(_prim, *_operands, attrs=_how, **_options)
 
-# Operands that come first and have no derivative.
-PARAMETERS = {"gammainc": 1, "gammaincc": 1, "betainc": 2}
+for _operands, _options in op_samples_special.rows():
+    _row("scipy", *_operands, **_options)
+
+_PARAMETERS = {"gammainc": 1, "gammaincc": 1, "betainc": 2}
+
+
+def parameters(sample: Sample) -> int:
+    """How many operands come first that have no derivative."""
+    if sample.prim == "scipy":
+        return sum(slope is None for slope in SCIPY[sample.attrs["function"]].slopes)
+    return _PARAMETERS.get(sample.prim, 0)

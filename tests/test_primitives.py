@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from op_samples import PARAMETERS, SAMPLES, Sample
+from op_samples import SAMPLES, Sample, parameters
 
 from nufunc.ir import Builder, primitive
 from nufunc.ir.graph import Graph
@@ -161,7 +161,7 @@ def jvp_graph(sample: Sample, active: tuple[int, ...]) -> tuple[Graph, list[int]
 
 
 def inexact_operands(sample: Sample) -> tuple[int, ...]:
-    first = PARAMETERS.get(sample.prim, 0)
+    first = parameters(sample)
     return tuple(i for i, t in enumerate(sample.types) if is_inexact(t.dtype) and i >= first)
 
 

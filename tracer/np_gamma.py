@@ -8,30 +8,23 @@ from typing import Any
 
 from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import fail
+from nufunc.tracer.np_core import as_array, fail
 from nufunc.tracer.np_misc import where
 from nufunc.tracer.np_special_core import elementwise, elementwise_of, float_array, scalar_like
 from nufunc.tracer.np_ufuncs import UFUNCS
 
-gamma, gammaln, digamma = elementwise("gamma"), elementwise("lgamma"), elementwise("digamma")
+gamma, digamma = elementwise("gamma"), elementwise("digamma")
+
+
+def gammaln(x: Any) -> Any:
+    """log(abs(gamma(x))), with SciPy's -inf at -inf."""
+    result = elementwise("lgamma")(x)
+    return scalar_like(where(as_array(x) == -math.inf, -math.inf, result).astype(result.dtype))
+
 
 # B_2k / (2k)! for k = 1, 2, ...: the tail of Euler and Maclaurin's sum, used from _SHIFT terms on
 _BERNOULLI = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000, 1 / 74724249600)
 _SHIFT = 10
-
-
-def betaln(a: Any, b: Any) -> Any:
-    p, q = float_array(a), float_array(b)
-    return gammaln(p) + gammaln(q) - gammaln(p + q)
-
-
-def beta(a: Any, b: Any) -> Any:
-    """By gamma where that is finite, else by its logarithm."""
-    p, q = float_array(a), float_array(b)
-    small = UFUNCS["abs"](p) + UFUNCS["abs"](q) < 30.0
-    direct = gamma(where(small, p, 1.0)) * gamma(where(small, q, 1.0)) / gamma(where(small, p + q, 1.0))
-    far = UFUNCS["exp"](betaln(where(small, 1.0, p), where(small, 1.0, q)))
-    return scalar_like(where(small, direct, far).astype((p + q).dtype), a, b)
 
 
 def _tail(s: Any, z: Array, power: Array) -> Array:
@@ -96,6 +89,6 @@ def polygamma(n: Any, x: Any) -> Any:
 
 GAMMA: dict[str, Callable[..., Any]] = {
     "gamma": gamma, "gammaln": gammaln, "digamma": digamma, "psi": digamma, "polygamma": polygamma, "zeta": zeta,
-    "beta": beta, "betaln": betaln,
+
     **{name: elementwise_of(name) for name in ("gammainc", "gammaincc", "betainc")},
 }  # fmt: skip

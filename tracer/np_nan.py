@@ -107,6 +107,7 @@ def nanmin(
 def _place(a: Any, axis: Any, out: Any, keepdims: Any, sign: int) -> Array:
     """Where the extreme stands; a line without a number is an IndexError when the program runs."""
     np_, x = namespace(), as_array(a)
+    axis = None if not x.ndim and axis in (0, -1) else axis
     find = np_.argmax if sign > 0 else np_.argmin
     if not is_inexact(x.dtype):
         return find(x, axis, out, keepdims=keepdims)

@@ -11,7 +11,7 @@ from nufunc.ir.errors import ArgumentTypeError, ShapeError
 from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
-from nufunc.tracer.np_core import as_array, fail, result_dtype, static_int
+from nufunc.tracer.np_core import as_array, fail, is_scalar, result_dtype, static_int
 from nufunc.tracer.trace import require
 
 
@@ -26,6 +26,8 @@ def polyval(p: Any, x: Any) -> Array:
     if isinstance(x, np.poly1d):
         raise fail(ArgumentTypeError, "np.polyval of traced coefficients at a poly1d")
     coefficients, at = as_array(p.coeffs if isinstance(p, np.poly1d) else p), as_array(x)
+    if is_scalar(x):
+        at = as_array(np.asarray(x)[()])  # as strong as an array
     result = namespace().zeros_like(at) if at.ndim else at * 0
     for k in range(coefficients.shape[0]):
         result = result * at + coefficients[k]

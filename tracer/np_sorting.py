@@ -125,7 +125,8 @@ def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable:
 
 def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
     _checked_kind(kind, order, stable)
-    x, index = _line(a, axis)
+    x = as_array(a)
+    x, index = _line(x if x.ndim else x.reshape(1), axis)
     return _argsort(x, index)
 
 

@@ -6,33 +6,33 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import as_array, fail, result_dtype
+from nufunc.tracer.np_core import as_array, result_dtype
 from nufunc.tracer.np_gamma import GAMMA
 from nufunc.tracer.np_misc import where
 from nufunc.tracer.np_reduce import max as max_
 from nufunc.tracer.np_reduce import sum as sum_
-from nufunc.tracer.np_special_core import elementwise, float_array, i0, i1, scalar_like
+from nufunc.tracer.np_special_core import elementwise, float_array, i0, i1, operands, scalar_like
+from nufunc.tracer.np_special_more import MORE
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 
 def xlogy(x: Any, y: Any) -> Any:
     """x * log(y), zero where x is zero (unless y is NaN)."""
-    p, q = float_array(x), float_array(y)
+    (p, q), _ = operands("xlogy", x, y)
     zero = (p == 0) & ~UFUNCS["isnan"](q)
     return scalar_like(where(zero, 0.0, p * UFUNCS["log"](where(zero, 1.0, q).astype(result_dtype(p, q)))))
 
 
 def xlog1py(x: Any, y: Any) -> Any:
-    p, q = float_array(x), float_array(y)
+    (p, q), _ = operands("xlog1py", x, y)
     zero = (p == 0) & ~UFUNCS["isnan"](q)
     return scalar_like(where(zero, 0.0, p * UFUNCS["log1p"](where(zero, 0.0, q).astype(result_dtype(p, q)))))
 
 
 def entr(x: Any) -> Any:
     """-x log x; zero at zero, -inf below."""
-    p = float_array(x)
+    (p,), _ = operands("entr", x)
     safe = where(p > 0, p, 1.0).astype(p.dtype)
     value = where(p > 0, -safe * UFUNCS["log"](safe), where(p == 0, 0.0, where(p < 0, -math.inf, p)))
     return scalar_like(value.astype(p.dtype))
@@ -87,7 +87,7 @@ def _shift(a: Array, axis: Any) -> Array:
 
 
 def kl_div(x: Any, y: Any) -> Any:
-    p, q = float_array(x), float_array(y)
+    (p, q), _ = operands("kl_div", x, y)
     inside = (p > 0) & (q > 0)
     a, b = where(inside, p, 1.0), where(inside, q, 1.0)
     value = where(inside, a * UFUNCS["log"](a / b) - a + b, where((p == 0) & (q >= 0), q, math.inf))
@@ -97,21 +97,24 @@ def kl_div(x: Any, y: Any) -> Any:
 def logsumexp(
     a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False
 ) -> Any:
-    if return_sign:
-        raise fail(UnsupportedError, "scipy.special.logsumexp with return_sign")
     x = float_array(a)
     if b is not None:
         weights = as_array(b)
         x = UFUNCS["add"](x, weights * 0)
-        shift = _shift(where(weights == 0, -math.inf, x).astype(x.dtype), axis)
-        total = sum_(UFUNCS["exp"](x - shift) * weights, axis=axis, keepdims=True)
+        absent = weights == 0
+        x = where(absent, 0.0, x).astype(x.dtype)
+        shift = _shift(where(absent, -math.inf, x).astype(x.dtype), axis)
+        total = sum_(where(absent, 0.0, UFUNCS["exp"](x - shift) * weights), axis=axis, keepdims=True)
     else:
         shift = _shift(x, axis)
         total = sum_(UFUNCS["exp"](x - shift), axis=axis, keepdims=True)
+    sign = None
+    if return_sign:
+        sign, total = UFUNCS["sign"](total), UFUNCS["abs"](total)
     result = UFUNCS["log"](total) + shift
-    if keepdims:
-        return result
-    return sum_(result, axis=axis)  # each reduced axis has extent one
+    if not keepdims:  # each reduced axis has extent one
+        result, sign = sum_(result, axis=axis), None if sign is None else sum_(sign, axis=axis)
+    return result if sign is None else (result, sign)
 
 
 def softmax(x: Any, axis: Any = None) -> Any:
@@ -127,7 +130,7 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
 
 
 def rel_entr(x: Any, y: Any) -> Any:
-    p, q = float_array(x), float_array(y)
+    (p, q), _ = operands("rel_entr", x, y)
     inside = (p > 0) & (q > 0)
     ratio = where(inside, p, 1.0) / where(inside, q, 1.0)
     value = where(inside, p * UFUNCS["log"](ratio), where((p == 0) & (q >= 0), 0.0, math.inf))
@@ -135,7 +138,7 @@ def rel_entr(x: Any, y: Any) -> Any:
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {
-    **GAMMA,
+    **GAMMA, **MORE,
     "erf": elementwise("erf"), "erfc": elementwise("erfc"), "erfcx": elementwise("erfcx"),
     "i0": i0, "i1": i1,
     "i0e": elementwise("i0e"), "i1e": elementwise("i1e"),

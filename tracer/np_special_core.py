@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from nufunc.ir.errors import UnsupportedError
-from nufunc.ir.types import FLOAT64, is_complex, is_inexact
+from nufunc.ir.types import FLOAT32, FLOAT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import (
     as_array,
@@ -15,45 +18,70 @@ from nufunc.tracer.np_core import (
     elementwise_strides,
     fail,
     finish,
-    result_dtype,
     value_of,
+    weak_type,
     wrap,
 )
-from nufunc.tracer.np_ufuncs import UFUNCS
+from nufunc.tracer.np_ufuncs import UFUNCS, _masked
+
+_NAMES = {"lgamma": "gammaln", "digamma": "psi", "logistic": "expit"}  # SciPy's, of primitives
 
 
 def float_array(x: Any) -> Array:
+    """An operand as floats: whole numbers become float64; those of Python stay weak."""
     array = as_array(x)
     if is_complex(array.dtype):
         raise fail(UnsupportedError, "this function of scipy.special with complex values")
-    return array if is_inexact(array.dtype) else array.astype(FLOAT64)
+    if is_inexact(array.dtype):
+        return array
+    if array.weak:
+        return wrap(builder().astype(value_of(array), FLOAT64), weak=True)
+    return array.astype(FLOAT64)
 
 
-def elementwise(prim: str) -> Callable[..., Any]:
-    def call(x: Any, out: Any = None) -> Any:
-        array = float_array(x)
-        return finish(
-            builder().emit(prim, (value_of(array),))[0],
-            out,
-            prim,
-            strides=elementwise_strides(array.shape, [array]),
-        )
-
-    return call
+def loop_dtype(name: str, arrays: Sequence[Array]) -> np.dtype:
+    """float32 or float64: the loop that the ufunc of scipy.special takes for these operands. Most take float64 unless
+    all operands are float32."""
+    ufunc = getattr(sys.modules.get("scipy.special"), name, None)
+    if isinstance(ufunc, np.ufunc) and ufunc.nin == len(arrays):
+        found = ufunc.resolve_dtypes((*map(weak_type, arrays), *(None,) * ufunc.nout))[-1]
+        if found in (FLOAT32, FLOAT64):
+            return found
+    return FLOAT32 if all(a.dtype == FLOAT32 for a in arrays) else FLOAT64
 
 
-def elementwise_of(prim: str) -> Callable[..., Any]:
-    """A primitive of several operands, which broadcast and promote."""
+def operands(name: str, *xs: Any) -> tuple[list[Array], np.dtype]:
+    """Operands of a ufunc of SciPy in the dtype that it computes in."""
+    kind = loop_dtype(name, [as_array(x) for x in xs])
+    return [float_array(x).astype(kind) for x in xs], kind
 
-    def call(*operands: Any) -> Any:
-        arrays = [float_array(x) for x in operands]
-        dtype, b = result_dtype(*arrays), builder()
+
+def elementwise_of(prim: str, **attrs: Any) -> Callable[..., Any]:
+    """A primitive on operands that broadcast and promote, with a ufunc's out= and where=."""
+    name = attrs.get("function", _NAMES.get(prim, prim)).partition(".")[0]
+
+    def call(*operands: Any, out: Any = None, where: Any = True, **keywords: Any) -> Any:
+        if keywords:
+            raise fail(UnsupportedError, f"scipy.special.{name} with {', '.join(sorted(keywords))}")
+        ufunc = getattr(sys.modules.get("scipy.special"), name, None)
+        if isinstance(ufunc, np.ufunc) and ufunc.nout == 1 and len(operands) == ufunc.nin + 1:
+            operands, out = operands[:-1], operands[-1]
+        arrays = [as_array(x) for x in operands]
+        if any(is_complex(x.dtype) for x in arrays):
+            raise fail(UnsupportedError, f"scipy.special.{name} of complex values")
+        dtype, b = loop_dtype(name, arrays), builder()
         shape = broadcast_shapes(*(x.shape for x in arrays))
         values = [b.broadcast_to(b.astype(value_of(x), dtype), shape) for x in arrays]
         strides = elementwise_strides(shape, arrays)
-        return finish(b.emit(prim, values)[0], None, prim, strides=strides)
+        value = b.emit(prim, values, attrs)[0]
+        if where is not True:
+            value = _masked(b, value, where, out)
+        return finish(value, out, name, strides=strides)
 
     return call
+
+
+elementwise = elementwise_of
 
 
 def scalar_like(result: Array, *operands: Any) -> Array:
@@ -79,7 +107,7 @@ def i1(x: Any) -> Any:
 def numpy_i0(x: Any) -> Any:
     """numpy.i0: a 0-d result is an array."""
     result = i0(x)
-    return result if result.ndim else wrap(value_of(result), scalar=type(x) is not Array or x.scalar)
+    return result if result.ndim else wrap(value_of(result), scalar=False)
 
 
 numpy_i0.__name__ = "i0"

@@ -1,0 +1,112 @@
+"""Calls of scipy.special's scalar code from kernels: functions of scipy.special.cython_special, found by name.
+
+Note [Symbols of SciPy]
+    A kernel calls `nf_scipy.jv.dd`: the function's name and its parameters (d: double, n: a whole number; behind a dot
+    the number of the result that is wanted). Machine code knows the name alone, so that it can be stored; before it is
+    loaded `define` tells LLVM where in this process the function stands.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Iterable, Sequence
+
+from llvmlite import ir
+
+from nufunc.codegen import abi
+from nufunc.codegen.llvm import F32, F64, I32, I64, POINTER, declare, lanes_of, per_lane, scalar_of
+from nufunc.ir.errors import NufuncError, UnsupportedError
+
+PREFIX = "nf_scipy."
+_KINDS = {"double": "d", "long": "n", "Py_ssize_t": "n", "double *": "o"}
+
+
+class SpecialError(NufuncError, LookupError):
+    """scipy.special.cython_special has no such function."""
+
+
+@functools.cache
+def _capsules() -> dict[str, list[tuple[str, str, object]]]:
+    """The functions on doubles by name: the kinds of their parameters, the kind of the result, and the capsule."""
+    from scipy.special import cython_special
+
+    name_of = abi.python_function("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)
+    found: dict[str, list[tuple[str, str, object]]] = {}
+    for key, capsule in cython_special.__pyx_capi__.items():
+        result, _, rest = (name_of(capsule) or b"").decode().partition(" (")
+        kinds = [_KINDS.get(part.strip()) for part in rest.rstrip(")").split(",") if "__pyx_skip_dispatch" not in part]
+        if result not in ("double", "void") or None in kinds:
+            continue
+        name = key[len("__pyx_fuse_") :].lstrip("0123456789_") if key.startswith("__pyx_fuse_") else key
+        found.setdefault(name, []).append(("".join(filter(None, kinds)), result, capsule))
+    return found
+
+
+def _choice(name: str) -> tuple[str, str]:
+    """The parameters and the result of a function: all doubles where there is such a one."""
+    forms = sorted((kinds.count("n"), kinds, result) for kinds, result, _ in _capsules().get(name, ()))
+    if not forms:
+        raise UnsupportedError(f"compiled code has no scipy.special.{name}")
+    return forms[0][1:]
+
+
+@functools.cache
+def address(symbol: str) -> int:
+    """Where a function stands in this process."""
+    name, kinds = symbol.removeprefix(PREFIX).split(".")
+    for own, _, capsule in _capsules().get(name, ()):
+        if own == kinds:
+            return abi.capsule_pointer(capsule)
+    raise SpecialError(f"scipy.special.cython_special has no {name} of ({kinds})")
+
+
+def define(symbols: Iterable[str]) -> None:
+    """Tell LLVM where the functions of SciPy stand that a module expects from outside."""
+    import llvmlite.binding as ll
+
+    for symbol in symbols:
+        if symbol.startswith(PREFIX):
+            ll.add_symbol(symbol, address(symbol))
+
+
+def emit(b: ir.IRBuilder, function: str, args: Sequence[ir.Value]) -> ir.Value:
+    """`function` of floats or vectors of them, lane by lane."""
+    name, _, part = function.partition(".")
+    element = scalar_of(args[0].type)
+    symbol = f"nf.scipy.{function}.{'f64' if element == F64 else 'f32'}"
+    if symbol not in b.module.globals:
+        _emit_scalar(b.module, symbol, name, part, element, len(args))
+    scalar = b.module.globals[symbol]
+    return b.call(scalar, list(args)) if lanes_of(args[0].type) == 1 else per_lane(b, symbol, scalar, args)
+
+
+def _emit_scalar(module: ir.Module, symbol: str, name: str, part: str, element: ir.Type, count: int) -> None:
+    """One internal function around SciPy's: conversions, and its last parameter, which says nothing."""
+    kinds, result = _choice(name)
+    types = [{"d": F64, "n": I64, "o": POINTER}[k] for k in kinds]
+    outside = declare(
+        module, f"{PREFIX}{name}.{kinds}", F64 if result == "double" else ir.VoidType(),
+        [*types, I32] if result == "double" else types,
+    )  # fmt: skip
+    inner = ir.Function(module, ir.FunctionType(element, [element] * count), symbol)
+    inner.linkage = "internal"
+    inner.attributes.add("noinline")
+    b = ir.IRBuilder(inner.append_basic_block())
+    values: list[ir.Value] = []
+    for kind, argument in zip(kinds, inner.args):
+        wide = argument if element == F64 else b.fpext(argument, F64)
+        values.append(wide if kind == "d" else b.fptosi(wide, I64))
+    if result == "double":
+        value = b.call(outside, [*values, I32(0)])
+    else:
+        slots = []
+        for _ in range(kinds.count("o")):
+            slot = b.alloca(F64)
+            slot.type = POINTER
+            slots.append(slot)
+        b.call(outside, [*values, *slots])
+        value = b.load(slots[int(part)], typ=F64)
+    b.ret(value if element == F64 else b.fptrunc(value, F32))
+
+

@@ -272,6 +272,15 @@ for _options in (
     {"scale_factor": 1.5}, {"scale_factor": 0.6, "mode": "bilinear"}, {"scale_factor": (2.0, 0.5), "mode": "bilinear"},
 ):  # fmt: skip
     layer("Upsample", (), _options, t(2, 3, 4, 5))
+for _options in (
+    {"scale_factor": 2}, {"size": (7, 9), "align_corners": True}, {"scale_factor": 0.7},
+    {"scale_factor": 1.7, "recompute_scale_factor": True},
+):  # fmt: skip
+    layer("Upsample", (), {"mode": "bicubic", **_options}, t(2, 3, 4, 5))
+layer("Upsample", (), {"scale_factor": 2.5, "mode": "nearest-exact"}, t(2, 3, 4, 5))
+layer("Upsample", (), {"size": (3, 7), "mode": "nearest-exact"}, t(2, 3, 4, 5))
+layer("Upsample", (), {"size": (3, 7), "mode": "area"}, t(2, 3, 4, 5))
+layer("Upsample", (), {"scale_factor": 2, "mode": "trilinear", "align_corners": True}, t(1, 2, 2, 3, 4))
 layer("Upsample", (), {"size": 7, "mode": "linear"}, t(2, 3, 4))
 layer("Upsample", (), {"size": (3, 4, 3), "mode": "trilinear"}, t(1, 2, 2, 3, 4))
 
@@ -300,6 +309,12 @@ layer("MultiheadAttention", (8, 2), {}, *_self, attn_mask=c(4, 5, 5), plain={"ne
 layer(
     "MultiheadAttention", (8, 2), {}, *_self, attn_mask=Given(_causal), plain={"is_causal": True, "need_weights": False}
 )
+for _options in ({"add_bias_kv": True}, {"add_zero_attn": True}, {"add_bias_kv": True, "add_zero_attn": True}):
+    layer("MultiheadAttention", (8, 2), _options, *_self)
+    layer(
+        "MultiheadAttention", (8, 2), _options, *_self, attn_mask=c(5, 5), key_padding_mask=Given(_padding * -9.0),
+        plain={"average_attn_weights": False},
+    )  # fmt: skip
 for _options in ({}, {"norm_first": True}, {"activation": "gelu", "batch_first": True}, {"bias": False}):
     layer("TransformerEncoderLayer", (8, 2, 16, 0.0), _options, t(5, 2, 8), modes=BOTH[:1])
 layer(
@@ -335,6 +350,14 @@ for _reduction in ("mean", "sum", "none"):
         "binary_cross_entropy_with_logits", t(3, 4), Uniform((3, 4), fixed=True), plain=_plain,
         weight=Uniform((4,), True), pos_weight=Uniform((4,), True),
     )  # fmt: skip
+_logs = Given(np.log(Simplex((7, 5, 3)).make(np.random.default_rng(0))).swapaxes(1, 2))  # (T, N, C)
+_targets, _short = Given([[1, 2, 2, 4], [3, 3, 0, 0], [1, 1, 1, 1]]), Given([7, 5, 4])
+for _reduction in ("mean", "sum", "none"):
+    _plain = {"reduction": _reduction, "zero_infinity": True}
+    function("ctc_loss", _logs, _targets, _short, Given([4, 2, 4]), plain=_plain)
+    function("ctc_loss", _logs, Given([0, 2, 2, 4, 3]), Given([7, 7, 7]), Given([3, 0, 2]),
+             plain={"reduction": _reduction, "blank": 1})  # fmt: skip
+function("ctc_loss", _logs, _targets, _short, Given([4, 2, 2]), plain={"reduction": "none"})
 for _reduction in ("mean", "sum", "none", "batchmean"):
     function("kl_div", t(3, 4), Simplex((3, 4), fixed=True), plain={"reduction": _reduction})
     function("kl_div", t(3, 4), c(3, 4), plain={"reduction": _reduction, "log_target": True})

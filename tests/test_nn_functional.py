@@ -1,5 +1,7 @@
 """Losses as modules, dropout and its randomness under vmap, encoders, and what the functions of nf.nn refuse."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -224,3 +226,76 @@ def test_labels_out_of_range_are_an_error_when_compiled():
         F.cross_entropy(X, np.full(6, 4))
     with pytest.raises(IndexError):
         nf.jit(lambda x, y: F.cross_entropy(x, y))(X, np.full(6, 4))
+
+
+# -- ctc_loss
+
+
+def collapsed(path, blank):
+    """What an alignment says: repetitions as one, without blanks."""
+    kept = [c for c, before in zip(path, (None, *path[:-1])) if c != before]
+    return [c for c in kept if c != blank]
+
+
+def enumerated_ctc(logits, target, length, blank):
+    """-log of the probability of a target, over all alignments, and its gradient in the logits (T, C)."""
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    total, counts = 0.0, np.zeros_like(logits)
+    for path in itertools.product(range(logits.shape[1]), repeat=length):
+        if collapsed(path, blank) == list(target):
+            p = np.exp(sum(logs[t, c] for t, c in enumerate(path)))
+            total += p
+            for t, c in enumerate(path):
+                counts[t, c] += p
+    gradient = np.exp(logs) - counts / total
+    gradient[length:] = 0
+    return -np.log(total), gradient
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_ctc_loss_and_its_gradient_are_sums_over_alignments(blank):
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(5, 3, 3))
+    others = [c for c in range(3) if c != blank]
+    targets = [[others[0], others[0]], [others[1]], []]
+    padded = np.array([t + [blank] * (2 - len(t)) for t in targets])
+    lengths, wanted = np.array([5, 3, 4]), np.array([2, 1, 0])
+
+    def loss(logits, targets, reduction):
+        logs = F.log_softmax(logits, -1)
+        return F.ctc_loss(logs, targets, lengths, wanted, blank=blank, reduction=reduction)
+
+    expected = [enumerated_ctc(logits[:, n], targets[n], lengths[n], blank) for n in range(3)]
+    np.testing.assert_allclose(loss(logits, padded, "none"), [e[0] for e in expected], rtol=1e-12)
+    gradient = nf.grad(loss)(logits, padded, "sum")
+    np.testing.assert_allclose(gradient, np.stack([e[1] for e in expected], 1), rtol=1e-10, atol=1e-13)
+    flat = np.array([c for t in targets for c in t])
+    np.testing.assert_allclose(loss(logits, flat, "sum"), sum(e[0] for e in expected), rtol=1e-12)
+    mean = np.mean([e[0] / max(len(t), 1) for e, t in zip(expected, targets)])
+    np.testing.assert_allclose(loss(logits, padded, "mean"), mean, rtol=1e-12)
+    one = F.ctc_loss(F.log_softmax(logits[:, 0], -1), padded[0], 5, 2, blank=blank, reduction="none")
+    np.testing.assert_allclose(one, expected[0][0], rtol=1e-12)
+
+
+def test_ctc_loss_of_a_target_that_is_too_long():
+    logits = np.random.default_rng(0).normal(size=(2, 2, 3))
+    targets, lengths, wanted = np.array([[1, 1], [1, 2]]), np.array([2, 2]), np.array([2, 2])
+
+    def loss(logits, zero):
+        logs = F.log_softmax(logits, -1)
+        return F.ctc_loss(logs, targets, lengths, wanted, reduction="none", zero_infinity=zero)
+
+    assert np.isinf(loss(logits, False)[0])
+    assert loss(logits, True)[0] == 0
+    gradient = nf.grad(lambda x: loss(x, True).sum())(logits)
+    assert (gradient[:, 0] == 0).all()
+    assert np.isfinite(gradient).all()
+    assert (gradient[:, 1] != 0).any()
+
+
+def test_ctc_loss_says_what_is_wrong():
+    logs = np.zeros((4, 2, 3))
+    with pytest.raises(ValueError, match="blank must be one of the 3 classes"):
+        F.ctc_loss(logs, np.ones((2, 2), int), [4, 4], [1, 1], blank=3)
+    with pytest.raises(ValueError, match="target_lengths must be 2 integers"):
+        F.ctc_loss(logs, np.ones((2, 2), int), [4, 4], [1, 1, 1])

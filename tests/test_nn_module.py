@@ -618,3 +618,51 @@ def test_the_default_dtype():
     finally:
         nn.init.set_default_dtype(np.float32)
     assert nn.Linear(2, 2).weight.dtype == np.float32
+
+
+# -- hooks
+
+
+def test_forward_hooks_see_and_replace_arguments_and_results():
+    layer, x = nf.nn.Linear(3, 2), np.arange(3.0, dtype=np.float32)
+    plain, seen = layer(x), []
+    before = layer.register_forward_pre_hook(lambda module, args: seen.append(("before", module, args)))
+    after = layer.register_forward_hook(lambda module, args, result: seen.append(("after", module, result)))
+    np.testing.assert_array_equal(layer(x), plain)
+    assert [s[0] for s in seen] == ["before", "after"]
+    assert seen[0][1] is layer
+    assert seen[0][2][0] is x
+    before.remove()
+    after.remove()
+    layer.register_forward_pre_hook(lambda module, args: 2 * args[0])
+    np.testing.assert_allclose(layer(x), layer.forward(2 * x))
+    with layer.register_forward_hook(lambda module, args, kwargs, result: -result, with_kwargs=True):
+        layer.register_forward_hook(lambda module, args, result: result + 1, prepend=True)
+        np.testing.assert_allclose(layer(x), -(layer.forward(2 * x) + 1))
+    np.testing.assert_allclose(layer(x), layer.forward(2 * x) + 1)
+
+
+def test_forward_hooks_are_traced():
+    net = nf.nn.Sequential(nf.nn.Linear(3, 4), nf.nn.Tanh(), nf.nn.Linear(4, 2)).double().eval()
+    x = np.arange(3.0)
+    compiled = nf.jit(lambda x: net(x))
+    plain = compiled(x)
+    handle = net[0].register_forward_hook(lambda module, args, result: 2 * result)
+    doubled = compiled(x)
+    np.testing.assert_allclose(doubled, net(x), rtol=1e-12)
+    assert not np.allclose(doubled, plain)
+    params = dict(net.named_parameters())
+    loss = lambda params: nf.functional_call(net, params, x).sum()
+    step = 1e-6 * params["0.bias"]
+    found = nf.grad(loss)(params)["0.bias"] @ step
+    moved = loss({**params, "0.bias": params["0.bias"] + step}) - loss({**params, "0.bias": params["0.bias"] - step})
+    np.testing.assert_allclose(found, moved / 2, rtol=1e-5)
+    handle.remove()
+    np.testing.assert_allclose(compiled(x), plain)
+
+
+def test_there_are_no_backward_hooks():
+    layer = nf.nn.Linear(3, 2)
+    for register in (layer.register_full_backward_hook, layer.register_backward_hook):
+        with pytest.raises(NotImplementedError, match="custom_vjp"):
+            register(lambda *args: None)

@@ -47,6 +47,7 @@ from nufunc.nn.conv import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from nufunc.nn.ctc import CTCLoss
 from nufunc.nn.dropout import (
     AlphaDropout,
     Dropout,
@@ -147,6 +148,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Bilinear",
+    "CTCLoss",
     "Conv1d",
     "Conv2d",
     "Conv3d",

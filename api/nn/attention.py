@@ -58,7 +58,8 @@ class MultiheadAttention(Module):
     Arrays are (L, N, E), (N, L, E) with batch_first, or (L, E). attn_mask : (L, S) or (N * num_heads, L, S), True or
     -inf where a query must not look (as torch's module, and unlike its function); key_padding_mask : (N, S), True for
     keys that are left out. in_proj_weight : (3 * embed_dim, embed_dim) where keys and values have embed_dim features,
-    else q_proj_weight, k_proj_weight and v_proj_weight.
+    else q_proj_weight, k_proj_weight and v_proj_weight. add_bias_kv : one more key and value, which are parameters;
+    add_zero_attn : one more, of zeros.
     """
 
     __constants__ = ("dropout",)
@@ -81,8 +82,6 @@ class MultiheadAttention(Module):
             raise ArgumentError(
                 f"MultiheadAttention: embed_dim {embed_dim} must be divisible by num_heads {num_heads}", user_location()
             )
-        if add_bias_kv or add_zero_attn:
-            raise ArgumentError("MultiheadAttention: add_bias_kv and add_zero_attn are not supported", user_location())
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
         self.same = self.kdim == embed_dim and self.vdim == embed_dim
@@ -96,6 +95,10 @@ class MultiheadAttention(Module):
         self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias, dtype)
         if bias:
             self.out_proj.bias = init.zeros((embed_dim,), dtype)
+        for name in ("bias_k", "bias_v"):
+            made = Parameter(init.xavier_normal((1, 1, embed_dim), dtype=dtype)) if add_bias_kv else None
+            self.register_parameter(name, made)
+        self.add_zero_attn = add_zero_attn
 
     def forward(
         self,
@@ -115,8 +118,19 @@ class MultiheadAttention(Module):
             query, key, value = (np.swapaxes(x, 0, 1) for x in (query, key, value))
         n, length, e = np.shape(query)
         source = np.shape(key)[1]
-        q, k, v = (self._heads(y) for y in self._projected(query, key, value))
+        query, key, value = self._projected(query, key, value)
+        if self.bias_k is not None:
+            key, value = (
+                np.concatenate([y, np.broadcast_to(more, (n, 1, e))], axis=1)
+                for y, more in ((key, self.bias_k), (value, self.bias_v))
+            )
+        q, k, v = (self._heads(y) for y in (query, key, value))
+        if self.add_zero_attn:
+            k, v = (np.concatenate([y, np.zeros_like(y[:, :, :1])], axis=2) for y in (k, v))
         mask = self._mask(attn_mask, key_padding_mask, n, length, source, q.dtype)
+        more = np.shape(k)[2] - source
+        if more and mask is not None:
+            mask = np.pad(mask, [(0, 0)] * (np.ndim(mask) - 1) + [(0, more)])
         weights = _attention_weights(q, k, mask, is_causal and attn_mask is None, None)
         dropped = dropout(weights, self.dropout, self.training)
         y = self.out_proj(np.reshape(np.swapaxes(dropped @ v, 1, 2), (n, length, e)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from nufunc.ir.errors import ArgumentTypeError
 from nufunc.nn.module import Module
@@ -11,8 +11,36 @@ from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True
 
+N = TypeVar("N", bound="_Numbered")
 
-class Sequential(Module):
+
+class _Numbered(Module):
+    """Modules in order, by number and by slice."""
+
+    def _part(self, names: list[str]) -> Any:
+        """The same container with the children of these names."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([getattr(self, name) for name in self._modules])
+
+    def __getitem__(self, index: int | slice) -> Any:
+        names = list(self._modules)
+        return self._part(names[index]) if isinstance(index, slice) else getattr(self, names[index])
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self.add_module(list(self._modules)[index], module)
+
+    def append(self: N, module: Module) -> N:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+
+class Sequential(_Numbered):
     """Modules called one after the other; made of modules, or of one dict of named modules.
 
     >>> import numpy as np, nufunc as nf
@@ -31,35 +59,16 @@ class Sequential(Module):
             x = getattr(self, name)(x)
         return x
 
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([getattr(self, name) for name in self._modules])
-
-    def __getitem__(self, index: int | slice) -> Any:
-        names = list(self._modules)
-        if isinstance(index, slice):
-            return type(self)({name: getattr(self, name) for name in names[index]})
-        return getattr(self, names[index])
-
-    def append(self, module: Module) -> Sequential:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
+    def _part(self, names: list[str]) -> Sequential:
+        return type(self)({name: getattr(self, name) for name in names})
 
 
-class ModuleList(Module):
+class ModuleList(_Numbered):
     """A list of modules, which are children by their numbers."""
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
         self.extend(modules)
-
-    def append(self, module: Module) -> ModuleList:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add modules at the end."""
@@ -67,20 +76,8 @@ class ModuleList(Module):
             self.append(module)
         return self
 
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([getattr(self, name) for name in self._modules])
-
-    def __getitem__(self, index: int | slice) -> Any:
-        names = list(self._modules)
-        if isinstance(index, slice):
-            return ModuleList([getattr(self, name) for name in names[index]])
-        return getattr(self, names[index])
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        self.add_module(list(self._modules)[index], module)
+    def _part(self, names: list[str]) -> ModuleList:
+        return ModuleList([getattr(self, name) for name in names])
 
     def __repr__(self) -> str:
         return _grouped(self)

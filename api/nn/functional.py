@@ -39,6 +39,7 @@ from nufunc.nn.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from nufunc.nn.ctc import ctc_loss
 from nufunc.nn.dropout import (
     alpha_dropout,
     dropout,
@@ -120,6 +121,7 @@ __all__ = [
     "conv_transpose3d",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "dropout1d",
     "dropout2d",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from nufunc.ir.errors import ArgumentError, ArgumentTypeError
+from nufunc.ir.errors import ArgumentError, ArgumentTypeError, UnsupportedError
 from nufunc.tracer.tree import register_object
 from nufunc.tracer.usercode import user_location
 
@@ -46,6 +46,24 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray) or (hasattr(x, "shape") and hasattr(x, "dtype"))
 
 
+class RemovableHandle:
+    """Takes a hook away again: by `remove`, or at the end of a with statement."""
+
+    def __init__(self, module: Module, kind: str) -> None:
+        self.module, self.kind = module, kind
+
+    def remove(self) -> None:
+        """Forget the hook."""
+        kept = tuple(entry for entry in getattr(self.module, self.kind) if entry[0] is not self)
+        object.__setattr__(self.module, self.kind, kept)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
 class IncompatibleKeys(NamedTuple):
     """What `load_state_dict(strict=False)` did not find a place, or a value, for."""
 
@@ -78,6 +96,8 @@ class Module:
 
     __nufunc_traceable__ = True  # a model is traced, wherever its class is defined
     __constants__: tuple[str, ...] = ()  # attributes that hold numbers which are part of a compilation, not its inputs
+    _forward_pre_hooks: tuple[Any, ...] = ()  # (handle, hook, with_kwargs)
+    _forward_hooks: tuple[Any, ...] = ()
     training: bool
     _parameters: dict[str, bool]  # name -> whether it is trained; the arrays are attributes
     _buffers: dict[str, bool]  # name -> whether it is part of the state dictionary
@@ -388,7 +408,65 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if not self._forward_pre_hooks and not self._forward_hooks:
+            return self.forward(*args, **kwargs)
+        for _, hook, with_kwargs in self._forward_pre_hooks:
+            if not with_kwargs:
+                found = hook(self, args)
+                if found is not None:
+                    args = found if isinstance(found, tuple) else (found,)
+                continue
+            found = hook(self, args, kwargs)
+            if found is not None:
+                args, kwargs = found
+        result = self.forward(*args, **kwargs)
+        for _, hook, with_kwargs in self._forward_hooks:
+            found = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
+            if found is not None:
+                result = found
+        return result
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call hook(module, args) before every call of the module; what it returns, a tuple or one value, takes the
+        place of args. With with_kwargs hook(module, args, kwargs) may return (args, kwargs).
+
+        Hooks are part of what is traced: one that changes things outside of the arrays works in plain calls alone.
+        """
+        return self._hooked("_forward_pre_hooks", hook, prepend, with_kwargs)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call hook(module, args, result) after every call of the module; what it returns takes the place of the
+        result. With with_kwargs it is hook(module, args, kwargs, result). See `register_forward_pre_hook`.
+
+        >>> import numpy as np, nufunc as nf
+        >>> layer = nf.nn.Linear(3, 2)
+        >>> handle = layer.register_forward_hook(lambda module, args, result: np.tanh(result))
+        >>> float(np.abs(layer(100 * np.ones(3))).max()) <= 1
+        True
+        >>> handle.remove()
+        """
+        return self._hooked("_forward_hooks", hook, prepend, with_kwargs)
+
+    def _hooked(self, kind: str, hook: Callable[..., Any], prepend: bool, with_kwargs: bool) -> RemovableHandle:
+        handle = RemovableHandle(self, kind)
+        entry = (handle, hook, with_kwargs)
+        hooks = getattr(self, kind)
+        object.__setattr__(self, kind, (entry, *hooks) if prepend else (*hooks, entry))
+        return handle
+
+    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        """There is no backward pass of a module to hook into: always an error."""
+        raise UnsupportedError(
+            f"{type(self).__name__}: there are no backward hooks, since gradients are functions here; change a "
+            "derivative with nf.custom_vjp, and look at one in what nf.grad or nf.vjp returns",
+            user_location(),
+        )
+
+    register_backward_hook = register_full_backward_pre_hook = register_full_backward_hook
 
     def extra_repr(self) -> str:
         """What stands in the parentheses of a layer's text."""
@@ -454,4 +532,4 @@ def _joined(cls: type, rest: _Rest, children: Any) -> Any:
 
 register_object(Module, _split, _joined)
 
-__all__ = ["IncompatibleKeys", "Module", "Parameter"]
+__all__ = ["IncompatibleKeys", "Module", "Parameter", "RemovableHandle"]

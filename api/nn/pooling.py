@@ -95,7 +95,8 @@ def _lp_pool(x: Any, norm_type: float, kernel_size: Size, stride: Size | None, c
     return np.power(total, 1.0 / norm_type)
 
 
-def _adaptive(x: Any, output_size: Any, dims: int, maximum: bool) -> Any:
+def adaptive_pool(x: Any, output_size: Any, dims: int, maximum: bool) -> Any:
+    """Means or maxima of output_size windows that cover x along its last `dims` axes."""
     batch, alone = batched(x, dims, f"adaptive_{'max' if maximum else 'avg'}_pool{dims}d")
     given = (output_size,) * dims if isinstance(output_size, int) or output_size is None else tuple(output_size)
     for axis in reversed(range(2, dims + 2)):  # the last one first, so that of equal maxima the first one stays
@@ -151,12 +152,12 @@ def _lp_pool_nd(dims: int) -> Callable[..., Any]:
 
 
 def _adaptive_nd(dims: int, maximum: bool) -> Callable[..., Any]:
-    def adaptive_pool(x: Any, output_size: Any) -> Any:
-        return _adaptive(x, output_size, dims, maximum)
+    def adaptive(x: Any, output_size: Any) -> Any:
+        return adaptive_pool(x, output_size, dims, maximum)
 
     name, what = ("adaptive_max_pool", "maxima") if maximum else ("adaptive_avg_pool", "means")
     text = f"The {what} of output_size windows that cover x (N, C, *in); None keeps an axis."
-    return named(adaptive_pool, name, dims, text)
+    return named(adaptive, name, dims, text)
 
 
 max_pool1d, max_pool2d, max_pool3d = map(_max_pool_nd, (1, 2, 3))
@@ -245,7 +246,7 @@ class _AdaptivePool(Module):
         self.output_size = output_size
 
     def forward(self, x: Any) -> Any:
-        return _adaptive(x, self.output_size, self.dims, self.maximum)
+        return adaptive_pool(x, self.output_size, self.dims, self.maximum)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"

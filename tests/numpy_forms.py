@@ -18,6 +18,7 @@ import numpy_harness as harness
 import scipy.linalg
 import scipy.special
 
+import nufunc as nf
 from nufunc.ir import interpret
 from nufunc.ir.graph import Graph
 from nufunc.passes.functionalize import functionalize
@@ -241,7 +242,8 @@ def compare(actual: list[Any], wanted: list[Any], rtol: float, types: bool = Tru
         if types and a.dtype != w.dtype.newbyteorder("="):
             return f"dtype {a.dtype}, not {w.dtype}"
         if w.dtype.kind in "fc":
-            if not np.allclose(a, w, rtol=rtol, atol=rtol, equal_nan=True):
+            close = max(rtol, 1e-5) if w.dtype in (np.float32, np.complex64) else rtol
+            if not np.allclose(a, w, rtol=close, atol=close, equal_nan=True):
                 return f"values differ: {_short(a)}, not {_short(w)}"
             if w.dtype.kind == "f" and not np.array_equal(np.signbit(a[w == 0]), np.signbit(w[w == 0])):
                 return "signs of zeros differ"
@@ -301,18 +303,19 @@ def _active(arrays: Any) -> list[bool]:
 
 
 def _direction(a: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A tangent; of symmetric matrices a symmetric one, as functions that read one triangle only need it."""
     if a.ndim >= 2 and a.shape[-1] == a.shape[-2] and np.allclose(a, np.conj(np.swapaxes(a, -1, -2))):
         d = rng.normal(size=a.shape) + (1j * rng.normal(size=a.shape) if a.dtype.kind == "c" else 0)
-        return np.asarray(d + np.conj(np.swapaxes(d, -1, -2))).astype(a.dtype)
+        return np.asarray(d + np.conj(np.swapaxes(d, -1, -2))).astype(a.dtype.newbyteorder("="))
     d = rng.normal(size=a.shape) + (1j * rng.normal(size=a.shape) if a.dtype.kind == "c" else 0)
-    return np.asarray(d).astype(a.dtype)
+    return np.asarray(d).astype(a.dtype.newbyteorder("="))
 
 
 def derivatives(form: Form) -> str | None:
     """jvp and vjp against central differences of NumPy's function."""
     arrays = form.args
     active = _active(arrays)
-    if form.refuses or {"rough", "nan"} & form.tags or not any(active):
+    if form.refuses or {"rough", "nan", "constant"} & form.tags or not any(active):
         return None
     try:
         base = expected(form, arrays)
@@ -369,7 +372,7 @@ def lane(a: np.ndarray) -> np.ndarray:
 def batched(form: Form, everything: bool = False) -> str | None:
     """vmap over each operand alone and over all, at 0 and at -1, against a loop over the lanes."""
     arrays = [_native(a) for a in form.args]
-    if form.refuses or "nan" in form.tags or not arrays:
+    if form.refuses or {"nan", "not vmap"} & form.tags or not arrays:
         return None
     count = len(arrays)
     subsets = [tuple(n == k for n in range(count)) for k in range(count)] + [(True,) * count] * (count > 1)
@@ -405,8 +408,9 @@ def _as_single(a: np.ndarray) -> np.ndarray:
     return a.astype({"float64": np.float32, "complex128": np.complex64}.get(str(a.dtype), a.dtype))
 
 
-def _variant(form: Form, change: Callable[[np.ndarray], np.ndarray], rtol: float) -> str | None:
-    if form.refuses or not form.args or "nan" in form.tags:
+def _variant(form: Form, change: Callable[[np.ndarray], np.ndarray], rtol: float, without: str) -> str | None:
+    """The form with other arrays, unless a tag says that these do not fit it."""
+    if form.refuses or not form.args or {"nan", without} & form.tags:
         return None
     arrays = [change(a) for a in form.args]
     try:
@@ -424,19 +428,19 @@ def single_precision(form: Form) -> str | None:
     """The same in float32."""
     if not any(a.dtype in (np.float64, np.complex128) for a in form.args):
         return None
-    return _variant(form, _as_single, max(form.rtol, 2e-4))
+    return _variant(form, _as_single, max(form.rtol, 2e-4), "not float32")
 
 
 def empty(form: Form) -> str | None:
     """The same with no rows."""
     if not all(a.ndim for a in form.args):
         return None
-    return _variant(form, lambda a: a[:0], max(form.rtol, 1e-12))
+    return _variant(form, lambda a: a[:0], max(form.rtol, 1e-12), "not empty")
 
 
 def zero_dim(form: Form) -> str | None:
     """The same with 0-d arrays."""
-    return _variant(form, lambda a: a.reshape(-1)[:1].reshape(()) if a.size else a, tolerance(form, form.args))
+    return _variant(form, lambda a: a.reshape(-1)[:1].reshape(()) if a.size else a, tolerance(form, form.args), "not 0-d")
 
 
 def is_refused(form: Form) -> str:
@@ -450,6 +454,57 @@ def is_refused(form: Form) -> str:
         )
         return "" if good and str(error) else f"not a clear error: {_said(error)}"
     return "it is not refused"
+
+
+def compiled(form: Form) -> str:
+    """The form under nf.jit, as a user would write it."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        wanted = expected(form, form.args)
+        if any(not isinstance(w, (np.ndarray, np.generic, bool)) for w in wanted):
+            return ""
+        try:
+            actual = leaves(nf.jit(plain(form))(*[np.array(a, copy=True, order="K") for a in form.args]))
+        except Exception as error:  # noqa: BLE001 - shown by the test
+            return _said(error)
+    if "nan" in form.tags:
+        return compare([np.shape(a) for a in actual], [np.shape(w) for w in wanted], 0)
+    return compare(actual, wanted, max(tolerance(form, form.args), 1e-11))
+
+
+def derivatives_of_second_order(form: Form) -> str | None:
+    """The jvp of the vjp against central differences of the vjp."""
+    arrays = [_native(a) for a in form.args]
+    active = _active(arrays)
+    if form.refuses or {"rough", "nan", "constant"} & form.tags or not any(active) or any(a.dtype.itemsize == 4 for a in arrays):
+        return None
+    try:
+        graph, which = _pure(form, arrays)
+        if not any(v.dtype.kind in "fc" for v in graph.outputs) or any(v.dtype.itemsize == 4 for v in graph.outputs):
+            return None
+        rng = np.random.default_rng(6)
+        backward = vjp(graph, active)
+        cotangents = [
+            _direction(np.ones(v.shape, v.dtype), rng) for v in graph.outputs if v.dtype.kind in "fc"
+        ]
+        flags = [*active, *[False] * len(cotangents)]
+        tangents = [_direction(a, rng) for a, on in zip(arrays, active) if on]
+        count = sum(active)
+        found = interpret.run(jvp(backward, flags), [*arrays, *cotangents, *tangents])[-count:]
+        ends = []
+        for step in (1e-5, -1e-5):
+            rest = iter(tangents)
+            moved = [a + step * next(rest) if on else a for a, on in zip(arrays, active)]
+            ends.append(interpret.run(backward, [*moved, *cotangents])[-count:])
+    except Exception as error:  # noqa: BLE001 - shown by the test
+        return _said(error)
+    for k, tangent in enumerate(found):
+        with np.errstate(all="ignore"):
+            slope = (ends[0][k] - ends[1][k]) / 2e-5
+        known = np.isfinite(slope)
+        if not np.allclose(tangent[known], slope[known], rtol=1e-4, atol=1e-4):
+            return f"second derivative {_short(tangent)}, differences {_short(slope)}"
+    return ""
 
 
 FORMS = forms()

@@ -372,8 +372,8 @@ def std(
 def _arg(prim: str, a: Any, axis: Any, out: Any, keepdims: Any) -> Array:
     x = as_array(a)
     shape = x.shape
-    if is_complex(x.dtype) and x.size:
-        x, prim = _extreme_places(prim, x, axis), "argmax"
+    if is_complex(x.dtype):
+        x, prim = _extreme_places(prim, x, axis) if x.size else x.real, "argmax"
     b = builder()
     value = value_of(x)
     if axis is None or (x.ndim == 0 and axis in (0, -1)):

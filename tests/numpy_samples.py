@@ -34,6 +34,7 @@ from numpy_sample_arrays import (
 from numpy_samples_fft import fft
 from numpy_samples_indexing import indexing, operators
 from numpy_samples_linalg import linalg
+from numpy_samples_special import samples as special
 from numpy_samples_statistics import samples as statistics
 
 
@@ -529,7 +530,7 @@ def samples() -> list[Sample]:
     """All samples."""
     groups = (
         _elementwise, _reductions, _shapes, _extras, _creation, _linear_algebra, indexing, operators, statistics,
-        linalg, fft,
+        special, linalg, fft,
     )  # fmt: skip
     found = [sample for group in groups for sample in group()]
     seen: dict[str, int] = {}

@@ -87,7 +87,8 @@ def several() -> Iterator[Sample]:
     yield function("boxcox", np.array([0.0, 1.0, 2.0, 0.5]), np.array([0.5, 0.0, -1.0, 0.0]), rough=True)
     yield function("huber", -1.0, F, rough=True)
     yield function("pseudo_huber", 0.0, F)
-    yield function("agm", np.array([1.0, -2.0, 0.0, 3.0, 1e-300, np.inf]), np.array([4.0, -3.0, 2.0, -1.0, 1e300, 1.0]), rough=True)
+    ends = np.array([1.0, -2.0, 0.0, 3.0, 1e-300, np.inf]), np.array([4.0, -3.0, 2.0, -1.0, 1e300, 1.0])
+    yield function("agm", *ends, rough=True)
     yield function("expn", 3, POS)
     yield function("expn", J, POS)
     for name in "eval_chebyt eval_chebyu eval_hermite eval_hermitenorm eval_laguerre eval_legendre".split():

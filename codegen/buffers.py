@@ -102,11 +102,7 @@ def plan_frame(
         if root in fixed and root is not param:
             frame.late[k] = _place(blocks, root.type.nbytes, end, end)
     for k, node in enumerate(graph.nodes):
-        frame.frames[node] = (
-            [plan_frame(r, scratch_of, d) for r, d in zip(node.regions, donations(node))]
-            if (node.prim != "fused")
-            else []
-        )
+        frame.frames[node] = [] if node.prim == "fused" else _region_frames(node, scratch_of)
         need = scratch_of(node, frame.frames[node])
         if need:
             frame.scratch[node], frame.scratch_bytes[node] = _place(blocks, need, k, k), need
@@ -132,6 +128,22 @@ def plan_frame(
     return frame
 
 
+def _region_frames(node: Node, scratch_of: Callable[[Node, list[Frame]], int]) -> list[Frame]:
+    """The frames of a control node's regions. A large carry that the body ends by writing over stays where it is."""
+    frames = [plan_frame(r, scratch_of, d) for r, d in zip(node.regions, donations(node))]
+    if node.prim not in LOOPS:
+        return frames
+    body, donated = node.regions[-1], donations(node)[-1]
+    pairs = {o: body.params[p] for p, o in carry_pairs(node) if body.params[p].type.nbytes >= OVERWRITE}
+    lent = {o: p for o, p in pairs.items() if p not in donated and body.outputs.count(body.outputs[o]) == 1}
+    if lent:
+        tried = plan_frame(body, scratch_of, donated, lent, lent)
+        kept = {o: p for o, p in lent.items() if not is_copied(body, tried, o)}
+        if kept:
+            frames[-1] = tried if kept == lent else plan_frame(body, scratch_of, donated, kept, kept)
+    return frames
+
+
 def _free_by_then(graph: Graph, frame: Frame, root: Value, param: Value, class_last: Mapping[Value, int]) -> bool:
     """Whether nothing reads a parameter any more when a class is first written, but what overwrites it in step."""
     made = next(k for k, n in enumerate(graph.nodes) if root in n.results)
@@ -139,7 +151,11 @@ def _free_by_then(graph: Graph, frame: Frame, root: Value, param: Value, class_l
     if last < made:
         return True
     node = graph.nodes[made]
-    if last > made or [frame.of(o) for o in node.operands].count(param) != 1 or not can_overwrite(node, param, root):
+    if last > made or [frame.of(o) for o in node.operands].count(param) != 1:
+        return False
+    if node.prim in LOOPS:  # which begins by moving its first carry there
+        return frame.of(node.operands[_first_carry(node) + node.results.index(root)]) is param
+    if not can_overwrite(node, param, root):
         return False
     frame.overwritten.setdefault(node, []).append((param, root))
     return True
@@ -225,6 +241,17 @@ def carry_pairs(node: Node) -> list[tuple[int, int]]:
     first = node.attrs["num_body"] if "num_body" in node.attrs else node.attrs["num_consts"]
     count = len(body.params) - first if "num_body" in node.attrs else node.attrs["num_carry"]
     return [(first + k, k) for k in range(count)]
+
+
+def _first_carry(node: Node) -> int:
+    """The number of a loop's operand that its first result starts from."""
+    match node.prim:
+        case "scan":
+            return int(node.attrs["num_consts"])
+        case "replay":
+            return 1 + int(node.attrs["num_consts"])
+        case _:
+            return int(node.attrs["num_cond"] + node.attrs["num_body"])
 
 
 def _comes_from(body: Graph, value: Value, param: Value) -> bool:

@@ -43,7 +43,7 @@ def _swap_sizes(node: Node, frames: list[Frame]) -> list[int]:
     body, frame = node.regions[-1], frames[-1]
     sizes = []
     for p, o in buffers.carry_pairs(node):
-        in_place = frame.of(body.outputs[o]) is body.params[p]
+        in_place = frame.of(body.outputs[o]) is body.params[p] or frame.lent.get(o) is body.params[p]
         sizes.append(0 if in_place else aligned(max(body.outputs[o].type.nbytes, 1)))
     return sizes
 

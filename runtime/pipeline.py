@@ -36,6 +36,7 @@ from nufunc.passes.fuse import fuse
 from nufunc.passes.jvp import jvp
 from nufunc.passes.linearize import linearize
 from nufunc.passes.merge_maps import merge_maps
+from nufunc.passes.ranges import without_tests
 from nufunc.passes.recompute import inlined
 from nufunc.passes.simplify import simplify
 from nufunc.passes.transpose import transpose
@@ -62,6 +63,7 @@ simplify = oracle.tested(simplify, oracle.same)
 slimmed = oracle.tested(slimmed, oracle.same)
 transpose = oracle.tested(transpose, oracle.transposed)
 vmap = oracle.tested(vmap, oracle.vmapped)
+without_tests = oracle.tested(without_tests, oracle.same)
 
 
 class Record:
@@ -184,4 +186,4 @@ def grouped(graph: Graph, refusals: list[str]) -> Graph:
 def whole(traced: Graph) -> Graph:
     """The graph that code is generated for, from the outermost trace."""
     graph = checked("pure", functionalize(checked("whole", traced)))
-    return checked("simplified", slimmed(simplify(merge_maps(simplify(inlined(opened(expand(graph))))))))
+    return checked("simplified", slimmed(simplify(without_tests(merge_maps(simplify(inlined(opened(expand(graph)))))))))

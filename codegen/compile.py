@@ -102,7 +102,7 @@ def lower(
         if kept != given:
             given = kept
             module, plan = emitted({**given, **updates}, {**given, **updates})
-    if updates and (plan.sites.sites or plan.budget is not None):  # the plan may fail half-way
+    if updates and plan.sites.sites:  # the plan may fail half-way
         module, plan = emitted({**given, **updates}, given)
     results = [replace(r, scalar=False, source=given[k]) if k in given else r for k, r in enumerate(results)]
     work = sum(t.size for t in (*grouped.param_types, *grouped.output_types))

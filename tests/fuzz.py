@@ -36,8 +36,8 @@ def fuzz_program(seed: int, compiled: str = "one") -> None:
     chosen = {"one": drawn_ways(seed)[1], "all": COMPILED, "none": ()}[compiled]
     try:
         check_program(program, seed, compiled=chosen)
-    except Exception:
-        print(program.source)
+    except Exception as error:
+        error.add_note(program.source)
         raise
 
 

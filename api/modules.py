@@ -14,7 +14,7 @@ from nufunc.nn.module import Module
 from nufunc.nn.torch_program import is_torch_module, torch_module
 from nufunc.tracer.array import Array
 from nufunc.tracer.containers import original_type
-from nufunc.tracer.standins import attribute_names, original_of
+from nufunc.tracer.standins import attribute_names, guard_identities, original_of
 from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import active_session, rebuilt_type
 
@@ -103,6 +103,7 @@ def _checked_names(module: Any, values: dict[str, Any], tie_weights: bool, stric
     for name, array in own.items():
         groups.setdefault(id(array), []).append(name)
     if tie_weights:
+        guard_identities(module, groups.values())
         for names in groups.values():
             given = [name for name in names if name in values]
             if len({id(values[name]) for name in given}) > 1:

@@ -430,3 +430,38 @@ def test_the_page_runs_as_it_is_written(capsys):
     file = Path(__file__).with_name("page_modules.py")  # a name: functions of the page are the user's
     exec(compile(source, str(file), "exec"), {"__name__": "page_modules"})
     assert capsys.readouterr().out.split("\n")[:2] == ["(16, 8, 3)", "(5, 16, 2)"]
+
+
+def test_weights_that_are_tied_after_compiling_are_noticed():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    net, x = Two(), np.arange(3.0)
+    given = {"first.weight": np.full((3, 3), 0.5)}
+    compiled = nf.jit(lambda given, x: nf.functional_call(net, given, x))
+    apart = compiled(given, x)
+    np.testing.assert_allclose(apart, net.second(given["first.weight"] @ x), rtol=1e-6)
+    net.second.weight = net.first.weight
+    tied = compiled(given, x)
+    np.testing.assert_allclose(tied, given["first.weight"] @ given["first.weight"] @ x)
+    net.second.weight = net.first.weight.copy()
+    np.testing.assert_allclose(compiled(given, x), net.second(given["first.weight"] @ x), rtol=1e-6)
+    before = nf.cache_info().compiles
+    compiled(given, x)
+    net.second.weight = net.second.weight * 2
+    compiled(given, x)
+    assert nf.cache_info().compiles == before
+
+
+def test_batch_norm_under_per_sample_vmap_names_the_way_out():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    params = dict(net.named_parameters())
+    images = np.random.default_rng(0).random((5, 3, 6, 6), np.float32)
+    loss = lambda params, x: nf.functional_call(net, params, x[None]).sum()
+    with pytest.raises(nf.MutationError, match="replace_all_batch_norm_modules_"):
+        nf.vmap(nf.grad(loss), in_dims=(None, 0))(params, images)

@@ -189,7 +189,10 @@ def test_a_row_that_sees_nothing_is_nan_in_torch_and_here():
         (lambda: F.pad(X, (1, 2, 3)), ValueError, "expected a pair for each"),
         (lambda: F.pad(X, (1, 2), mode="mirror"), ValueError, "mode must be constant, reflect"),
         (lambda: F.interpolate(X[None], size=3, scale_factor=2), ValueError, "give size or scale_factor"),
-        (lambda: F.interpolate(X[None], size=3, mode="bicubic"), ValueError, "mode 'bicubic' is not supported"),
+        (lambda: F.interpolate(np.ones((1, 1, 2)), 3, mode="bicubic"), ValueError, "takes 4 axes, got shape"),
+        (lambda: F.interpolate(np.ones((1, 1, 2)), 3, mode="sinc"), ValueError, "mode 'sinc' is not supported"),
+        (lambda: F.interpolate(np.ones((1, 1, 2)), 3, align_corners=True), ValueError, "takes no align_corners"),
+        (lambda: F.max_pool2d(np.ones((1, 4, 4)), 2, padding=2), ValueError, "more than half of the kernel"),
         (lambda: F.conv1d(X, np.ones((2, 5, 3))), ValueError, "takes 5 channels, got 6"),
         (lambda: F.conv1d(X, np.ones((2, 6, 5))), ValueError, "larger than the padded input"),
         (lambda: F.conv2d(X, np.ones((2, 6, 5))), ValueError, "a weight of 4, got shapes"),
@@ -208,7 +211,6 @@ def test_a_row_that_sees_nothing_is_nan_in_torch_and_here():
         (lambda: nn.GRUCell(3, 2)(X), ValueError, r"expected input of 3 features, got shape \(6, 4\)"),
         (lambda: nn.RNN(3, 2, nonlinearity="sin"), ValueError, "'tanh' or 'relu', got 'sin'"),
         (lambda: nn.MultiheadAttention(5, 2), ValueError, "embed_dim 5 must be divisible by num_heads 2"),
-        (lambda: nn.MultiheadAttention(4, 2, add_zero_attn=True), ValueError, "are not supported"),
         (lambda: nn.TransformerEncoderLayer(4, 2, activation="sin"), ValueError, "must be 'relu' or 'gelu'"),
         (lambda: nn.PixelShuffle(2)(np.ones((3, 2, 2))), ValueError, "3 channels are no multiple of 4"),
         (lambda: F.embedding(np.array([4]), X[:4]), IndexError, "out of bounds"),
@@ -299,3 +301,9 @@ def test_ctc_loss_says_what_is_wrong():
         F.ctc_loss(logs, np.ones((2, 2), int), [4, 4], [1, 1], blank=3)
     with pytest.raises(ValueError, match="target_lengths must be 2 integers"):
         F.ctc_loss(logs, np.ones((2, 2), int), [4, 4], [1, 1, 1])
+
+
+@pytest.mark.parametrize("call", [F.cross_entropy, nf.jit(F.cross_entropy)])
+def test_cross_entropy_of_labels_that_are_floats(call):
+    with pytest.raises(TypeError, match=r"the target must be classes, integers of shape \(6,\), got float64"):
+        call(X, LABELS.astype(float))

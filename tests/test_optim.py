@@ -180,3 +180,16 @@ def test_init_under_vmap_counts_for_each_lane():
     state = nf.vmap(nf.optim.adam(0.1).init)({"w": np.ones((4, 3))})
     assert state["step"].shape == (4,)
     assert state["first"]["w"].shape == (4, 3)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+def test_trees_that_do_not_fit_are_named(name):
+    optimizer = nf.optim.sgd(0.1, momentum=0.9) if name == "sgd" else getattr(nf.optim, name)(0.1)
+    params = {"a": np.ones(3), "b": np.ones(2)}
+    state = optimizer.init(params)
+    with pytest.raises(ValueError, match=r"grads must be a tree like params, a dict with 'a', 'b'; got a dict with 'a'"):
+        optimizer.update({"a": np.ones(3)}, state, params)
+    with pytest.raises(ValueError, match=r"the arrays of grads must have the shapes of params"):
+        nf.jit(optimizer.update)({"a": np.ones(3), "b": np.ones(5)}, state, params)
+    with pytest.raises(ValueError, match=r"state\['.*'\] must be a tree like params"):
+        optimizer.update(params, optimizer.init({"a": np.ones(3)}), params)

@@ -178,6 +178,7 @@ class Guard(NamedTuple):
     absent    its module has no global named `value` (a builtin was reached)
     no attr   its instance dictionary has no `value` (a class attribute was reached)
     alias     it is the same object as the one at the path `value`
+    distinct  no two of the objects at the paths in `value` are the same
     globals   its globals are those of the function at the path `value`
     """
 
@@ -195,6 +196,7 @@ _HOLDS: dict[str, Callable[[Any, Any, object], bool]] = {
     "absent": lambda v, k, fn: k not in v.__globals__,
     "no attr": lambda v, k, fn: k not in v.__dict__,
     "alias": lambda v, k, fn: v is read(fn, k),
+    "distinct": lambda v, k, fn: len({id(read(fn, path)) for path in k}) == len(k),
     "globals": lambda v, k, fn: v.__globals__ is read(fn, k).__globals__,  # type: ignore[attr-defined]
 }
 
@@ -229,7 +231,7 @@ class Captures:
 
     def guard(self, path: Path, kind: str, value: object = None) -> None:
         """Record a condition once."""
-        mark = (id(path), kind, value if kind in ("absent", "no attr") else id(value))
+        mark = (id(path), kind, value if kind in ("absent", "no attr", "distinct") else id(value))
         if mark not in self._seen:
             self._seen.add(mark)
             self.entries.append((path, Guard(kind, value)))
@@ -371,6 +373,8 @@ def _condition(emitter: _Emitter, value: str, guard: Guard) -> str:
         return f"{emitter.constant(expected)} not in {value}.__globals__"
     if kind == "no attr":
         return f"{emitter.constant(expected)} not in {value}.__dict__"
+    if kind == "distinct":
+        return f"len({{{', '.join(f'id({emitter.value(path)})' for path in expected)}}}) == {len(expected)}"
     if kind == "alias":
         return f"{value} is {emitter.value(expected)}"
     return f"{value}.__globals__ is {emitter.globals_of(expected)}"

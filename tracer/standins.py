@@ -21,7 +21,7 @@ import functools
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -431,6 +431,29 @@ def attribute_names(obj: Any) -> list[str]:
     names = list(vars(state.original))
     state.session.captures.guard(state.path.attr("__dict__"), "keys", tuple(names))
     return names
+
+
+def guard_identities(obj: Any, groups: Iterable[Sequence[str]]) -> None:
+    """Guard, for a captured instance, that what the dotted names of a group lead to is one object, another one for each
+    group.
+    """
+    state = _state(obj) if isinstance(obj, _Rebuilt) else None
+    if state is None:
+        return
+    captures, firsts = state.session.captures, []
+    for names in groups:
+        first, *others = (_below(state.path, name) for name in names)
+        firsts.append(first)
+        for other in others:
+            captures.guard(other, "alias", first)
+    if len(firsts) > 1:
+        captures.guard(state.path, "distinct", tuple(firsts))
+
+
+def _below(path: Path, name: str) -> Path:
+    for part in name.split("."):
+        path = path.attr(part)
+    return path
 
 
 def adopt(session: Session, obj: Any) -> Any:

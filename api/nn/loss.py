@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from nufunc.custom import custom_jvp
-from nufunc.ir.errors import ArgumentError, ShapeError
+from nufunc.ir.errors import ArgumentError, DTypeError, ShapeError
 from nufunc.nn.activation import log_softmax, softplus
 from nufunc.nn.module import Module
 from nufunc.tracer.usercode import user_location
@@ -74,6 +74,12 @@ def nll_loss(
             user_location(),
         )
     target = np.asarray(target)
+    if target.dtype.kind not in "iu":
+        raise DTypeError(
+            f"the target must be classes, integers of shape {np.shape(target)}, got {target.dtype}; cross_entropy also "
+            f"takes probabilities of the input's shape {np.shape(input)}",
+            user_location(),
+        )
     counts = target != ignore_index
     index = np.where(counts, target, np.zeros_like(target))
     picked = np.squeeze(np.take_along_axis(input, np.expand_dims(index, axis), axis=axis), axis)

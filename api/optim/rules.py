@@ -9,6 +9,7 @@ import numpy as np
 
 from nufunc import tree
 from nufunc.ir.errors import ArgumentError
+from nufunc.runtime.pickling import Closure
 from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True  # plain NumPy code: traced like the user's
@@ -39,6 +40,13 @@ class Optimizer(NamedTuple):
     init: Callable[[Any], Any]
     update: Callable[[Any, Any, Any], tuple[Any, Any]]
 
+    def __reduce__(self) -> Any:
+        return _again, (Closure.of(self.init), Closure.of(self.update))
+
+
+def _again(init: Any, update: Any) -> Optimizer:
+    return Optimizer(Closure.function(init), Closure.function(update))
+
 
 def _zeros(params: Any) -> Any:
     return tree.map(np.zeros_like, params)
@@ -57,12 +65,28 @@ def _check(ok: bool, what: str) -> None:
         raise ArgumentError(what, user_location())
 
 
-def _check_state(state: Any, rule: str, *names: str) -> None:
+def _check_state(rule: str, grads: Any, state: Any, params: Any, *names: str) -> None:
+    """That the state has these trees beside the number of the step, and all trees are like params."""
     _check(
-        isinstance(state, dict) and set(names) <= set(state),
-        f"{rule}: the state must be what this optimizer's init or update gave, with {', '.join(names)}; got "
+        isinstance(state, dict) and {"step", *names} <= set(state),
+        f"{rule}: the state must be what this optimizer's init or update gave, with {', '.join(('step', *names))}; got "
         f"{', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__}",
     )
+    expected, shapes = tree.structure(params), [np.shape(x) for x in tree.leaves(params)]
+    for name, other in (("grads", grads), *((f"state[{n!r}]", state[n]) for n in names)):
+        _check(
+            tree.structure(other) == expected,
+            f"{rule}: {name} must be a tree like params, {_shown(params)}; got {_shown(other)}",
+        )
+        found = [np.shape(x) for x in tree.leaves(other)]
+        _check(
+            found == shapes,
+            f"{rule}: the arrays of {name} must have the shapes of params, {shapes}; got {found}",
+        )
+
+
+def _shown(given: Any) -> str:
+    return f"a dict with {', '.join(map(repr, given))}" if isinstance(given, dict) else f"{tree.structure(given)}"
 
 
 def _like(value: Any, x: Any) -> Any:
@@ -82,7 +106,7 @@ def sgd(
         return {"step": _start(), "velocity": _zeros(params)} if heavy else {"step": _start()}
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        _check_state(state, "sgd", "step", *(["velocity"] if heavy else []))
+        _check_state("sgd", grads, state, params, *(["velocity"] if heavy else []))
         step = state["step"]
         rate = _rate(lr, step)
         if decays:
@@ -142,7 +166,7 @@ def _adam(
         return {**state, "largest": _zeros(params)} if amsgrad else state
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        _check_state(state, "adam", "step", "first", "second", *(["largest"] if amsgrad else []))
+        _check_state("adam", grads, state, params, "first", "second", *(["largest"] if amsgrad else []))
         rate = _rate(lr, state["step"])
         step = state["step"] + 1
         if decays and decoupled:
@@ -172,7 +196,7 @@ def rmsprop(lr: Rate = 1e-2, alpha: float = 0.99, eps: float = 1e-8) -> Optimize
         return {"step": _start(), "square": _zeros(params)}
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        _check_state(state, "rmsprop", "step", "square")
+        _check_state("rmsprop", grads, state, params, "square")
         rate = _rate(lr, state["step"])
         square = tree.map(lambda s, g: _like(alpha, g) * s + _like(1 - alpha, g) * (g * g), state["square"], grads)
         new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), params, grads, square)
@@ -188,7 +212,7 @@ def adagrad(lr: Rate = 1e-2, eps: float = 1e-10) -> Optimizer:
         return {"step": _start(), "total": _zeros(params)}
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        _check_state(state, "adagrad", "step", "total")
+        _check_state("adagrad", grads, state, params, "total")
         rate = _rate(lr, state["step"])
         total = tree.map(lambda s, g: s + g * g, state["total"], grads)
         new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), params, grads, total)

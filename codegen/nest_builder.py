@@ -243,6 +243,8 @@ class NestBuilder:
         self.next_id += 1
         self.dtypes[number] = node.result.dtype
         init = identity(op, dtype)
+        if op == "add" and dtype.kind in "fc":
+            init = 0.0 if dtype.kind == "f" else 0j  # sums start from 0.0 as NumPy's do: those of -0.0 are 0.0
         self.accumulators.append(Accumulator(number, op, value, init, dtype, position))
         self.memo[(node.result, self.outer_index, None)] = number
 

@@ -26,8 +26,8 @@ ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
 
 
 def identity(op: str, dtype: np.dtype) -> Any:
-    """The value that changes nothing under a combination; -0.0 for float sums, so that a sum of -0.0 keeps
-    its sign."""
+    """The value that changes nothing under a combination; -0.0 for floats, so that a running sum of -0.0 keeps its
+    sign."""
     kind = dtype.kind
     if op == "add":
         return False if kind == "b" else 0 if kind in "iu" else -0.0 if kind == "f" else complex(-0.0, -0.0)

@@ -91,7 +91,7 @@ def test_row_sum_accumulates_inside_the_rows():
     assert text == (
         "def reduce_0(x0, y0, error):\n"
         "    for i0 in range(3):\n"
-        "        a1 = float64(-0.0)\n"
+        "        a1 = float64(0.0)\n"
         "        for r0_0 in range(4):\n"
         "            v0 = x0[4 * i0 + r0_0]\n"
         "            a1 = a1 + v0\n"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
-from types import FrameType, MethodType
+from dataclasses import dataclass
+from types import CellType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
+
+from nufunc.ir.errors import UnsupportedError
 
 
 def reduced(obj: Any, func: Any, make: Callable[[Any], Any]) -> Any:
@@ -49,3 +53,39 @@ def _by_value(module: str, frame: FrameType | None) -> bool:
         return False
     chosen = scope.get("_PICKLE_BY_VALUE_MODULES", ())
     return module == "__main__" or any(module == m or module.startswith(f"{m}.") for m in chosen)
+
+
+@dataclass(frozen=True)
+class Closure:
+    """A function that a function of this package made, by its place in that and by what it captured."""
+
+    module: str
+    place: str
+    captured: tuple[Any, ...]
+    defaults: tuple[Any, ...] | None
+
+    @staticmethod
+    def of(value: Any) -> Any:
+        """A value, with such functions in this form."""
+        if not (isinstance(value, FunctionType) and value.__closure__ and value.__module__.startswith("nufunc.")):
+            return value
+        captured = tuple(Closure.of(cell.cell_contents) for cell in value.__closure__)
+        return Closure(value.__module__, value.__qualname__, captured, value.__defaults__)
+
+    @staticmethod
+    def function(value: Any) -> Any:
+        """What `of` took, once more."""
+        if not isinstance(value, Closure):
+            return value
+        outer, *inner = value.place.split(".<locals>.")
+        module = importlib.import_module(value.module)
+        code = getattr(module, outer).__code__
+        for name in inner:
+            found = [c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == name]
+            if len(found) != 1:
+                raise UnsupportedError(f"{value.module} has no function {value.place} any more")
+            code = found[0]
+        cells = tuple(CellType(Closure.function(x)) for x in value.captured)
+        made = FunctionType(code, vars(module), code.co_name, value.defaults, cells)
+        made.__qualname__ = value.place
+        return made

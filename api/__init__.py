@@ -56,7 +56,7 @@ from nufunc.transforms import (
 )
 
 if TYPE_CHECKING:
-    from nufunc import nn, optim
+    from nufunc import aot, nn, optim
     from nufunc.modules import (
         combine_state_for_ensemble,
         functional_call,
@@ -90,6 +90,7 @@ __all__ = [
     "UnguardedCaptureError",
     "UnsupportedError",
     "VerifyError",
+    "aot",
     "associative_scan",
     "cache_info",
     "checkpoint",
@@ -153,6 +154,7 @@ __all__ = [
 # What `import nufunc` does not load: the module that each of these names is found in.
 _LATE = {
     "numpy": "nufunc.tracer.np_namespace",
+    "aot": "nufunc.aot",
     "nn": "nufunc.nn",
     "optim": "nufunc.optim",
     **dict.fromkeys(
@@ -165,7 +167,7 @@ _LATE = {
 def __getattr__(name: str) -> Any:
     if name in _LATE:
         module = importlib.import_module(_LATE[name])
-        found = module if name in ("nn", "optim") else getattr(module, name)
+        found = module if name in ("aot", "nn", "optim") else getattr(module, name)
         globals()[name] = found
         return found
     raise AttributeError(f"module 'nufunc' has no attribute {name!r}")

@@ -30,7 +30,8 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -161,8 +162,58 @@ def _numba_version() -> str:
     return version("numba")
 
 
-@functools.cache
+_FOREIGN: ContextVar[Target | None] = ContextVar("foreign", default=None)
+
+
 def target() -> Target:
+    """What code is generated for: the host, or inside `targeting` something else."""
+    return _FOREIGN.get() or _host_target()
+
+
+@contextlib.contextmanager
+def targeting(foreign: Target) -> Iterator[None]:
+    """Code that is emitted inside, in this thread, is for another processor; it can be made an object file only."""
+    token = _FOREIGN.set(foreign)
+    try:
+        yield
+    finally:
+        _FOREIGN.reset(token)
+
+
+# The levels of the x86-64 psABI as LLVM names them, with what each adds to the one before.
+_LEVELS = {
+    "x86-64": "sse,sse2,fxsr,mmx,cmov,cx8",
+    "x86-64-v2": "sse3,ssse3,sse4.1,sse4.2,popcnt,cx16,sahf",
+    "x86-64-v3": "avx,avx2,bmi,bmi2,f16c,fma,lzcnt,movbe,xsave",
+    "x86-64-v4": "avx512f,avx512bw,avx512cd,avx512dq,avx512vl",
+}
+CPUS = ("native", *_LEVELS, "aarch64")
+
+
+def foreign_target(cpu: str) -> Target:
+    """One of `CPUS`, on Linux, or this system where that is an x86-64."""
+    import llvmlite.binding as ll
+
+    if cpu == "native":
+        return _host_target()
+    ll.initialize_all_targets()
+    ll.initialize_all_asmprinters()
+    if cpu == "aarch64":
+        triple, name, on = "aarch64-unknown-linux-gnu", "generic", ["neon", "fp-armv8"]
+    else:
+        own = ll.get_process_triple()
+        triple, name = own if own.startswith("x86_64") else "x86_64-unknown-linux-gnu", cpu
+        levels = list(_LEVELS)
+        on = [f for level in levels[: levels.index(cpu) + 1] for f in _LEVELS[level].split(",")]
+    features = ",".join(f"+{f}" for f in on)
+    machine = ll.Target.from_triple(triple).create_target_machine(cpu=name, features=features, opt=3)
+    bits = 512 if "avx512f" in on else 256 if "avx2" in on else 128
+    fma = cpu == "aarch64" or "fma" in on
+    return Target(triple, str(machine.target_data), name, features, 3, 64, bits, fma, (triple, name, features))
+
+
+@functools.cache
+def _host_target() -> Target:
     """The host, less what NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX take away."""
     import llvmlite
     import llvmlite.binding as ll
@@ -297,7 +348,7 @@ def _optimised(text: str, name: str, optimise: Optimise) -> Iterator[Any]:
             except RuntimeError as error:
                 raise BackendError(f"LLVM refused module {name!r}: {error}") from error
             module.name = name
-            module.triple = ll.get_process_triple()
+            module.triple = target().triple
             module.data_layout = target().data_layout
             _run_passes(module, optimise)
             yield module
@@ -403,6 +454,29 @@ def compile_module(llvm_text: str, name: str, optimise: Optimise = DEFAULT_OPTIM
         with _optimised(llvm_text, name, optimise) as module:
             object_code = _machine(host.cpu, host.features, host.level).emit_object(module)
         return Executable(name, object_code, llvm_text, optimise)
+
+
+def object_file(texts: Sequence[str], name: str, optimise: Optimise) -> bytes:
+    """One object file of several modules, to be linked into a library: position-independent, for `target()`. Functions
+    that are hidden are for the other modules alone."""
+    import llvmlite.binding as ll
+
+    _codegen()
+    host = target()
+    with _lock(), ll.create_context() as context:
+        try:
+            first, *rest = [ll.parse_assembly(text, context) for text in texts]
+            for module in rest:
+                first.link_in(module)
+        except RuntimeError as error:
+            raise BackendError(f"LLVM refused library {name!r}: {error}") from error
+        with first:
+            whole = str(first).replace("\ndefine hidden ", "\ndefine internal ")
+        with _optimised(whole, name, optimise) as module:
+            machine = ll.Target.from_triple(host.triple).create_target_machine(
+                cpu=host.cpu, features=host.features, opt=host.level, reloc="pic", codemodel="small"
+            )
+            return bytes(machine.emit_object(module))
 
 
 def load_object(object_code: bytes, name: str) -> Executable:

@@ -68,10 +68,11 @@ def lower(
     donated: Iterable[int] = (),
     fastmath: bool = False,
     timed: bool = False,
+    standalone: bool = False,
 ) -> Lowered:
     """Lower to LLVM text: the plan and its native wrapper. Results in `donated` arguments are found here; those that
     `results` puts into arguments are written there once the plan cannot fail any more. With `timed` a clock measures
-    each node."""
+    each node; with `standalone` there is the plan alone, without Python."""
     from llvmlite import ir
 
     from nufunc.codegen import tapes, x86
@@ -91,6 +92,7 @@ def lower(
         plan = Plan(
             grouped, declare_plan(module, prefix), host.vector_bits // 8, host.has_fma, lent, tuple(early), clock
         )
+        plan.signals = not standalone
         plan.emit()
         return module, plan
 
@@ -115,7 +117,8 @@ def lower(
     )
     if fastmath:
         _relax(module)
-    emit_wrapper(module, module.get_global(plan_symbol(prefix)), spec, prefix)
+    if not standalone:
+        emit_wrapper(module, module.get_global(plan_symbol(prefix)), spec, prefix)
     _mark_inline(module, plan.small)
     return Lowered(
         name,

@@ -45,6 +45,7 @@ class Plan:
         self.graph, self.function, self.module, self.clock = graph, function, function.module, clock
         self.prefix, self.regions, self.in_task = function.name, 0, False
         self.repeated = False  # inside a loop of many steps
+        self.signals = True  # whether long loops let Python look at them
         self.tapes: ir.Value | None = None  # the list of tapes made here
         self.outer_tapes: ir.Value | None = None  # in a task, the list of the plan around it
         self.budget: ir.Value | None = None  # nanoseconds until signals are looked at; None: no loop is long
@@ -290,7 +291,7 @@ class Plan:
     def poll(self, work: float) -> None:
         """In a loop whose iteration takes `work` nanoseconds: now and then let Python handle signals, so that Ctrl-C
         ends the call. A task does not: only Python's main thread handles them."""
-        if self.in_task:
+        if self.in_task or not self.signals:
             return
         if self.budget is None:
             self.budget = self.alloca(8, 8)

@@ -481,4 +481,18 @@ def _library() -> Executable:
 
 def address(name: str) -> int:
     """The address of a function by its name among a plan's externs."""
-    return _library().address(f"tape_{name.removeprefix(PREFIX)}")
+    return _library().address(exported(name))
+
+
+def exported(name: str) -> str:
+    """The symbol of a function by its name among a plan's externs."""
+    return f"tape_{name.removeprefix(PREFIX)}"
+
+
+def plain_text() -> str:
+    """The library over malloc, for where there is no Python; what makes capsules is dead code there."""
+    plain = {"PyMem_RawMalloc": "malloc", "PyMem_RawRealloc": "realloc", "PyMem_RawFree": "free"}
+    text = _TAPE.replace("\ndefine ", "\ndefine hidden ")
+    for python, c in plain.items():
+        text = text.replace(f"@{python}(", f"@{c}(")
+    return text

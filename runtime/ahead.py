@@ -1,0 +1,168 @@
+"""Ahead of time: functions compiled for given shapes, as a folder with a C library that needs no Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nufunc.ir.errors import ArgumentError, UnsupportedError
+from nufunc.ir.graph import Graph
+from nufunc.passes.simplify import simplify
+from nufunc.runtime.compilation import lower_program
+from nufunc.runtime.executable import Program
+from nufunc.runtime.function import Transformed
+from nufunc.tracer.usercode import user_location
+
+if TYPE_CHECKING:
+    from nufunc.codegen.ahead import EntryPoint, Library
+
+_SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `nf.aot.compile` has written: the folder, the library (None if nothing was linked), the object file, the
+    header, the C example, the manifest, and the names of the functions.
+    """
+
+    folder: Path
+    library: Path | None
+    object_file: Path
+    header: Path
+    example: Path
+    manifest: Path
+    functions: tuple[str, ...]
+
+
+def build(
+    functions: Mapping[str, tuple[Callable[..., Any], Sequence[Any]]], name: str, folder: Path, *, cpu: str,
+    embed: bool, blas: str | None, lapack: str | None, link: bool,
+) -> Built:  # fmt: skip
+    """Compile the functions, each with its arguments or specs, into a folder."""
+    from nufunc.codegen import ahead, ahead_text, backend
+
+    if cpu not in backend.CPUS:
+        raise ArgumentError(f"aot.compile: cpu must be one of {', '.join(backend.CPUS)}, got {cpu!r}", user_location())
+    if ahead.identifier(name) != name:
+        raise ArgumentError(f"aot.compile: {name!r} cannot be the name of a library in C", user_location())
+    with backend.targeting(backend.foreign_target(cpu)):
+        entries = tuple(
+            _entry(f"{name}_{key}" if key else name, func, args, embed) for key, (func, args) in functions.items()
+        )
+        library = ahead.Library(name, entries, blas, lapack)
+        code = library.object_file()
+        texts = {
+            f"{name}.h": ahead_text.header(library),
+            "example.c": ahead_text.example(library),
+            "manifest.json": ahead_text.manifest(library),
+            "__init__.py": Path(__file__).with_name("library_package.py.txt").read_text(encoding="utf-8"),
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    object_file = folder / f"{name}.o"
+    object_file.write_bytes(code)
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    linked = _link(library, object_file, backend.target().triple, cpu) if link else None
+    return Built(
+        folder, linked, object_file, folder / f"{name}.h", folder / "example.c", folder / "manifest.json",
+        tuple(e.name for e in entries),
+    )  # fmt: skip
+
+
+def _entry(name: str, func: Callable[..., Any], args: Sequence[Any], embed: bool) -> EntryPoint:
+    from nufunc.codegen.ahead import EntryPoint, Parameter, identifier
+
+    function = func if isinstance(func, Transformed) else Transformed((), func)
+    program = _plain(function.program_of(tuple(args), {}), function, embed)
+    program = replace(program, name=name)
+    lowered = lower_program(program, standalone=True)
+    names: list[str] = []
+    for source in program.sources:
+        names.append(identifier(re.sub(r"^(argument \d+|global|closure variable|local)\b", "", source), names))
+    written = set(program.graph.updates)
+    inputs = tuple(
+        Parameter(n, value.shape, value.dtype, source, k in written)
+        for k, (n, value, source) in enumerate(zip(names, program.graph.params, program.sources, strict=True))
+    )
+    results: list[Parameter | None] = []
+    alone = program.num_results == 1
+    for k, (spec, value) in enumerate(zip(lowered.spec.results, program.graph.outputs, strict=True)):
+        if spec.source is not None:
+            results.append(None)
+            continue
+        names.append(identifier("result" if alone else f"result_{k}", names))
+        about = "the result" if alone else f"result {k}"
+        results.append(Parameter(names[-1], value.shape, value.dtype, about, True))
+    label = re.sub(r"^<nufunc (.*)>$", r"\1", repr(function))
+    return EntryPoint(name, lowered, label, inputs, tuple(results))
+
+
+def _plain(traced: tuple[Program, Sequence[Any]], function: Transformed, embed: bool) -> Program:
+    """The program over its arguments and what it captures, or with `embed` over its arguments alone."""
+    program, values = traced
+    label = f"aot.compile: {function!r}"
+    if program.draws is not None:
+        raise UnsupportedError(f"{label} draws from a NumPy generator, which lives in Python; use nf.random with a key")
+    for value in (*program.graph.params, *program.graph.outputs):
+        if value.dtype.kind == "O":
+            raise UnsupportedError(f"{label}: tapes of loops of unknown length cannot cross a C function's boundary")
+    for k, given in enumerate(program.inputs):
+        if given.strides is not None:
+            raise ArgumentError(f"{label}: {program.sources[k]} is no C-contiguous array; pass nf.spec(shape, dtype)")
+    count = len(program.positions)
+    if not embed or len(program.inputs) == count:
+        return program
+    for k in program.graph.updates:
+        if k >= count:
+            source = program.sources[k]
+            raise UnsupportedError(f"{label} writes in place to {source}, which embed=True makes a constant")
+    graph = _with_constants(program.graph, count, [np.asarray(v) for v in values[count:]])
+    return replace(program, graph=graph, inputs=program.inputs[:count], sources=program.sources[:count])
+
+
+def _with_constants(graph: Graph, count: int, values: Sequence[np.ndarray]) -> Graph:
+    """The graph with its parameters from `count` on as constants."""
+    frozen = []
+    for param, value in zip(graph.params[count:], values, strict=True):
+        array = np.array(value, param.dtype, order="C")
+        array.flags.writeable = False
+        frozen.append((param, array))
+    return simplify(graph.replace(params=graph.params[:count], consts=[*graph.consts, *frozen]))
+
+
+def _link(library: Library, object_file: Path, triple: str, cpu: str) -> Path:
+    """The shared library of an object file, by the system's C compiler."""
+    if cpu == "aarch64" and not triple.startswith("aarch64"):
+        raise ArgumentError(
+            f"aot.compile: {object_file} is written; linking for aarch64 needs a cross compiler: pass link=False and "
+            "link it there"
+        )
+    words = os.environ.get("CC", "").split()
+    compiler = words or [found for found in ("cc", "gcc", "clang") if shutil.which(found)][:1]
+    if not compiler or shutil.which(compiler[0]) is None:
+        wanted = words[0] if words else "cc, gcc or clang"
+        raise UnsupportedError(
+            f"aot.compile: there is no C linker ({wanted} was not found); install a C compiler or set CC. "
+            f"{object_file} is written; link=False asks for no more"
+        )
+    target = object_file.with_name(f"lib{library.name}{_SUFFIXES.get(sys.platform, '.so')}")
+    others = dict.fromkeys(found for found in (library.lapack, library.blas) if found)
+    strict = [] if sys.platform == "darwin" else ["-Wl,-z,defs"]
+    with tempfile.TemporaryDirectory(dir=object_file.parent) as folder:
+        made = Path(folder) / target.name
+        command = [*compiler, "-shared", "-o", str(made), str(object_file), *strict, *(f"-l{o}" for o in others), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UnsupportedError(f"aot.compile: {' '.join(command)} failed:\n{done.stderr.strip()}")
+        made.replace(target)
+    return target

@@ -138,16 +138,16 @@ MISTAKES: dict[str, tuple[Callable[..., Any], type, type, str]] = {
         "array2string",
     ),
     "unsupported ufunc": (
-        lambda np_, x, n: np.spacing(x),
+        lambda np_, x, n: np.isnat(x),
         errors.UnsupportedError,
         NotImplementedError,
-        "spacing",
+        "isnat",
     ),
     "unsupported protocol": (
-        lambda np_, x, n: np.linalg.eigh(x),
+        lambda np_, x, n: np.array_repr(x),
         errors.UnsupportedError,
         NotImplementedError,
-        "eigh",
+        "array_repr",
     ),
     "random": (
         lambda np, x, n: np.random.normal(size=3),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.prims.composite import body_of
+from nufunc.passes.dead_code import eliminate_dead_code
 from nufunc.passes.rewrite import rewritten
 
 _VECTORS = {"eigh": (0,), "eig": (0,), "svd": (1,), "qr": (1,)}  # the results that stay without vectors
@@ -47,4 +48,5 @@ def slimmed(graph: Graph) -> Graph:
         values = list(b.emit(node.prim, operands, {**node.attrs, "vectors": False}))
         return [values.pop(0) if k in kept else b.zeros(r.type) for k, r in enumerate(node.results)]
 
-    return rewritten(graph, rule, slimmed)
+    made = rewritten(graph, rule, slimmed)
+    return made if len(made.nodes) == len(graph.nodes) else eliminate_dead_code(made)  # of zeros that nobody reads

@@ -79,6 +79,10 @@ def _functions() -> Iterator[Row]:
             rtol = 1e-4 if spec.startswith("f32") else 1e-9
             yield "matfun", (spec + domain,), {"name": name}, {"reference": function, "rtol": rtol}
             yield "frechet", (spec + domain, spec), {"name": name}, {"rtol": 1e-9}
+    for spec in ("f64[3,3]", "f64[2,4,4]", "f64[1,1]", "f64[0,0]", "f64[0,2,2]", "f32[3,3]", "c128[3,3]"):
+        n = int(spec[-2])
+        function = _stacked(lambda a: np.linalg.det(a) * np.linalg.inv(a), (n, n))
+        yield "adjugate", (f"{spec} regular",), {}, {"reference": function, "rtol": 1e-10}
     for spec in ("f64[4,3]", "f64[3,4]", "f64[2,3,2]", "f64[0,2]", "f64[2,0]", "f32[3,2]", "c128[3,2]"):
         real = "f32" if spec.startswith("f32") else "f64"
         lead = spec.partition("[")[2].split(",")[:-2]

@@ -1,6 +1,7 @@
 """All primitives, one file per kind; importing this package registers them."""
 
 from nufunc.ir.prims import (
+    adjugate,
     checkpoint,
     control,
     conv,
@@ -28,6 +29,7 @@ from nufunc.ir.prims import (
 )
 
 __all__ = [
+    "adjugate",
     "checkpoint",
     "control",
     "conv",

@@ -204,16 +204,15 @@ def _cofactors(b: Builder, a: Value) -> Value:
 
 
 def _det_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
-    """Small matrices by cofactors, others by Jacobi's formula det(a) trace(a^-1 da).
+    """Jacobi's formula trace(adj(a) da), where small matrices have their cofactors written out.
 
-    A singular matrix of extent 4 or more has no inverse there, which is an error at run time.
+    Second derivatives need the inverse of matrices of extent 4 or more: an error at run time where there is none.
     """
-    (a,), (t,), (y,) = primals, tangents, results
+    (a,), (t,) = primals, tangents
     if t is None:
         return [None]
-    if 1 <= a.shape[-1] <= 3:
-        return [b.reduce_sum(b.mul(_cofactors(b, a), t), axes=(a.ndim - 2, a.ndim - 1))]
-    return [b.mul(y, _solve_trace(b, a, t))]
+    cofactors = _cofactors(b, a) if 1 <= a.shape[-1] <= 3 else swapped(b, b.adjugate(a))
+    return [b.reduce_sum(b.mul(cofactors, t), axes=(a.ndim - 2, a.ndim - 1))]
 
 
 def _slogdet_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:

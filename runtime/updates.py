@@ -70,8 +70,8 @@ def refuse_shared(sub: Sub, shared: Sequence[tuple[Array, str]], transform: str)
         name = next(known, "an array of the enclosing scope")
         return (
             f"the function under {transform} writes in place to {name}, which all lanes share, so that they would "
-            "conflict; map it too (in_dims), or work on a copy (x = x.copy()) and return it (for the running statistics "
-            "of batch norm: nf.replace_all_batch_norm_modules_, or eval mode)"
+            "conflict; map it too (in_dims), or work on a copy (x = x.copy()) and return it (for the running "
+            "statistics of batch norm: nf.replace_all_batch_norm_modules_, or eval mode)"
         )
 
     return refused

@@ -187,7 +187,8 @@ def test_trees_that_do_not_fit_are_named(name):
     optimizer = nf.optim.sgd(0.1, momentum=0.9) if name == "sgd" else getattr(nf.optim, name)(0.1)
     params = {"a": np.ones(3), "b": np.ones(2)}
     state = optimizer.init(params)
-    with pytest.raises(ValueError, match=r"grads must be a tree like params, a dict with 'a', 'b'; got a dict with 'a'"):
+    words = r"grads must be a tree like params, a dict with 'a', 'b'; got a dict with 'a'"
+    with pytest.raises(ValueError, match=words):
         optimizer.update({"a": np.ones(3)}, state, params)
     with pytest.raises(ValueError, match=r"the arrays of grads must have the shapes of params"):
         nf.jit(optimizer.update)({"a": np.ones(3), "b": np.ones(5)}, state, params)

@@ -9,6 +9,7 @@ record into one straight Python function that checks all guards and returns the 
 from __future__ import annotations
 
 import keyword
+import operator
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -290,7 +291,7 @@ class _Emitter:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.names: dict[int, str] = {}
-        self.namespace: dict[str, object] = {"same": same, "modules": sys.modules}
+        self.namespace: dict[str, object] = {"same": same, "is_": operator.is_, "modules": sys.modules}
 
     def constant(self, value: object) -> str:
         if value is None or type(value) in (int, str, bool, bytes):
@@ -346,6 +347,22 @@ class _Emitter:
         return self.namespace["read_captures"]  # type: ignore[return-value]
 
 
+def _simple(emitter: _Emitter, value: str, expected: object) -> str | None:
+    """The text of `same` for a dict of names and bools or None, as a module's registers are, and for a tuple or list of
+    names; None for others. `same` would take most of a call of a compiled model."""
+    kind = type(expected)
+    if isinstance(expected, dict) and kind is dict and all(type(key) is str for key in expected):
+        values = list(expected.values())
+        if not values:
+            return f"type({value}) is dict and not {value}"
+        if all(v is None or type(v) is bool for v in values):
+            keys, found = emitter.constant(list(expected)), emitter.constant(values)
+            return f"type({value}) is dict and [*{value}] == {keys} and all(map(is_, {value}.values(), {found}))"
+    if isinstance(expected, tuple | list) and kind in (tuple, list) and all(type(item) is str for item in expected):
+        return f"type({value}) is {kind.__name__} and {value} == {emitter.constant(expected)}"
+    return None
+
+
 def _condition(emitter: _Emitter, value: str, guard: Guard) -> str:
     """The Python text of a guard on the local variable `value`."""
     kind, expected = guard
@@ -354,12 +371,14 @@ def _condition(emitter: _Emitter, value: str, guard: Guard) -> str:
     if kind == "value" and type(expected) in (int, str, bytes):
         return f"type({value}) is {type(expected).__name__} and {value} == {emitter.constant(expected)}"
     if kind == "value":
-        return f"same({value}, {emitter.constant(expected)})"
+        return _simple(emitter, value, expected) or f"same({value}, {emitter.constant(expected)})"
     if kind == "type":
         return f"type({value}) is {emitter.constant(expected)}"
     if kind == "len":
         return f"len({value}) == {expected}"
     if kind == "keys":
+        if all(type(key) is str for key in expected):  # which equals nothing else
+            return f"[*{value}] == {emitter.constant(list(expected))}"
         return f"same(tuple({value}), {emitter.constant(expected)})"
     if kind == "code":
         code, count, names = expected

@@ -12,6 +12,7 @@ from nufunc.ir.types import is_inexact
 from nufunc.passes import control_jvp
 from nufunc.passes.control_parts import OpenRegion, derived_name, need_pure, present
 from nufunc.passes.custom import jvp_custom
+from nufunc.passes.shifts import shifts
 
 _RULES = {**control_jvp.RULES, "custom": jvp_custom}
 
@@ -68,8 +69,9 @@ def jvp_into(
     dots: dict[Value, Value] = {p: t for p, t in zip(graph.params, tangents, strict=True) if t is not None}
     for value, array in graph.consts:
         env[value] = b.const(array, value.hint)
+    still = shifts(graph) if dots else frozenset()
     for node in graph.nodes:
-        node_tangents = [dots.get(o) for o in node.operands]
+        node_tangents = [dots.get(o) if still.isdisjoint(node.results) else None for o in node.operands]
         operands = [env[o] for o in node.operands]
         with b.at(node.loc):
             results, out = _jvp_node(b, node, operands, node_tangents)

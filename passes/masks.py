@@ -3,9 +3,9 @@
 Note [Masked cotangents]
     The cotangent that `select(c, x, y)` gives to x is zero where c is False. Further back it may meet a factor that
     is infinite there, as in where(x > 0, sqrt(x), 0) at x = 0, and 0 * inf is NaN. So the mask c travels with the
-    cotangent through elementwise operations, layout changes, sums and broadcasts, and the product with a factor is
-    selected by it again. Products by `dot`, gathers and the bodies of control flow end the mask's way: what is
-    infinite there stays visible.
+    cotangent through elementwise operations, layout changes, sums, broadcasts, reads and writes by index and cumulative
+    sums, and the product with a factor is selected by it again. Products by `dot`, whose sums mix all elements, and the
+    bodies of control flow and of checkpoints end the mask's way: what is infinite there stays visible.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ Mask = Value | None
 
 _FACTOR = ("mul", "div")  # the cotangent is multiplied by a value that may be infinite
 _SAME_SHAPE = (*_FACTOR, "add", "sub", "neg", "convert", "real", "imag", "conj", "complex", "select")
-# their transposes move zeros as zeros
-_LAYOUT = ("reshape", "transpose", "flip", "slice", "pad", "concat", "reduce_sum")
+# their transposes move zeros as zeros; a sum of bools is their or
+_LAYOUT = (
+    "reshape", "transpose", "flip", "slice", "pad", "concat", "reduce_sum", "update", "dynamic_slice", "dynamic_update",
+    "gather", "scatter_set", "scatter_add",
+)  # fmt: skip
 
 
 class MaskedSums:
@@ -72,6 +75,8 @@ def follow(
     elif node.prim in _LAYOUT:
         types = [o.type.with_dtype(BOOL) for o in node.operands]
         masks = list(primitive.get(node.prim).transpose(b, [mask], operands, types, node.attrs))  # type: ignore[misc]
+    elif node.prim == "cumsum":
+        masks = [b.cummax(mask, axis=node.attrs["axis"], reverse=not node.attrs["reverse"])]
     elif node.prim == "broadcast":
         masks = [_any_lane(b, mask, node)]
     return given, masks

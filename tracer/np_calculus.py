@@ -48,17 +48,17 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
 
 
 def _between(at: Array, points: Array, values: Array) -> Array:
-    """On the line between the points around each place; at a point its value, whatever the next one is."""
+    """On the line between the points around each place, at its ends exactly; at a point the slope is that behind it."""
     np_, n = namespace(), points.shape[0]
     place = np_.clip(bisect(points, at, "right") - 1, 0, n - 2)
     x0, x1 = taken(points, place), taken(points, place + 1)
     y0, y1 = taken(values, place), taken(values, place + 1)
     slope = (y1 - y0) / (x1 - x0)
-    line = slope * (at - x0) + y0
-    odd = np_.isnan(line)  # infinite values: from the other end, and equal ones are what they are
-    line = np_.where(odd, slope * (at - x1) + y1, line)
-    line = np_.where(np_.isnan(line) & (y0 == y1), y0, line)
-    return np_.where(at == points[-1], values[-1], np_.where(at == x0, y0, line))
+    near, far = slope * (at - x0) + y0, slope * (at - x1) + y1
+    line = np_.where(np_.isnan(near) | (at >= x1), far, near)  # infinite values: from the other end
+    line = np_.where(np_.isnan(line) & (y0 == y1), y0, line)  # and equal ones are what they are
+    odd = ~np_.isfinite(slope)
+    return np_.where(odd & (at == points[-1]), values[-1], np_.where(odd & (at == x0), y0, line))
 
 
 # -- differences

@@ -34,7 +34,8 @@ def entr(x: Any) -> Any:
     """-x log x; zero at zero, -inf below."""
     (p,), _ = operands("entr", x)
     safe = where(p > 0, p, 1.0).astype(p.dtype)
-    value = where(p > 0, -safe * UFUNCS["log"](safe), where(p == 0, 0.0, where(p < 0, -math.inf, p)))
+    at_zero = UFUNCS["sqrt"](where(p == 0, p, 1.0).astype(p.dtype))  # zero, of infinite slope as entr is there
+    value = where(p > 0, -safe * UFUNCS["log"](safe), where(p == 0, at_zero, where(p < 0, -math.inf, p)))
     return scalar_like(value.astype(p.dtype))
 
 

@@ -119,7 +119,7 @@ class Executable(Program):
             self._check_targets(values)
         if self.check is not None:
             return self._checked(values, arrays, outs)
-        if all(arrays[k] is values[k] for k in self.written):
+        if all(arrays[k] is values[k] or arrays[k].dtype == values[k].dtype for k in self.written):
             answer = entry.into(*arrays, *outs) if outs else entry.fast(*arrays)
             if answer is not NotImplemented:
                 return list(answer) if entry.spec.as_tuple or outs else [answer]
@@ -158,7 +158,11 @@ class Executable(Program):
 
 
 def _prepared(value: Any, want: Input) -> Any:
-    """The input as the entry takes it: native byte order, a plain ndarray."""
-    if want.kind != "array" or (type(value) is np.ndarray and value.dtype.isnative):
+    """The input as the entry takes it: a plain ndarray, of native byte order, with the dtype object that arrays share,
+    which those from pickles do not. A view, where its elements are right.
+    """
+    if want.kind != "array":
         return value
+    if type(value) is np.ndarray and value.dtype.isnative:
+        return value.view(want.type.dtype)
     return np.asarray(value).astype(want.type.dtype, copy=False)

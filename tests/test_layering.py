@@ -27,7 +27,7 @@ ALLOWED_PACKAGES = {
     "passes": {"numpy", "opt_einsum"},
     "tracer": {"numpy", "optree", "scipy.special"},
     "codegen": {"numpy", "numba", "llvmlite", "scipy"},
-    "runtime": {"numpy", "numba", "llvmlite", "optree", "scipy"},
+    "runtime": {"numpy", "numba", "llvmlite", "optree", "scipy", "platformdirs"},
     "api": {"numpy", "optree", "opt_einsum", "scipy"},
 }
 # Single files that talk to a package which is installed only where it is wanted: imported inside functions.

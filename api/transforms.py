@@ -401,6 +401,7 @@ def jit(
     target: str | None = None,
     max_bytes: int | None = None,
     fastmath: bool = False,
+    boundscheck: bool = True,
 ) -> Any:
     """Compile a function for each signature of its arguments.
 
@@ -420,6 +421,8 @@ def jit(
         turn quotients by one divisor into products. NaN and infinities keep their meaning; elementary functions stay as
         they are. Arithmetic that relies on rounding, such as a compensated sum, loses its point. It counts for what is
         compiled as one program with this function: not where the function is called inside another traced one.
+    boundscheck : False leaves out the checks of indices that are known only when the function runs: one that is out of
+        bounds then counts as the nearest that is not, in place of an IndexError.
 
     Beside being called, a compiled function, as every transformed one, has
 
@@ -443,10 +446,12 @@ def jit(
         raise ArgumentError("jit: an argument cannot be in static_argnums and in donate_argnums", user_location())
     if not isinstance(fastmath, bool):
         raise ArgumentTypeError(f"jit: fastmath must be True or False, got {fastmath!r}", user_location())
+    if not isinstance(boundscheck, bool):
+        raise ArgumentTypeError(f"jit: boundscheck must be True or False, got {boundscheck!r}", user_location())
     if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0):
         raise ArgumentError(f"jit: max_bytes should be None or a number of bytes, got {max_bytes!r}", user_location())
     named = _all_of("static_argnames", static_argnames, str)
-    return _made(Jit(static, named, donated, target, max_bytes, fastmath), func)
+    return _made(Jit(static, named, donated, target, max_bytes, fastmath, boundscheck), func)
 
 
 def _check_target(name: str, target: Any) -> None:

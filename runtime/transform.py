@@ -18,6 +18,7 @@ from nufunc.runtime.subgraph import inline, trace_sub, wrap, write_updates
 from nufunc.tracer import tree
 from nufunc.tracer.array import Array
 from nufunc.tracer.levels import at_level
+from nufunc.tracer.np_index_parse import checks
 from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
@@ -96,9 +97,11 @@ class Jit(Transform):
     target: str | None = None
     max_bytes: int | None = None
     fastmath: bool = False
+    boundscheck: bool = True
 
     def apply(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return callee(*args, **kwargs)
+        with checks(self.boundscheck):
+            return callee(*args, **kwargs)
 
 
 @dataclass(frozen=True)

@@ -492,7 +492,7 @@ def derivatives_of_second_order(form: Form) -> str | None:
         count = sum(active)
         found = interpret.run(jvp(backward, flags), [*arrays, *cotangents, *tangents])[-count:]
         ends = []
-        for step in (1e-5, -1e-5):
+        for step in (1e-6, -1e-6):
             rest = iter(tangents)
             moved = [a + step * next(rest) if on else a for a, on in zip(arrays, active)]
             ends.append(interpret.run(backward, [*moved, *cotangents])[-count:])
@@ -500,7 +500,7 @@ def derivatives_of_second_order(form: Form) -> str | None:
         return _said(error)
     for k, tangent in enumerate(found):
         with np.errstate(all="ignore"):
-            slope = (ends[0][k] - ends[1][k]) / 2e-5
+            slope = (ends[0][k] - ends[1][k]) / 2e-6
         known = np.isfinite(slope)
         if not np.allclose(tangent[known], slope[known], rtol=1e-4, atol=1e-4):
             return f"second derivative {_short(tangent)}, differences {_short(slope)}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import operator
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -183,9 +186,29 @@ def _mask_items(x: Array, mask: Array, axis: int) -> list[Item]:
     return [Item("array", trace.constant(where), axis + i) for i, where in enumerate(np.nonzero(known))]
 
 
+class _Checks(threading.local):
+    """Whether traced indices are checked when the program runs."""
+
+    on = True
+
+
+_CHECKS = _Checks()
+
+
+@contextmanager
+def checks(on: bool) -> Iterator[None]:
+    """Whether the traced indices of what is traced inside are checked; those that are not are clipped into the array."""
+    before = _CHECKS.on
+    _CHECKS.on = on and before
+    try:
+        yield
+    finally:
+        _CHECKS.on = before
+
+
 def in_bounds(index: Array, extent: int, axis: int) -> tuple[Value, bool]:
-    """An index as i64 counted from 0, and whether it is known to be inside; BoundsError where known to be
-    outside.
+    """An index as i64 counted from 0, and whether it is known to be inside (or not to be checked); BoundsError where
+    known to be outside.
     """
     known = index.known
     trace = require()
@@ -199,7 +222,7 @@ def in_bounds(index: Array, extent: int, axis: int) -> tuple[Value, bool]:
     value = b.astype(trace.lift(index), np.dtype(np.int64))
     if index.dtype.kind == "i":
         value = b.select(b.lt(value, b.like(value, 0)), b.add(value, b.like(value, extent)), value)
-    return value, False
+    return value, not _CHECKS.on
 
 
 def window_index(item: Item) -> Array:

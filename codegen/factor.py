@@ -36,10 +36,11 @@ def leading(n: int, dtype: np.dtype) -> int:
 
 
 class Factor:
-    """The kernels of one dtype in a module; each is defined when it is first asked for."""
+    """The kernels of one dtype in a module; each is defined when it is first asked for, or, where `defines` is false,
+    only declared: `factor_library` says where it is then."""
 
-    def __init__(self, module: ir.Module, dtype: np.dtype, target: Machine) -> None:
-        self.module, self.dtype = module, dtype
+    def __init__(self, module: ir.Module, dtype: np.dtype, target: Machine, defines: bool = True) -> None:
+        self.module, self.dtype, self.defines = module, dtype, defines
         self.lanes = target.vector_bits // 8 // dtype.itemsize
         self.rows = 8 if registers(target) > 16 else 4
         self.width = 2 * self.lanes  # of a register tile
@@ -70,6 +71,8 @@ class Factor:
         self, kind: str, types: Sequence[ir.Type], result: ir.Type, emit: Callable[..., None], plain: bool = False
     ) -> ir.Function:
         name = f"nf.factor.{self.dtype.str[1:]}.{kind}"
+        if not self.defines:
+            return declare(self.module, name, result, types)
         return define(self.module, name, types, result, emit, self.dtype, self.has_fma, plain)
 
     def transpose(self) -> ir.Function:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import factor
+from nufunc.codegen import factor, factor_library
 from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import aligned
 from nufunc.codegen.emit_memory import Memory
@@ -261,7 +261,7 @@ def _own(node: Node) -> bool:
 
 
 def _factor_of(plan: Plan, node: Node) -> factor.Factor:
-    return factor.Factor(plan.module, node.operands[0].dtype, target())
+    return factor.Factor(ir.Module(), node.operands[0].dtype, target(), defines=False)
 
 
 def _own_scratch(node: Node) -> int:
@@ -284,7 +284,8 @@ def _own_cholesky(plan: Plan, scope: Scope, node: Node) -> None:
 
     def one(i: ir.Value) -> None:
         places = [_part(plan, result, i, size), _part(plan, source, i, size), work]
-        _require_zero(plan, plan.b.call(function, [*places, I64(n), lead, packed]), node, NOT_POSITIVE)
+        code = factor_library.call(plan, kernels, function, [*places, I64(n), lead, packed])
+        _require_zero(plan, code, node, NOT_POSITIVE)
 
     _each(plan, count, one)
 
@@ -304,7 +305,7 @@ class _Eliminated:
         """Not zero where matrix i is singular."""
         source = _part(self.plan, self.source, i, self.size)
         args = [self.work, source, I64(self.n), I64(self.lead), self.pivots, self.scratch]
-        return self.plan.b.call(self.kernels.lu(self.n), args)
+        return factor_library.call(self.plan, self.kernels, self.kernels.lu(self.n), args)
 
 
 def _own_solve(plan: Plan, scope: Scope, node: Node) -> None:
@@ -317,7 +318,8 @@ def _own_solve(plan: Plan, scope: Scope, node: Node) -> None:
     def one(i: ir.Value) -> None:
         _require_zero(plan, lu.factor(i), node, SINGULAR)
         side = _part(plan, result, i, n * columns * item)
-        plan.b.call(lu.kernels.exchange(), [side, I64(columns), lu.pivots, I64(n), I64(columns)])
+        args = [side, I64(columns), lu.pivots, I64(n), I64(columns)]
+        factor_library.call(plan, lu.kernels, lu.kernels.exchange(), args)
         strides = (lu.lead, 1)
         _substitute(plan, lu.kernels, lu.work, strides, side, (n, columns), lu.scratch, unit=True, forward=True)
         _substitute(plan, lu.kernels, lu.work, strides, side, (n, columns), lu.scratch, unit=False, forward=False)
@@ -336,7 +338,8 @@ def _substitute(
         matrix, side = plan.at(matrix, (n - 1) * (s + t) * item), plan.at(side, (n - 1) * columns * item)
         s, t, step = -s, -t, -step
     numbers = [I64(v) for v in (s, t, step, n, columns)]
-    plan.b.call(kernels.forward(n), [matrix, *numbers[:2], side, *numbers[2:], I1(unit), packed])
+    args = [matrix, *numbers[:2], side, *numbers[2:], I1(unit), packed]
+    factor_library.call(plan, kernels, kernels.forward(n), args)
 
 
 def _own_triangular_solve(plan: Plan, scope: Scope, node: Node) -> None:

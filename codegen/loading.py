@@ -75,7 +75,7 @@ def load_object(found: ObjectCode, locations: Sequence[Location], lower: Callabl
 
 def extern_address(extern: str | np.ndarray | HostCall) -> int:
     """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
-    from nufunc.codegen import abi, blas, fft_loops, tape_library, threads
+    from nufunc.codegen import abi, blas, factor_library, fft_loops, tape_library, threads
 
     if isinstance(extern, np.ndarray):
         return int(extern.__array_interface__["data"][0])
@@ -83,6 +83,8 @@ def extern_address(extern: str | np.ndarray | HostCall) -> int:
         return extern.address
     if extern.startswith(tape_library.PREFIX):
         return tape_library.address(extern)
+    if extern.startswith(factor_library.PREFIX):
+        return factor_library.address(extern)
     if extern.startswith(fft_loops.PREFIX):
         return fft_loops.address(extern)
     if extern.startswith("Py"):

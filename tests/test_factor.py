@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg.lapack
 from llvmlite import ir
 
-from nufunc.codegen import backend, factor, linalg
+from nufunc.codegen import backend, factor, factor_library, linalg
 from nufunc.codegen.compile import compile_graph
 from nufunc.codegen.loading import PASSES
 from nufunc.ir.builder import Builder
@@ -253,7 +253,7 @@ def test_complex_matrices_go_to_lapack():
 def test_no_library_is_called_for_real_matrices():
     a = np.eye(30)
     entry = compiled(lambda b, x: [b.cholesky(x), b.solve(x, x), b.det(x)], a)
-    assert not [e for e in entry.lowered.externs if isinstance(e, str)]
+    assert all(e.startswith(factor_library.PREFIX) for e in entry.lowered.externs if isinstance(e, str))
 
 
 @pytest.mark.parametrize(("bits", "fma"), [(256, True), (128, False)])
@@ -293,6 +293,35 @@ def test_kernels_are_defined_once_in_a_module():
     assert kernels[0].cholesky(200) is kernels[1].cholesky(300)
     assert kernels[0].lu(200) is kernels[1].lu(300)
     assert kernels[0].forward(200) is kernels[1].forward()
+
+
+def test_plans_share_the_kernels_of_a_process():
+    """The second plan finds the code of the first; what a kernel's module defines for others is found as well."""
+    rng = np.random.default_rng(0)
+    a, y = positive(rng, 40, np.float64, 10.0), rng.standard_normal((40, 3))
+    first = compiled(lambda b, x: [b.cholesky(x)], a)
+    known = dict(factor_library._known)
+    solved = lambda b, x, y: b.triangular_solve(x, y, lower=True, trans=False, unit=False)
+    second = compiled(lambda b, x, y: [b.mul(b.cholesky(x), x), solved(b, x, y)], a, y)
+    assert factor_library._known == known
+    shared = {e for e in first.lowered.externs if isinstance(e, str)}
+    assert len(shared) == 1
+    assert shared < {e for e in second.lowered.externs if isinstance(e, str)}
+    for entry in (first, second):
+        assert "nf.factor" not in entry.lowered.text
+    low, x = second.slow(a, y)
+    np.testing.assert_allclose(low, np.linalg.cholesky(a) * a, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.tril(a) @ x, y, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", sorted(factor_library._KERNELS))
+@each_dtype
+def test_every_shared_kernel_is_found_by_its_name(kind, dtype):
+    host = backend.target()
+    lanes, arithmetic = host.lanes(np.dtype(dtype).itemsize), "fma" if host.has_fma else "plain"
+    name = f"{factor_library.PREFIX}{np.dtype(dtype).str[1:]}.{lanes}.{arithmetic}.{kind}"
+    assert factor_library.address(name) == factor_library.address(name) != 0
+    assert f"@{factor_library.exported(name)}(" in factor_library.text(name).replace('"', "")
 
 
 @pytest.mark.parametrize("kind", ["cholesky", "forward", "lu"])

@@ -512,21 +512,24 @@ class _Rest:
 
 def _split(module: Module) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
     """The arrays and child modules of a module, and the rest of it. A tied array is one leaf for each of its names."""
-    attributes = vars(module)
-    registered = (*module._parameters, *module._buffers, *module._modules)
-    others = sorted(k for k, v in attributes.items() if isinstance(v, np.ndarray) and k not in registered)
-    names = (*registered, *others)
-    rest = {name: value for name, value in attributes.items() if name not in names}
-    return tuple(attributes[name] for name in names), _Rest(names, rest), names
+    rest = vars(module).copy()
+    names = (*module._parameters, *module._buffers, *module._modules)
+    found = [rest.pop(name) for name in names]
+    others = [name for name, value in rest.items() if isinstance(value, np.ndarray)]
+    if others:
+        others.sort()
+        found += [rest.pop(name) for name in others]
+        names = (*names, *others)
+    return tuple(found), _Rest(names, rest), names
 
 
 def _joined(cls: type, rest: _Rest, children: Any) -> Any:
     module: Any = object.__new__(cls)
-    for name, value in zip(rest.names, children, strict=True):
-        object.__setattr__(module, name, value)
+    attributes = vars(module)
+    attributes.update(zip(rest.names, children, strict=True))
     for name, value in rest.attributes.items():
         # registers are the module's own: a copy may gain names
-        object.__setattr__(module, name, dict(value) if type(value) is dict else value)
+        attributes[name] = dict(value) if type(value) is dict else value
     return module
 
 

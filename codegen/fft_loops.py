@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def _read(ufunc: Any, codes: str) -> tuple[int, int]:
 def _loops() -> dict[str, tuple[int, int]]:
     """Function and data by "name/real dtype"; empty where something is not as expected."""
     try:
-        from numpy.fft import _pocketfft_umath as ufuncs
+        ufuncs = importlib.import_module("numpy.fft._pocketfft_umath")
     except ImportError:
         return {}
     found = {}
@@ -86,6 +87,7 @@ def _right(key: str, loop: tuple[int, int]) -> bool:
     full = np.result_type(real, np.complex64)
     n = 7 if name == "rfft_n_odd" else 6
     half = n // 2 + 1
+    wanted: Any
     x = np.arange(1.0, 2 * n + 1).reshape(2, n) ** 0.5
     if name.startswith("rfft"):
         given, made, wanted = x.astype(real), np.empty((2, half), full), np.fft.rfft(x)

@@ -85,13 +85,9 @@ def _asked(name: str, dtype: np.dtype, items: tuple[Item, ...]) -> tuple[int, ..
     sizes = []
     for item in items:
         if isinstance(item, str) and item.startswith("#"):
-            answer = np.frombuffer(kept[item[1:]], dtype=np.int32 if item == "#iwork" else _first(item, dtype))
-            sizes.append(int(answer[0].real))
+            kind = np.dtype(np.int32) if item == "#iwork" else real_dtype(dtype) if item == "#rwork" else dtype
+            sizes.append(int(np.frombuffer(bytes(kept[item[1:]]), kind)[0].real))
     return tuple(max(1, s) for s in sizes)
-
-
-def _first(item: str, dtype: np.dtype) -> np.dtype:
-    return real_dtype(dtype) if item == "#rwork" else dtype
 
 
 def _svd_call(node: Node) -> Call:

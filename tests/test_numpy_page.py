@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.linalg
 import scipy.special
 
 import nufunc as nf
+from nufunc.tracer.np_fft import BY_NAME
 from nufunc.tracer.np_special import SPECIAL
+from nufunc.tracer.sp_fft import FFT
+from nufunc.tracer.sp_linalg import LINALG
 
 PAGE = Path(__file__).parent.parent / "docs" / "numpy.md"
 
@@ -34,8 +39,11 @@ def page():
         yes, no = functions(namespace, module)
         for head, names in ((f"`{title}`, on traced values", yes), (f"`{title}`, not yet", no)):
             sections.append(f"## {head}\n\n" + "\n".join(textwrap.wrap(" ".join(names), 118, break_on_hyphens=False)))
-    special = textwrap.wrap(" ".join(sorted(n for n in SPECIAL if hasattr(scipy.special, n))), 118)
-    sections.append("## `scipy.special`, on traced values\n\n" + "\n".join(special))
+    transforms = "\n".join(textwrap.wrap(" ".join(sorted(BY_NAME)), 118))
+    sections.insert(4, "## `numpy.fft`, on traced values\n\n" + transforms)
+    for module, rules in ((scipy.special, SPECIAL), (scipy.linalg, LINALG), (scipy.fft, FFT)):
+        names = textwrap.wrap(" ".join(sorted(n for n in rules if hasattr(module, n))), 118)
+        sections.append(f"## `{module.__name__}`, on traced values\n\n" + "\n".join(names))
     intro = (
         "# NumPy in traced code\n\n"
         "What follows is generated from the traced namespace. A function that is not there yet raises an error "

@@ -138,16 +138,16 @@ def _per_matrix(ratio: Any, shape: tuple[int, ...], dtype: np.dtype) -> Value:
     return b.broadcast_to(b.astype(value_of(as_array(ratio)), dtype), shape)
 
 
-def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._NoValue) -> Array:  # type: ignore[attr-defined]
+def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._NoValue) -> Array:
     given = as_array(a)
     if given.ndim >= 2 and 0 in given.shape[-2:]:
         return zeros((*given.shape[:-2], given.shape[-1], given.shape[-2]), given.dtype)
     x = matrix(given, square=bool(hermitian))
     default = max(x.shape[-2:]) * np.finfo(x.dtype).eps
-    cut = rcond is not None or rtol not in (None, np._NoValue)  # type: ignore[attr-defined]
+    cut = rcond is not None or (rtol is not None and rtol is not np._NoValue)
     if rcond is None:
-        rcond = 1e-15 if rtol is np._NoValue else default if rtol is None else rtol  # type: ignore[attr-defined]
-    elif rtol is not np._NoValue:  # type: ignore[attr-defined]
+        rcond = 1e-15 if rtol is np._NoValue else default if rtol is None else rtol
+    elif rtol is not np._NoValue:
         raise fail(ShapeError, "`rtol` and `rcond` can't be both set.")
     ratio = as_array(rcond)
     lead = broadcast_shapes(x.shape[:-2], ratio.shape)

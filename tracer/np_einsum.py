@@ -60,7 +60,7 @@ def einsum(
 
 def einsum_path(*operands: Any, optimize: Any = "greedy", einsum_call: bool = False) -> Any:
     """NumPy's, on operands of these shapes: a path depends on nothing else."""
-    shaped = [np.broadcast_to(np.zeros(()), x.shape) if type(x) is Array else x for x in operands]
+    shaped: Any = [np.broadcast_to(np.zeros(()), x.shape) if type(x) is Array else x for x in operands]
     return np.einsum_path(*shaped, optimize=optimize)
 
 

@@ -51,9 +51,9 @@ def _fft_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType,
 
 
 def _fft_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
-    function = np.fft.ifft if attrs["inverse"] else np.fft.fft
-    norm = "forward" if attrs["inverse"] else "backward"
-    return [fresh(exact(function(arrays[0], norm=norm), arrays[0].dtype))]
+    (x,) = arrays
+    made = np.fft.ifft(x, norm="forward") if attrs["inverse"] else np.fft.fft(x)
+    return [fresh(exact(made, x.dtype))]
 
 
 register(

@@ -123,10 +123,9 @@ def _triangular_root(b: Builder, t: Value) -> Value:
     roots = b.sqrt(diagonal(b, t))
     least = _threshold(b, b.abs(t))
     body = Builder("column")
-    consts = [body.param(v.type) for v in (roots, least)]
-    done, column, j = body.param(t.type), body.param(roots.type), body.param(ArrayType((), INT64))
-    result = _root_column(body, *consts, done, column, j)
-    region = body.build([result])
+    params = [body.param(v.type) for v in (roots, least, t, roots)]
+    params.append(body.param(ArrayType((), INT64)))
+    region = body.build([_root_column(body, params)])
     numbers = b.iota(shape=(n,), dtype=INT64, axis=0)
     attrs = {"length": n, "reverse": False, "num_consts": 2, "num_carry": 1}
     columns = b.moved(t, t.ndim - 1, 0)
@@ -139,7 +138,9 @@ def _threshold(b: Builder, size: Value) -> Value:
     return b.mul(most, b.like(most, 1e3 * float(np.finfo(size.dtype).eps)))
 
 
-def _root_column(b: Builder, roots: Value, least: Value, done: Value, column: Value, j: Value) -> Value:
+def _root_column(b: Builder, params: Values) -> Value:
+    """The root with its j-th column, from (roots of the diagonal, threshold, the columns before it, column of t, j)."""
+    roots, least, done, column, j = params
     here = axis_index(b, column.shape, column.ndim - 1)
     number = b.broadcast_to(j, column.shape)
     above, on = b.lt(here, number), b.eq(here, number)
@@ -405,7 +406,7 @@ def _lstsq_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, a
         return [None]
     p = b.pinv(a, rcond, hermitian=False, cut=attrs["cut"])
     if ta is None:
-        return [matmul(b, p, tb)]
+        return [None if tb is None else matmul(b, p, tb)]
     ph, th = adjoint(b, p), adjoint(b, ta)
     rest = b.sub(side, matmul(b, a, x))
     moved = matmul(b, ta, x)

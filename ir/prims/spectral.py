@@ -18,6 +18,8 @@ derivative given is one that moves the space rightly, and does not turn within i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nufunc.ir.builder import Builder
@@ -83,7 +85,7 @@ def _eigh_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType
 
 
 def _eigh_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
-    half = "L" if attrs["lower"] else "U"
+    half: Any = "L" if attrs["lower"] else "U"
     if not attrs["vectors"]:
         return [np.linalg.eigvalsh(arrays[0], half)]
     return [np.ascontiguousarray(x) for x in np.linalg.eigh(arrays[0], half)]

@@ -18,15 +18,15 @@ from nufunc.tracer.np_ufuncs import UFUNCS
 
 
 def xlogy(x: Any, y: Any) -> Any:
-    """x * log(y), zero where x is zero (unless y is NaN)."""
+    """x * log(y), zero where x is zero (unless y is NaN); its slope in x is log(y) there too, where that is finite."""
     (p, q), _ = operands("xlogy", x, y)
-    zero = (p == 0) & ~UFUNCS["isnan"](q)
+    zero = (p == 0) & ((q <= 0) | UFUNCS["isinf"](q))
     return scalar_like(where(zero, 0.0, p * UFUNCS["log"](where(zero, 1.0, q).astype(result_dtype(p, q)))))
 
 
 def xlog1py(x: Any, y: Any) -> Any:
     (p, q), _ = operands("xlog1py", x, y)
-    zero = (p == 0) & ~UFUNCS["isnan"](q)
+    zero = (p == 0) & ((q <= -1) | UFUNCS["isinf"](q))
     return scalar_like(where(zero, 0.0, p * UFUNCS["log1p"](where(zero, 0.0, q).astype(result_dtype(p, q)))))
 
 

@@ -6,6 +6,7 @@ channels are added in their order, and blocks follow from the shapes alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from llvmlite import ir
 from nufunc.codegen import threads
 from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import aligned
-from nufunc.codegen.conv_shape import Conv, box, conv_shape
+from nufunc.codegen.conv_shape import Conv, box, conv_shape, taps
 from nufunc.codegen.conv_tile import Tile, tile_function
 from nufunc.codegen.gemm_tile import loop, registers
 from nufunc.codegen.llvm import I1, I64
@@ -170,7 +171,7 @@ class _Job:
             self.plan.kernel(self.block, [x, memory], "block")
             x = memory
         x = self.at(x, shape.origin)
-        whole, rest = divmod(shape.o.extent, shape.width)
+        rest = shape.o.extent % shape.width
         b = self.plan.b
 
         def panel(number: ir.Value, valid: int) -> None:
@@ -178,9 +179,8 @@ class _Job:
             begin = self.at(w, b.mul(number, I64(shape.steps * shape.width)))
             self._rows(x, begin, self.at(out, b.mul(number, I64(shape.width * shape.o.out))), valid, add)
 
-        stop = last
-        if rest:
-            stop = b.select(b.icmp_signed("<", last, I64(whole)), last, I64(whole))
+        whole = shape.panels - (rest > 0)
+        stop = b.select(b.icmp_signed("<", last, I64(whole)), last, I64(whole)) if rest else last
         if whole:
             with loop(b, first, stop) as number:
                 panel(number, shape.width)
@@ -193,32 +193,39 @@ class _Job:
         shape, b = self.shape, self.plan.b
         axes, rows = shape.row_axes, shape.rows
 
-        def nested(k: int, x: ir.Value, out: ir.Value) -> None:
+        def nested(k: int, x: ir.Value, out: ir.Value, residues: tuple[int, ...]) -> None:
+            axis = axes[k]
+            spread = shape.windows[k - 1].spread if k else 1
             if k < rows.axis:
-                axis = axes[k]
-                with loop(b, 0, axis.extent) as i:
-                    nested(k + 1, self._moved(x, i, axis.x), self._moved(out, i, axis.out))
+                for residue in range(min(spread, axis.extent)):
+                    begin = self.at(out, residue * axis.out)
+                    inner = (*residues, residue) if k else ()
+                    with loop(b, 0, -(-(axis.extent - residue) // spread)) as i:
+                        nested(k + 1, self._moved(x, i, axis.x), self._moved(begin, i, axis.out * spread), inner)
                 return
-            axis = axes[rows.axis]
             whole = axis.extent - rows.rest
             if whole:
-                with loop(b, 0, whole, rows.step) as i:
-                    self._tile(self._moved(x, i, axis.x), w, self._moved(out, i, axis.out), rows.step, valid, add)
+                with loop(b, 0, whole // rows.step) as i:
+                    begin = self._moved(x, i, rows.step // spread * axis.x)
+                    self._tile(begin, w, self._moved(out, i, rows.step * axis.out), rows.step, residues, valid, add)
             if rows.rest:
-                places = self.at(x, whole * axis.x), w, self.at(out, whole * axis.out)
-                self._tile(*places, rows.rest, valid, add)
+                places = self.at(x, whole // spread * axis.x), w, self.at(out, whole * axis.out)
+                self._tile(*places, rows.rest, residues, valid, add)
 
-        nested(0, x, out)
+        nested(0, x, out, ())
 
     def _moved(self, pointer: ir.Value, index: int | ir.Value, step: int) -> ir.Value:
         if isinstance(index, int):
             return self.at(pointer, index * step)
         return self.at(pointer, self.plan.b.mul(index, I64(step))) if step else pointer
 
-    def _tile(self, x: ir.Value, w: ir.Value, out: ir.Value, step: int, valid: int, add: ir.Value) -> None:
+    def _tile(
+        self, x: ir.Value, w: ir.Value, out: ir.Value, step: int, residues: tuple[int, ...], valid: int, add: ir.Value
+    ) -> None:
         shape, plan = self.shape, self.plan
+        met, apart = (taps(shape, residues), shape.windows[-1].spread) if shape.spread else ((), 1)
         tile = Tile(
-            shape.dtype, shape.lanes, box(shape.row_axes, shape.rows, step), -(-valid // shape.lanes), valid,
-            shape.width, shape.loops, shape.o.out, shape.chunks > 1, plan.has_fma,
+            shape.dtype, shape.lanes, box(shape, step), -(-valid // shape.lanes), valid, shape.width, shape.loops,
+            shape.o.out, met, apart, math.prod(v.kernel for v in shape.windows), shape.chunks > 1, plan.has_fma,
         )  # fmt: skip
         plan.b.call(tile_function(plan.module, tile), [x, w, out, add])

@@ -7,7 +7,8 @@ distances, one broadcast each; its steps are the channels summed over and the ke
 a number in an address, x is read where it is, and copied, a block at a time into the cache, only where there is
 padding. The same holds for the gradient of a kernel: there rows are elements of the kernel (and channels of x), and
 steps are the examples and the elements of the cotangent. Sums are turned in registers before they are stored, since the
-result has its window, not its channels, innermost.
+result has its window, not its channels, innermost. Where x is spread (the gradient of a convolution with a stride), an
+element of the kernel meets every so-manieth row of a tile, and for other axes one residue of the result's index.
 
 Everything here is arithmetic on shapes; no code is emitted.
 """
@@ -45,7 +46,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class Window:
-    """A window axis: element p of the result and k of the kernel meet p * stride + k * dilation - offset of x."""
+    """A window axis: element p of the result and k of the kernel meet element (p * stride + k * dilation - offset) /
+    spread of x; only where the stride is 1 is the spread another number."""
 
     letter: str
     extent: int  # of the result
@@ -54,6 +56,7 @@ class Window:
     stride: int
     dilation: int
     offset: int
+    spread: int
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -62,7 +65,13 @@ class Window:
             p * self.stride + k * self.dilation - self.offset
             for p in (0, self.extent - 1) for k in (0, self.kernel - 1)
         ]  # fmt: skip
-        return min(ends), max(ends) + 1
+        return -(-min(ends) // self.spread), max(ends) // self.spread + 1
+
+    def kernel_of(self, residue: int) -> list[tuple[int, int]]:
+        """The elements of the kernel that elements of the result with this index modulo the spread meet, each with
+        where the first of these elements of the result meets it in x."""
+        places = [(k, residue * self.stride + k * self.dilation - self.offset) for k in range(self.kernel)]
+        return [(k, q // self.spread) for k, q in places if q % self.spread == 0]
 
 
 @dataclass(frozen=True)
@@ -98,11 +107,16 @@ class Conv:
 
     @property
     def panels(self) -> int:
-        return -(-self.o.extent // self.width)
+        return -(-self.o.extent // (self.vectors * self.lanes))
 
     @property
     def width(self) -> int:
-        return self.vectors * self.lanes
+        """Channels of a panel; what vectors read behind them is not stored."""
+        return -(-self.o.extent // self.panels)
+
+    @property
+    def spread(self) -> bool:
+        return any(w.spread > 1 for w in self.windows)
 
     @property
     def steps(self) -> int:
@@ -126,7 +140,7 @@ class Conv:
     @property
     def w_bytes(self) -> int:
         groups = math.prod(a.extent for a in self.outer if a.w)
-        return groups * self.panels * self.steps * self.width * self.dtype.itemsize
+        return (groups * self.panels * self.steps * self.width + self.lanes) * self.dtype.itemsize
 
     @property
     def units(self) -> int:
@@ -146,12 +160,14 @@ class Conv:
         """The axes of the result that tiles go through in a block, as tiles read x."""
         m, _, strides = self.strides
         windows = zip(self.windows, strides, self.out_strides, strict=True)
-        inner = (Axis(w.letter, w.extent, w.stride * x, 0, out) for w, x, out in windows)
+        inner = (Axis(w.letter, w.extent, w.stride * x, 0, out) for w, x, out in windows)  # of spread ones per residue
         return (replace(self.m, extent=self.block, x=m), *inner)
 
     @property
     def origin(self) -> int:
         """Where the first element of the result meets that of the kernel, in elements of x as tiles read it."""
+        if self.spread:  # taps say it
+            return 0
         places = (-w.offset - (w.reach[0] if self.packs else 0) for w in self.windows)
         return sum(p * s for p, s in zip(places, self.strides[2], strict=True))
 
@@ -160,6 +176,8 @@ class Conv:
         """The steps of a tile: how often, and how far x goes on."""
         _, summed, strides = self.strides
         channels = [(self.chunk if k == 0 else a.extent, x) for k, (a, x) in enumerate(zip(self.summed, summed))]
+        if self.spread:
+            return tuple(channels)
         kernel = [(w.kernel, w.dilation * s) for w, s in zip(self.windows, strides, strict=True)]
         return (*channels, *kernel)
 
@@ -167,7 +185,8 @@ class Conv:
     def work(self) -> float:
         """Nanoseconds of one thread."""
         rows = self.m.extent * math.prod(w.extent for w in self.windows) * math.prod(a.extent for a in self.outer)
-        return rows * self.panels * self.vectors * self.steps / 4 + rows * self.o.extent / 8
+        steps = self.steps / math.prod(w.spread for w in self.windows)
+        return rows * self.panels * self.vectors * steps / 4 + rows * self.o.extent / 8
 
 
 def conv_shape(node: Node, vector_bytes: int, registers: int) -> Conv:
@@ -189,7 +208,7 @@ def conv_shape(node: Node, vector_bytes: int, registers: int) -> Conv:
     summed = _merged([axis(n) for n in attrs["x"] if n not in attrs["out"]])
     one = Axis("", 1, 0, 0, 0)
     inner_m, inner_o = (m or [one])[-1], (o or [one])[-1]
-    numbers = zip(attrs["stride"], attrs["dilation"], attrs["offset"], strict=True)
+    numbers = zip(attrs["stride"], attrs["dilation"], attrs["offset"], attrs["spread"], strict=True)
     windows = tuple(
         Window(n, extent, w.shape[attrs["w"].index(n)], x.shape[attrs["x"].index(n)], *rest)
         for n, extent, rest in zip(window, attrs["extent"], numbers, strict=True)
@@ -199,8 +218,9 @@ def conv_shape(node: Node, vector_bytes: int, registers: int) -> Conv:
     x_shape = {joint[n].letters if n in joint else n: joint[n].extent if n in joint else extents_of_x
                for n, extents_of_x in zip(attrs["x"], x.shape, strict=True) if n in joint or n in window}  # fmt: skip
     strides = tuple(x_strides[n] for n in window), tuple(out_strides[n] for n in window)
+    lanes = min(vector_bytes // dtype.itemsize, max(4, 1 << (inner_o.extent - 1).bit_length()))
     made = Conv(
-        dtype, vector_bytes // dtype.itemsize, (*both, *m[:-1], *o[:-1]), inner_m, inner_o, tuple(summed), windows,
+        dtype, lanes, (*both, *m[:-1], *o[:-1]), inner_m, inner_o, tuple(summed), windows,
         *strides, tuple(x_shape.items()), packs, 1, summed[0].extent if summed else 1, 1, Rows(0, 1, 0, 1),
     )  # fmt: skip
     return _with_panels(_cut(made, registers))
@@ -255,6 +275,10 @@ def _divisor(n: int, most: int) -> int:
 def _candidates(shape: Conv, most: int) -> list[Rows]:
     """Boxes of neighbouring elements of the result: part of one axis and all of those behind it."""
     axes, inner = shape.row_axes, 1
+    if shape.spread:
+        extent, unit = axes[-1].extent, shape.windows[-1].spread
+        steps = {min(extent, step) for step in range(unit, max(most, unit) + 1, unit)}
+        return [Rows(len(axes) - 1, step, extent % step, step) for step in sorted(steps)]
     found: list[Rows] = []
     for k in range(len(axes) - 1, -1, -1):
         axis = axes[k]
@@ -272,13 +296,13 @@ def _cost(shape: Conv, vectors: int, rows: Rows) -> float:
     outside = math.prod(a.extent for a in axes[: rows.axis])
     inner = rows.count // rows.step
     full, rest = divmod(axes[rows.axis].extent, rows.step)
-    blocks, left = divmod(shape.o.extent, vectors * shape.lanes)
+    panels = -(-shape.o.extent // (vectors * shape.lanes))
     total = 0.0
-    for columns, number in ((vectors, blocks), (-(-left // shape.lanes), 1 if left else 0)):
-        for count, times in ((rows.count, full), (rest * inner, 1 if rest else 0)):
-            sums = count * columns
-            step = max(sums, count + columns, LATENCY) / 2 + 0.02 * (count + columns)
-            total += number * times * (shape.steps * step + 4 * sums + count + 20)
+    steps = shape.steps / math.prod(w.spread for w in shape.windows)
+    for count, times in ((rows.count, full), (rest * inner, 1 if rest else 0)):
+        sums = count * vectors
+        step = max(sums, count + vectors, LATENCY) / 2 + 0.02 * (count + vectors)
+        total += panels * times * (steps * step + 4 * sums + count + 20)
     return total * outside * (1.02 if rest else 1.0)
 
 
@@ -292,8 +316,30 @@ def _with_panels(shape: Conv) -> Conv:
     return replace(shape, outer=tuple(reversed(outer)))
 
 
-def box(axes: Sequence[Axis], rows: Rows, step: int) -> tuple[int, ...]:
+Taps = tuple[tuple[int, int, int], ...]  # step in packed w, place in x, first row
+
+
+def taps(shape: Conv, residues: Sequence[int]) -> Taps:
+    """For x that is spread, the elements of the kernel that meet a tile in which the result's indices along all window
+    axes but the last have these residues."""
+    strides, found = shape.strides[2], []
+    last = shape.windows[-1]
+    meets = [w.kernel_of(r) for w, r in zip(shape.windows[:-1], residues, strict=True)]
+    meets.append(sorted((*pair, r) for r in range(last.spread) for pair in last.kernel_of(r)))  # type: ignore[misc]
+    for place in itertools.product(*meets):
+        number, at = 0, 0
+        for window, (k, q, *_), stride in zip(shape.windows, place, strides, strict=True):
+            number = number * window.kernel + k
+            at += (q - (window.reach[0] if shape.packs else 0)) * stride
+        found.append((number, at, place[-1][-1]))
+    return tuple(found)
+
+
+def box(shape: Conv, step: int) -> tuple[int, ...]:
     """Where the rows of a tile stand in x, from the first."""
+    axes, rows = shape.row_axes, shape.rows
+    if shape.spread:
+        return tuple(i // shape.windows[-1].spread * axes[-1].x for i in range(step))
     ranges = [range(step), *(range(a.extent) for a in axes[rows.axis + 1 :])]
     strides = [a.x for a in axes[rows.axis :]]
     return tuple(sum(i * s for i, s in zip(place, strides, strict=True)) for place in itertools.product(*ranges))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -33,13 +34,19 @@ class Tile:
     width: int
     loops: tuple[tuple[int, int], ...]
     lane_stride: int
+    taps: tuple[tuple[int, int, int], ...]  # (step of w, distance in x, first row) of an iteration; none: said by loops
+    apart: int  # a tap meets every so-manieth row from its first
+    period: int  # steps of w that an iteration of taps passes
     adds: bool  # whether it may add to what is there
     has_fma: bool
 
     @property
     def name(self) -> str:
         steps = (n for loop in self.loops for n in loop)
-        parts = (*self.rows, "v", self.vectors, self.valid, self.width, "l", *steps, "s", self.lane_stride)
+        sizes = (self.vectors, self.valid, self.width)
+        parts: tuple[Any, ...] = (*self.rows, "v", *sizes, "l", *steps, "s", self.lane_stride)
+        if self.taps:
+            parts += ("t", *(n for tap in self.taps for n in tap), "a", self.apart, self.period)
         text = "_".join(str(p).replace("-", "m") for p in parts)
         return f"nf.conv.{self.dtype.str[1:]}.{self.lanes}.{text}{'.add' * self.adds}{'' if self.has_fma else '.nofma'}"
 
@@ -68,16 +75,18 @@ class _Emitter:
 
     def emit(self) -> None:
         tile = self.tile
-        offsets, loops = self._unrolled()
+        taps, loops = self._unrolled()
         zeros = [self.v.zero(tile.lanes) for _ in range(len(tile.rows) * tile.vectors)]
-        sums = self._loops(loops, offsets, [self.x, self.w, *zeros])[2:]
+        sums = self._loops(loops, taps, [self.x, self.w, *zeros])[2:]
         for j in range(tile.vectors):
             for first in range(0, len(tile.rows), tile.lanes):
                 rows = sums[j :: tile.vectors][first : first + tile.lanes]
                 self._store(rows, first, j * tile.lanes)
 
-    def _unrolled(self) -> tuple[list[int], list[tuple[int, int]]]:
-        """Where the steps of one iteration stand in x, and the loops around them."""
+    def _unrolled(self) -> tuple[Sequence[tuple[int, int, int]], list[tuple[int, int]]]:
+        """The taps of one iteration, and the loops around them."""
+        if self.tile.taps:
+            return self.tile.taps, list(self.tile.loops)
         loops, offsets = list(self.tile.loops), [0]
         products = len(self.tile.rows) * self.tile.vectors
         while loops and loops[-1][0] * len(offsets) * products <= UNROLL:
@@ -88,30 +97,32 @@ class _Emitter:
             part = max(d for d in range(1, count + 1) if count % d == 0 and (d == 1 or d * products <= PART))
             offsets = [i * step for i in range(part)]
             loops.append((count // part, step * part))
-        return offsets, loops
+        return [(k, offset, 0) for k, offset in enumerate(offsets)], loops
 
-    def _loops(self, loops: Sequence[tuple[int, int]], offsets: list[int], state: Sequence[ir.Value]) -> list[ir.Value]:
+    def _loops(
+        self, loops: Sequence[tuple[int, int]], taps: Sequence[tuple[int, int, int]], state: Sequence[ir.Value]
+    ) -> list[ir.Value]:
         """Run through the loops from a state: pointers into x and w, and sums."""
         if not loops:
-            return self._steps(offsets, state)
+            return self._steps(taps, state)
         (count, step), *inner = loops
 
         def body(now: Sequence[ir.Value]) -> list[ir.Value]:
-            return [self.v.at(now[0], step), *self._loops(inner, offsets, now)[1:]]
+            return [self.v.at(now[0], step), *self._loops(inner, taps, now)[1:]]
 
         return repeated(self.b, I64(count), state, body) if count > 1 else body(state)
 
-    def _steps(self, offsets: list[int], state: Sequence[ir.Value]) -> list[ir.Value]:
+    def _steps(self, taps: Sequence[tuple[int, int, int]], state: Sequence[ir.Value]) -> list[ir.Value]:
         tile, v = self.tile, self.v
         x, w, *sums = state
-        for k, offset in enumerate(offsets):
+        for k, offset, first in taps:
             row = [v.load(w, k * tile.width + j * tile.lanes, tile.lanes) for j in range(tile.vectors)]
-            for i, place in enumerate(tile.rows):
-                one = v.splat(v.scalar(x, place + offset), tile.lanes)
+            for i in range(first, len(tile.rows), tile.apart):
+                one = v.splat(v.scalar(x, tile.rows[i] + offset), tile.lanes)
                 for j in range(tile.vectors):
                     at = i * tile.vectors + j
                     sums[at] = v.fma(one, row[j], sums[at])
-        return [x, v.at(w, len(offsets) * tile.width), *sums]
+        return [x, v.at(w, (tile.period if tile.taps else len(taps)) * tile.width), *sums]
 
     def _store(self, rows: Sequence[ir.Value], first: int, lane: int) -> None:
         """Store the lanes from `lane` on of some rows, from row `first` on."""

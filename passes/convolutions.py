@@ -1,9 +1,9 @@
 """Convolutions before code is generated: those that products and loops do better become these, the others normal.
 
-What stays a `conv` is of f32 or f64, meets every element of x (spread 1), and has the letters of the window last in its
-result. Dilation of the input is taken apart into one convolution per residue of the result's index. A kernel of one
-element is a product; without channels to sum over or to choose from (a depthwise convolution), and for other dtypes, a
-convolution is a sum over the kernel, or one element of the result after the other where these are fewer.
+What stays a `conv` is of f32 or f64, has stride 1 along axes whose input is spread, and has the letters of the window
+last in its result. Else a spread input is taken apart into one convolution per residue of the result's index. A kernel
+of one element is a product; without channels to sum over or to choose from (a depthwise convolution), and for other
+dtypes, a convolution is a sum over the kernel, or one element of the result after the other where these are fewer.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ def convolution(b: Builder, x: Value, w: Value, attrs: Attrs, sums: bool = False
     steps = min(math.prod(kernel), math.prod(extent))
     if steps == 1:
         return by_steps(b, x, w, attrs, sums)
-    apart = next((a for a, spread in enumerate(attrs["spread"]) if spread != 1), None)
+    loops = x.dtype not in (FLOAT32, FLOAT64) or (steps <= THIN and _is_thin(x, w, attrs))
+    spread = [a for a, spread in enumerate(attrs["spread"]) if spread != 1]
+    apart = next((a for a in spread if loops or attrs["stride"][a] != 1), None)
     if apart is not None:
         return _by_residues(b, x, w, attrs, result, apart, sums)
-    if x.dtype not in (FLOAT32, FLOAT64) or (steps <= THIN and _is_thin(x, w, attrs)):
+    if loops:
         return by_steps(b, x, w, attrs, sums)
     return _last(b, x, w, attrs)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import ArgumentTypeError, DomainError, DTypeError, ShapeError, UnsupportedError
+from nufunc.ir.errors import ArgumentTypeError, DomainError, DTypeError, ShapeError
 from nufunc.ir.types import is_complex, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
@@ -189,12 +189,5 @@ def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * mat
     return np_.concatenate([x[(*lead, slice(None, 1))].astype(kind), later.astype(kind)], axis=index)
 
 
-def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
-    raise fail(
-        UnsupportedError,
-        "np.trim_zeros of traced values has no static shape: how much is cut off depends on them; slice it by hand",
-    )
-
-
-FUNCTIONS: tuple[Callable[..., Any], ...] = (interp, ediff1d, gradient, unwrap, trim_zeros)
+FUNCTIONS: tuple[Callable[..., Any], ...] = (interp, ediff1d, gradient, unwrap)
 

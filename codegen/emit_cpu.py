@@ -11,8 +11,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from nufunc.codegen import loops, vmath
+from nufunc.codegen import loops
 from nufunc.codegen.emit_accumulators import Accumulators
+from nufunc.codegen.joint import partners, quotients
 from nufunc.codegen.llvm import I64, POINTER
 from nufunc.codegen.loops import Axis, Inst, LoopNest, Phase
 from nufunc.codegen.threads import chunk
@@ -35,23 +36,6 @@ def emit_nest(module: ir.Module, nest: LoopNest, has_fma: bool, symbol: str) -> 
         argument.add_attribute("noalias")
     _Emitter(function, nest, has_fma).emit()
     return function
-
-
-def partners(phase: Phase) -> dict[int, tuple[str, Inst, Inst]]:
-    """Pairs of real functions of one operand that cost little more together: by the one that comes first, the joint
-    function's name and both in the order of its results."""
-    found: dict[tuple[str, int], Inst] = {}
-    pairs = {}
-    names = {name: (joint, both) for both, joint in vmath.JOINT.items() for name in both}
-    for inst in phase.body:
-        if inst.op in names and inst.dtype.kind == "f":
-            joint, both = names[inst.op]
-            other = both[1 - both.index(inst.op)]
-            before = found.get((other, inst.args[0]))
-            if before is not None and before.dtype == inst.dtype:
-                pairs[before.id] = (joint, *sorted((before, inst), key=lambda i: both.index(i.op)))
-            found[inst.op, inst.args[0]] = inst
-    return pairs
 
 
 class _Loop:
@@ -137,6 +121,7 @@ class _Emitter(Accumulators):
             loops.varying(nest, phase, self.vector, self.varies)
         self.joint = self.joint_stores(phase)
         self.partners = partners(phase)
+        self.inverses = quotients(nest, phase, lambda i: (self.level[i.id], i.id in self.varies))
         depth = len(self.blocks)
         state = [r for acc in phase.accumulators for r in self.initial(acc)]
         *outer, inner = phase.axes or (None,)

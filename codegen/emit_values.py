@@ -42,7 +42,8 @@ class Values:
         self.joint: dict[int, list[Inst]] = {}  # stores that others stand for, or that stand for others
         self.point = 0  # number of the point of the turned axis
         self.partners: dict[int, tuple[str, Inst, Inst]] = {}  # by the first of two functions with a joint name, both
-        self.ahead: dict[int, Any] = {}  # values of the second, until its turn comes
+        self.inverses: dict[int, tuple[Inst, bool]] = {}  # by quotients, the reciprocal that they multiply with
+        self.ahead: dict[int, Any] = {}  # values that others have made, until their turn comes
 
     @contextmanager
     def hoisting(self, block: ir.Block) -> Iterator[None]:
@@ -103,6 +104,9 @@ class Values:
                 divide = self.b.udiv if inst.op == "index_div" else self.b.urem
                 self.define(inst, divide(args[0], by))
                 return
+            if inst.id in self.inverses:
+                self.define(inst, self.quotient(inst, *args))
+                return
             if inst.id in self.partners:
                 name, *pair = self.partners[inst.id]
                 for part, value in zip(pair, self.scalars.joint(name, args[0]), strict=True):
@@ -111,6 +115,14 @@ class Values:
                 return
             dtypes = [self.dtypes[a] for a in inst.args]
             self.define(inst, self.scalars.emit(inst.op, args, dtypes, inst.dtype, inst.attrs))
+
+    def quotient(self, inst: Inst, x: ir.Value, y: ir.Value) -> ir.Value:
+        """x / y by the reciprocal of y, which is made here if the body has it further down."""
+        reciprocal, first = self.inverses[inst.id]
+        if first:
+            self.ahead[reciprocal.id] = self.b.fdiv(constant(y.type, 1), y)
+        inverse = self.ahead.get(reciprocal.id)
+        return self.b.fmul(x, self.operand(reciprocal.id) if inverse is None else inverse)
 
     def constant(self, inst: Inst) -> Any:
         value, type_ = inst.attrs["value"], register_type(inst.dtype)

@@ -162,3 +162,38 @@ def test_functions_that_share_their_work_are_emitted_together():
     np.testing.assert_allclose(both(U), np.sin(U) * np.cos(U) + np.cos(U * 2) + np.tanh(U), rtol=1e-14, atol=1e-15)
     apart = nf.jit(lambda u: np.sin(u) + np.cos(u + 1))
     np.testing.assert_allclose(apart(U), np.sin(U) + np.cos(U + 1), rtol=1e-14, atol=1e-15)
+
+
+def divisions(func, *args):
+    text = nf.dump(func, *args, stage="llvm")
+    return len([line for line in text.splitlines() if " fdiv " in line])
+
+
+def test_a_root_divides_once_where_quotients_are_summed():
+    x, s = V[:800], np.abs(V[:800]) + 0.1
+
+    def energy(s):
+        return np.sum(x / np.sqrt(s))
+
+    func = nf.value_and_grad(energy)
+    value, slope = func(s)
+    np.testing.assert_allclose(value, energy(s), rtol=1e-14)
+    np.testing.assert_allclose(slope, -0.5 * x / s**1.5, rtol=1e-14)
+    assert divisions(func, s) == 1
+    stored = nf.jit(lambda s: (x / np.sqrt(s), np.sum(1 / np.sqrt(s))))
+    np.testing.assert_array_equal(stored(s)[0], x / np.sqrt(s))
+    assert divisions(stored, s) == 2
+
+
+@pytest.mark.parametrize("special", [0.0, -0.0, np.inf, np.nan, -1.0, 5e-324])
+@pytest.mark.parametrize("numerator", [0.0, -0.0, 1.0, -3.0, np.inf, np.nan, 1e-310, 1e308])
+def test_summed_quotients_by_special_roots(special, numerator):
+    x, s = np.full(40, numerator), np.full(40, special)
+
+    def terms(x, s):
+        y = np.sqrt(s)
+        return np.sum(x / y), np.sum(x / y * (1 / y))
+
+    with np.errstate(all="ignore"):
+        expected = terms(x, s)
+    np.testing.assert_allclose(nf.jit(terms)(x, s), expected, rtol=1e-14)

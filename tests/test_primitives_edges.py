@@ -73,7 +73,7 @@ def test_second_derivative_agrees_with_differences(sample: Sample) -> None:
         out = []
         for i in active:
             t = rng.uniform(-1, 1, sample.types[i].shape).astype(sample.types[i].dtype)
-            out.append(t + np.swapaxes(t, -1, -2) if sample.prim == "cholesky" else t)
+            out.append(t + np.conj(np.swapaxes(t, -1, -2)) if sample.prim in ("cholesky", "eigh") else t)
         return out
 
     def along(tangents: list[np.ndarray], by: float) -> list[np.ndarray]:

@@ -1,4 +1,8 @@
-"""Accumulators of the CPU emitter: lists of registers, one, two of a complex number, or a value and its position."""
+"""Accumulators of the CPU emitter: lists of registers, one, two of a complex number, or a value and its position.
+
+A largest or smallest float is a number and whether a NaN has been met: the processor's own instruction, which forgets
+NaN, is all that one step waits for.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,15 @@ _FAR = 2**63 - 1  # the index of "none yet" in argmax
 class Accumulators(Streams):
     """What becomes of accumulators: from their start over the combination of values to that of lanes."""
 
+    def notes_nan(self, acc: Accumulator) -> bool:
+        """Whether it keeps NaN apart; one whose values on the way are needed does not."""
+        running = any(i.op == "running" and i.attrs["accumulator"] == acc.id for p in self.nest.phases for i in p.body)
+        return acc.op in ("maximum", "minimum") and acc.dtype.kind == "f" and not running
+
+    def with_note(self, acc: Accumulator, new: list[ir.Value]) -> list[ir.Value]:
+        """A value that is to be combined, as an accumulator of its own."""
+        return [*new, self.b.fcmp_unordered("uno", new[0], new[0])] if len(new) == 1 and self.notes_nan(acc) else new
+
     def masked(
         self, acc: Accumulator, new: list[ir.Value], innermost: tuple[Axis, int, ir.Value] | None
     ) -> list[ir.Value]:
@@ -28,7 +41,7 @@ class Accumulators(Streams):
             return new
         seen = self.b.sub(nominal, self.axis_value[axis.name])
         fresh = self.b.icmp_signed(">=", lane_numbers(lanes), splat(self.b, seen, lanes))
-        neutral = self.initial(acc)
+        new, neutral = self.with_note(acc, new), self.initial(acc)
         return [self.b.select(fresh, value, other) for value, other in zip(new, neutral, strict=True)]
 
     def finish(self, phase: Phase, state: list[ir.Value]) -> None:
@@ -38,6 +51,8 @@ class Accumulators(Streams):
                 part = self.horizontal(acc, part)
             elif self.lanes > 1 and self.nest.vector is not None:
                 self.varies.add(acc.id)
+            if self.notes_nan(acc):
+                part = [self.b.select(part[1], constant(part[0].type, np.nan), part[0])]
             result = part[-1] if acc.index is not None else self.unpaired(part)
             self.values[acc.id] = result
             self.dtypes[acc.id] = np.dtype(np.int64) if acc.index is not None else acc.dtype
@@ -45,6 +60,12 @@ class Accumulators(Streams):
 
     def horizontal(self, acc: Accumulator, part: list[ir.Value]) -> list[ir.Value]:
         lanes = lanes_of(part[0].type)
+        if self.notes_nan(acc) and lanes > 1:
+            value, note = part[0], self.memory.any(part[1])
+            while lanes > 1:
+                lanes //= 2
+                value = self._extreme(acc, *(self._half(value, start, lanes) for start in (0, lanes)))
+            return [value, note]
         while lanes > 1:
             half = lanes // 2
             low, high = ([self._half(v, start, half) for v in part] for start in (0, half))
@@ -67,7 +88,7 @@ class Accumulators(Streams):
         rest = list(state)
         made = []
         for acc in phase.accumulators:
-            count = 2 if acc.index is not None or acc.dtype.kind == "c" else 1
+            count = 2 if acc.index is not None or acc.dtype.kind == "c" or self.notes_nan(acc) else 1
             made.append([rest.pop(0) for _ in range(count)])
         return made
 
@@ -77,13 +98,21 @@ class Accumulators(Streams):
             return [constant(type_, acc.init.real), constant(type_, acc.init.imag)]
         if acc.index is not None:
             return [constant(type_, acc.init), constant(register_type(np.dtype(np.int64), self.lanes), _FAR)]
-        return [constant(type_, acc.init)]
+        start = [constant(type_, acc.init)]
+        return [*start, constant(register_type(np.dtype(bool), self.lanes), 0)] if self.notes_nan(acc) else start
+
+    def _extreme(self, acc: Accumulator, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The larger or smaller of two; one of them where there is NaN."""
+        return self.b.select(self.b.fcmp_ordered(">" if acc.op == "maximum" else "<", y, x), y, x)
 
     def combined(self, phase: Phase, state: list[ir.Value], more: list[ir.Value]) -> list[ir.Value]:
         pairs = zip(phase.accumulators, self.parts(phase, state), self.parts(phase, more), strict=True)
         return [r for acc, x, y in pairs for r in self.combine(acc, x, y)]
 
     def combine(self, acc: Accumulator, x: list[ir.Value], y: list[ir.Value]) -> list[ir.Value]:
+        if self.notes_nan(acc):
+            (value, note), (new, more) = x, self.with_note(acc, y)
+            return [self._extreme(acc, value, new), self.b.or_(note, more)]
         if acc.index is None:
             dtypes = (acc.dtype, acc.dtype)
             done = self.scalars.emit(acc.op, (self.unpaired(x), self.unpaired(y)), dtypes, acc.dtype, {})

@@ -2,8 +2,8 @@
 
 python benchmarks/conv.py [--threads N] [--print] [NAME...]
 
-Calls of all libraries take turns; a time is the least of all calls. With --print, or for some rows alone, the page stays
-as it is.
+Calls of all libraries take turns; a time is the least of all calls. With --print, or for some rows alone, the page
+stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 for setting in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(setting, None)
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 PAGE = Path(__file__).resolve().parent / "results" / "conv.md"
 LIBRARIES = ("nufunc", "torch", "torch.compile", "jax")
@@ -70,6 +70,7 @@ def torch_calls(name: str, dtype: str, compiled: bool) -> dict[str, Callable[[],
         return (value(x, w) ** 2).sum()
 
     if compiled:
+        torch._dynamo.reset()  # it gives up after eight shapes
         value_, loss_ = torch.compile(value), torch.compile(loss)
     else:
         value_, loss_ = value, loss
@@ -170,8 +171,8 @@ def main() -> None:
     head = f"""# Convolutions beside torch, torch.compile and JAX
 
 Milliseconds of a call with {chosen.threads} threads, the least of many that took turns with those of the others;
-`python benchmarks/conv.py` writes this page. The last column is nufunc's time in that of the fastest other. The gradient
-is that of the sum of squares in x and in the weight. JAX uses the threads that it finds.
+`python benchmarks/conv.py` writes this page. The last column is nufunc's time in that of the fastest other. The
+gradient is that of the sum of squares in x and in the weight. JAX uses the threads that it finds.
 
 | | dtype | | {' | '.join(LIBRARIES)} | ratio |
 |---|---|---|{'---|' * (len(LIBRARIES) + 1)}

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import UnsupportedError
-from nufunc.ir.types import FLOAT32, FLOAT64, is_complex, is_inexact
+from nufunc.ir.errors import DTypeError, UnsupportedError
+from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import (
     as_array,
@@ -32,6 +32,8 @@ def float_array(x: Any) -> Array:
     array = as_array(x)
     if is_complex(array.dtype):
         raise fail(UnsupportedError, "this function of scipy.special with complex values")
+    if array.dtype == FLOAT16:
+        return array.astype(FLOAT32)  # as SciPy does
     if is_inexact(array.dtype):
         return array
     if array.weak:
@@ -44,7 +46,10 @@ def loop_dtype(name: str, arrays: Sequence[Array]) -> np.dtype:
     all operands are float32."""
     ufunc = getattr(sys.modules.get("scipy.special"), name, None)
     if isinstance(ufunc, np.ufunc) and ufunc.nin == len(arrays):
-        found = ufunc.resolve_dtypes((*map(weak_type, arrays), *(None,) * ufunc.nout))[-1]
+        try:
+            found = ufunc.resolve_dtypes((*map(weak_type, arrays), *(None,) * ufunc.nout))[-1]
+        except TypeError as error:
+            raise fail(DTypeError, f"scipy.special.{name}: {error}") from None
         if found in (FLOAT32, FLOAT64):
             return found
     return FLOAT32 if all(a.dtype == FLOAT32 for a in arrays) else FLOAT64

@@ -184,9 +184,9 @@ def lambertw(z: Any, k: Any = 0, tol: Any = 1e-8) -> Any:
     """The inverse of w exp(w), by Halley's iteration; complex, as SciPy's is."""
     np_, branch = namespace(), static_int(k, "k")
     x = as_array(z).astype(np.complex128)
-    special = (x == 0) | ~np_.isfinite(x)
+    special = ~np_.isfinite(x) if branch == 0 else (x == 0) | ~np_.isfinite(x)
     u = np_.where(special, 1.0, x)
-    log = np_.log(u) + 2j * math.pi * branch
+    log = np_.log(np_.where(u == 0, 1.0, u)) + 2j * math.pi * branch
     w = log - np_.log(np_.where(log == 0, 1.0, log))
     if branch == 0:
         near = np_.abs(u + math.exp(-1)) < 0.3
@@ -199,10 +199,7 @@ def lambertw(z: Any, k: Any = 0, tol: Any = 1e-8) -> Any:
         w = np_.where(near, s - np_.log(-s), w)
     for _ in range(_HALLEY):
         w = _halley(w, u)
-    if branch == 0:
-        zero = x
-    else:
-        zero = np_.full_like(x, complex(-math.inf, 0))
+    zero = np_.full_like(x, complex(-math.inf, 0))
     turned = np_.where(x.real < 0, -x + (2 * branch + 1) * math.pi * 1j, x + 2 * branch * math.pi * 1j)
     rest = np_.where(x == 0, zero, np_.where(np_.isinf(x), turned, x))
     return scalar_like(np_.where(special, rest, w))

@@ -44,7 +44,7 @@ def _compiled(function: Callable[..., Any]) -> Transformed:
 
 def _dtype(dtype: Any, kinds: str, what: str) -> np.dtype:
     found = np.dtype(dtype)
-    if found.kind not in kinds or (found.kind in "fc" and found not in DTYPE_NAMES):
+    if found.kind not in kinds or (found.kind in "fc" and (found not in DTYPE_NAMES or found.itemsize < 4)):
         raise ArgumentTypeError(f"random.{what}: dtype {found} cannot be drawn", user_location())
     return found
 

@@ -15,6 +15,7 @@ DTYPE_NAMES: dict[np.dtype, str] = {
     np.dtype(np.bool_): "b1",
     **{np.dtype(f"i{n}"): f"i{8 * n}" for n in (1, 2, 4, 8)},
     **{np.dtype(f"u{n}"): f"u{8 * n}" for n in (1, 2, 4, 8)},
+    np.dtype(np.float16): "f16",
     np.dtype(np.float32): "f32",
     np.dtype(np.float64): "f64",
     np.dtype(np.complex64): "c64",
@@ -25,6 +26,7 @@ DTYPES_BY_NAME: dict[str, np.dtype] = {name: dtype for dtype, name in DTYPE_NAME
 BOOL = np.dtype(np.bool_)
 HANDLE = np.dtype(object)  # an element of an array of tapes
 INT64 = np.dtype(np.int64)
+FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 COMPLEX64 = np.dtype(np.complex64)
@@ -37,7 +39,7 @@ def dtype_name(dtype: np.dtype) -> str:
         return DTYPE_NAMES[dtype]
     except KeyError:
         raise DTypeError(
-            f"dtype {dtype} is not supported; use bool, int8-64, uint8-64, float32/64 or complex64/128"
+            f"dtype {dtype} is not supported; use bool, int8-64, uint8-64, float16/32/64 or complex64/128"
         ) from None
 
 

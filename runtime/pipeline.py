@@ -33,6 +33,7 @@ from nufunc.passes.composites import opened, slimmed
 from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.fuse import fuse
+from nufunc.passes.half import without_halves
 from nufunc.passes.jvp import jvp
 from nufunc.passes.linearize import linearize
 from nufunc.passes.merge_maps import merge_maps
@@ -180,7 +181,7 @@ def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Se
 
 def grouped(graph: Graph, refusals: list[str]) -> Graph:
     """The nodes of a graph gathered into kernels; `refusals` gets the reasons why neighbours do not share one."""
-    return checked("grouped", fuse(graph, refusals))
+    return checked("grouped", fuse(without_halves(graph), refusals))
 
 
 def whole(traced: Graph) -> Graph:

@@ -135,7 +135,7 @@ BAD = [
     ("graph f() {\n return }", "line 1: expected the graph's name, @..., found 'f'"),
     ("graph @f(%x: f64[2]) {\n  return %y\n}", "line 2: %y is used but not defined"),
     ("graph @f(%x: f64[2],\n %x: f64[]) { return }", "line 2: %x is defined twice"),
-    ("graph @f(%x: f16[2]) {\n  return %x\n}", "line 1: 'f16' is not a dtype"),
+    ("graph @f(%x: f128[2]) {\n  return %x\n}", "line 1: 'f128' is not a dtype"),
     ("graph @f(%x: f64[2.5]) {\n  return %x\n}", "line 1: expected an extent, found 2.5"),
     ("graph @f(%x: f64[-1]) {\n  return %x\n}", "line 1: expected an extent, found -1"),
     ("graph @f() {\n\n  %1: f64[] = full{value=1, value=2}()\n return }", "line 3: attribute value is given twice"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nufunc.ir.errors import ShapeError
-from nufunc.ir.types import BOOL
+from nufunc.ir.types import BOOL, FLOAT16
 from nufunc.tracer import np_reduce
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.layout import result_strides
@@ -20,6 +20,8 @@ def cumulated(prim: str, a: Any, axis: Any, dtype: Any, out: Any) -> Array:
     """A running sum or product."""
     x = as_array(a)
     kind = accumulator(x.dtype) if dtype is None else check_dtype(dtype)
+    if kind == FLOAT16:
+        return _rounded_each_step(prim, x, axis, out)
     b = builder()
     value = b.astype(value_of(x), kind)
     if axis is None:
@@ -31,6 +33,17 @@ def cumulated(prim: str, a: Any, axis: Any, dtype: Any, out: Any) -> Array:
     result = b.emit(prim, (value,), {"axis": index, "reverse": False})[0]
     strides = None if axis is None or x.strides_ is None else result_strides(x.shape, [x.strides_])
     return finish(result, out, prim, scalar=False, strides=strides)
+
+
+def _rounded_each_step(prim: str, x: Array, axis: Any, out: Any) -> Array:
+    """Sums and products of float16, which NumPy rounds at each step."""
+    from nufunc.tracer import np_ufunc_methods
+    from nufunc.tracer.np_ufuncs import UFUNCS
+
+    if axis is None or not x.ndim:
+        x, axis = x.reshape(-1), 0
+    ufunc = UFUNCS["add" if prim == "cumsum" else "multiply"]
+    return np_ufunc_methods.accumulated(ufunc, x, normal_axis(axis, x.ndim), FLOAT16, out)
 
 
 def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:

@@ -197,7 +197,7 @@ _CHECKS = _Checks()
 
 @contextmanager
 def checks(on: bool) -> Iterator[None]:
-    """Whether the traced indices of what is traced inside are checked; those that are not are clipped into the array."""
+    """Whether traced indices are checked in what is traced inside; those that are not are clipped into the array."""
     before = _CHECKS.on
     _CHECKS.on = on and before
     try:

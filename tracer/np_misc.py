@@ -95,9 +95,7 @@ def _open_bound(bound: Any, dtype: np.dtype, low: bool) -> Any:
 def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
     """numpy.round: scaled by ten to the decimals, to even at halves, as NumPy computes it."""
     x = as_array(a)
-    if x.dtype == BOOL:
-        raise fail(DTypeError, "np.round of bool values gives float16, which is not supported; convert first")
-    if not is_inexact(x.dtype):
+    if x.dtype.kind in "iu":
         if decimals >= 0:
             return UFUNCS["positive"](x, out=out)
         scale = 10.0**-decimals

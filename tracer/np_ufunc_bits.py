@@ -9,18 +9,17 @@ import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Value
-from nufunc.ir.types import FLOAT32, FLOAT64, INT64
+from nufunc.ir.types import FLOAT64, INT64
 
 _INT32, _UINT8 = np.dtype(np.int32), np.dtype(np.uint8)
 
 
 def _as_bits(b: Builder, x: Value) -> Value:
-    dtype = INT64 if x.dtype == FLOAT64 else _INT32
-    return b.emit("bitcast", (x,), {"dtype": dtype})[0]
+    return b.emit("bitcast", (x,), {"dtype": np.dtype(f"i{x.dtype.itemsize}")})[0]
 
 
 def _as_float(b: Builder, bits: Value) -> Value:
-    return b.emit("bitcast", (bits,), {"dtype": FLOAT64 if bits.dtype == INT64 else FLOAT32})[0]
+    return b.emit("bitcast", (bits,), {"dtype": np.dtype(f"f{bits.dtype.itemsize}")})[0]
 
 
 def _power_of_two(b: Builder, n: Value) -> Value:

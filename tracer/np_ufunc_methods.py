@@ -222,8 +222,12 @@ def accumulate(ufunc: Any, array: Any, axis: int = 0, dtype: Any = None, out: An
     index = normal_axis(axis, x.ndim)
     if name in ("add", "multiply"):
         return np_cumulate.cumulated("cumsum" if name == "add" else "cumprod", x, index, dtype, out)
-    kind = loop_dtype(ufunc, x, dtype)
-    y = x.astype(kind)
+    return accumulated(ufunc, x, index, loop_dtype(ufunc, x, dtype), out)
+
+
+def accumulated(ufunc: Any, x: Array, index: int, kind: np.dtype, out: Any) -> Array:
+    """What the ufunc makes of each element and those before it, one after the other in this dtype."""
+    y, name = x.astype(kind), ufunc.__name__
     strides = elementwise_strides(x.shape, [x])
     if name in ("maximum", "minimum") and kind.kind != "c":
         prim = "cummax" if name == "maximum" else "cummin"

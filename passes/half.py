@@ -1,0 +1,145 @@
+"""float16 in 16-bit integers: the last pass before kernels are made, after which no value has the dtype float16.
+
+Arrays of float16 become arrays of uint16 that hold the same bits. What only moves elements moves these; everything else
+widens its operands to float32, computes there, and rounds its results to half precision, to even at ties: one operation
+after the other, as NumPy's loops do. The conversions are integer arithmetic and need nothing of the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nufunc.ir import primitive
+from nufunc.ir.builder import Builder
+from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, ArrayType, TapeType, tape_of
+
+_BITS, _WORD = np.dtype(np.uint16), np.dtype(np.uint32)
+_MOVING = frozenset(
+    "reshape transpose broadcast slice flip pad concat update dynamic_slice dynamic_update gather scatter_set select "
+    "stop_gradient named tape_add tape_join tape_split require".split()
+)
+
+
+def without_halves(graph: Graph) -> Graph:
+    """The graph with the bits of float16 values as uint16; parameters and outputs too."""
+    if not any(_is_half(v.type) for v in _values(graph)):
+        return graph
+    b = Builder(graph.name, graph.stage)
+    env: dict[Value, Value] = {p: b.param(_stored(p.type), p.hint) for p in graph.params}
+    for value, array in graph.consts:
+        env[value] = Value(_stored(value.type), value.hint)
+        b.consts.append((env[value], array.view(_BITS) if array.dtype == FLOAT16 else array))
+    for node in graph.nodes:
+        with b.at(node.loc):
+            results = _node(b, node, [env[o] for o in node.operands])
+        env.update(zip(node.results, results, strict=True))
+    return b.build([env[o] for o in graph.outputs], graph.updates)
+
+
+def _values(graph: Graph) -> list[Value]:
+    """All values of a graph and its regions."""
+    found = [*graph.params, *(v for v, _ in graph.consts)]
+    for node in graph.nodes:
+        found += node.results
+        for region in node.regions:
+            found += _values(region)
+    return found
+
+
+def _is_half(type: ArrayType) -> bool:
+    return _is_half(type.item) if isinstance(type, TapeType) else type.dtype == FLOAT16
+
+
+def _stored(type: ArrayType) -> ArrayType:
+    if not _is_half(type):
+        return type
+    return tape_of(_stored(type.item), type.shape) if isinstance(type, TapeType) else type.with_dtype(_BITS)
+
+
+def _node(b: Builder, node: Node, operands: list[Value]) -> Sequence[Value]:
+    regions = [without_halves(region) for region in node.regions]
+    halves = [o.dtype == FLOAT16 for o in node.operands]
+    if not any(_is_half(v.type) for v in (*node.operands, *node.results)):
+        return b.emit(node.prim, operands, node.attrs, regions)
+    if primitive.get(node.prim).kind == "host":
+        raise UnsupportedError("callbacks cannot take or give float16; convert to float32", node.loc)
+    if node.prim == "full":
+        bits = np.array(node.attrs["value"], FLOAT16).view(_BITS).item()
+        return b.emit("full", (), {**node.attrs, "value": bits, "dtype": _BITS})
+    if node.prim == "bitcast":
+        return b.emit("bitcast", operands, {"dtype": _BITS if node.result.dtype == FLOAT16 else node.attrs["dtype"]})
+    if node.prim in _MOVING or primitive.get(node.prim).kind == "control" or regions:
+        return b.emit(node.prim, operands, _retyped(node), regions)
+    if node.prim == "convert":
+        return [_converted(b, operands[0], halves[0], node.result.dtype)]
+    wide = [_widened(b, o) if half else o for o, half in zip(operands, halves, strict=True)]
+    attrs = {k: FLOAT32 if v == FLOAT16 and isinstance(v, np.dtype) else v for k, v in node.attrs.items()}
+    results = b.emit(node.prim, wide, attrs, regions)
+    return [_narrowed(b, r) if _is_half(w.type) else r for r, w in zip(results, node.results, strict=True)]
+
+
+def _retyped(node: Node) -> dict[str, object]:
+    """The attributes of a node that moves bits."""
+    return {k: _BITS if isinstance(v, np.dtype) and v == FLOAT16 else v for k, v in node.attrs.items()}
+
+
+def _converted(b: Builder, x: Value, half: bool, target: np.dtype) -> Value:
+    if half:
+        return b.astype(_widened(b, x), target)
+    if x.dtype == FLOAT64:
+        return _narrowed(b, _to_odd(b, x))
+    if x.dtype.kind == "c":
+        return _converted(b, b.real(x), False, target)
+    return _narrowed(b, b.astype(x, FLOAT32))
+
+
+def _cast(b: Builder, x: Value, dtype: np.dtype) -> Value:
+    """The bits of x as another dtype of the same size."""
+    return x if x.dtype == dtype else b.emit("bitcast", (x,), {"dtype": dtype})[0]
+
+
+def _widened(b: Builder, x: Value) -> Value:
+    """Bits of half precision as float32: the exponent is moved by a product, which also scales what is below the normal
+    numbers; infinities and NaN take the highest exponent."""
+    word = b.astype(x, _WORD)
+    size = b.bit_and(word, b.like(word, 0x7FFF))
+    moved = b.shift_left(size, b.like(size, 13))
+    scaled = _cast(b, b.mul(_cast(b, moved, FLOAT32), b.filled(2.0**112, moved.type.with_dtype(FLOAT32))), _WORD)
+    special = b.ge(size, b.like(size, 0x7C00))
+    bits = b.select(special, b.bit_or(moved, b.like(moved, 0x7F800000)), scaled)
+    sign = b.shift_left(b.bit_and(word, b.like(word, 0x8000)), b.like(word, 16))
+    return _cast(b, b.bit_or(bits, sign), FLOAT32)
+
+
+def _narrowed(b: Builder, x: Value) -> Value:
+    """float32 as bits of half precision, rounded to even."""
+    word = _cast(b, x, _WORD)
+    size = b.bit_and(word, b.like(word, 0x7FFFFFFF))
+    odd = b.bit_and(b.shift_right(size, b.like(size, 13)), b.like(size, 1))
+    bias = ((15 - 127) << 23) + 0xFFF & 0xFFFFFFFF
+    normal = b.shift_right(b.add(b.add(size, b.like(size, bias)), odd), b.like(size, 13))
+    # below the normal numbers an addition shifts and rounds
+    magic = 126 << 23
+    half = x.type.with_dtype(FLOAT32)
+    lifted = _cast(b, b.add(_cast(b, size, FLOAT32), b.filled(0.5, half)), _WORD)
+    tiny = b.sub(lifted, b.like(lifted, magic))
+    above = b.select(b.gt(size, b.like(size, 0x7F800000)), b.like(size, 0x7E00), b.like(size, 0x7C00))
+    bits = b.select(b.lt(size, b.like(size, 113 << 23)), tiny, normal)
+    bits = b.select(b.ge(size, b.like(size, 143 << 23)), above, bits)
+    sign = b.shift_right(b.bit_and(word, b.like(word, 0x80000000)), b.like(word, 16))
+    return b.astype(b.bit_or(bits, sign), _BITS)
+
+
+def _to_odd(b: Builder, x: Value) -> Value:
+    """float64 as float32, truncated, with the last bit set where something was lost: then a second rounding is as good
+    as a single one."""
+    near = b.astype(x, FLOAT32)
+    back = b.astype(near, FLOAT64)
+    word = _cast(b, near, _WORD)
+    down = b.astype(b.gt(b.abs(back), b.abs(x)), _WORD)
+    lost = b.astype(b.ne(back, x), _WORD)
+    return _cast(b, b.bit_or(b.sub(word, down), lost), FLOAT32)

@@ -30,7 +30,8 @@ def partners(phase: Phase) -> dict[int, tuple[str, Inst, Inst]]:
             other = both[1 - both.index(inst.op)]
             before = found.get((other, inst.args[0]))
             if before is not None and before.dtype == inst.dtype:
-                pairs[before.id] = (joint, *sorted((before, inst), key=lambda i: both.index(i.op)))
+                first, second = (before, inst) if before.op == both[0] else (inst, before)
+                pairs[before.id] = joint, first, second
             found[inst.op, inst.args[0]] = inst
     return pairs
 

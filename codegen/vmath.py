@@ -151,18 +151,19 @@ def _function(module: ir.Module, name: str, type_: ir.Type, has_fma: bool) -> ir
     symbol = f"nf.{name}.{type_name(type_)}" + ("" if has_fma else ".nofma")
     if symbol in module.globals:
         return module.globals[symbol]
-    joint = name in _JOINT
-    count, body = (1, _JOINT[name][1]) if joint else _KNOWN[name]
+    joint = _JOINT.get(name)
+    count = 1 if joint else _KNOWN[name][0]
     result = ir.LiteralStructType([type_, type_]) if joint else type_
     function = ir.Function(module, ir.FunctionType(result, [type_] * count), symbol)
     function.linkage = "internal"
     function.attributes.add("nounwind")
     b = ir.IRBuilder(function.append_basic_block())
     math = Math(b, has_fma)
-    values = body(math, *(V(math, a) for a in function.args))
+    args = [V(math, a) for a in function.args]
     if joint:
-        pair = b.insert_value(ir.Constant(result, ir.Undefined), values[0].value, 0)
-        b.ret(b.insert_value(pair, values[1].value, 1))
+        first, second = joint[1](math, args[0])
+        pair = b.insert_value(ir.Constant(result, ir.Undefined), first.value, 0)
+        b.ret(b.insert_value(pair, second.value, 1))
     else:
-        b.ret(values.value)
+        b.ret(_KNOWN[name][1](math, *args).value)
     return function

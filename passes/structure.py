@@ -16,7 +16,7 @@ def structured(graph: Graph) -> Graph:
     """The same graph with such nodes rewritten; regions are left to whoever visits them."""
     producers = {r: n for n in graph.nodes for r in n.results}
     solves = {n: found for n in graph.nodes if n.prim == "solve" and (found := _factor(n.operands[0], producers))}
-    diagonals = {n: found for n in graph.nodes if n.prim == "reshape" and (found := _diagonal(n, producers))}
+    diagonals = {n: place for n in graph.nodes if n.prim == "reshape" and (place := _diagonal(n, producers))}
     if not solves and not diagonals:
         return graph
     made: dict[Value, Value] = {}  # what was read below the nodes that go

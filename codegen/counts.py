@@ -303,6 +303,15 @@ def _product(node: Node) -> Kernel:
     )  # fmt: skip
 
 
+# Of matrices of l by k, k the smaller, as factors of l k^2 and k^3, without and with vectors: Golub and Van Loan,
+# "Matrix Computations".
+_DECOMPOSITIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "qr": ((2, -2 / 3), (4, -4 / 3)), "householder": ((2, -2 / 3), (2, -2 / 3)), "lu": ((1, -1 / 3), (1, -1 / 3)),
+    "svd": ((4, -4 / 3), (14, 8)), "eigh": ((0, 4 / 3), (0, 9)), "eig": ((0, 10), (0, 25)),
+    "schur": ((0, 25), (0, 25)),
+}  # fmt: skip
+
+
 def _library_flops(node: Node) -> int:
     dtype = node.operands[0].dtype if node.operands else np.dtype(bool)
     if dtype.kind not in "fc":
@@ -314,6 +323,13 @@ def _library_flops(node: Node) -> int:
     if node.prim == "conv":
         return 2 * scale * node.result.type.size * conv_steps([o.type for o in node.operands], node.attrs)
     shape: Sequence[int] = node.operands[0].shape
+    if node.prim in ("fft", "rfft", "irfft"):
+        n = node.attrs["n"] if node.prim == "irfft" else shape[-1]
+        return round(math.prod(shape[:-1]) * n * math.log2(n) * (5 if node.prim == "fft" else 2.5))
+    if node.prim in _DECOMPOSITIONS:
+        k, longer = sorted(shape[-2:])
+        square, cube = _DECOMPOSITIONS[node.prim][bool(node.attrs.get("vectors", True))]
+        return round(scale * math.prod(shape[:-2]) * k * k * (square * longer + cube * k))
     cubes = {"cholesky": (1, 3), "solve": (2, 3), "det": (2, 3), "slogdet": (2, 3), "triangular_solve": (0, 1)}
     if node.prim not in cubes:
         return 0

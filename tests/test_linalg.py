@@ -306,6 +306,11 @@ def test_values_alone_take_no_vectors() -> None:
         assert "vectors=true" in nf.dump(nf.grad(lambda a: function(a).sum()), S, stage="simplified")
 
 
+def test_decompositions_and_transforms_are_counted() -> None:
+    cost = nf.jit(lambda a: (np.linalg.svd(a), np.linalg.eigvalsh(a), np.fft.fft(a))).lower(np.ones((8, 8))).cost()
+    assert cost.flops >= 22 * 8**3 + 4 * 8**3 // 3 + 8 * 5 * 8 * 3
+
+
 def test_many_threads_at_once() -> None:
     function = nf.jit(lambda a: (np.linalg.svdvals(a), np.fft.fft(a), scipy.linalg.expm(a)))
     matrices = [RNG.normal(size=(24, 24)) for _ in range(8)]

@@ -244,3 +244,21 @@ def test_cached_calls_are_counted(wrap):
     traced(X)
     after = nf.cache_info()
     assert after.compiles == before.compiles
+
+
+def test_captured_containers_are_trees():
+    params = {"w": np.arange(3.0), "s": [np.ones(3), {"b": np.full(3, 2.0)}]}
+    x = np.arange(6.0).reshape(2, 3)
+    loss = lambda p, x: (p["w"] * x * p["s"][0] + p["s"][1]["b"] ** 2).sum()
+    found = nf.vmap(lambda x: nf.grad(loss)(params, x))(x)
+    assert type(found) is dict
+    np.testing.assert_allclose(found["w"], x)
+    np.testing.assert_allclose(found["s"][0], x * params["w"])
+    np.testing.assert_allclose(found["s"][1]["b"], np.full((2, 3), 4.0))
+    value, _ = nf.jit(lambda x: nf.vjp(lambda p: loss(p, x), params))(x[0])
+    params["s"][0] = np.full(3, 5.0)  # the next call sees it
+    again, _ = nf.jit(lambda x: nf.vjp(lambda p: loss(p, x), params))(x[0])
+    assert value == loss({**params, "s": [np.ones(3), params["s"][1]]}, x[0])
+    assert again == loss(params, x[0])
+    doubled = nf.jit(lambda x: nf.tree.map(lambda a: a * x, params))(np.array(2.0))
+    np.testing.assert_allclose(doubled["s"][1]["b"], np.full(3, 4.0))

@@ -25,6 +25,7 @@ LOST = (
     "build the new value and return it instead"
 )
 _MISSING = object()
+_NODES = (dict, list, collections.OrderedDict, collections.defaultdict, collections.deque)
 _LEAVES = frozenset((int, bool, str, bytes, type(None)))
 
 
@@ -105,6 +106,21 @@ def _captured_class(cls: Any) -> type:
 
     namespace = {"__slots__": ("_nufunc_path",), ORIGINAL: cls, "__reduce_ex__": reduce, **_refusals(cls)}
     return types.new_class(cls.__name__, (cls, Changeable), exec_body=lambda body: body.update(namespace))
+
+
+def is_captured_node(obj: Any) -> bool:
+    """Whether obj stands for a captured list, dict or deque of no user class: a node of trees."""
+    return isinstance(obj, Changeable) and original_type(type(obj)) in _NODES
+
+
+def plain(obj: Any) -> Any:
+    """A captured list, dict or deque as a plain one of the same items; anything else itself."""
+    if not is_captured_node(obj):
+        return obj
+    cls: Any = original_type(type(obj))
+    if cls is collections.defaultdict:
+        return cls(obj.default_factory, obj)
+    return cls(obj, obj.maxlen) if cls is collections.deque else cls(obj)
 
 
 def content(container: Any) -> list[Any]:

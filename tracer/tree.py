@@ -10,7 +10,7 @@ from typing import Any
 import optree
 
 from nufunc.ir.errors import ArgumentTypeError
-from nufunc.tracer.containers import original_type
+from nufunc.tracer.containers import is_captured_node, original_type, plain
 from nufunc.tracer.standins import as_original
 from nufunc.tracer.view import rebuilt_type, user_location
 
@@ -90,13 +90,15 @@ def _is_plain(cls: type, name: str) -> bool:
 
 
 def _is_node(leaf: Any) -> bool:
-    """Whether a leaf is a dataclass object that is not registered yet, or traced code's form of a registered one."""
-    return hasattr(leaf, "__dataclass_fields__") or is_object(leaf)
+    """Whether a leaf is a dataclass object that is not registered yet, traced code's form of a registered one, or
+    that of a captured container.
+    """
+    return hasattr(leaf, "__dataclass_fields__") or is_object(leaf) or is_captured_node(leaf)
 
 
 def _known(tree: Any) -> Any:
-    """The tree with every dataclass in it registered, and objects of classes as traced code sees them as the user's
-    own.
+    """The tree with every dataclass in it registered, objects of classes as traced code sees them as the user's own,
+    and captured containers as plain ones.
     """
     found = [
         x
@@ -105,11 +107,15 @@ def _known(tree: Any) -> Any:
     ]
     if not found:
         return tree
-    if any(as_original(x) is not x for x in found):
-        return _known(optree.tree_map(as_original, tree, namespace=NAMESPACE))
+    if any(_own(x) is not x for x in found):
+        return _known(optree.tree_map(_own, tree, namespace=NAMESPACE))
     for cls in {type(x) for x in found}:
         _register_dataclass(cls)
     return _known(tree)
+
+
+def _own(x: Any) -> Any:
+    return plain(x) if is_captured_node(x) else as_original(x)
 
 
 def flatten(tree: Any) -> tuple[list[Any], TreeDef]:

@@ -11,17 +11,18 @@ symbols of the libraries that were named; and, for parallel regions, a loop over
 
 from __future__ import annotations
 
+import functools
 import keyword
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from nufunc.codegen import backend, tape_library, threads
+from nufunc.codegen import backend, factor_library, tape_library, threads
 from nufunc.codegen.callspec import STACK_WORKSPACE, WORKSPACE_ALIGNMENT, plan_symbol
 from nufunc.codegen.compile import Lowered, symbol
 from nufunc.codegen.loading import PASSES
@@ -128,9 +129,11 @@ class Library:
     def object_file(self) -> bytes:
         """Machine code for `backend.target()`."""
         texts = [_common_text(self.name)]
-        if any(_is_tape(e) for entry in self.entries for e in entry.lowered.externs):
-            texts.append(tape_library.plain_text())
-        texts += [self._entry_text(entry) for entry in self.entries]
+        names = {e for entry in self.entries for e in entry.lowered.externs if isinstance(e, str)}
+        if any(map(_is_tape, names)):
+            texts.append(_shared(tape_library.plain_text()))
+        texts += [_shared(factor_library.text(name)) for name in sorted(names) if _is_factor(name)]
+        texts += [entry_text(entry, functools.partial(self._slot, entry)) for entry in self.entries]
         code = backend.object_file(texts, self.name, OPTIMISE)
         missing = [s.removeprefix("nf_scipy.").split(".")[0] for s in self.needs(code) if s.startswith("nf_scipy.")]
         if missing:
@@ -145,34 +148,24 @@ class Library:
         """What the object file expects from others."""
         return sorted(set(backend.undefined_symbols(code)))
 
-    def _entry_text(self, entry: EntryPoint) -> str:
-        plan = plan_symbol(symbol(entry.lowered.name))
-        start = re.compile(rf'^define i32 @"?{re.escape(plan)}"?\(', re.MULTILINE)
-        text = start.sub(f'define internal i32 @"{plan}"(', entry.lowered.text)
-        slots, rest = [], []
-        for k, extern in enumerate(entry.lowered.externs):
-            target, declaration = self._slot(entry, k, extern)
-            slots.append(f'ptr @"{target}"')
-            rest += [declaration] if declaration else []
-        table = f"{entry.name}.table"
-        rest.append(f'@"{table}" = internal constant [{len(slots)} x ptr] [{", ".join(slots)}]')
-        return "\n".join([text, *dict.fromkeys(rest), _function_text(entry, plan, table), _errors_text(entry)])
-
     def _slot(self, entry: EntryPoint, k: int, extern: Any) -> tuple[str, str]:
         """(symbol in the table, its definition or declaration)."""
         if isinstance(extern, np.ndarray):
             name = f"{entry.name}.constant.{k}"
             data = np.ascontiguousarray(extern).tobytes()
             content = "".join(map("\\{:02X}".format, data))
-            return name, f'@"{name}" = internal constant [{len(data)} x i8] c"{content}", align 64'
+            return f'@"{name}"', f'@"{name}" = internal constant [{len(data)} x i8] c"{content}", align 64'
         if extern == threads.LAUNCH:
-            return threads.LAUNCH, f'declare void @"{threads.LAUNCH}"(ptr, ptr, i64)'
+            return f'@"{threads.LAUNCH}"', f'declare void @"{threads.LAUNCH}"(ptr, ptr, i64)'
         if _is_tape(extern):
             name = tape_library.exported(extern)
-            return name, f"declare void @{name}()"
+            return f"@{name}", f"declare void @{name}()"
+        if _is_factor(extern):
+            name = factor_library.exported(extern)
+            return f'@"{name}"', f'declare void @"{name}"()'
         if not isinstance(extern, str) or extern.startswith("Py"):
             raise UnsupportedError(f"aot: {entry.name} calls a Python function, which a library cannot do")
-        if extern.startswith("nufunc."):
+        if not extern.isidentifier():
             raise UnsupportedError(f"aot: {entry.name} needs {extern}, which only a process with NumPy has")
         kind = "blas" if extern in _BLAS or extern[1:] in _BLAS else "lapack"
         if getattr(self, kind) is None:
@@ -180,7 +173,23 @@ class Library:
                 f"aot: {entry.name} needs {extern} of {kind.upper()}; name a library that has it: "
                 f'{kind}="openblas", for instance'
             )
-        return f"{extern}_", f"declare void @{extern}_()"
+        return f"@{extern}_", f"declare void @{extern}_()"
+
+
+Slot = Callable[[int, Any], tuple[str, str]]
+
+
+def entry_text(entry: EntryPoint, slot: Slot) -> str:
+    """LLVM text of a C function with the plan around which it stands. `slot` gives for each extern of the plan, by
+    number, a pointer and what declares or defines it."""
+    plan = plan_symbol(symbol(entry.lowered.name))
+    start = re.compile(rf'^define i32 @"?{re.escape(plan)}"?(\(.*\).*)$', re.MULTILINE)
+    text = start.sub(rf'define internal i32 @"{plan}"\1 alwaysinline', entry.lowered.text)
+    pairs = [slot(k, extern) for k, extern in enumerate(entry.lowered.externs)]
+    table, slots = f"{entry.name}.table", ", ".join(f"ptr {pointer}" for pointer, _ in pairs)
+    rest = [*dict.fromkeys(declaration for _, declaration in pairs if declaration)]
+    rest.append(f'@"{table}" = internal constant [{len(pairs)} x ptr] [{slots}]')
+    return "\n".join([text, *rest, _function_text(entry, plan, table), _errors_text(entry)])
 
 
 _BLAS = frozenset("gemm gemv ger geru gerc trsm trmm syrk herk dot dotu dotc axpy scal".split())
@@ -188,6 +197,15 @@ _BLAS = frozenset("gemm gemv ger geru gerc trsm trmm syrk herk dot dotu dotc axp
 
 def _is_tape(extern: Any) -> bool:
     return isinstance(extern, str) and extern.startswith(tape_library.PREFIX)
+
+
+def _is_factor(extern: Any) -> bool:
+    return isinstance(extern, str) and extern.startswith(factor_library.PREFIX)
+
+
+def _shared(text: str) -> str:
+    """The text of a module whose functions other modules may define as well."""
+    return re.sub(r"^define (?!internal)(?:hidden |external )?", "define weak_odr hidden ", text, flags=re.MULTILINE)
 
 
 def _common_text(library: str) -> str:
@@ -222,7 +240,7 @@ done:
 """
 
 
-def _llvm_type(dtype: np.dtype) -> str:
+def llvm_type(dtype: np.dtype) -> str:
     if dtype.name in _LLVM_TYPES:
         return _LLVM_TYPES[dtype.name]
     bits = 8 * dtype.itemsize
@@ -233,13 +251,13 @@ def _llvm_type(dtype: np.dtype) -> str:
 def _function_text(entry: EntryPoint, plan: str, table: str) -> str:
     """The C function: arrays of pointers for the plan, and a workspace if none is given."""
     size = entry.lowered.workspace
-    params = [f"{_llvm_type(p.dtype) if p.by_value else 'ptr'} %p{k}" for k, p in enumerate(entry.parameters)]
+    params = [f"{llvm_type(p.dtype) if p.by_value else 'ptr'} %p{k}" for k, p in enumerate(entry.parameters)]
     lines = [f"define i32 @{entry.name}({', '.join([*params, 'ptr %given'])}) {{", "begin:"]
     places: dict[int, str] = {}
     for k, p in enumerate(entry.parameters):
         places[id(p)] = f"%p{k}"
         if p.by_value:
-            kind = _llvm_type(p.dtype).split()[0]
+            kind = llvm_type(p.dtype).split()[0]
             lines += [f"  %v{k} = alloca {kind}, align 16", f"  store {kind} %p{k}, ptr %v{k}"]
             places[id(p)] = f"%v{k}"
     inputs = [places[id(p)] for p in entry.inputs]

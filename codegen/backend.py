@@ -471,7 +471,7 @@ def object_file(texts: Sequence[str], name: str, optimise: Optimise) -> bytes:
         except RuntimeError as error:
             raise BackendError(f"LLVM refused library {name!r}: {error}") from error
         with first:
-            whole = str(first).replace("\ndefine hidden ", "\ndefine internal ")
+            whole = re.sub(r"^define (weak_odr )?hidden ", "define internal ", str(first), flags=re.MULTILINE)
         with _optimised(whole, name, optimise) as module:
             machine = ll.Target.from_triple(host.triple).create_target_machine(
                 cpu=host.cpu, features=host.features, opt=host.level, reloc="pic", codemodel="small"

@@ -492,7 +492,7 @@ def exported(name: str) -> str:
 def plain_text() -> str:
     """The library over malloc, for where there is no Python; what makes capsules is dead code there."""
     plain = {"PyMem_RawMalloc": "malloc", "PyMem_RawRealloc": "realloc", "PyMem_RawFree": "free"}
-    text = _TAPE.replace("\ndefine ", "\ndefine hidden ")
+    text = _TAPE
     for python, c in plain.items():
         text = text.replace(f"@{python}(", f"@{c}(")
     return text

@@ -80,11 +80,21 @@ def build(
 
 
 def _entry(name: str, func: Callable[..., Any], args: Sequence[Any], embed: bool) -> EntryPoint:
+    function = func if isinstance(func, Transformed) else Transformed((), func)
+    program, values = function.program_of(tuple(args), {})
+    captured = values[len(program.positions) :] if embed else None
+    return entry_point(name, program, captured, re.sub(r"^<nufunc (.*)>$", r"\1", repr(function)), "aot.compile")
+
+
+def entry_point(
+    name: str, program: Program, captured: Sequence[Any] | None, about: str, label: str
+) -> EntryPoint:
+    """The C function of a program over its arguments and what it captures; where values of that are given, over its
+    arguments alone. `about` says what it is, `label` who asks.
+    """
     from nufunc.codegen.ahead import EntryPoint, Parameter, identifier
 
-    function = func if isinstance(func, Transformed) else Transformed((), func)
-    program = _plain(function.program_of(tuple(args), {}), function, embed)
-    program = replace(program, name=name)
+    program = replace(_plain(program, captured, f"{label}: {about}"), name=name)
     lowered = lower_program(program, standalone=True)
     names: list[str] = []
     for source in program.sources:
@@ -101,16 +111,13 @@ def _entry(name: str, func: Callable[..., Any], args: Sequence[Any], embed: bool
             results.append(None)
             continue
         names.append(identifier("result" if alone else f"result_{k}", names))
-        about = "the result" if alone else f"result {k}"
-        results.append(Parameter(names[-1], value.shape, value.dtype, about, True))
-    label = re.sub(r"^<nufunc (.*)>$", r"\1", repr(function))
-    return EntryPoint(name, lowered, label, inputs, tuple(results))
+        which = "the result" if alone else f"result {k}"
+        results.append(Parameter(names[-1], value.shape, value.dtype, which, True))
+    return EntryPoint(name, lowered, about, inputs, tuple(results))
 
 
-def _plain(traced: tuple[Program, Sequence[Any]], function: Transformed, embed: bool) -> Program:
-    """The program over its arguments and what it captures, or with `embed` over its arguments alone."""
-    program, values = traced
-    label = f"aot.compile: {function!r}"
+def _plain(program: Program, captured: Sequence[Any] | None, label: str) -> Program:
+    """The program as a C function can run it, with the values that are given for what it captures."""
     if program.draws is not None:
         raise UnsupportedError(f"{label} draws from a NumPy generator, which lives in Python; use nf.random with a key")
     for value in (*program.graph.params, *program.graph.outputs):
@@ -120,13 +127,13 @@ def _plain(traced: tuple[Program, Sequence[Any]], function: Transformed, embed: 
         if given.strides is not None:
             raise ArgumentError(f"{label}: {program.sources[k]} is no C-contiguous array; pass nf.spec(shape, dtype)")
     count = len(program.positions)
-    if not embed or len(program.inputs) == count:
+    if captured is None or len(program.inputs) == count:
         return program
     for k in program.graph.updates:
         if k >= count:
             source = program.sources[k]
-            raise UnsupportedError(f"{label} writes in place to {source}, which embed=True makes a constant")
-    graph = _with_constants(program.graph, count, [np.asarray(v) for v in values[count:]])
+            raise UnsupportedError(f"{label} writes in place to {source}, which becomes a constant here")
+    graph = _with_constants(program.graph, count, [np.asarray(v) for v in captured])
     return replace(program, graph=graph, inputs=program.inputs[:count], sources=program.sources[:count])
 
 

@@ -97,6 +97,12 @@ class Transformed:
         func = copy.deepcopy(self.func, memo)
         return self if func is self.func else Transformed(self.transforms, func)
 
+    @property
+    def _numba_type_(self) -> Any:
+        from nufunc.runtime.njit import numba_type
+
+        return numba_type(self)
+
     # -- calls
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from nufunc.optim.rules import Optimizer, adagrad, adam, adamw, clip_by_norm, clip_by_value, global_norm, rmsprop, sgd
 from nufunc.optim.schedules import constant, cosine, exponential, linear, piecewise, warmup_cosine
+from nufunc.optim.scipy import Problem, scipy_problem
 
 __all__ = [
     "Optimizer",
+    "Problem",
     "adagrad",
     "adam",
     "adamw",
@@ -17,6 +19,7 @@ __all__ = [
     "linear",
     "piecewise",
     "rmsprop",
+    "scipy_problem",
     "sgd",
     "warmup_cosine",
 ]

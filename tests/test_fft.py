@@ -38,7 +38,9 @@ SCIPY: dict[str, tuple[Callable[..., Any], np.ndarray]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SCIPY)
+@pytest.mark.parametrize(
+    "name", [n if i % 4 == 0 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(SCIPY)]
+)
 def test_scipy_fft(name: str) -> None:
     function, x = SCIPY[name]
     got = nf.jit(lambda v: function(v))(x)
@@ -61,7 +63,9 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name", [n if i % 2 == 0 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(FUNCTIONS)]
+)
 def test_derivatives(name: str) -> None:
     """Of a function with a curvature, in both modes and to the second order."""
     function, x = FUNCTIONS[name]

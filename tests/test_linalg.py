@@ -4,7 +4,7 @@ equal eigenvalues, errors at run time, and JAX."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -83,11 +83,16 @@ SCIPY: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
 KINKED = ("schur",)
 
 
+def some(names: Iterable[str], step: int) -> list[Any]:
+    """Every step-th name; the others are marked slow."""
+    return [n if i % step == 0 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(names)]
+
+
 def parts(results: Any) -> list[Any]:
     return list(results) if isinstance(results, (tuple, list)) else [results]
 
 
-@pytest.mark.parametrize("name", SCIPY)
+@pytest.mark.parametrize("name", some(SCIPY, 2))
 def test_scipy_linalg(name: str) -> None:
     function, arrays = SCIPY[name]
     actual = nf.jit(lambda *xs: function(*xs))(*[a.copy() for a in arrays])
@@ -136,10 +141,7 @@ def check_derivatives(function: Callable[..., Any], arrays: tuple[np.ndarray, ..
     assert abs(second - curvature) <= 10 * rtol * max(1.0, abs(curvature))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if i % 5 == 0 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(SCIPY) if n not in KINKED],
-)
+@pytest.mark.parametrize("name", some([n for n in SCIPY if n not in KINKED], 7))
 def test_derivatives_of_scipy_linalg(name: str) -> None:
     check_derivatives(*SCIPY[name])
 
@@ -167,9 +169,7 @@ PHASELESS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [n if i % 4 == 0 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(PHASELESS)]
-)
+@pytest.mark.parametrize("name", some(PHASELESS, 6))
 def test_derivatives_that_do_not_depend_on_phases(name: str) -> None:
     check_derivatives(*PHASELESS[name])
 

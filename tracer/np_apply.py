@@ -134,7 +134,7 @@ class Vectorize:
             )
         if current() is None and not has_traced((args, kwargs)):
             original: Any = np.vectorize(
-                self.pyfunc, self.otypes, None, self.excluded, self.cache, self.signature  # type: ignore[arg-type]
+                self.pyfunc, self.otypes, None, self.excluded, self.cache, self.signature
             )
             return original(*args, **kwargs)
         varied = [k for k in range(len(args)) if k not in self.excluded]

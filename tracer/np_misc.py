@@ -159,8 +159,8 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
     if not is_inexact(source.dtype):
         return source.copy() if copy else source
     if is_complex(source.dtype):
-        parts = (nan_to_num(part, True, nan, posinf, neginf) for part in (source.real, source.imag))
-        made = _complex(*parts, source)
+        real, imag = (nan_to_num(part, True, nan, posinf, neginf) for part in (source.real, source.imag))
+        made = _complex(real, imag, source)
         if not copy and not source.scalar:
             source[...] = made
             return source

@@ -48,6 +48,10 @@ class MutationError(TraceError):
     """
 
 
+class ReadOnlyError(MutationError, ValueError):
+    """An assignment to an array that NumPy holds for read-only: a diagonal, the result of a broadcast."""
+
+
 class ShapeError(NufuncError, ValueError):
     """Shapes that do not fit each other or an axis that does not exist."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import MutationError, UnsupportedError
+from nufunc.ir.errors import MutationError, ReadOnlyError, UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.control_parts import remembered
 
@@ -107,7 +107,7 @@ def _unview(b: Builder, view: Node, source: Value, value: Value) -> Value:
             flat, bounds = _diagonal_bounds(b, source, view)
             return b.reshaped(b.update(flat, value, **bounds), source.shape)
         case _:
-            raise MutationError("assignment destination is read-only (the result of a broadcast)", view.loc)
+            raise ReadOnlyError("assignment destination is read-only (the result of a broadcast)", view.loc)
 
 
 def _diagonal_bounds(b: Builder, source: Value, view: Node) -> tuple[Value, dict[str, tuple[int, ...]]]:

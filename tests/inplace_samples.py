@@ -11,7 +11,10 @@ import numpy as np
 
 ROWS: dict[str, Callable[..., Any]] = {}
 # Single precision, and numbers through the bytes of integers: differences say nothing there.
-NOT_SMOOTH = {"augmented_casts", "view_as_float"}
+NOT_SMOOTH = {
+    "augmented_casts", "view_as_float", "view_as_bytes", "view_as_halves", "view_as_wider", "view_as_single",
+    "ufunc_nextafter", "ufunc_spacing", "ufunc_floor_divide", "ufunc_where_keeps_digits",
+}  # fmt: skip
 
 
 def row(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,6 +160,29 @@ text(
 )
 text("view_as_unsigned", "v = n.view(np.uint64); v[1:] += np.uint64(1); n[0] = 9", "n, v")
 text("view_as_float", "v = n.view(np.float64); v[1] = y[0]; w = v.view(np.int64); w[0] = 7", "n[0], v[1] != 0, w[0]")
+# Bytes as numbers of another size: complex ones are two floats, integers are put together or taken apart.
+text("view_complex_as_floats", "v = z.view(float); v[1] = y[0]; v[2:] *= 2; z[1:] += 1j; w = v * 1.0", "z, v, w")
+text("view_floats_as_complex", "v = x.view(complex); v[0] *= 1j; x[1] += y; v[1:, 1] = 3 - 2j", "x, v")
+text("view_of_view_as_complex", "v = x[1:].view(complex)[::-1, 1]; v *= 2j; x *= 2; v.real[0] = y[1]", "x, v")
+text("view_complex_of_buffer", "v = np.zeros((2, 4)); w = v.view(complex); w[0] = z[:2]; v[1, ::2] = y[:2]", "v, w")
+text(
+    "view_as_single",
+    "v = z.astype(np.complex64).view(np.float32); v[1] = y[0]; w = v.view(np.complex64).astype(complex)",
+    "v.astype(float), w",
+)
+text("view_as_bytes", "v = x.view(np.uint8); v[0, 7] ^= 128; v[1:, 7::8] = 64; x[2, 0] = y[0]; w = v[2] * 1", "x, w")
+text("view_as_halves", "v = n.view(np.int32); v[::2] += 3; n[0] = -1; w = v[::-1] * 1; v[1] = 0", "n, v, w")
+text("view_as_wider", "v = n.astype(np.uint16); w = v.view(np.uint64); v[1] = 7; w += np.uint64(1 << 32)", "v, w")
+text("view_bool_as_int", "m = y > 0; v = m.view(np.int8); v[0] = 1; m[1:3] = v[:2] == 0; w = v * 1; y += m", "y, m, w")
+text("view_int_as_bool", "v = np.array([1, 0, 1], np.uint8).view(bool); v[1] = y[0] > -9; y[:3] += v", "y, v")
+text("set_shape", "v = np.zeros(4); w = v; v.shape = (2, 2); v[0] = y[:2]; w *= 2; u = v[1:]; u += y[2:]", "v, w, u")
+text("set_shape_of_view", "v = x[1:]; v.shape = (4, 2); v[1:3] += y[:2]; x *= 2; v.shape = -1; v[0] = 9", "x, v")
+
+text("flat_copy", "f = x.flat; a = f.copy(); x *= 2; b = next(f); c = f.coords[1] * y[0]; a[0] = 7", "a, b, c, f.base")
+text("flat_as_array", "a = np.array(x.flat); b = np.sum(x.flat) + np.asarray(x[1].flat); x += 1; a[1] = 3", "x, a, b")
+text("flat_iterate", "for i, v in enumerate(x.flat): x.flat[i] = v * 2 + i; a = [v for v in y.flat]", "x")
+text("flat_index_arrays", "x.flat[n] = y; x.flat[n[0]] += 3; x.flat[-1] = 1; x.flat[2:-1:3] *= 2", "x")
+text("flat_traced_mask", "x.flat[x.reshape(-1) > 0.5] = 3; y += x.flat[x.reshape(-1) < 0].sum()")
 text("flat_read", "v = x.flat; x[0, 1] = 5; a = v[1]; b = v[2:9:3]", "a, b, x")
 text("flat_write", "x.flat[3] = y[0]; x.flat[5:9] = y; x.flat[[0, 2]] = 7; x.T.flat[1] = 9")
 text("flat_assign", "x.flat = y; w = list(x.flat)[3]", "x, w")
@@ -395,6 +421,48 @@ for _name, _code in {
     "remainder": "np.remainder.at(n, [0, 0], 3); np.floor_divide.at(n, [1, 1], 2)",
 }.items():
     text(f"at_{_name}", _code, "x, y, n")
+
+# -- out=, where= and at of every ufunc
+
+_DOMAINS = {
+    "arccosh": "np.abs({}) + 1.5", "arcsin": "np.tanh({})", "arccos": "np.tanh({})", "arctanh": "np.tanh({}) * 0.9",
+    **dict.fromkeys(("log", "log2", "log10", "log1p", "sqrt", "reciprocal"), "np.abs({}) + 0.5"),
+}  # fmt: skip
+_UNARY = (
+    "absolute arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil conjugate cos cosh deg2rad degrees exp exp2 expm1 "
+    "fabs floor isfinite isinf isnan log log10 log1p log2 logical_not negative positive rad2deg radians reciprocal "
+    "rint sign signbit sin sinh spacing sqrt square tan tanh trunc"
+)
+_BINARY = (
+    "add arctan2 copysign divide equal float_power floor_divide fmax fmin fmod greater greater_equal heaviside hypot "
+    "less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor maximum minimum multiply nextafter "
+    "not_equal power remainder subtract"
+)
+_INTEGERS = "bitwise_and bitwise_count bitwise_or bitwise_xor gcd invert lcm left_shift right_shift"
+for _name in _UNARY.split():
+    _arg = _DOMAINS.get(_name, "{}")
+    text(
+        f"ufunc_{_name}",
+        f"y[:] = {_arg.format('y')}; x[:] = {_arg.format('x')}; np.{_name}(x[0], out=y, where=x[1] > 0.2); "
+        f"np.{_name}(x[1:], x[1:]); np.{_name}.at(x, (0, [1, 3]))",
+    )
+for _name in _BINARY.split():
+    text(
+        f"ufunc_{_name}",
+        f"x[:] = np.abs(x) + 0.5; y[:] = np.abs(y) + 0.7; np.{_name}(x[0], y, out=y, where=x[1] > 1); "
+        f"np.{_name}(x[1:], y, {'out=' if _name in ('maximum', 'minimum') else ''}x[1:]); "
+        f"np.{_name}.at(x, (0, [1, 3, 1]), 1.5)",
+    )
+for _name in _INTEGERS.split():
+    _second = "" if _name in ("invert", "bitwise_count") else ", 3"
+    _at = "" if _name == "bitwise_count" else f"np.{_name}.at(n, [0, 2, 0]{_second}); "
+    text(f"ufunc_{_name}", f"np.{_name}(n[1:]{_second}, out=n[1:], where=n[:-1] > 1); {_at}y += n", "n, y")
+text("ufunc_ldexp", "np.ldexp(y, n, out=y); np.ldexp(x, 2, out=x, where=x > 0)")
+text("ufunc_frexp", "a, e = np.empty(4), np.zeros(4, np.int32); np.frexp(y, a, e); y[:] = a; y += e")
+text("ufunc_two_results", "a = np.empty((3, 4)); np.divmod(x, 0.7, out=(a, x)); np.modf(y, y, a[0])", "x, y, a")
+text("ufunc_matmul", "np.matmul(x[:, :3], x[:, :3], out=x[:, 1:]); np.vecdot(x, y, out=x[:, 0])")
+text("ufunc_where_keeps_digits", "a = y.astype(np.float32); np.add(a, a, out=y, where=a > 0); y += a", "y")
+text("ufunc_complex", "np.multiply(z, 1j, out=z, where=y[:3] > 0); np.exp(z, z); np.conjugate.at(z, [0, 1])", "z, y")
 
 # -- buffers and everyday loops
 

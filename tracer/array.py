@@ -108,11 +108,17 @@ class Array(Operators):
 
     @shape.setter
     def shape(self, shape: Any) -> None:
-        raise UnsupportedError("assigning to .shape of a traced array: use x = x.reshape(...)", user_location())
+        from nufunc.tracer import np_views
+
+        np_views.set_shape(self, shape)
 
     @property
     def dtype(self) -> np.dtype:
         return self.type.dtype
+
+    @dtype.setter
+    def dtype(self, dtype: Any) -> None:
+        raise UnsupportedError("assigning to .dtype of a traced array: use x.view(dtype) or x.astype", user_location())
 
     @property
     def ndim(self) -> int:
@@ -136,6 +142,10 @@ class Array(Operators):
 
         strides = c_strides(self.shape) if self.strides_ is None else self.strides_
         return tuple(s * self.itemsize for s in strides)
+
+    @strides.setter
+    def strides(self, strides: Any) -> None:
+        raise UnsupportedError("assigning to .strides of a traced array: use slices and transpose", user_location())
 
     @property
     def known(self) -> np.ndarray | None:
@@ -348,14 +358,14 @@ class Array(Operators):
         return Flags(self.strides_ is None, fortran, self.base is None, not (self.readonly or self.scalar))
 
     def view(self, dtype: Any = None, type: Any = None) -> Array:
-        """x.view(): another array over the same memory; its bytes as numbers of a dtype of the same size."""
-        from nufunc.tracer import np_views
+        """x.view(): another array over the same memory, whose bytes may be numbers of another dtype."""
+        from nufunc.tracer import np_bytes
 
         if dtype is np.ndarray:
             dtype = None
         if type not in (None, np.ndarray):
             raise UnsupportedError(f"x.view({type.__name__}) of a traced array", user_location())
-        return self[...] if dtype is None else np_views.as_dtype(self, dtype)
+        return self[...] if dtype is None else np_bytes.as_dtype(self, dtype)
 
     # -- methods: the function of the same name
 
@@ -386,6 +396,8 @@ class Array(Operators):
     conjugate = conj
 
     def sort(self, axis: int = -1, kind: Any = None, order: Any = None) -> None:
+        if axis is None:
+            raise TypeError("'NoneType' object cannot be interpreted as an integer")
         self[...] = namespace().sort(self, axis, kind, order)
 
     def dot(self, b: Any, out: Any = None) -> Array:
@@ -403,7 +415,22 @@ class Array(Operators):
     def resize(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise UnsupportedError("x.resize() in place; use np.resize(x, shape)", user_location())
 
+    def setflags(self, write: Any = None, align: Any = None, uic: Any = None) -> NoReturn:
+        what = "x.setflags() of a traced array; np.broadcast_to(x, x.shape) is read-only"
+        raise UnsupportedError(what, user_location())
+
+    def byteswap(self, inplace: bool = False) -> NoReturn:
+        raise UnsupportedError("x.byteswap(): all traced arrays are in the machine's byte order", user_location())
+
+    def getfield(self, dtype: Any, offset: int = 0) -> NoReturn:
+        raise UnsupportedError("x.getfield() of a traced array; use x.view(dtype)[..., k]", user_location())
+
+    def setfield(self, val: Any, dtype: Any, offset: int = 0) -> NoReturn:
+        raise UnsupportedError("x.setfield() of a traced array; use x.view(dtype)[..., k] = value", user_location())
+
     def partition(self, kth: Any, axis: int = -1, kind: Any = None, order: Any = None) -> None:
+        if axis is None:
+            raise TypeError("'NoneType' object cannot be interpreted as an integer")
         self[...] = namespace().partition(self, kth, axis, kind or "introselect", order)
 
     def tofile(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -43,7 +43,7 @@ def is_scalar(x: Any) -> bool:
 
 def has_traced(x: Any) -> bool:
     """Whether a traced value stands in `x`, nested lists, tuples and dicts included."""
-    if type(x) is Array or hasattr(type(x), "__nufunc_selection__"):
+    if type(x) is Array or hasattr(type(x), "__nufunc_selection__") or hasattr(type(x), "__nufunc_flat__"):
         return True
     if isinstance(x, (list, tuple)):
         return any(has_traced(item) for item in x)
@@ -69,6 +69,8 @@ def as_array(x: Any) -> Array:
         if isinstance(x, (np.ma.MaskedArray, np.matrix)):
             raise fail(UnsupportedError, f"{type(x).__name__} cannot be traced; use a plain ndarray")
         return trace.on_ndarray(x)
+    if hasattr(type(x), "__nufunc_flat__"):  # x.flat
+        return x.line()
     if hasattr(x, "__array__"):
         return trace.on_ndarray(np.asarray(x))
     raise fail(DTypeError, f"{type(x).__name__!r} object cannot be an operand of a traced NumPy function")
@@ -276,15 +278,19 @@ def store(out: Any, value: Value, name: str, casting: str = "same_kind") -> Arra
             f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape "
             f"{value.shape}",
         )
-    if not np.can_cast(value.dtype, target.dtype, casting):  # type: ignore[arg-type]
+    value = cast_output(value, target.dtype, name, casting)
+    require().write(target, builder().broadcast_to(value, target.shape))
+    return target
+
+
+def cast_output(value: Value, dtype: np.dtype, name: str, casting: str) -> Value:
+    """A result in the dtype of what it is written to."""
+    if not np.can_cast(value.dtype, dtype, casting):  # type: ignore[arg-type]
         raise fail(
             DTypeError,
-            f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule "
-            f"'{casting}'",
+            f"Cannot cast {name} output from {value.dtype!r} to {dtype!r} with casting rule '{casting}'",
         )
-    b = builder()
-    require().write(target, b.broadcast_to(b.astype(value, target.dtype), target.shape))
-    return target
+    return builder().astype(value, dtype)
 
 
 def out_of(kwargs_out: Any) -> Any:
@@ -350,6 +356,8 @@ def _static_arguments(args: Any, kwargs: Any) -> tuple[Any, Any] | None:
 
 def static_value(x: Any) -> Any:
     """The concrete value of an argument."""
+    if hasattr(type(x), "__nufunc_flat__"):
+        raise _NotStatic
     if type(x) is Array:
         known = x.known
         if known is None or known.size > 4096:

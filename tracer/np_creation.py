@@ -131,6 +131,8 @@ def _from_object(obj: Any, dtype: np.dtype | None, fresh: bool) -> Array:
         if not _has_arrays(obj):
             return trace.constant(_concrete_list(obj, dtype))
         return _stacked(obj, dtype)
+    if hasattr(type(obj), "__nufunc_flat__"):  # x.flat
+        return _from_object(obj.line(), dtype, fresh=False)
     if hasattr(obj, "__array__"):
         return trace.constant(np.array(obj, dtype))
     raise fail(DTypeError, f"np.array of a {type(obj).__name__} cannot be traced")

@@ -326,7 +326,7 @@ def setitem(x: Array, key: Any, value: Any) -> None:
         return  # the second half of x[key] += y: the view has been written already
     trace = require(x)
     if x.via is not None and not x.dynamic and x.via[0] == "view_bitcast":
-        from nufunc.tracer.np_views import as_dtype
+        from nufunc.tracer.np_bytes import as_dtype
 
         assert x.base is not None
         setitem(x.base, key, as_dtype(as_array(value).astype(x.dtype), x.base.dtype))
@@ -387,27 +387,50 @@ def repeated(values: Array, count: int) -> Array:
 
 
 class Flat:
-    """x.flat: reading gives copies, writing goes to x; values are repeated as needed."""
+    """x.flat: reading gives copies, writing goes to x; values are repeated as needed. It is its own iterator."""
+
+    __nufunc_flat__ = True
 
     def __init__(self, array: Array) -> None:
         self.array = array
+        self.index = 0  # of the element that comes next
+
+    @property
+    def base(self) -> Array:
+        return self.array
+
+    @property
+    def coords(self) -> tuple[int, ...]:
+        """The place of the element that comes next."""
+        return tuple(int(i) for i in np.unravel_index(self.index, self.array.shape))
 
     def __len__(self) -> int:
         return self.array.size
 
     def __iter__(self) -> Iterator[Array]:
-        return (self[i] for i in range(self.array.size))
+        return self
 
-    def _line(self) -> Array:
+    def __next__(self) -> Array:
+        if self.index >= self.array.size:
+            raise StopIteration
+        self.index += 1
+        return self[self.index - 1]
+
+    def copy(self) -> Array:
+        return self.array.flatten()
+
+    def line(self) -> Array:
         """All elements in C order: a view where NumPy has one, else a copy."""
         return self.array.reshape(-1) if self.array.size else self.array.reshape(0)
 
     def __getitem__(self, key: Any) -> Any:
-        part = self._line()[key]
+        part = self.line()[key]
+        if type(part) is not Array:  # what a traced mask selects
+            return part
         return part if part.scalar or part.root is not self.array.root else part.copy()
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        x, line = self.array, self._line()
+        x, line = self.array, self.line()
         if type(key) is Array and key.dtype.kind == "b" and key.known is None:
             from nufunc.tracer.np_writing import place
 

@@ -138,6 +138,13 @@ def _ndenumerate(arr: Any) -> Any:
     return np_views.ndenumerate(arr) if current() is not None and has_traced((arr,)) else np.ndenumerate(arr)
 
 
+def _nditer(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """numpy.nditer of concrete arrays; a traced one has no elements yet."""
+    if has_traced((op,)) or has_traced(args) or has_traced(tuple(kwargs.values())):
+        raise fail(UnsupportedError, "np.nditer of a traced array; use whole arrays, np.ndindex or np.ndenumerate")
+    return np.nditer(op, *args, **kwargs)
+
+
 def _build() -> Namespace:
     module = Namespace("nufunc.numpy", np, "NumPy's namespace as traced code sees it.")
     rooms = (
@@ -161,7 +168,14 @@ def _build() -> Namespace:
         setattr(linalg, name, getattr(np_linalg, f"linalg_{name}", None) or getattr(module, name))
     windows = namespace_function(np_views.sliding_window_view, original=np.lib.stride_tricks.sliding_window_view)
     module._windows = windows  # type: ignore[attr-defined]
+    strided = namespace_function(np_views.as_strided, original=np.lib.stride_tricks.as_strided)
+    tricks = Namespace("nufunc.numpy.lib.stride_tricks", np.lib.stride_tricks, "Views by strides in traced code.")
+    tricks.sliding_window_view, tricks.as_strided = windows, strided  # type: ignore[attr-defined]
+    lib = Namespace("nufunc.numpy.lib", np.lib, "numpy.lib as traced code sees it.")
+    lib.stride_tricks = tricks  # type: ignore[attr-defined]
+    module.lib = lib  # type: ignore[attr-defined]
     module.ndenumerate = _ndenumerate  # type: ignore[attr-defined]
+    module.nditer = _nditer  # type: ignore[attr-defined]
     module.vectorize = np_apply.Vectorize  # type: ignore[attr-defined]
     for function in (np_apply.frompyfunc, np_positions.mask_indices):  # static arguments need not be NumPy's
         setattr(module, function.__name__, namespace_function(function))

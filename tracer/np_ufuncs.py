@@ -17,6 +17,7 @@ from nufunc.tracer.np_core import (
     as_array,
     broadcast_shapes,
     builder,
+    cast_output,
     cast_scalar,
     elementwise_strides,
     fail,
@@ -170,6 +171,8 @@ def apply(
     return_values = []
     for value, target in zip(results, outs):
         if where is not True:
+            if target is not None:  # what stays is not to be cast there and back
+                value = cast_output(value, as_array(target).dtype, f"ufunc '{spec.__name__}'", casting)
             value = _masked(b, value, where, target)
         if target is None:
             result = wrap(value, strides=strides, weak=weak)
@@ -246,7 +249,7 @@ def _masked(b: Builder, value: Value, where: Any, target: Any) -> Value:
     if target is None:
         other = b.zeros(value.type)
     else:
-        other = b.broadcast_to(b.astype(trace.lift(as_array(target)), value.dtype), shape)
+        other = b.broadcast_to(trace.lift(as_array(target)), shape)
     return b.select(b.broadcast_to(trace.lift(mask), shape), value, other)
 
 

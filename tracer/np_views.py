@@ -1,17 +1,17 @@
-"""Views beyond slices and axes: the parts of complex arrays, diagonals, bytes as another dtype, windows, einsum's."""
+"""Views beyond slices and axes: the parts of complex arrays, diagonals, windows, einsum's, and assigning a shape."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import INT64, is_complex, real_dtype
-from nufunc.tracer.array import Array, DynamicView, check_dtype
+from nufunc.ir.types import INT64, is_complex
+from nufunc.tracer.array import Array, DynamicView
 from nufunc.tracer.layout import canonical
 from nufunc.tracer.np_core import (
     as_array,
@@ -25,7 +25,7 @@ from nufunc.tracer.np_core import (
     wrap,
 )
 from nufunc.tracer.np_indexing import view
-from nufunc.tracer.np_shape import transpose
+from nufunc.tracer.np_shape import reshape, transpose
 from nufunc.tracer.trace import Trace, require
 
 # -- complex parts
@@ -51,24 +51,6 @@ def _part(x: Array, name: str) -> Array:
     if x.scalar:
         return wrap(builder().emit(name, (value_of(x),), {})[0], scalar=True)
     return view(x, f"view_{name}", tuple(2 * s for s in strides_of(x)))
-
-
-def as_dtype(x: Array, dtype: Any) -> Array:
-    """x.view(dtype): the same bytes as numbers of another dtype of the same size."""
-    target = check_dtype(dtype)
-    if target == x.dtype:
-        return x[...]
-    if x.dtype.kind != target.kind and "c" in (x.dtype.kind, target.kind) and real_dtype(x.dtype) == real_dtype(target):
-        return _of_parts(x, target)
-    if target.itemsize != x.itemsize or target.kind not in "iuf" or x.dtype.kind not in "iuf":
-        raise fail(
-            UnsupportedError,
-            f"x.view({target}) of a traced array of {x.dtype}: only views as integers or floats of the same item size "
-            "are supported; use x.astype(dtype) to convert",
-        )
-    if x.scalar:
-        return wrap(builder().emit("bitcast", (value_of(x),), {"dtype": target})[0], scalar=True)
-    return view(x, "view_bitcast", strides_of(x), dtype=target)
 
 
 # -- diagonals
@@ -110,40 +92,31 @@ def einsum_view(x: Array, labels: Sequence[str], output: Sequence[str]) -> Array
     return transpose(x, [names.index(name) for name in output]) if x.ndim else x[...]
 
 
-# -- windows
+# -- x.shape = ...
 
 
-def _of_parts(x: Array, target: np.dtype) -> Array:
-    """A complex array as real and imaginary parts side by side, or such parts as complex numbers: read anew at each
-    use, written through.
-    """
-    if x.scalar or not x.ndim or strides_of(x)[-1] != 1:
-        raise fail(
-            UnsupportedError, f"x.view({target}) of a traced array of {x.dtype} whose last axis is not contiguous"
-        )
-    if target.kind == "c" and x.shape[-1] % 2:
-        raise fail(ShapeError, "an axis of odd length cannot be read as complex numbers")
-
-    def converted(b: Builder, value: Value) -> Value:
-        if value.dtype.kind == "c":
-            parts = [b.reshaped(part, (*value.shape, 1)) for part in (b.real(value), b.imag(value))]
-            return b.reshaped(b.concat(*parts, axis=value.ndim), (*value.shape[:-1], 2 * value.shape[-1]))
-        pairs = b.reshaped(value, (*value.shape[:-1], value.shape[-1] // 2, 2))
-        at, end, step = (0,) * value.ndim, pairs.shape[:-1], (1,) * pairs.ndim
-        parts = [b.slice(pairs, start=(*at, k), stop=(*end, k + 1), step=step) for k in (0, 1)]
-        return b.complex(*[b.reshaped(part, end) for part in parts])
-
-    def read(trace: Trace, source: Array) -> Value:
-        return converted(trace.b, trace.lift(source))
-
-    def store(trace: Trace, source: Array, updated: Value) -> None:
-        trace.write(source, converted(trace.b, updated))
-
+def set_shape(x: Array, shape: Any) -> None:
+    """x.shape = shape: the same array has another shape from now on; but not one that a caller knows."""
     trace = require(x)
-    value = read(trace, x)
-    alias = Array(trace, value, base=x, via=DynamicView(read, store))
-    trace.remember(alias, value)
-    return alias
+    instead = "use x = x.reshape(...)"
+    if x.owner is not trace or any(x.value is p for p in trace.builder.params):
+        raise fail(UnsupportedError, f"assigning to .shape of an array made outside of the function: {instead}")
+    y = reshape(x, shape)
+    if y.base is not x:
+        raise fail(ShapeError, f"Incompatible shape for in-place modification: it would be a copy; {instead}")
+    before: Array = object.__new__(Array)
+    for name in Array.__slots__:
+        setattr(before, name, getattr(x, name))
+    for view_of_x in gc.get_referrers(x):  # nobody counts the views of an array for the sake of this
+        if type(view_of_x) is Array and view_of_x.base is x:
+            view_of_x.base = before
+    for name in ("type", "value", "strides_", "base", "via", "dynamic", "_constant", "key", "affine"):
+        setattr(x, name, getattr(y, name))
+    trace.remember(x, x.value)
+    trace.remember(before, before.value)
+
+
+# -- windows
 
 
 def sliding_window_view(
@@ -186,6 +159,17 @@ def sliding_window_view(
     alias = Array(trace, value, base=base, via=DynamicView(read, store), strides=strides, readonly=why)
     trace.remember(alias, value)
     return alias
+
+
+def as_strided(
+    x: Any, shape: Any = None, strides: Any = None, subok: bool = False, writeable: bool = True, **kwargs: Any
+) -> Array:
+    """numpy.lib.stride_tricks.as_strided: refused, since it may show memory beyond the array."""
+    raise fail(
+        UnsupportedError,
+        "as_strided of a traced array: it may show memory beyond the array; use slices, np.broadcast_to, index arrays "
+        "or np.lib.stride_tricks.sliding_window_view",
+    )
 
 
 def ndenumerate(arr: Any) -> Iterator[tuple[tuple[int, ...], Any]]:

@@ -121,6 +121,13 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
 
 def ufunc_at(ufunc: Any, a: Any, indices: Any, operand: Any) -> None:
     """ufunc.at(a, indices, operand): every index in turn, so that repeated ones see what was stored before."""
+    original = ufunc.original
+    if original.nout != 1:
+        raise fail(ShapeError, "Only single output ufuncs supported at this time")
+    if operand is None and original.nin == 2:
+        raise fail(ShapeError, "second operand needed for ufunc")
+    if operand is not None and original.nin == 1:
+        raise fail(ShapeError, "second operand provided when ufunc is unary")
     x = as_array(a)
     items, _ = parse(x, indices)
     kinds = {item.kind for item in items}

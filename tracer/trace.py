@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import DTypeError, EscapedTracerError, Location, TraceError, UnguardedCaptureError
+from nufunc.ir.errors import DTypeError, EscapedTracerError, Location, ReadOnlyError, TraceError, UnguardedCaptureError
 from nufunc.ir.graph import Graph, Value
 from nufunc.ir.types import ArrayType, TapeType, dtype_name
 from nufunc.tracer.array import Array, DynamicView
@@ -248,7 +248,7 @@ class Trace:
         base.
         """
         if x.readonly:
-            raise TraceError(f"assignment destination is read-only: {x.readonly}", user_location())
+            raise ReadOnlyError(f"assignment destination is read-only: {x.readonly}", user_location())
         if x.dynamic:
             holder = x
             while not isinstance(holder.via, DynamicView):

@@ -25,18 +25,23 @@ def convolution(
     element q of x meets k of w and p of the result if q * spread == p * stride + k * dilation - offset."""
     b, dtype = builder(), result_dtype(as_array(x), as_array(w))
     left, right = b.astype(value_of(x), dtype), b.astype(value_of(w), dtype)
-    (n, c, *_), dims = left.shape, len(extent)
-    window = WINDOW[:dims]
-    g = "g" if groups > 1 else ""
-    if groups > 1:
-        left = b.reshaped(left, (n, groups, c // groups, *left.shape[2:]))
-        right = b.reshaped(right, (groups, right.shape[0] // groups, *right.shape[1:]))
+    n, window = left.shape[0], WINDOW[: len(extent)]
+    given, chosen = right.shape[1] * groups, right.shape[0]  # channels
+    if transposed:
+        given, chosen = chosen, given
+    g, c, o = "", "c", "o"
+    if groups > 1:  # axes of one element are left out
+        g, c, o = "g", "c" if given > groups else "", "o" if chosen > groups else ""
+        inner = [m // groups for m, letter in ((given, c), (chosen, o)) if letter]
+        left = b.reshaped(left, (n, groups, *inner[: len(c)], *left.shape[2:]))
+        order = inner if transposed else inner[::-1]
+        right = b.reshaped(right, (groups, *order, *right.shape[2:]))
     value = b.conv(
-        left, right, x=f"n{g}c{window}", w=f"{g}{'co' if transposed else 'oc'}{window}", out=f"n{g}o{window}",
+        left, right, x=f"n{g}{c}{window}", w=f"{g}{c + o if transposed else o + c}{window}", out=f"n{g}{o}{window}",
         window=window, stride=tuple(stride), dilation=tuple(dilation), spread=tuple(spread), offset=tuple(offset),
         extent=tuple(extent),
     )  # fmt: skip
-    return wrap(b.reshaped(value, (n, value.shape[1] * value.shape[2], *extent)) if g else value)
+    return wrap(b.reshaped(value, (n, chosen, *extent)))
 
 
 def window_max(

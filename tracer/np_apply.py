@@ -183,7 +183,7 @@ def _over_loop(call: Callable[..., Any], operands: Sequence[Array], cores: Seque
     return tuple(shaped) if isinstance(results, tuple) else shaped[0]
 
 
-class Objects:
+class Objects(np.lib.mixins.NDArrayOperatorsMixin):
     """What a ufunc made of a Python function gives: an array of Python objects, which only conversion gives a dtype."""
 
     def __init__(self, values: Array) -> None:
@@ -192,7 +192,15 @@ class Objects:
     def astype(self, dtype: Any) -> Array:
         return self._values.astype(dtype)
 
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse()
+
+    __array_function__ = __array_ufunc__
+
     def __getattr__(self, name: str) -> NoReturn:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
         raise fail(
             DTypeError, "the result of np.frompyfunc is an array of Python objects; convert it with x.astype(float)"
         )

@@ -23,7 +23,6 @@ from nufunc.tracer.np_core import (
     elementwise_strides,
     fail,
     finish,
-    is_scalar,
     normal_axis,
     out_of,
     value_of,
@@ -307,6 +306,8 @@ def _segments(ufunc: Any, x: Array, places: Array, index: int, dtype: Any) -> Ar
         neutral = _identity(ufunc, kind)
         if neutral is None:
             raise fail(UnsupportedError, f"np.{ufunc.__name__}.reduceat at traced indices")
-    filled = where(inside, rows[:, None], neutral if not is_scalar(neutral) else as_array(neutral)).astype(kind)
+    own = (at == first).reshape(inside.shape)
+    held = where(own, alone[None], rows[:, None])
+    filled = where(inside, held, as_array(neutral)).astype(kind)
     result = reduce(ufunc, filled, axis=0, dtype=dtype)
     return wrap(builder().moved(value_of(result), 0, index), scalar=False)

@@ -308,7 +308,7 @@ def _product(node: Node) -> Kernel:
 _DECOMPOSITIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "qr": ((2, -2 / 3), (4, -4 / 3)), "householder": ((2, -2 / 3), (2, -2 / 3)), "lu": ((1, -1 / 3), (1, -1 / 3)),
     "svd": ((4, -4 / 3), (14, 8)), "eigh": ((0, 4 / 3), (0, 9)), "eig": ((0, 10), (0, 25)),
-    "schur": ((0, 25), (0, 25)),
+    "schur": ((0, 25), (0, 25)), "hessenberg": ((0, 14 / 3), (0, 14 / 3)),
 }  # fmt: skip
 
 

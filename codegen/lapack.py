@@ -1,4 +1,4 @@
-"""Decompositions in a plan, by LAPACK: qr, lu, eigh, eig, svd, schur. Matrices are turned to columns first and the
+"""Decompositions in a plan, by LAPACK. Matrices are turned to columns first and the
 results back to rows, so that LAPACK sees what it sees from NumPy and gives the same signs.
 
 Note [Areas]: what a node needs of scratch memory is a list of named areas, sized by one table per primitive. "aa" holds
@@ -31,7 +31,6 @@ from nufunc.codegen.library import Caller, letter
 from nufunc.codegen.llvm import I32, I64, POINTER
 from nufunc.ir.graph import Graph, Node
 from nufunc.ir.prims.matrices import sized
-from nufunc.ir.prims.spectral import complex_of
 from nufunc.ir.types import real_dtype
 
 if TYPE_CHECKING:
@@ -159,18 +158,36 @@ def _eig_areas(node: Node) -> dict[str, int]:
 
 def _schur_call(node: Node) -> Call:
     n, dtype = node.operands[0].shape[-1], node.results[0].type.dtype
+    values: list[Item] = ["wr", "wi"] if node.attrs["real"] else ["ww"]
+    rwork = [] if node.attrs["real"] else ["rwork"]
     return Call(
-        "gees", dtype, "V", "N", "select", n, "aa", n, "sdim", "ww", "vs", n, "work", "#work", "rwork", "bwork", "info"
-    )
+        "gees", dtype, "V", "N", "select", n, "aa", n, "sdim", *values, "vs", n, "work", "#work", *rwork, "bwork",
+        "info",
+    )  # fmt: skip
 
 
 def _schur_areas(node: Node) -> dict[str, int]:
     type_ = node.results[0].type
     n, item = type_.shape[-1], type_.dtype.itemsize
+    rest = dict.fromkeys(("wr", "wi") if node.attrs["real"] else ("ww", "rwork"), n * item)
     return {
-        "aa": type_.nbytes, "vs": type_.nbytes, "ww": n * item, "rwork": n * item, "bwork": 4 * n, "sdim": 4,
-        "select": 8, "work": _schur_call(node).workspaces()["work"] * item,
+        "aa": type_.nbytes, "vs": type_.nbytes, "bwork": 4 * n, "sdim": 4, "select": 8,
+        "work": _schur_call(node).workspaces()["work"] * item, **rest,
     }  # fmt: skip
+
+
+def _hessenberg_calls(node: Node) -> tuple[Call, Call]:
+    """The reduction, and the making of q."""
+    n, dtype = node.operands[0].shape[-1], node.operands[0].dtype
+    rest: list[Item] = ["tau", "work", "#work", "info"]
+    name = "orghr" if dtype.kind != "c" else "unghr"
+    return Call("gehrd", dtype, n, 1, n, "aa", n, *rest), Call(name, dtype, n, 1, n, "aa", n, *rest)
+
+
+def _hessenberg_areas(node: Node) -> dict[str, int]:
+    a = node.operands[0].type
+    work = max(call.workspaces()["work"] for call in _hessenberg_calls(node))
+    return {"aa": a.nbytes, "tau": a.nbytes // a.shape[-1], "work": work * a.dtype.itemsize}
 
 
 def _qr_calls(node: Node) -> tuple[Call, Call | None]:
@@ -202,7 +219,7 @@ def _lu_areas(node: Node) -> dict[str, int]:
 
 _AREAS: dict[str, Callable[[Node], dict[str, int]]] = {
     "svd": _svd_areas, "eigh": _eigh_areas, "eig": _eig_areas, "schur": _schur_areas, "qr": _qr_areas,
-    "householder": _qr_areas, "lu": _lu_areas,
+    "hessenberg": _hessenberg_areas, "householder": _qr_areas, "lu": _lu_areas,
 }  # fmt: skip
 
 
@@ -332,10 +349,22 @@ def _schur(plan: Plan, scope: Scope, node: Node) -> None:
     job = _Job(plan, scope, node)
     a, made = node.operands[0].type, node.results[0].type
     step = a.shape[-1] ** 2 * made.dtype.itemsize
-    job.kernel(columns_of(a, complex_of(a.dtype)), job.source, "aa")
+    job.kernel(columns_of(a, made.dtype), job.source, "aa")
     job.each(lambda i: job.call(i, _schur_call(node), {"aa": step, "vs": step}, NO_SCHUR))
     job.kernel(columns_of(made), "aa", job.results[0])
     job.kernel(columns_of(made), "vs", job.results[1])
+
+
+def _hessenberg(plan: Plan, scope: Scope, node: Node) -> None:
+    job = _Job(plan, scope, node)
+    a, n, item = node.operands[0].type, job.n, node.operands[0].dtype.itemsize
+    steps = {"aa": n * n * item, "tau": n * item}
+    first, second = _hessenberg_calls(node)
+    job.kernel(columns_of(a), job.source, "aa")
+    job.each(lambda i: job.call(i, first, steps, None))
+    job.kernel(upper_rows(a, n, 1), "aa", job.results[0])
+    job.each(lambda i: job.call(i, second, steps, None))
+    job.kernel(columns_of(a), "aa", job.results[1])
 
 
 def _qr(plan: Plan, scope: Scope, node: Node) -> None:
@@ -398,5 +427,6 @@ def _exchange(plan: Plan, pivots: ir.Value, rows: ir.Value, k: int) -> None:
 
 
 EMITTERS: dict[str, Callable[[Plan, Scope, Node], None]] = {
-    "svd": _svd, "eigh": _eigh, "eig": _eig, "schur": _schur, "qr": _qr, "householder": _householder, "lu": _lu,
+    "svd": _svd, "eigh": _eigh, "eig": _eig, "schur": _schur, "hessenberg": _hessenberg, "qr": _qr,
+    "householder": _householder, "lu": _lu,
 }  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph
-from nufunc.ir.prims.matrices import along_rows, eye, part, swapped, where_entries
+from nufunc.ir.prims.matrices import along_rows, eye, part, rows_and_columns, swapped
 from nufunc.ir.types import INT64, ArrayType
 
 
@@ -17,11 +17,15 @@ def columns_of(type_: ArrayType, dtype: np.dtype | None = None) -> Graph:
     return b.build([x if dtype is None else b.astype(x, dtype)])
 
 
-def upper_rows(type_: ArrayType, rows: int) -> Graph:
-    """The upper triangle of matrices given by columns, of a number of rows; `type_` is that by rows."""
+def upper_rows(type_: ArrayType, rows: int, below: int = 0) -> Graph:
+    """The upper triangle, with some diagonals below, of matrices given by columns, of a number of rows; `type_` is
+    that by rows.
+    """
     b = Builder("upper")
     x = swapped(b, b.param(type_.with_shape((*type_.shape[:-2], type_.shape[-1], type_.shape[-2]))))
-    return b.build([where_entries(b, "le", part(b, x, (0, rows), (0, type_.shape[-1])))])
+    x = part(b, x, (0, rows), (0, type_.shape[-1]))
+    row, column = rows_and_columns(b, x)
+    return b.build([b.select(b.le(row, b.add(column, b.like(column, below))), x, b.zeros(x.type))])
 
 
 def leading_rows(type_: ArrayType, rows: int | None = None) -> Graph:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy_harness as harness
+import scipy.fft
 import scipy.linalg
 import scipy.special
 
@@ -70,7 +71,7 @@ def _arrays() -> dict[str, np.ndarray]:
 
 
 ARRAYS = _arrays()
-_MODULES = {"special": scipy.special, "linalg": scipy.linalg, "math": math}
+_MODULES = {"special": scipy.special, "linalg": scipy.linalg, "fft": scipy.fft, "math": math}
 _BUILTINS = ("max", "min", "sum")
 
 
@@ -511,4 +512,4 @@ def derivatives_of_second_order(form: Form) -> str | None:
 
 
 FORMS = forms()
-CALLABLE = re.compile(r"(?:np|special|linalg)(?:\.\w+)+")
+CALLABLE = re.compile(r"(?:np|special|linalg|fft)(?:\.\w+)+")

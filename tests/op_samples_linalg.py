@@ -47,7 +47,10 @@ def _spectra() -> Iterator[Row]:
         for vectors in (True, False):
             yield "eig", (f"{spec} regular",), {"vectors": vectors}, {"smooth": not vectors}
         if not spec.startswith("f32"):
-            yield "schur", (f"{spec} regular",), {}, {"smooth": False}
+            yield "schur", (f"{spec} regular",), {"real": False}, {"smooth": False}
+        if not spec.startswith("c"):
+            yield "schur", (spec,), {"real": True}, {"smooth": False, "rtol": 1e-10}
+        yield "hessenberg", (spec,), {}, {"smooth": False, "rtol": 1e-10}
     for spec in ANY_SHAPE:
         for full, vectors in ((True, True), (False, True), (False, False)):
             smooth = not vectors or not (full or spec.startswith("c"))
@@ -146,5 +149,5 @@ def settled(prim: str, results: list[np.ndarray]) -> list[np.ndarray]:
         return [adjoint(results[-1]) @ results[-1], *([results[0] @ results[1]] if len(results) == 2 else [])]
     if prim == "schur":
         t, z = results
-        return [z @ t @ adjoint(z), z @ adjoint(z), np.tril(t, -1)]
+        return [z @ t @ adjoint(z), z @ adjoint(z), np.tril(t, -1 if t.dtype.kind == "c" else -2)]
     return results

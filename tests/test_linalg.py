@@ -72,6 +72,9 @@ SCIPY: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
     "eig": (lambda a: (lambda w, v: (v * w**3) @ np.linalg.inv(v))(*scipy.linalg.eig(a)), (Z,)),
     "eigvals": (lambda a: (scipy.linalg.eigvals(a) ** 3).sum(), (Z,)),
     "schur": (lambda a: (lambda t, z: z @ t @ z.conj().T)(*scipy.linalg.schur(a, output="complex")), (A,)),
+    "schur real": (lambda a: (lambda t, z: (z @ t @ z.T, np.tril(t, -2)))(*scipy.linalg.schur(a)), (B,)),
+    "hessenberg": (lambda a: scipy.linalg.hessenberg(a, calc_q=True), (np.stack([B, W]),)),
+    "hessenberg complex": (lambda a: scipy.linalg.hessenberg(a), (Z,)),
     "pinv": (lambda a: scipy.linalg.pinv(a), (F,)),
     "pinv rank": (lambda a: scipy.linalg.pinv(a, rtol=0.4, return_rank=True), (F,)),
     "pinv atol": (lambda a: scipy.linalg.pinv(a, atol=0.9), (F,)),
@@ -80,7 +83,7 @@ SCIPY: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
     "polar": (lambda a: scipy.linalg.polar(a, side="left"), (A,)),
     "khatri_rao": (lambda a, b: scipy.linalg.khatri_rao(a, b), (F, F[:2].copy())),
 }  # fmt: skip
-KINKED = ("schur",)
+KINKED = ("schur", "schur real", "hessenberg", "hessenberg complex")
 
 
 def some(names: Iterable[str], step: int) -> list[Any]:
@@ -268,7 +271,7 @@ SHAPES: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
               NotImplementedError, "derivative"),
     "raw qr": (lambda a: nf.grad(lambda x: np.linalg.qr(x, "raw")[0].sum())(a), NotImplementedError, "mode 'raw'"),
     "pivoting": (lambda a: scipy.linalg.qr(a, pivoting=True), NotImplementedError, "pivoting"),
-    "real schur": (lambda a: scipy.linalg.schur(a[:, :3]), NotImplementedError, "output='complex'"),
+    "schur output": (lambda a: scipy.linalg.schur(a[:, :3], "upper"), ValueError, "'complex'"),
     "not there": (lambda a: scipy.linalg.qz(a, a), NotImplementedError, "scipy.linalg.qz"),
 }  # fmt: skip
 

@@ -22,7 +22,7 @@ BILINEAR = {
     "triangular_solve": [(1,)],
     "frechet": [(1,)],
 }
-UNDIFFERENTIATED = ("householder", "schur")  # their rules say so
+UNDIFFERENTIATED = ("hessenberg", "householder", "schur")  # their rules say so
 STEP = 1e-6
 
 

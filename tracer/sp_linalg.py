@@ -382,10 +382,20 @@ def eigvals(
 def schur(a: Any, output: str = "real", **options: Any) -> Any:
     _no("schur", **{k: v for k, v in options.items() if k not in ("overwrite_a", "check_finite")})
     x = matrix(a)
-    if output not in ("complex", "c") and not is_complex(x.dtype):
-        raise fail(UnsupportedError, "the real Schur form; use output='complex'")
-    t, z = builder().schur(value_of(x))
+    if output not in ("real", "complex", "r", "c"):
+        raise fail(ShapeError, "argument must be 'real', or 'complex'")
+    t, z = builder().schur(value_of(x), real=output in ("real", "r") and not is_complex(x.dtype))
     return wrap(t), wrap(z)
+
+
+def hessenberg(a: Any, calc_q: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    x = matrix(a)
+    if x.shape[-1] <= 2:
+        from nufunc.tracer.np_shape import broadcast_to
+
+        return (x.copy(), broadcast_to(_identity(x), x.shape).copy()) if calc_q else x.copy()
+    h, q = builder().hessenberg(value_of(x))
+    return (wrap(h), wrap(q)) if calc_q else wrap(h)
 
 
 def pinv(a: Any, *, atol: Any = None, rtol: Any = None, return_rank: bool = False, check_finite: bool = True) -> Any:
@@ -497,8 +507,8 @@ def polar(a: Any, side: str = "right") -> tuple[Array, Array]:
 LINALG: dict[str, Callable[..., Any]] = {
     **{f.__name__: f for f in (
         solve_triangular, cho_factor, cho_solve, cholesky, solve, inv, det, lu_factor, lu_solve, lu, expm, cosm, sinm,
-        tanm, coshm, sinhm, tanhm, qr, svd, svdvals, eigh, eigvalsh, eig, eigvals, schur, pinv, lstsq, norm, toeplitz,
-        hankel, circulant, block_diag, khatri_rao, polar,
+        tanm, coshm, sinhm, tanhm, qr, svd, svdvals, eigh, eigvalsh, eig, eigvals, schur, hessenberg, pinv, lstsq,
+        norm, toeplitz, hankel, circulant, block_diag, khatri_rao, polar,
     )},
     "sqrtm": _function("sqrt"), "logm": _function("log"),
 }  # fmt: skip

@@ -176,7 +176,7 @@ def _turned_back(b: Builder, a: Value, z: Value, middle: Value, what: str) -> Va
 
 
 def _sqrt(b: Builder, a: Value) -> Value:
-    t, z = b.schur(a)
+    t, z = b.schur(a, real=False)
     return _turned_back(b, a, z, _triangular_root(b, t), "square root")
 
 
@@ -186,7 +186,7 @@ def _far(b: Builder, t: Value) -> Value:
 
 
 def _log(b: Builder, a: Value) -> Value:
-    t, z = b.schur(a)
+    t, z = b.schur(a, real=False)
 
     def goes_on(c: Builder, values: Values) -> Value:
         step, _, x = values

@@ -1,4 +1,4 @@
-"""Decompositions by eigenvalues and singular values: eigh, eig, svd, schur.
+"""Decompositions by eigenvalues and singular values: eigh, eig, svd.
 
 The derivatives are those of Giles, "Collected matrix derivative results for forward and reverse mode algorithmic
 differentiation" (2008), of Walter and Lehmann, "Algorithmic differentiation of linear algebra functions" (2010), and of
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Primitive, register
 from nufunc.ir.prims.kinds import (
@@ -239,56 +238,4 @@ register(
     Primitive(
         "svd", "library", _svd_infer, _svd_evaluate, _svd_jvp, None, batch_all("svd"), attrs=("full", "vectors")
     )
-)
-
-
-# -- schur
-
-
-def _schur_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
-    need_count("schur", types, 1)
-    need_square("schur", types[0])
-    made = types[0].with_dtype(complex_of(types[0].dtype))
-    return (made, made)
-
-
-def _schur_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
-    a = np.asarray(arrays[0])
-    made = a.astype(complex_of(a.dtype))
-    pairs = [_schur_of(m) for m in made.reshape(-1, *a.shape[-2:])] if a.size else []
-    if not pairs:
-        return [made, made.copy()]
-    return [np.stack(parts).reshape(a.shape) for parts in zip(*pairs, strict=True)]
-
-
-def _schur_of(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shifted QR steps (Francis, 1961), from the last row to the first, for the interpreter."""
-    n = len(a)
-    t, z = a.astype(np.complex128), np.eye(n, dtype=np.complex128)
-    low = np.finfo(np.float64).eps * np.linalg.norm(t)
-    for last in range(n - 1, 0, -1):
-        for step in range(300):
-            if np.abs(t[last, :last]).max() <= low:
-                break
-            pair = np.linalg.eigvals(t[last - 1 : last + 1, last - 1 : last + 1])
-            shift = pair[np.abs(pair - t[last, last]).argmin()]
-            if step % 10 == 9:  # out of a cycle
-                shift = t[last, last] + np.abs(t[last]).sum()
-            q, _ = np.linalg.qr(t[: last + 1, : last + 1] - shift * np.eye(last + 1))
-            t[: last + 1] = q.conj().T @ t[: last + 1]
-            t[:, : last + 1] = t[:, : last + 1] @ q
-            z[:, : last + 1] = z[:, : last + 1] @ q
-        else:
-            raise np.linalg.LinAlgError("Schur form did not converge")
-    return np.triu(t).astype(a.dtype), z.astype(a.dtype)
-
-
-def _schur_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:
-    if tangents[0] is None:
-        return [None, None]
-    raise UnsupportedError("the Schur form has no derivative here; eig and the functions of matrices have one", b.loc)
-
-
-register(
-    Primitive("schur", "library", _schur_infer, _schur_evaluate, _schur_jvp, None, batch_all("schur"))
 )

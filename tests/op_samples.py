@@ -829,7 +829,6 @@ for _spec, _axis in (
         reference=lambda x, axis=_axis: np.apply_along_axis(lambda r: np.array(_insertion_order(r)), axis, x)
         if x.size else np.zeros(x.shape, np.int64),
     )  # fmt: skip
-_row("sort", "c128[6] ties", attrs={"axis": 0}, smooth=False)
 
 _MATRICES = (
     "f64[3,3]",

@@ -11,6 +11,8 @@ from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Primitive, register
 from nufunc.ir.prims.kinds import (
+    BOOLS,
+    REALS,
     Arrays,
     Batched,
     Dims,
@@ -25,6 +27,7 @@ from nufunc.ir.prims.kinds import (
     linear_transpose,
     need_axis,
     need_count,
+    need_dtype,
     shifted,
     summed_terms,
 )
@@ -147,12 +150,14 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
 
 def _sort_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     need_count("sort", types, 1)
+    need_dtype("sort", types[0], BOOLS + REALS)
     need_axis("sort", attrs["axis"], types[0])
     return (types[0],)
 
 
 def _argsort_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
     need_count("argsort", types, 1)
+    need_dtype("argsort", types[0], BOOLS + REALS)
     need_axis("argsort", attrs["axis"], types[0])
     return (types[0].with_dtype(INT64),)
 

@@ -193,6 +193,10 @@ def statistics() -> Iterator[Sample]:
         yield from one(name, I)
         yield Sample(f"{name}(where=)", lambda np, x, m, name=name: _masked(np, name, x, m), (GAPS[0], B))
     yield from one("nanvar", GAPS, axis=0, ddof=1)
+    yield from one("nanmax", NAN_C)
+    yield from one("nanmin", NAN_C.reshape(3, 3), axis=1)
+    yield Sample("clip(where=)", lambda np, x, m: np.clip(x, -0.5, 0.5, out=np.zeros((3, 4)), where=m), (F, B))
+    yield Sample("clip(dtype=)", lambda np, x: np.clip(x, -1, 0.5, dtype=np.float64), (F32,), 1e-6)
     for name in ("nanargmax", "nanargmin"):
         for kw in ({}, {"axis": 1}, {"axis": -1, "keepdims": True}):
             yield from one(name, GAPS, **kw)

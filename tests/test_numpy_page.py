@@ -19,6 +19,23 @@ from nufunc.tracer.sp_linalg import LINALG
 PAGE = Path(__file__).parent.parent / "docs" / "numpy.md"
 
 
+INTRODUCTION = (
+    "# NumPy in traced code",
+    """What follows is generated from the traced namespace. A function that is not there yet raises an error that says so
+    when it is given a traced value; on concrete values NumPy itself runs. Methods and operators of arrays follow the
+    functions. What each form of them gives stands in [coverage.md](coverage.md), derivatives where there is a choice in
+    [derivatives.md](derivatives.md).""",
+    """Where the length of a result depends on the data (`unique`, `nonzero`, `flatnonzero`, `argwhere`, `where(mask)`,
+    `extract`, `compress`, `union1d`, `intersect1d`, `setdiff1d`, `setxor1d`), traced code gives it:
+    `np.unique(x, size=n)` has the first n values, and behind the last one `fill_value` (by default the first value; for
+    positions 0). `np.bincount(i, length=n)` has n places, or `minlength` where only that is given.""",
+    """What is found out only when the program runs is an IndexError then: a number beyond the length of a `bincount`,
+    levels of `np.quantile` outside of [0, 1], weights of it that are negative or all zero, lines of NaN for
+    `np.nanargmax`. Coefficients of polynomials that happen to be zero are kept (`np.polydiv`, `np.roots`,
+    `np.polynomial`).""",
+)
+
+
 def functions(namespace, module):
     """(supported, not supported) names of the functions of a NumPy module."""
     names = [
@@ -44,14 +61,8 @@ def page():
     for module, rules in ((scipy.special, SPECIAL), (scipy.linalg, LINALG), (scipy.fft, FFT)):
         names = textwrap.wrap(" ".join(sorted(n for n in rules if hasattr(module, n))), 118)
         sections.append(f"## `{module.__name__}`, on traced values\n\n" + "\n".join(names))
-    intro = (
-        "# NumPy in traced code\n\n"
-        "What follows is generated from the traced namespace. A function that is not there yet raises an error "
-        "that says so when\n"
-        "it is given a traced value; on concrete values NumPy itself runs. Methods and operators of arrays "
-        "follow the functions."
-    )
-    return "\n\n".join([intro, *sections]) + "\n"
+    intro = ["\n".join(textwrap.wrap(" ".join(text.split()), 118, break_on_hyphens=False)) for text in INTRODUCTION]
+    return "\n\n".join([*intro, *sections]) + "\n"
 
 
 def test_the_page_lists_what_there_is():

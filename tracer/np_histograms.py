@@ -50,7 +50,7 @@ def bincount(x: Any, /, weights: Any = None, minlength: Any = 0, *, length: Any 
             "np.bincount of traced numbers: its length is their largest. Give a fixed one, np.bincount(x, length=n), "
             "or minlength=n; numbers that do not fit in raise an IndexError",
         )
-    kind = INT64
+    kind: np.dtype = INT64
     if weights is not None:
         weights = as_array(weights)
         if weights.shape != index.shape:

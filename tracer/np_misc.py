@@ -67,20 +67,19 @@ def clip(
         low = min
     if high is np._NoValue:
         high = max
-    if kwargs.pop("dtype", None) is not None or kwargs.pop("where", True) is not True:
-        raise fail(UnsupportedError, "np.clip with dtype or where")
     x = as_array(a)
+    dtype = kwargs.pop("dtype", None)
     if x.dtype.kind in "iu":
         low, high = _open_bound(low, x.dtype, True), _open_bound(high, x.dtype, False)
     if low is None and high is None:
-        return UFUNCS["positive"](x, out=out)
+        return UFUNCS["positive"](x, out=out, dtype=dtype, **kwargs)
     if high is None:
-        return UFUNCS["maximum"](x, low, out=out)
+        return UFUNCS["maximum"](x, low, out=out, dtype=dtype, **kwargs)
     if low is None:
-        return UFUNCS["minimum"](x, high, out=out)
-    kind = result_dtype(x, *[v if is_scalar(v) else as_array(v) for v in (low, high)])
-    raised = UFUNCS["maximum"](x, low, dtype=kind)
-    return UFUNCS["minimum"](raised, high, dtype=kind, out=out)
+        return UFUNCS["minimum"](x, high, out=out, dtype=dtype, **kwargs)
+    kind = dtype or result_dtype(x, *[v if is_scalar(v) else as_array(v) for v in (low, high)])
+    raised = UFUNCS["maximum"](x, low, dtype=kind, **{k: v for k, v in kwargs.items() if k != "where"})
+    return UFUNCS["minimum"](raised, high, dtype=kind, out=out, **kwargs)
 
 
 def _open_bound(bound: Any, dtype: np.dtype, low: bool) -> Any:

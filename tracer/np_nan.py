@@ -80,9 +80,10 @@ def _extreme(
     """The largest or smallest number; NaN where there is none."""
     reduce = np_reduce.max if sign > 0 else np_reduce.min
     x = as_array(a)
-    if not is_inexact(x.dtype) or is_complex(x.dtype):
+    if not is_inexact(x.dtype):
         return reduce(x, axis, out, keepdims, initial, where)
-    filled, present = _without_nan(x, -sign * np.inf, where)
+    fill = complex(-sign * np.inf, -sign * np.inf) if is_complex(x.dtype) else -sign * np.inf
+    filled, present = _without_nan(x, fill, where)
     result = reduce(filled, axis, None, keepdims, initial, where)
     found = np_reduce.any(present, axis, keepdims=keepdims)
     if given(initial):

@@ -128,7 +128,7 @@ class Maker(Writes):
             self.increment,
             self.increment, self.reduce, self.create, self.mask, self.rearrange, self.gather, self.fancy, self.fancy,
             self.function_write, self.function_write, self.out, self.out, self.complex_parts, self.buffer,
-            self.filled_list,
+            self.filled_list, self.reinterpret,
         ]  # fmt: skip
         if self.depth < 2:
             kinds += [self.python_loop, self.loop, self.cond, self.scan, self.while_loop]

@@ -146,6 +146,22 @@ class Writes:
         if self.chance(60):
             self.line(f"{z} *= 0.5j")
 
+    def reinterpret(self) -> None:
+        """An array whose shape is assigned to, and whose numbers are written as complex ones or as bytes."""
+        arrays = [v for v in self.arrays() if 0 not in v.shape]
+        if not arrays:
+            return
+        v = self.pick(arrays)
+        size = math.prod(v.shape)
+        w = self.new((size,))
+        self.line(f"{w.name} = {v.name}.copy()")
+        if v.shape[-1] % 2 == 0:
+            deed = self.pick(["[...] *= 0.5j", "[..., 0].real = 0.25", "[::-1] += 1j", ".imag += 0.5"])
+            self.line(f"{w.name}.view(complex){deed}")
+        self.line(f"{w.name}.shape = {self.pick([size, (size,), -1])}")
+        if self.chance(40):
+            self.line(f"{w.name}.view(np.uint8)[{8 * self.choose.integer(0, size - 1)} :: 8] ^= 0")
+
     # -- writes
 
     def write(self) -> None:

@@ -72,3 +72,14 @@ def test_views_as_other_numbers_are_differentiated_where_they_can_be():
     h = 1e-6
     expected = [(f(x + h * e) - f(x - h * e)) / (2 * h) for e in np.eye(4)]
     np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+def test_bytes_that_are_written_leave_the_derivative_of_the_others():
+    def f(x):
+        w = x * x
+        w.view(np.uint8)[0] ^= 1
+        w.view(np.int32)[3] ^= 2**20
+        return np.sum(w * np.arange(1.0, 4.0))
+
+    x = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(nf.grad(f)(x), [0.0, 0.0, 18.0])

@@ -10,7 +10,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import BOOL, is_complex
+from nufunc.ir.types import BOOL, is_complex, is_inexact, real_dtype
 from nufunc.tracer.array import Array, DynamicView, check_dtype
 from nufunc.tracer.layout import Strides, canonical
 from nufunc.tracer.np_core import builder, fail, strides_of, value_of, wrap
@@ -35,7 +35,11 @@ def as_dtype(x: Array, dtype: Any) -> Array:
         return read_as(trace.b, trace.lift(source), target)
 
     def store(trace: Trace, source: Array, updated: Value) -> None:
-        trace.write(source, read_as(trace.b, updated, source.dtype))
+        value = read_as(trace.b, updated, source.dtype)
+        if is_inexact(source.dtype) and real_dtype(source.dtype) != real_dtype(target):
+            before = trace.lift(source)  # what has not been written keeps its derivative
+            value = trace.b.select(_same_bits(trace.b, before, value), before, value)
+        trace.write(source, value)
 
     trace = require(x)
     value = read(trace, x)
@@ -90,6 +94,12 @@ def _numbers(b: Builder, bits: Value, target: np.dtype) -> Value:
     if target == BOOL:
         return b.ne(bits, b.like(bits, 0))
     return bits if bits.dtype == target else b.bitcast(bits, dtype=target)
+
+
+def _same_bits(b: Builder, x: Value, y: Value) -> Value:
+    if is_complex(x.dtype):
+        return b.bit_and(_same_bits(b, b.real(x), b.real(y)), _same_bits(b, b.imag(x), b.imag(y)))
+    return b.eq(_bits(b, x), _bits(b, y))
 
 
 def _resized(b: Builder, bits: Value, size: int) -> Value:

@@ -1,16 +1,15 @@
 """nufunc: torch.func for plain NumPy code, compiled by Numba."""
 
+# ruff: noqa: E402
+
+import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nufunc import debug, random, tree
-from nufunc.checkpointing import checkpoint, checkpoint_name
-from nufunc.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
-from nufunc.custom import custom_jvp, custom_vjp
-from nufunc.explaining import explain
-from nufunc.host import pure_callback, stop_gradient
-from nufunc.implicit import custom_linear_solve, custom_root
-from nufunc.inspection import dump, parse, profile, report, spec, verify
+_collected = gc.isenabled()
+gc.disable()  # what is imported stays, and looking for garbage in it takes a twentieth of the time
+
+from nufunc import tree
 from nufunc.ir.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -56,8 +55,18 @@ from nufunc.transforms import (
     vmap,
 )
 
+if _collected:
+    gc.enable()
+
 if TYPE_CHECKING:
-    from nufunc import aot, nn, optim
+    from nufunc import aot, debug, nn, optim, random
+    from nufunc.checkpointing import checkpoint, checkpoint_name
+    from nufunc.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+    from nufunc.custom import custom_jvp, custom_vjp
+    from nufunc.explaining import explain
+    from nufunc.host import pure_callback, stop_gradient
+    from nufunc.implicit import custom_linear_solve, custom_root
+    from nufunc.inspection import dump, parse, profile, report, spec, verify
     from nufunc.modules import (
         combine_state_for_ensemble,
         functional_call,
@@ -157,8 +166,17 @@ __all__ = [
 _LATE = {
     "numpy": "nufunc.tracer.np_namespace",
     "aot": "nufunc.aot",
+    "debug": "nufunc.debug",
     "nn": "nufunc.nn",
     "optim": "nufunc.optim",
+    "random": "nufunc.random",
+    **dict.fromkeys(("checkpoint", "checkpoint_name"), "nufunc.checkpointing"),
+    **dict.fromkeys(("associative_scan", "cond", "fori_loop", "map", "scan", "switch", "while_loop"), "nufunc.control"),
+    **dict.fromkeys(("custom_jvp", "custom_vjp"), "nufunc.custom"),
+    **dict.fromkeys(("explain",), "nufunc.explaining"),
+    **dict.fromkeys(("pure_callback", "stop_gradient"), "nufunc.host"),
+    **dict.fromkeys(("custom_linear_solve", "custom_root"), "nufunc.implicit"),
+    **dict.fromkeys(("dump", "parse", "profile", "report", "spec", "verify"), "nufunc.inspection"),
     **dict.fromkeys(
         ("combine_state_for_ensemble", "functional_call", "make_functional", "make_functional_with_buffers",
          "rearrange", "replace_all_batch_norm_modules_", "stack_module_state"), "nufunc.modules",
@@ -169,7 +187,11 @@ _LATE = {
 def __getattr__(name: str) -> Any:
     if name in _LATE:
         module = importlib.import_module(_LATE[name])
-        found = module if name in ("aot", "nn", "optim") else getattr(module, name)
+        found = module if _LATE[name] == f"nufunc.{name}" else getattr(module, name)
         globals()[name] = found
         return found
     raise AttributeError(f"module 'nufunc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

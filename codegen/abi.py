@@ -11,7 +11,6 @@ import functools
 import os
 import struct
 import sys
-import sysconfig
 from typing import Any
 
 import numpy as np
@@ -112,7 +111,7 @@ def abi_ok() -> bool:
     """Whether this interpreter and NumPy have the layouts and functions that the wrapper relies on."""
     if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if "t" in getattr(sys, "abiflags", ""):
         return False  # nothing would keep an array's fields still while they are checked
     if (
         np.ndarray.__basicsize__ < FLAGS + 4

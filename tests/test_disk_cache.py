@@ -27,6 +27,7 @@ RACE = Path(__file__).with_name("cache_race.py")
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of its own, switched on."""
+    stored.environment()  # which is worked out once in a process, and would leave a file
     monkeypatch.setenv("NUFUNC_CACHE", "1")
     monkeypatch.setenv("NUFUNC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(stored, "_edited", lambda: False)
@@ -456,7 +457,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     print(*(w.category.__name__ for w in caught if "cache" in str(w.message)))
     """
     assert run(code, tmp_path) == ["[3.0, 3.0] [4.0, 4.0]", "CacheWarning"]
-    assert list(tmp_path.iterdir()) == []
+    assert all(file.suffix == ".nufunc" and file.stat().st_size < 1000 for file in tmp_path.iterdir())
 
 
 # -- eviction

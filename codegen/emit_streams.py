@@ -20,19 +20,25 @@ class Streams(Values):
     def __init__(self, function: ir.Function, nest: LoopNest, has_fma: bool) -> None:
         super().__init__(function, nest, has_fma)
         self.memory.past = frozenset(id(self.pointers[k]) for k in nest.past)
-        self.ahead_of = {i: d for phase in nest.phases for i, (_, d) in streams.ahead(nest, phase).items()}
+        self.ahead_of = {i: d for phase in nest.phases for i, d in streams.ahead(nest, phase).items()}
 
     def load(self, inst: Inst) -> Any:
-        if inst.id in self.ahead_of:
-            self._request(inst, self.ahead_of[inst.id])
+        if inst.id in self.ahead_of and inst.id not in self.turned:
+            self._request(inst, self.offset(inst.index, set()))
         return super().load(inst)
 
-    def _request(self, inst: Inst, distance: int) -> None:
-        """Ask for each line of a vector that lies `distance` elements ahead; it may lie behind the end."""
+    def load_square(self, inst: Inst) -> list[ir.Value]:
+        if inst.id in self.ahead_of:
+            for offset in self._rows(inst):
+                self._request(inst, offset)
+        return super().load_square(inst)
+
+    def _request(self, inst: Inst, offset: ir.Value) -> None:
+        """Ask for the lines of a vector some elements ahead of the one at `offset`; they may lie behind the end."""
         b, size = self.b, inst.dtype.itemsize
         name = "llvm.prefetch.p0"
         function = declare(b.module, name, ir.VoidType(), [POINTER, I32, I32, I32])
-        first = b.mul(b.add(self.offset(inst.index, set()), I64(distance)), I64(size))
+        first = b.mul(b.add(offset, I64(self.ahead_of[inst.id])), I64(size))
         for line in range(0, self.lanes * size, streams.LINE):
             place = b.gep(self.pointers[inst.buffer], [b.add(first, I64(line))], source_etype=I8)
             b.call(function, [place, I32(0), I32(_ONCE), I32(1)])

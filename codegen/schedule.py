@@ -132,7 +132,7 @@ def schedule(nest: LoopNest, vector_bytes: int, past: bool = False) -> LoopNest:
 
 _LINES = 64  # rows of a transposition that are written side by side: as many pages as the processor knows well
 _TILES = ((32, 256), (64, 64), (64, 16))  # sides of a tile of squares, the outer loop's first; measured
-_RUNS = (16, 64)  # the same where the result is stored past the caches
+_PAST_RUN = 128  # bytes of a row of the result that are written together where it is stored past the caches
 _PAGE = 4096  # bytes; lines so far apart share their place in the first cache
 _SQUARE = 16  # lanes of a turned axis at most, since its points are written out
 
@@ -144,15 +144,18 @@ def _squared(nest: LoopNest, vector: Axis, along: Axis, lanes: int, past: bool) 
     accesses = [i for p in nest.phases for i in p.body if i.op in ("load", "store")]
     turned = any(i.op == "store" and lies_across(i, vector.name, along.name) for i in accesses)
     inner, outer = (along, vector) if turned else (vector, along)
+    rest = tuple(a for a in nest.axes if a not in (vector, along))
+    if past:  # whole rows are read side by side, which can be foreseen
+        size = max(i.dtype.itemsize for i in accesses if i.op == "store")
+        parts = max(1, -(-inner.extent // max(lanes, _PAST_RUN // size)))
+        return (*rest, Axis("tile", parts), outer, replace(inner, part=("tile", parts, lanes)))
     strides = {
         op: [abs(i.index.coefficient(row.name)) * i.dtype.itemsize for i in accesses if i.op == op]
         for op, row in (("load", inner), ("store", outer))
     }
     clash = {op: any(s and s % _PAGE == 0 for s in found) for op, found in strides.items()}
     sides = _TILES[clash["load"] + (clash["load"] and clash["store"])]
-    if past:  # what is written is not there to be pushed out: rows are read in runs, one below the other
-        sides = _RUNS
-    if past or clash["load"]:
+    if clash["load"]:
         inner, outer = outer, inner
     tiles: list[Axis] = []
     loops: list[Axis] = []
@@ -162,7 +165,7 @@ def _squared(nest: LoopNest, vector: Axis, along: Axis, lanes: int, past: bool) 
             tiles.append(Axis(f"tile{len(tiles)}", parts))
             axis = Axis(axis.name, axis.extent, axis.kind, (tiles[-1].name, parts, lanes))
         loops.append(axis)
-    return (*(a for a in nest.axes if a not in (vector, along)), *reversed(tiles), *loops)
+    return (*rest, *reversed(tiles), *loops)
 
 
 def _tiled(axes: tuple[Axis, ...], vector: Axis, along: Axis) -> tuple[Axis, ...]:

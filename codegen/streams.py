@@ -4,7 +4,7 @@ needed.
 Note [Streams]
 A store brings its line into the cache before it writes it, unless it fills whole lines and says that nobody will read
 them soon. A result that is larger than the caches will not be found there anyway, so it is stored past them: a copy of
-64 MB goes at 57 GB/s instead of 42 on one core, a transposition, whose lines push each other out, at 33 instead of 21.
+64 MB goes at 57 GB/s instead of 42 on one core, a transposition, whose lines push each other out, at 34 instead of 21.
 Such stores need lines that begin where vectors do. The nest's form tells this except for the pointers themselves, so a
 nest is emitted twice and the plan chooses when it runs. Results from NumPy's allocator are aligned to 16 bytes only;
 those of Note [Result pool] serve.
@@ -25,6 +25,7 @@ FAR = 1 << 24  # bytes of an operand from which its rows are asked for beforehan
 LINE = 64
 _ROWS = 16  # rows ahead
 _STEP = 2048  # bytes from row to row at least: half a page
+_RUN = 256  # bytes ahead along many rows
 
 
 def streaming(nest: LoopNest, vector_bytes: int) -> LoopNest | None:
@@ -57,22 +58,33 @@ def _whole_lines(nest: LoopNest, phase: Phase, inst: Inst) -> bool:
     if inst.index.coefficient(along) != 1 or axes[along].extent % lanes or lanes * size % LINE:
         return False
     far = [c for key, c in inst.index.terms if key != along]
-    plain = not any(isinstance(key, int) for key, _ in inst.index.terms)
-    return plain and all(c * size % LINE == 0 for c in (*far, inst.index.const))
+    return not _computed(inst) and all(c * size % LINE == 0 for c in (*far, inst.index.const))
 
 
-def ahead(nest: LoopNest, phase: Phase) -> dict[int, tuple[str, int]]:
-    """Loads of large operands by vectors that go from row to row: the axis along which they do, and how many elements
-    ahead is what to ask for."""
-    if nest.turned is not None or phase.vector is not None or nest.vector is None or not phase.axes:
+def ahead(nest: LoopNest, phase: Phase) -> dict[int, int]:
+    """Loads of large operands by vectors that go from row to row, or along many rows at a time: how many elements ahead
+    is what to ask for."""
+    if nest.turned is not None:
+        across = [i for i in phase.body if i.op == "load" and nest.past and _is_large(nest, i) and i.guard is None]
+        return {i.id: _RUN // i.dtype.itemsize for i in across if not _computed(i)}
+    if phase.vector is not None or nest.vector is None or not phase.axes:
         return {}
     along, found = phase.axes[-1], {}
     for inst in phase.body:
         if inst.op != "load" or inst.guard is not None or inst.index.coefficient(nest.vector) != 1:
             continue
-        step, buffer = inst.index.coefficient(along.name), nest.buffers[inst.buffer]
-        large = buffer.size * buffer.dtype.itemsize >= FAR and along.trips > 2 * _ROWS
-        plain = not any(isinstance(key, int) for key, _ in inst.index.terms)
-        if large and plain and step * inst.dtype.itemsize >= _STEP:
-            found[inst.id] = along.name, _ROWS * step
+        step = inst.index.coefficient(along.name)
+        large = _is_large(nest, inst) and along.trips > 2 * _ROWS
+        if large and not _computed(inst) and step * inst.dtype.itemsize >= _STEP:
+            found[inst.id] = _ROWS * step
     return found
+
+
+def _is_large(nest: LoopNest, inst: Inst) -> bool:
+    buffer = nest.buffers[inst.buffer]
+    return buffer.size * buffer.dtype.itemsize >= FAR
+
+
+def _computed(inst: Inst) -> bool:
+    """Whether the place depends on values."""
+    return any(isinstance(key, int) for key, _ in inst.index.terms)

@@ -53,7 +53,10 @@ class Accumulators(Streams):
                 self.varies.add(acc.id)
             if self.notes_nan(acc):
                 part = [self.b.select(part[1], constant(part[0].type, np.nan), part[0])]
-            result = part[-1] if acc.index is not None else self.unpaired(part)
+            if acc.index is not None:
+                found = self.b.icmp_signed("!=", part[-1], constant(part[-1].type, _FAR))
+                part = [self.b.select(found, part[-1], constant(part[-1].type, 0))]
+            result = self.unpaired(part)
             self.values[acc.id] = result
             self.dtypes[acc.id] = np.dtype(np.int64) if acc.index is not None else acc.dtype
             self.level[acc.id] = len(self.nest.axes)
@@ -109,7 +112,10 @@ class Accumulators(Streams):
         pairs = zip(phase.accumulators, self.parts(phase, state), self.parts(phase, more), strict=True)
         return [r for acc, x, y in pairs for r in self.combine(acc, x, y)]
 
-    def combine(self, acc: Accumulator, x: list[ir.Value], y: list[ir.Value]) -> list[ir.Value]:
+    def combine(
+        self, acc: Accumulator, x: list[ir.Value], y: list[ir.Value], later: bool = False
+    ) -> list[ir.Value]:
+        """Two parts in one; `later`: all that y knows stands behind what x knows."""
         if self.notes_nan(acc):
             (value, note), (new, more) = x, self.with_note(acc, y)
             return [self._extreme(acc, value, new), self.b.or_(note, more)]
@@ -119,7 +125,14 @@ class Accumulators(Streams):
             return self.pair(done)
         b, (best, at), (new, place) = self.b, x, y
         compare = lambda sign, p, q: self.scalars.compare(sign, p, q, acc.dtype)
-        better = compare(">" if acc.op == "argmax" else "<", new, best)
+        sign = ">" if acc.op == "argmax" else "<"
+        if later:  # an equal one is not the first; where only the neutral value was met, `finish` says 0
+            if acc.dtype.kind == "f":
+                better = b.and_(b.fcmp_unordered(sign, new, best), b.fcmp_ordered("ord", best, best))
+            else:
+                better = compare(sign, new, best)
+            return [b.select(better, new, best), b.select(better, place, at)]
+        better = compare(sign, new, best)
         same = compare("==", new, best)
         if acc.dtype.kind == "f":
             nan_new, nan_best = compare("!=", new, new), compare("!=", best, best)

@@ -286,5 +286,5 @@ class _Emitter(Accumulators):
             new = self.pair(self.operand(acc.value, lanes))
             if acc.index is not None:
                 new = [*new, self.operand(acc.index, lanes)]
-            done += self.combine(acc, self.running[acc.id], self.masked(acc, new, innermost))
+            done += self.combine(acc, self.running[acc.id], self.masked(acc, new, innermost), later=True)
         return done

@@ -46,8 +46,8 @@ def site_error(kind: str | HostCall, loc: Location | None) -> BaseException:
         return kind.error()
     if kind == "memory":
         return OutOfMemoryError("there is no memory for the values that the derivative of this loop needs", loc)
-    if kind == "index":
-        return BoundsError("index out of bounds", loc)
+    if kind.startswith("index "):
+        return BoundsError(f"index out of bounds for an axis of size {kind.removeprefix('index ')}", loc)
     if kind == "power":
         return DomainError("integers to negative integer powers are not allowed; convert one of them to float", loc)
     return LinAlgError(kind, loc)
@@ -438,6 +438,6 @@ class NestBuilder:
             if node.attrs["mode"] == "clip":
                 found.append(Affine.of(self.clamped(value, extent - 1)))
                 continue
-            attrs = {"extent": extent, "site": self.sites.add("index", node.loc)}
+            attrs = {"extent": extent, "site": self.sites.add(f"index {extent}", node.loc)}
             found.append(Affine.of(self.emit("check", (value,), INT64, attrs=attrs, guard=guard)))
         return found

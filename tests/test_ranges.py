@@ -57,7 +57,7 @@ def test_an_index_outside_is_still_an_error():
         nf.fori_loop(0, 5, body, 0.0)
 
     x = np.arange(5.0)
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="for an axis of size 5"):
         nf.jit(f)(x)
     np.testing.assert_array_equal(x, np.arange(5.0))
     y = np.ones(6)

@@ -104,6 +104,10 @@ def several() -> Iterator[Sample]:
     yield function("ellipeinc", POS[0] / 3, UNIT[0])
     yield function("polygamma", 1, POS, rtol=1e-11)
     yield function("polygamma", 3, POS, rtol=1e-11)
+    for n in (1, 2, 4):
+        yield function("polygamma", n, np.array([-0.3, -2.6, 0.2, 0.49, -7.5]), rtol=1e-10)
+        yield function("polygamma", n, np.array([0.0, -1.0, -5.0, np.inf, np.nan]), rough=True)
+    yield function("betaincc", POS, ABOVE, UNIT, rtol=1e-10, rough=True)
     yield function("zeta", ABOVE, 2.0, rtol=1e-11)
     yield function("zeta", ABOVE, rtol=1e-11)
 

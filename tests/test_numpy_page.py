@@ -21,8 +21,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "numpy.md"
 
 INTRODUCTION = (
     "# NumPy in traced code",
-    """What follows is generated from the traced namespace. A function that is not there yet raises an error that says so
-    when it is given a traced value; on concrete values NumPy itself runs. Methods and operators of arrays follow the
+    """What follows is generated from the traced namespace. A function that is not there yet raises an error that says
+    so when it is given a traced value; on concrete values NumPy itself runs. Methods and operators of arrays follow the
     functions. What each form of them gives stands in [coverage.md](coverage.md), derivatives where there is a choice in
     [derivatives.md](derivatives.md).""",
     """Where the length of a result depends on the data (`unique`, `nonzero`, `flatnonzero`, `argwhere`, `where(mask)`,

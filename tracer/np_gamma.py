@@ -73,18 +73,37 @@ def _riemann(s: Array) -> Any:
 
 
 def polygamma(n: Any, x: Any) -> Any:
-    """The n-th derivative of digamma for a static whole n >= 0 and, from n = 2 on, x > 0."""
+    """The n-th derivative of digamma for a static whole n >= 0; below zero by the derivatives of the cotangent."""
     if isinstance(n, Array) or int(n) != n or n < 0:
         raise fail(UnsupportedError, "scipy.special.polygamma of an order that is no static whole number")
     order, p = int(n), float_array(x)
     if order == 0:
         return digamma(p)
-    inside = p > 0.0
-    base = where(inside, p, 1.0).astype(p.dtype)
-    value = _hurwitz(order + 1.0, base, lambda z: z ** -(order + 1))
-    outside = where(p == 0.0, math.inf, math.nan)
+    below, pole = p < 0.5, (p <= 0.0) & (p == UFUNCS["floor"](p))
+    far = p == math.inf
+    base = where(pole | far, 1.0, where(below, 1.0 - p, p)).astype(p.dtype)
     sign = 1.0 if order % 2 else -1.0
-    return scalar_like((sign * math.factorial(order) * where(inside, value, outside)).astype(p.dtype))
+    value = sign * math.factorial(order) * _hurwitz(order + 1.0, base, lambda z: z ** -(order + 1))
+    turn = where(below & ~pole, p - UFUNCS["rint"](p), 0.25).astype(p.dtype)
+    turned = -sign * value - math.pi ** (order + 1) * _cotangent(turn * math.pi, order)
+    value = where(pole, sign * math.inf, where(far, sign * 0.0, where(below, turned, value)))
+    return scalar_like(where(p == -math.inf, math.nan, value).astype(p.dtype))
+
+
+def _cotangent(x: Array, order: int) -> Array:
+    """A derivative of the cotangent: a polynomial in it, since its first one is -(1 + cot**2)."""
+    coefficients = [0, 1]
+    for _ in range(order):
+        slope = [k * c for k, c in enumerate(coefficients)][1:]
+        coefficients = [0] * (len(slope) + 2)
+        for k, c in enumerate(slope):
+            coefficients[k] -= c
+            coefficients[k + 2] -= c
+    cot = UFUNCS["cos"](x) / UFUNCS["sin"](x)
+    total = cot * 0.0 + float(coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        total = total * cot + float(c)
+    return total
 
 
 GAMMA: dict[str, Callable[..., Any]] = {

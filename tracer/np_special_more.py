@@ -229,6 +229,7 @@ def complex_refused(name: str) -> Callable[..., Any]:
 
 MORE: dict[str, Callable[..., Any]] = {
     **{name: scipy(name) for name in RULES if "." not in name},
+    "betaincc": lambda a, b, x: elementwise_of("betainc")(b, a, 1.0 - float_array(x)),
     "kn": scipy("kv"), "yn": scipy("yv"), "jn": scipy("jv"),
     "sici": _pair("sici"), "shichi": _pair("shichi"), "fresnel": _pair("fresnel"),
     "cosm1": cosm1, "boxcox": boxcox, "boxcox1p": boxcox1p, "inv_boxcox": inv_boxcox, "inv_boxcox1p": inv_boxcox1p,

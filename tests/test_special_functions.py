@@ -95,7 +95,7 @@ def call_of(case: Case) -> Callable[[Any], Any]:
     return lambda x: function(*case.before, x)
 
 
-SOME = [c if k % 4 == 0 else pytest.param(c, marks=pytest.mark.slow) for k, c in enumerate(CASES)]
+SOME = [c if k % 6 == 0 else pytest.param(c, marks=pytest.mark.slow) for k, c in enumerate(CASES)]
 
 
 @pytest.mark.parametrize("case", SOME, ids=lambda case: f"{case.name}{list(case.before) or ''}")

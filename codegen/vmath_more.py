@@ -111,7 +111,7 @@ def sinh_cosh(m: Math, x: V) -> tuple[V, V]:
     p = expm1_small(m, reduced, f"exp_{name}")
     e = m.fma(p, quarter, quarter)
     inverse = 0.0625 / e
-    large, even = m.fma(p, quarter, quarter - inverse), m.fma(p, quarter, quarter + inverse)
+    large, even = m.fma(p, quarter, quarter - inverse), e + inverse
     return m.copysign(m.select(a < 1.0, small, large + large), x), even + even
 
 

@@ -23,7 +23,7 @@ from nufunc.codegen.nests import build_nests
 from nufunc.codegen.schedule import collapse
 from nufunc.codegen.text_scalars import PLAIN, expression, number
 from nufunc.ir import primitive
-from nufunc.ir.errors import NufuncError
+from nufunc.ir.errors import LinAlgError, NufuncError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.product_group import expanded
 from nufunc.ir.types import INT64
@@ -335,6 +335,8 @@ class _Runner:
             if error.location is None and node.loc is not None:
                 raise type(error)(str(error), node.loc) from error
             raise
+        except np.linalg.LinAlgError as error:
+            raise LinAlgError(str(error), node.loc) from None
         return [np.asarray(r) for r in results]
 
     def cond(self, node: Node, operands: list[np.ndarray]) -> list[np.ndarray]:

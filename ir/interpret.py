@@ -9,10 +9,9 @@ from contextvars import ContextVar
 import numpy as np
 
 from nufunc.ir import primitive
-from nufunc.ir.errors import ArgumentTypeError, NufuncError
+from nufunc.ir.errors import ArgumentTypeError, LinAlgError, NufuncError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import TapeType, type_of
-
 
 Watch = Callable[[Node, Sequence[np.ndarray], Sequence[np.ndarray]], None]
 _WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -58,6 +57,8 @@ def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
             if error.location is None and node.loc is not None:
                 raise type(error)(str(error), node.loc) from error
             raise
+        except np.linalg.LinAlgError as error:
+            raise LinAlgError(str(error), node.loc) from None
         others = list(operands)
         for value, result in zip(node.results, results, strict=True):
             array = np.asarray(result)

@@ -266,6 +266,7 @@ SHAPES: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "tensorsolve": (lambda a: np.linalg.tensorsolve(a, a[0]), np.linalg.LinAlgError, "requirement"),
     "tensorinv": (lambda a: np.linalg.tensorinv(a, 0), ValueError, "Invalid ind"),
     "solve": (lambda a: scipy.linalg.solve(a[:, :3], a.T), ValueError, "incompatible"),
+    "half precision": (lambda a: np.linalg.svdvals(a.astype(np.float16)), TypeError, "float16 is unsupported"),
     "correlate": (lambda a: np.correlate(a[0], a[0], "most"), ValueError, "mode"),
     "schur": (lambda a: nf.grad(lambda x: scipy.linalg.schur(x, output="complex")[0].real.sum())(a[:, :3]),
               NotImplementedError, "derivative"),
@@ -283,6 +284,25 @@ def test_static_errors(name: str) -> None:
         nf.jit(function)(F)
     assert isinstance(caught.value, nf.NufuncError)
     assert "test_linalg.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["1", "graph"])
+def test_errors_of_interpreted_code_name_the_line(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUFUNC_NOJIT", way)
+    for function in (lambda a: np.linalg.inv(a), lambda a: np.linalg.svd(a / a)[1]):
+        with pytest.raises(np.linalg.LinAlgError) as caught:
+            nf.jit(function)(np.zeros((3, 3)))
+        assert caught.value.location.line == function.__code__.co_firstlineno
+
+
+def test_einsum_follows_a_path() -> None:
+    arrays = np.ones((2, 50)), np.ones((50, 3)), np.ones((3, 40))
+    for first, between in (((1, 2), "f64[50,40]"), ((0, 1), "f64[2,3]")):
+        path = ["einsum_path", first, (0, 1)]
+        text = nf.dump(lambda x, y, z, p=path: np.einsum("ij,jk,kl->il", x, y, z, optimize=p), *arrays, stage="pure")
+        assert f": {between} = dot" in text
+    got = nf.jit(lambda x, y, z: np.einsum("ij,jk,kl->il", x, y, z, optimize="optimal"))(*arrays)
+    np.testing.assert_array_equal(got, np.full((2, 40), 150.0))
 
 
 # -- stacks, threads, types

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def einsum(
     terms = [_diagonal_labels(b.astype(value_of(x), kind), labels) for x, labels in zip(arrays, inputs)]
     extents = _extents(terms)
     terms = [_without_units(term, extents) for term in terms]
-    value, labels = _contract_all(terms, set(output))
+    value, labels = _contract_all(terms, set(output), _steps(operands, arrays, optimize))
     missing = [label for label in output if label not in labels]
     if missing:
         raise fail(
@@ -177,8 +178,23 @@ def _without_units(term: Term, extents: dict[str, int]) -> Term:
     return builder().reshaped(value, [value.shape[i] for i in kept]), tuple(labels[i] for i in kept)
 
 
-def _contract_all(terms: list[Term], output: set[str]) -> Term:
+def _steps(operands: tuple[Any, ...], arrays: list[Array], optimize: Any) -> list[tuple[int, ...]]:
+    """The contractions that `optimize` asks NumPy for; none where it leaves them to us."""
+    if isinstance(optimize, (bool, type(None))) or len(arrays) < 3:
+        return []
+    shapes = iter(np.broadcast_to(np.zeros(()), x.shape) for x in arrays)
+    lists = not isinstance(operands[0], str)
+    given: Any = [next(shapes) if (k % 2 == 0 and k < 2 * len(arrays) if lists else k) else x
+                  for k, x in enumerate(operands)]  # fmt: skip
+    return list(np.einsum_path(*given, optimize=optimize)[0][1:])
+
+
+def _contract_all(terms: list[Term], output: set[str], steps: Sequence[tuple[int, ...]] = ()) -> Term:
     terms = list(terms)
+    for step in steps:
+        chosen = [terms.pop(k) for k in sorted(step, reverse=True)][::-1]
+        needed = output.union(*[labels for _, labels in terms])
+        terms.append(_contract_all(chosen, needed))
     while len(terms) > 1:
         if len(terms) == 2:
             i, j = 0, 1
@@ -247,7 +263,7 @@ def dot_values(x: Value, y: Value, contract: Any, batch: Any = ((), ())) -> Valu
     """The primitive dot; bool products are sums of ands."""
     b = builder()
     if x.dtype == BOOL:
-        wide = [b.astype(v, np.dtype(np.int64)) for v in (x, y)]
+        wide = [b.astype(v, np.dtype(np.float32)) for v in (x, y)]  # sums of ones never become zero
         return b.astype(b.dot(*wide, contract=contract, batch=batch), BOOL)
     return b.dot(x, y, contract=contract, batch=batch)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import FLOAT64, INT64, ArrayType, is_complex, is_inexact, real_dtype
+from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, INT64, ArrayType, is_complex, is_inexact, real_dtype
 from nufunc.tracer import np_decompositions, np_norms, np_solve
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, broadcast_shapes, builder, fail, result_dtype, value_of, wrap
@@ -28,6 +28,12 @@ from nufunc.tracer.np_solve import matrix
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 SINGULAR = "A singular matrix detected."
+
+
+def _matrix(a: Any, square: bool = True) -> Array:
+    """A stack of matrices; SciPy computes half precision in single."""
+    x = as_array(a)
+    return matrix(x.astype(FLOAT32) if x.dtype == FLOAT16 else x, square)
 
 
 def _adjoint(x: Array) -> Array:
@@ -67,7 +73,7 @@ def solve_triangular(
     a: Any, b: Any, trans: Any = 0, lower: bool = False, unit_diagonal: bool = False, overwrite_b: bool = False,
     check_finite: bool = True,
 ) -> Array:  # fmt: skip
-    left, right, vector = _sides(matrix(a), b)
+    left, right, vector = _sides(_matrix(a), b)
     how = {0: 0, "N": 0, 1: 1, "T": 1, 2: 2, "C": 2}.get(trans)
     if how is None:
         raise fail(ShapeError, f"trans must be 0, 1 or 2 (N, T or C), not {trans!r}")
@@ -101,7 +107,7 @@ def cho_factor(a: Any, lower: bool = False, overwrite_a: bool = False, check_fin
 
 def cho_solve(c_and_lower: Any, b: Any, overwrite_b: bool = False, check_finite: bool = True) -> Array:
     c, lower = c_and_lower
-    left, right, vector = _sides(matrix(c), b)
+    left, right, vector = _sides(_matrix(c), b)
     bld = builder()
     other = bld.conj(left) if is_complex(left.dtype) else left
     if lower:
@@ -113,7 +119,7 @@ def cho_solve(c_and_lower: Any, b: Any, overwrite_b: bool = False, check_finite:
 
 def cholesky(a: Any, lower: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Array:
     """SciPy reads the triangle that it returns."""
-    x = matrix(a)
+    x = _matrix(a)
     made = wrap(builder().cholesky(value_of(x if lower else _adjoint(x))))
     return made if lower else _adjoint(made)
 
@@ -133,7 +139,7 @@ def solve(
     a: Any, b: Any, lower: bool = False, overwrite_a: bool = False, overwrite_b: bool = False,
     check_finite: bool = True, assume_a: Any = None, transposed: bool = False,
 ) -> Array:  # fmt: skip
-    x = matrix(a)
+    x = _matrix(a)
     if transposed:
         x = matrix_transpose(x)
         lower = not lower
@@ -153,8 +159,8 @@ def inv(
     a: Any, overwrite_a: bool = False, check_finite: bool = True, *, assume_a: Any = None, lower: bool = False
 ) -> Array:
     if assume_a in _TRIANGLES:
-        return solve_triangular(a, _identity(matrix(a)), lower=_TRIANGLES[assume_a])
-    x = matrix(a)
+        return solve_triangular(a, _identity(_matrix(a)), lower=_TRIANGLES[assume_a])
+    x = _matrix(a)
     if assume_a in ("sym", "symmetric", "her", "hermitian", "pos", "positive definite"):
         x = _mirrored(x, lower, assume_a not in ("sym", "symmetric"))
     return np_solve.inv(x)
@@ -168,7 +174,7 @@ def _identity(x: Array) -> Array:
 
 def det(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
     """In double precision, as SciPy does."""
-    x = matrix(a)
+    x = _matrix(a)
     return np_solve.det(x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64))
 
 
@@ -176,7 +182,7 @@ def det(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
 
 
 def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
-    packed, pivots, _ = builder().lu(value_of(matrix(a, square=False)))
+    packed, pivots, _ = builder().lu(value_of(_matrix(a, square=False)))
     return wrap(packed), wrap(pivots)
 
 
@@ -206,7 +212,7 @@ def _order(pivots: Value, rows: int) -> Value:
 
 def lu_solve(lu_and_piv: Any, b: Any, trans: Any = 0, overwrite_b: bool = False, check_finite: bool = True) -> Array:
     packed, pivots = lu_and_piv
-    left, right, vector = _sides(matrix(packed), b)
+    left, right, vector = _sides(_matrix(packed), b)
     bld, n = builder(), left.shape[-1]
     order = bld.broadcast_to(_order(value_of(as_array(pivots)), n), (*left.shape[:-2], n))
     if trans not in (0, 1, 2):
@@ -233,7 +239,7 @@ def lu(
 ) -> Any:
     from nufunc.ir.prims.matrices import eye, part, where_entries
 
-    x = value_of(matrix(a, square=False))
+    x = value_of(_matrix(a, square=False))
     bld, (m, n) = builder(), x.shape[-2:]
     k = min(m, n)
     packed, _, order = bld.lu(x)
@@ -257,7 +263,7 @@ def lu(
 def _function(name: str) -> Callable[..., Array]:
     def call(A: Any, disp: Any = True, blocksize: Any = None) -> Array:
         _no(f"{name}m", disp=None if disp else "disp=False")
-        x = matrix(A)
+        x = _matrix(A)
         if name == "log":  # SciPy's computes in double precision
             x = x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64)
         return wrap(builder().matfun(value_of(x), name=name))
@@ -266,12 +272,12 @@ def _function(name: str) -> Callable[..., Array]:
 
 
 def expm(A: Any) -> Array:
-    return wrap(builder().matfun(value_of(matrix(A)), name="exp"))
+    return wrap(builder().matfun(value_of(_matrix(A)), name="exp"))
 
 
 def _of_rotation(A: Any) -> tuple[Array, Array]:
     """(cosm, sinm)."""
-    x = matrix(A)
+    x = _matrix(A)
     turned = expm(x * 1j)
     if not is_complex(x.dtype):
         return turned.real.copy(), turned.imag.copy()
@@ -293,12 +299,12 @@ def tanm(A: Any) -> Array:
 
 
 def coshm(A: Any) -> Array:
-    x = matrix(A)
+    x = _matrix(A)
     return (expm(x) + expm(-x)) * 0.5
 
 
 def sinhm(A: Any) -> Array:
-    x = matrix(A)
+    x = _matrix(A)
     return (expm(x) - expm(-x)) * 0.5
 
 
@@ -316,7 +322,7 @@ def qr(
     _no("qr", pivoting=pivoting or None, mode="mode='raw'" if mode == "raw" else None)
     if mode not in ("full", "r", "economic"):
         raise fail(ShapeError, "Mode argument should be one of ['full', 'r', 'economic', 'raw']")
-    q, r = builder().qr(value_of(matrix(a, square=False)), full=mode != "economic", vectors=True)
+    q, r = builder().qr(value_of(_matrix(a, square=False)), full=mode != "economic", vectors=True)
     return (wrap(r),) if mode == "r" else (wrap(q), wrap(r))
 
 
@@ -324,12 +330,12 @@ def svd(
     a: Any, full_matrices: bool = True, compute_uv: bool = True, overwrite_a: bool = False, check_finite: bool = True,
     lapack_driver: str = "gesdd",
 ) -> Any:  # fmt: skip
-    made = np_decompositions.svd(a, full_matrices, compute_uv)
+    made = np_decompositions.svd(_matrix(a, square=False), full_matrices, compute_uv)
     return tuple(made) if compute_uv else made
 
 
 def svdvals(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
-    return np_decompositions.singular_values(a)
+    return np_decompositions.singular_values(_matrix(a, square=False))
 
 
 def eigh(
@@ -338,10 +344,10 @@ def eigh(
     subset_by_value: Any = None, driver: Any = None,
 ) -> Any:  # fmt: skip
     _no("eigh", type=None if type == 1 else "type 2 or 3", subset_by_value=subset_by_value)
-    x, bld = matrix(a), builder()
+    x, bld = _matrix(a), builder()
     factor = None
     if b is not None:  # a v = w b v with b = l l^H: an ordinary problem for l^-1 a l^-H
-        factor = cholesky(_mirrored(matrix(b), lower, True), lower=True)
+        factor = cholesky(_mirrored(_matrix(b), lower, True), lower=True)
         inner = solve_triangular(factor, _mirrored(x, lower, True), lower=True)
         x, lower = _adjoint(solve_triangular(factor, _adjoint(inner), lower=True)), True
     w, v = (wrap(r) for r in bld.eigh(value_of(x), lower=bool(lower), vectors=True))
@@ -368,7 +374,7 @@ def eig(
     check_finite: bool = True, homogeneous_eigvals: bool = False,
 ) -> Any:  # fmt: skip
     _no("eig", b=b, left=left or None, homogeneous_eigvals=homogeneous_eigvals or None)
-    w, v = np_decompositions._eig(a)
+    w, v = np_decompositions._eig(_matrix(a))
     return (w, v) if right else w
 
 
@@ -376,12 +382,12 @@ def eigvals(
     a: Any, b: Any = None, overwrite_a: bool = False, check_finite: bool = True, homogeneous_eigvals: bool = False
 ) -> Array:
     _no("eigvals", b=b, homogeneous_eigvals=homogeneous_eigvals or None)
-    return np_decompositions.eigvals(a)
+    return np_decompositions.eigvals(_matrix(a))
 
 
 def schur(a: Any, output: str = "real", **options: Any) -> Any:
     _no("schur", **{k: v for k, v in options.items() if k not in ("overwrite_a", "check_finite")})
-    x = matrix(a)
+    x = _matrix(a)
     if output not in ("real", "complex", "r", "c"):
         raise fail(ShapeError, "argument must be 'real', or 'complex'")
     t, z = builder().schur(value_of(x), real=output in ("real", "r") and not is_complex(x.dtype))
@@ -389,7 +395,7 @@ def schur(a: Any, output: str = "real", **options: Any) -> Any:
 
 
 def hessenberg(a: Any, calc_q: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Any:
-    x = matrix(a)
+    x = _matrix(a)
     if x.shape[-1] <= 2:
         from nufunc.tracer.np_shape import broadcast_to
 
@@ -400,7 +406,7 @@ def hessenberg(a: Any, calc_q: bool = False, overwrite_a: bool = False, check_fi
 
 def pinv(a: Any, *, atol: Any = None, rtol: Any = None, return_rank: bool = False, check_finite: bool = True) -> Any:
     """The cutoff of singular values is atol + rtol times the largest."""
-    x = matrix(a, square=False)
+    x = _matrix(a, square=False)
     ratio = rtol
     if rtol is None:
         ratio = max(x.shape[-2:]) * np.finfo(x.dtype).eps if atol is None else 0.0
@@ -420,7 +426,7 @@ def lstsq(
     a: Any, b: Any, cond: Any = None, overwrite_a: bool = False, overwrite_b: bool = False, check_finite: bool = True,
     lapack_driver: Any = None,
 ) -> Any:  # fmt: skip
-    x = matrix(a, square=False)
+    x = _matrix(a, square=False)
     made, residuals, rank, s = np_decompositions.lstsq(x, b, cond)
     if as_array(b).ndim == 1 and residuals.shape == (1,):
         residuals = residuals[0]
@@ -499,7 +505,7 @@ def khatri_rao(a: Any, b: Any) -> Array:
 def polar(a: Any, side: str = "right") -> tuple[Array, Array]:
     if side not in ("right", "left"):
         raise fail(ShapeError, "`side` must be either 'right' or 'left'")
-    w, s, vh = np_decompositions.svd(a, full_matrices=False)
+    w, s, vh = np_decompositions.svd(_matrix(a, square=False), full_matrices=False)
     base = _adjoint(vh) if side == "right" else w
     return matmul(w, vh), matmul(base * s[..., None, :], _adjoint(base))
 

@@ -27,6 +27,8 @@ import nufunc as nf
 RESULTS = Path(__file__).parent / "results" / "numpy_table.md"
 SMALL = ("Linear algebra", "scipy.linalg")  # sides of 200 instead of 1000
 SKIPPED = ("Creation", "Indexing, reading", "Numbers of other kinds")
+# of a result per row or element, or of more than a million elements
+EACH = (" for ", "unstack", "list(", "(lambda p, q, r", "sum(v)", "min(v)", "kron", "outer", "toeplitz", "hankel")
 TURNS, SLOWEST = 7, 20
 
 
@@ -42,7 +44,8 @@ def enlarged(name: str, side: int) -> np.ndarray:
         return np.sort(rng.integers(0, side, side)) if name == "oidx" else rng.integers(0, side, side)
     if a.ndim == 0:
         return a
-    shape = {1: (side * side if name in ("l", "f", "fr") else side,), 2: (side, side), 3: (side // 10, side, 10)}[a.ndim]
+    line = side * side if name in ("l", "f", "fr") else side
+    shape = {1: (line,), 2: (side, side), 3: (side // 10, side, 10)}[a.ndim]
     if name == "k":
         shape = (side, 1)
     if a.size == 0:
@@ -57,12 +60,15 @@ def chosen() -> list[Form]:
     """One form of each function and kind of operands."""
     found: dict[tuple[Any, ...], Form] = {}
     for form in numpy_forms.FORMS:
-        if form.refuses or form.section in SKIPPED or not form.args:
+        if form.refuses or form.section in SKIPPED or not form.args or any(word in form.code for word in EACH):
             continue
         kinds = tuple(a.dtype.str for a in form.args)
-        key = (coverage_page.subject(form), kinds, "axis=1" in form.code, form.code.split("(")[0])
+        if form.section in ("Methods of ufuncs", "Keywords of ufuncs", "Reductions", "Statistics"):
+            kinds = tuple(k for k in kinds if k[1:] in ("f8", "i8", "b1"))
+        key = (coverage_page.subject(form), kinds, "axis=1" in form.code)
         found.setdefault(key, form)
-    return list(found.values())
+    forms = list(found.values())
+    return [forms[k] for k in np.random.default_rng(0).permutation(len(forms))]
 
 
 def timed(call: Callable[..., Any], arrays: Sequence[np.ndarray]) -> float:
@@ -88,13 +94,16 @@ def measured(form: Form) -> tuple[float, float] | str:
     return min(p[0] for p in pairs), min(p[1] for p in pairs)
 
 
-def main(words: Sequence[str]) -> None:
-    """Measure and write the table; with words, print the forms that hold one of them instead."""
+def main(words: Sequence[str], seconds: float = 1e9) -> None:
+    """Measure and write the table, for so many seconds at most; with words, print the forms that hold one of them."""
     nf.set_num_threads(1)
     rows: list[tuple[float, float, float, Form]] = []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
+        start = time.perf_counter()
         for form in chosen():
+            if time.perf_counter() - start > seconds:
+                break
             if words and not any(w in form.code for w in words):
                 continue
             try:
@@ -104,6 +113,7 @@ def main(words: Sequence[str]) -> None:
                 continue
             if isinstance(result, tuple):
                 rows.append((result[1] / result[0], *result, form))
+                print(f"{rows[-1][0]:6.2f}  {form.code}", file=sys.stderr, flush=True)
     rows.sort(key=lambda row: -row[0])
     if words:
         for ratio, theirs, ours, form in rows:
@@ -118,11 +128,12 @@ def report(rows: Sequence[tuple[float, float, float, Form]]) -> str:
     lines = [
         "# NumPy's functions on a million elements",
         "",
-        "Written by `python benchmarks/numpy_table.py`: forms of [docs/coverage.md](../../docs/coverage.md) on arrays of",
-        "1000 by 1000 (matrices of linear algebra: 200 by 200), one thread each, the fastest of seven turns.",
+        "Written by `python benchmarks/numpy_table.py`: forms of [docs/coverage.md](../../docs/coverage.md) on arrays",
+        "of 1000 by 1000 (linear algebra: 200 by 200), one thread each, the fastest of seven turns; with `--seconds=N` as",
+        "many forms, in a random order, as fit into that time.",
         "",
-        f"{len(rows)} forms. Time over NumPy's: geometric mean {np.exp(np.log(ratios).mean()):.2f}, median "
-        f"{np.median(ratios):.2f}; {int((ratios > 1.5).sum())} forms take more than 1.5 times as long, "
+        f"{len(rows)} forms. Time over NumPy's: geometric mean {np.exp(np.log(ratios).mean()):.2f}, median",
+        f"{np.median(ratios):.2f}; {int((ratios > 1.5).sum())} forms take more than 1.5 times as long,",
         f"{int((ratios > 1).sum())} longer, {int((ratios < 0.5).sum())} less than half.",
         "",
         "The slowest:",
@@ -137,4 +148,5 @@ def report(rows: Sequence[tuple[float, float, float, Form]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    limit = next((float(w[10:]) for w in sys.argv if w.startswith("--seconds=")), 1e9)
+    main([w for w in sys.argv[1:] if not w.startswith("--")], limit)

@@ -20,6 +20,7 @@ from numpy import copysign, exp, floor, fmod, int64, log, rint, tan, uint64
 from nufunc.codegen.random import threefry2x32
 from nufunc.ir import primitive
 from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.prims.scipy_special import RULES as SCIPY
 from nufunc.ir.types import DTYPE_NAMES, real_dtype
 
 _INFIX = {
@@ -81,6 +82,8 @@ def expression(
         return _bitcast(args[0], source, dtype)
     if op == "integer_pow":
         return _integer_pow(args[0], dtype, attrs["y"])
+    if op == "scipy":  # which devices lack altogether
+        return cast(f"scipy_{attrs['function'].replace('.', '_')}({', '.join(args)})")
     if op == "complex":
         return cast(f"complex({args[0]}, {args[1]})")
     rule = {"c": _complex, "f": _float_op, "b": _bool_op}.get(source.kind, _integer_op)
@@ -488,10 +491,10 @@ CONSTANTS = {"inf": math.inf, "nan": math.nan, "math_inf": math.inf, "math_nan":
 TYPES = {type_text(dtype): dtype.type for dtype in DTYPE_NAMES}
 
 
-def _evaluated(prim: str) -> Callable[..., Any]:
+def _evaluated(prim: str, **attrs: Any) -> Callable[..., Any]:
     """A primitive's NumPy reference, on vectors of one: a 0-d exponent 0.5 makes NumPy's power take sqrt."""
     evaluate = primitive.get(prim).evaluate
-    return lambda *args: evaluate([np.reshape(a, 1) for a in args], {}, ())[0][0]
+    return lambda *args: evaluate([np.reshape(a, 1) for a in args], attrs, ())[0][0]
 
 
 def _viewed(dtype: str) -> Callable[..., Any]:
@@ -505,6 +508,7 @@ def _plain() -> dict[str, Any]:
     names.update((f"complex_{op}", _evaluated(op)) for op in _COMPLEX_FUNCTIONS)
     names.update((name, _viewed(dtype)) for dtype, name in BITS.items())
     names.update((f.__name__, f) for f in HELPERS)
+    names.update((f"scipy_{f.replace('.', '_')}", _evaluated("scipy", function=f)) for f in SCIPY)
     return names
 
 

@@ -18,7 +18,7 @@ SKIPPED_KINDS = ("view", "write", "fused")
 BY_PRIMITIVE = {
     name: list(rows)
     for name, rows in itertools.groupby(sorted(op_samples.SAMPLES, key=lambda s: s.prim), key=lambda s: s.prim)
-    if primitive.get(name).kind not in SKIPPED_KINDS and name != "scipy"  # code of SciPy's, for the CPU alone
+    if primitive.get(name).kind not in SKIPPED_KINDS
 }
 
 

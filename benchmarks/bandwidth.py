@@ -1,23 +1,27 @@
 """Memory-bound kernels beside a STREAM-like triad measured in the same run -> results/bandwidth.md.
 
-    python benchmarks/bandwidth.py [--only SUBSTR ...] [--rounds N] [--out FILE]
+    python benchmarks/bandwidth.py [--only SUBSTR ...] [--rounds N] [--threads N] [--out FILE]
 
-The triad a = b + s * c is written in Numba and runs on the same threads. Calls allocate their results, so the triad
-that they are held against does so too; one into a given array stands beside it as the mark of the hardware. Bytes are
+The triad a = b + s * c is written in Numba, runs on the same threads and writes to a given array, as STREAM's does; one
+into a new array stands beside it. Calls of nufunc return new results, or with out= write to given ones. Bytes are
 counted as STREAM counts them: what the operation must read and write, once. Kernels, triads and NumPy take turns, and
-the least time counts: the machine should be quiet, but a neighbour slows all of them alike.
+the least time counts: the machine should be quiet, but a neighbour slows all of them alike. With one thread its own
+time is measured, which other programs disturb less.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+if "--threads" in sys.argv:
+    os.environ["NUMBA_NUM_THREADS"] = sys.argv[sys.argv.index("--threads") + 1]
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 import numba
@@ -28,6 +32,7 @@ import nufunc as nf
 HERE = Path(__file__).resolve().parent
 LARGE, CACHED = 1 << 23, 1 << 14  # elements of f64 of an operand: 64 MB, and 128 KB, which stay in the second cache
 BURST = 0.02  # seconds of one turn
+CLOCK = time.thread_time if os.environ["NUMBA_NUM_THREADS"] == "1" else time.perf_counter
 
 
 @numba.njit(parallel=True, error_model="numpy")
@@ -60,6 +65,12 @@ def _square(n: int) -> tuple[int, int]:
     return side, n // side
 
 
+def _uneven(n: int) -> tuple[int, int]:
+    """Sides of a matrix whose rows lie no power of two apart."""
+    rows = _square(n)[0] - 48
+    return rows, n // rows // 16 * 16
+
+
 def _softmax(x: Any) -> Any:
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
@@ -90,12 +101,14 @@ ROWS = (
         lambda a, r, c: a + r * c,
         lambda n, t: (_random(_square(n), t), _random((1, _square(n)[1]), t), _random((_square(n)[0], 1), t)),
     ),
+    Row("exp", lambda x: np.exp(x), lambda n, t: (_random((n,), t),)),
     Row("row softmax", _softmax, lambda n, t: (_random((n // 256, 256), t),)),
     Row("column sums", lambda x: x.sum(axis=0), lambda n, t: (_random(_square(n), t),)),
     Row("row sums", lambda x: x.sum(axis=1), lambda n, t: (_random(_square(n), t),)),
     Row("sums over (0, 2)", lambda x: x.sum(axis=(0, 2)), lambda n, t: (_random(_cube(n), t),)),
     Row("sum", lambda x: x.sum(), lambda n, t: (_random((n,), t),)),
     Row("transpose", lambda x: x.T.copy(), lambda n, t: (_random(_square(n), t),)),
+    Row("transpose, odd sides", lambda x: x.T.copy(), lambda n, t: (_random(_uneven(n), t),)),
     Row(
         "concatenate",
         lambda a, b: np.concatenate([a, b], axis=1),
@@ -119,14 +132,14 @@ def least(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, call in calls.items():
             call()
-            start = time.perf_counter()
+            start = CLOCK()
             call()
-            count = max(1, int(BURST / 4 / max(time.perf_counter() - start, 1e-7)))
+            count = max(1, int(BURST / 4 / max(CLOCK() - start, 1e-7)))
             for _ in range(4):
-                start = time.perf_counter()
+                start = CLOCK()
                 for _ in range(count):
                     call()
-                times[name] = min(times[name], (time.perf_counter() - start) / count)
+                times[name] = min(times[name], (CLOCK() - start) / count)
     return times
 
 
@@ -140,6 +153,7 @@ def measure(row: Row, n: int, dtype: Any, rounds: int) -> dict[str, float]:
     size = max(n * np.dtype(dtype).itemsize // 8, 1)
     a, b, c = np.zeros(size), np.ones(size), np.ones(size)
     triad = _triad_into if size > 2 * CACHED else _triad_one
+    out = np.empty(np.shape(result), np.asarray(result).dtype)
 
     def fresh() -> Any:
         made = np.empty_like(b)
@@ -148,15 +162,25 @@ def measure(row: Row, n: int, dtype: Any, rounds: int) -> dict[str, float]:
 
     times = least(
         {
-            "nufunc": lambda: compiled(*arguments), "triad": lambda: triad(a, b, c, 3.0), "fresh": fresh,
-            "numpy": lambda: row.function(*arguments),
+            "nufunc": lambda: compiled(*arguments), "out": lambda: compiled(*arguments, out=out),
+            "triad": lambda: triad(a, b, c, 3.0), "fresh": fresh, "numpy": lambda: row.function(*arguments),
         },
         rounds,
     )  # fmt: skip
     moved = touched(row, arguments, result)
-    speeds = {k: (moved if k in ("nufunc", "numpy") else 3 * a.nbytes) / t / 1e9 for k, t in times.items()}
-    large = np.asarray(result).nbytes * 4 > moved  # a small result costs nothing to allocate
-    return {**speeds, "share": speeds["nufunc"] / speeds["fresh" if large else "triad"]}
+    speeds = {k: (3 * a.nbytes if k in ("triad", "fresh") else moved) / t / 1e9 for k, t in times.items()}
+    return {**speeds, "share": speeds["nufunc"] / speeds["triad"]}
+
+
+NOTES = """What bounds a row beside memory:
+
+- cached: a line that is written moves twice, into the first cache and back, one that is read once. So what only writes
+  (row + column) can reach two thirds of the triad, a copy eight ninths; and what takes a microsecond pays some tenths
+  of one for the call.
+- row softmax: the row `exp` does nothing else than its exponentials. A softmax evaluates as many, and besides goes
+  through each row for the maximum and once more to divide.
+- transpose: rows that lie a power of two apart push each other out of the caches; the row with odd sides has none.
+- stencil: all five operands lie across lines of the cache, and so take two accesses each."""
 
 
 def page(found: list[tuple[str, str, str, dict[str, float]]]) -> str:
@@ -165,16 +189,19 @@ def page(found: list[tuple[str, str, str, dict[str, float]]]) -> str:
         "",
         f"GB/s, counted as STREAM counts: what must be read and written, once. {numba.get_num_threads()} threads,",
         f"load {os.getloadavg()[0]:.1f} at the end (neighbours take what they like, now here, now there).",
-        "Written by benchmarks/bandwidth.py, which says what is compared. `share` is nufunc's part of the triad: of",
-        "the one that allocates its result where results are large, of the one into a given array otherwise.",
+        "Written by benchmarks/bandwidth.py, which says what is compared. `share` is the part that a call of nufunc,",
+        "which returns a new array, reaches of the triad into a given array.",
         "",
-        "| kernel | dtype | size | nufunc | triad, given array | triad, new array | NumPy | share | of NumPy |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| kernel | dtype | size | nufunc | out= | triad, given array | triad, new array | NumPy | share | of NumPy |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, dtype, size, s in found:
-        speeds = " | ".join(f"{s[k]:.1f}" for k in ("nufunc", "triad", "fresh", "numpy"))
-        lines.append(f"| {name} | {dtype} | {size} | {speeds} | {s['share']:.2f} | {s['nufunc'] / s['numpy']:.1f} |")
-    return "\n".join(lines) + "\n"
+    lines += [table_line(*row) for row in found]
+    return "\n".join([*lines, "", NOTES]) + "\n"
+
+
+def table_line(name: str, dtype: str, size: str, s: dict[str, float]) -> str:
+    speeds = " | ".join(f"{s[k]:.1f}" for k in ("nufunc", "out", "triad", "fresh", "numpy"))
+    return f"| {name} | {dtype} | {size} | {speeds} | {s['share']:.2f} | {s['nufunc'] / s['numpy']:.1f} |"
 
 
 def main() -> None:
@@ -183,6 +210,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", nargs="*", default=["large", "cached"])
     parser.add_argument("--dtypes", nargs="*", default=["float64", "float32"])
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--out", default=str(HERE / "results" / "bandwidth.md"))
     options = parser.parse_args()
     found = []
@@ -194,7 +222,7 @@ def main() -> None:
                 n = (LARGE if size == "large" else CACHED) * 8 // np.dtype(dtype).itemsize
                 speeds = measure(row, n, dtype, options.rounds)
                 found.append((row.name, dtype, size, speeds))
-                print(page(found[-1:]).splitlines()[-1], flush=True)
+                print(table_line(*found[-1]), flush=True)
     if not options.only:
         Path(options.out).write_text(page(found))
 

@@ -98,6 +98,21 @@ def test_complex_parts_side_by_side_are_a_view():
     np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_medians_of_long_lines(dtype):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(5001, 2)).astype(dtype)
+    holes = np.where(x > 1, np.nan, x).astype(dtype)
+    for y in (x, np.round(x), np.where(x > 0, np.inf, -np.inf).astype(dtype), holes, x[:5000]):
+        got = nf.jit(lambda y: (np.median(y), np.median(y, axis=0), np.nanmedian(y, axis=0)))(y)
+        for g, w in zip(got, (np.median(y), np.median(y, axis=0), np.nanmedian(y, axis=0)), strict=True):
+            np.testing.assert_array_equal(g, w)
+            assert g.dtype == w.dtype
+    gradient = nf.grad(lambda x: np.median(x, axis=0).sum())(x[:5000])
+    assert np.count_nonzero(gradient) == 4
+    np.testing.assert_array_equal(gradient.sum(axis=0), [1, 1])
+
+
 MISTAKES = {
     "insert outside": (lambda x: np.insert(x, 9, 0.0), IndexError, "out of bounds"),
     "insert at a traced place": (lambda x: np.insert(x, np.argmax(x), 0.0), TypeError, "static"),

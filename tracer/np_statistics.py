@@ -25,6 +25,7 @@ from nufunc.tracer.np_core import (
     wrap,
 )
 from nufunc.tracer.np_linalg import matmul
+from nufunc.tracer.np_order import is_long, middle_two
 from nufunc.tracer.np_reduce import NO_VALUE
 from nufunc.tracer.np_sorting import known_value, sort, taken
 
@@ -70,6 +71,11 @@ def median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = Fa
     n = lanes.count
     if n == 0:
         return np_reduce.mean(lanes.source, lanes.axes, out=out, keepdims=keepdims)
+    if is_long(lanes.table):
+        low, high = middle_two(lanes.table, (n - 1) // 2, n // 2)
+        middle = high if n % 2 else (low + high) / 2
+        missing = np_.any(np_.isnan(lanes.table), axis=0)
+        return lanes.result(np_.where(missing, lanes.table.dtype.type(np.nan), middle), keepdims, out, "median")
     line = sort(lanes.table, 0)
     middle = line[n // 2] if n % 2 else (line[n // 2 - 1] + line[n // 2]) / 2
     result = np_.where(np_.isnan(line[-1]), line[-1], middle)
@@ -85,6 +91,11 @@ def nanmedian(
     np_, lanes = namespace(), Lanes(x, axis)
     if lanes.count == 0:
         return median(x, axis, out, keepdims=keepdims)
+    if is_long(lanes.table):
+        present = np_.sum(~np_.isnan(lanes.table), axis=0)
+        low, high = middle_two(lanes.table, np_.maximum(present - 1, 0) // 2, present // 2)
+        middle = np_.where(present % 2 == 1, low, (low + high) / 2)
+        return lanes.result(np_.where(present > 0, middle, x.dtype.type(np.nan)), keepdims, out, "nanmedian")
     line = sort(lanes.table, 0)
     present = np_.sum(~np_.isnan(line), axis=0)
     low, high = (_each(line, np_.maximum(place, 0)[None])[0] for place in ((present - 1) // 2, present // 2))

@@ -55,6 +55,9 @@ from nufunc.transforms import (
     vmap,
 )
 
+if not gc.get_freeze_count():
+    gc.freeze()
+    gc.unfreeze()  # into the oldest generation, without a look at it
 if _collected:
     gc.enable()
 

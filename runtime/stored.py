@@ -11,6 +11,7 @@ number among the program's distinct locations, in order, and that is the right o
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import os
 import sys
@@ -113,11 +114,17 @@ def _edited() -> bool:
     return max(entry.stat().st_mtime for entry in _source_files()) > _STARTED - _JUST_NOW
 
 
+@functools.cache
 def attach() -> None:
-    """Let the modules that every process needs be kept in the cache on disk too."""
-    from nufunc.codegen import backend
+    """Import what loads code, and let the modules that every process needs be kept in the cache on disk too."""
+    import llvmlite.binding  # noqa: F401
+
+    from nufunc.codegen import backend, loading  # noqa: F401
 
     backend.use_store(DISK)
+    if not gc.isenabled() and not gc.get_freeze_count():
+        gc.freeze()
+        gc.unfreeze()  # what was imported stays: into the oldest generation, without a look at it
 
 
 def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False) -> tuple[Compiled, Origin]:

@@ -116,6 +116,11 @@ def _solutions() -> Iterator[Sample]:
     yield from one("linalg.matrix_rank", F, rtol=0.5)
     for p in (None, 1, -1, 2, -2, "fro", "nuc"):
         yield from one("linalg.cond", A, p, rtol=1e-10)
+    single = np.outer([1.0, 2.0, 3.0], [1.0, 0.5, 0.25]).astype(np.float32)  # of rank one
+    for name in ("pinv", "matrix_rank"):
+        yield from one(f"linalg.{name}", single, rtol=SINGLE)
+    side = V[:3].astype(np.float32)
+    yield _named("lstsq single", lambda np_, a, b: np_.linalg.lstsq(a, b)[::2], single, side, rtol=SINGLE)
     yield from one("linalg.cond", np.zeros((2, 2)), 1)
     yield from one("linalg.cond", np.ones((2, 2)), "fro")
     yield from one("linalg.tensorinv", np.eye(4).reshape(2, 2, 2, 2) + 0.1)

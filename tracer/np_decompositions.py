@@ -22,7 +22,7 @@ from nufunc.tracer.np_creation import zeros
 from nufunc.tracer.np_misc import take_along_axis
 from nufunc.tracer.np_reduce import sum as sum_
 from nufunc.tracer.np_shape import flip, matrix_transpose
-from nufunc.tracer.np_solve import MatrixError, matrix
+from nufunc.tracer.np_solve import MatrixError, in_double, matrix
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 NOT_FINITE = "Array must not contain infs or NaNs"
@@ -152,8 +152,9 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._
     ratio = as_array(rcond)
     lead = broadcast_shapes(x.shape[:-2], ratio.shape)
     b = builder()
-    wide = b.broadcast_to(value_of(x), (*lead, *x.shape[-2:]))
-    return wrap(b.pinv(wide, _per_matrix(ratio, lead, real_dtype(x.dtype)), hermitian=bool(hermitian), cut=cut))
+    wide = b.broadcast_to(value_of(in_double(x)), (*lead, *x.shape[-2:]))
+    made = b.pinv(wide, _per_matrix(ratio, lead, FLOAT64), hermitian=bool(hermitian), cut=cut)
+    return wrap(b.astype(made, x.dtype))
 
 
 def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple[Array, Array, Array, Array]:
@@ -167,17 +168,17 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple[Array, Array, Array, Array
         raise fail(MatrixError, "Incompatible dimensions")
     kind = result_dtype(x.dtype, y.dtype if is_inexact(y.dtype) else FLOAT64)
     bld = builder()
-    left, right = bld.astype(value_of(x), kind), bld.astype(value_of(y), kind)
+    left, right = (value_of(in_double(v.astype(kind))) for v in (x, y))
     right = bld.reshape(right, shape=(m, 1)) if vector else right
-    real = real_dtype(kind)
-    # NumPy computes float32 systems in double precision, whose epsilon it takes; here it is that of the dtype.
-    ratio = np.finfo(real).eps * max(m, n) if rcond is None else rcond
-    cutoff = _per_matrix(ratio, (), real)
+    ratio = np.finfo(np.float64).eps * max(m, n) if rcond is None else rcond
+    cutoff = _per_matrix(ratio, (), FLOAT64)
     solution = bld.lstsq(left, right, cutoff, cut=rcond is not None)
     s = singular_values(wrap(left))
     rank = _rank(s, wrap(cutoff))
     residuals = _residuals(wrap(left), wrap(right), wrap(solution))
-    return wrap(bld.reshape(solution, shape=(n,)) if vector else solution), residuals, rank, s
+    shaped = bld.reshape(solution, shape=(n,)) if vector else solution
+    real = real_dtype(kind)
+    return wrap(bld.astype(shaped, kind)), residuals.astype(real), rank, s.astype(real)
 
 
 def _rank(s: Array, cutoff: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ShapeError
-from nufunc.ir.types import FLOAT64, INT64, is_complex, is_inexact
+from nufunc.ir.types import FLOAT64, INT64, is_complex, is_inexact, real_dtype
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, builder, fail, normal_axes, normal_axis, value_of, wrap
 from nufunc.tracer.np_decompositions import singular_values, svd
@@ -18,7 +18,7 @@ from nufunc.tracer.np_reduce import max as max_
 from nufunc.tracer.np_reduce import min as min_
 from nufunc.tracer.np_reduce import sum as sum_
 from nufunc.tracer.np_shape import moveaxis
-from nufunc.tracer.np_solve import MatrixError, matrix
+from nufunc.tracer.np_solve import MatrixError, in_double, matrix
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 
@@ -130,11 +130,12 @@ def cond(x: Any, p: Any = None) -> Array:
     if not v.shape[-1] or not v.shape[-2]:
         raise fail(MatrixError, "cond is not defined on empty arrays")
     if p is None or p in (2, -2):
-        s = singular_values(v)
+        s = singular_values(in_double(v))
         result = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
     else:
-        matrix(v)
-        result = norm(v, p, (-2, -1)) * norm(_inverse_or_infinity(v), p, (-2, -1))
+        w = in_double(matrix(v))
+        result = norm(w, p, (-2, -1)) * norm(_inverse_or_infinity(w), p, (-2, -1))
+    result = result.astype(real_dtype(v.dtype))
     wrong = UFUNCS["logical_and"](
         UFUNCS["isnan"](result), UFUNCS["logical_not"](any_(UFUNCS["isnan"](v), axis=(-2, -1)))
     )
@@ -150,7 +151,8 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any =
     v = as_array(A)
     if v.ndim < 2:
         return any_(v != 0).astype(INT64)
-    s = svd(v, compute_uv=False, hermitian=hermitian)
+    x = matrix(v, square=bool(hermitian))
+    s = svd(in_double(x), compute_uv=False, hermitian=hermitian).astype(real_dtype(x.dtype))
     if tol is not None:
         bound = as_array(tol)[..., None]
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DTypeError, LinAlgError, ShapeError
-from nufunc.ir.types import FLOAT16, FLOAT64, is_inexact
+from nufunc.ir.types import FLOAT16, FLOAT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import (
     as_array,
@@ -40,6 +40,11 @@ def matrix(a: Any, square: bool = True) -> Array:
     if square and x.shape[-1] != x.shape[-2]:
         raise fail(MatrixError, "Last 2 dimensions of the array must be square")
     return x if is_inexact(x.dtype) else x.astype(FLOAT64)
+
+
+def in_double(x: Array) -> Array:
+    """NumPy's linear algebra computes in double precision; so does ours where singular values meet a bound."""
+    return x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64)
 
 
 def solve(a: Any, b: Any) -> Array:

@@ -223,7 +223,11 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Array:
     index = normal_axis(axis, x.ndim)
     counts = _static_counts(repeats)
     if len(counts) == 1:
-        counts = counts * x.shape[index]
+        b, shape = builder(), list(x.shape)
+        wide = (*shape[: index + 1], counts[0], *shape[index + 1 :])
+        dims = tuple(k for k in range(len(wide)) if k != index + 1)
+        shape[index] *= counts[0]
+        return wrap(b.reshaped(b.broadcast(value_of(x), shape=wide, dims=dims), tuple(shape)), scalar=False)
     if len(counts) != x.shape[index]:
         raise fail(
             ShapeError,

@@ -159,9 +159,11 @@ def _folded(ufunc: Any, rows: Array, kind: np.dtype, initial: Any, mask: Array |
     if ufunc.__name__ in _REGROUPED:
         total = _by_halves(step, rows)
         return total if start is None else step(_filled(start, rows, kind), total)
-    if start is not None:
-        return _in_order(step, _filled(start, rows, kind), rows)
-    return _in_order(step, rows[0], rows[1:])
+    first, rest = (rows[0], rows[1:]) if start is None else (_filled(start, rows, kind), rows)
+    if ufunc.__name__ == "subtract":
+        total: Array = first - np_reduce.sum(rest, 0, kind)
+        return total
+    return _in_order(step, first, rest)
 
 
 def _filled(value: Any, rows: Array, kind: np.dtype) -> Array:

@@ -990,7 +990,7 @@ for _prim, _operands, _how, _options in op_samples_linalg.rows():
 for _operands, _options in op_samples_special.rows():
     _row("scipy", *_operands, **_options)
 
-_PARAMETERS = {"gammainc": 1, "gammaincc": 1, "betainc": 2}
+_PARAMETERS = {"betainc": 2}
 
 
 def parameters(sample: Sample) -> int:

@@ -16,6 +16,7 @@ def pushed(graph: Graph, active: tuple[int, ...]) -> Graph:
     """Forward mode for a graph without regions: (params, tangents of the active ones) -> tangents."""
     b = Builder(graph.name)
     env = {p: b.param(p.type) for p in graph.params}
+    env.update({value: b.const(array) for value, array in graph.consts})
     tangents = {graph.params[i]: b.param(graph.params[i].type) for i in active}
     for node in graph.nodes:
         record, operands = primitive.get(node.prim), [env[o] for o in node.operands]

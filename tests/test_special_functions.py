@@ -153,6 +153,19 @@ def test_second_derivatives(name: str) -> None:
             assert abs(got - wanted) <= 1e-10 * max(1.0, abs(wanted))
 
 
+@pytest.mark.parametrize(("a", "x"), [(0.3, 0.1), (2.5, 7.0), (200.0, 230.0)])
+def test_incomplete_gamma_in_its_parameter(a: float, x: float) -> None:
+    own = lambda a: special.gammainc(a, x)
+    with mpmath.workdps(30):
+        exact = lambda a: mpmath.gammainc(a, 0, x, regularized=True)
+        first, second = (float(mpmath.diff(exact, a, n)) for n in (1, 2))
+    np.testing.assert_allclose(nf.grad(own)(np.array(a)), first, rtol=1e-12)
+    np.testing.assert_allclose(nf.grad(nf.grad(own))(np.array(a)), second, rtol=1e-11)
+    level = special.gammainc(a, x)
+    inverse = nf.grad(lambda a: special.gammaincinv(a, level))(np.array(a))
+    np.testing.assert_allclose(inverse, -first / nf.grad(lambda x: special.gammainc(a, x))(np.array(x)), rtol=1e-9)
+
+
 def test_statistics_of_scipy_are_refused_by_name() -> None:
     """scipy.stats is classes that convert their arguments: an error, not a constant."""
     from scipy import stats

@@ -1,4 +1,4 @@
-"""Incomplete gamma and beta functions, differentiable in x alone; they take their parameters first, as in SciPy."""
+"""Incomplete gamma and beta functions, the latter differentiable in x alone; parameters come first, as in SciPy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Attrs, Value
-from nufunc.ir.prims.kinds import FLOATS, Maybes, Values, elementwise
+from nufunc.ir.prims.kinds import FLOATS, Maybes, Values, elementwise, summed_terms
+from nufunc.ir.prims.random import log_gamma_slope
 from nufunc.ir.prims.special import lgamma_array
 
 _EPS, _TINY, _MOST = 2.0**-53, 1e-290, 20_000
@@ -80,16 +81,31 @@ def _betainc(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.where(inside, value, edge)
 
 
-def _in_x(name: str, slope: Callable[..., Value]) -> Callable[..., Any]:
-    """A jvp that knows the derivative in the last operand."""
+def _betainc_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
+    if any(t is not None for t in tangents[:-1]):
+        raise UnsupportedError("betainc is differentiable in its last argument only, not in its parameters")
+    t = tangents[-1]
+    return [None if t is None else b.mul(t, _beta_slope(b, *primals))]
+
+
+def _gamma_jvp(sign: float) -> Callable[..., Any]:
+    """The jvp of gammainc (1) or gammaincc (-1)."""
 
     def jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
-        if any(t is not None for t in tangents[:-1]):
-            raise UnsupportedError(f"{name} is differentiable in its last argument only, not in its parameters")
-        t = tangents[-1]
-        return [None if t is None else b.mul(t, slope(b, *primals))]
+        shape, t = tangents
+        slopes = (shape, _gamma_shape_slope), (t, _gamma_slope)
+        total = summed_terms(b, [None if v is None else b.mul(v, slope(b, *primals)) for v, slope in slopes])
+        return [total if total is None or sign > 0 else b.neg(total)]
 
     return jvp
+
+
+def _gamma_shape_slope(b: Builder, a: Value, x: Value) -> Value:
+    """The derivative of gammainc in a: what holds its level moves x, see Note [Implicit derivative]."""
+    inside = b.bit_and(b.gt(x, b.like(x, 0)), b.isfinite(x))
+    safe = b.select(inside, x, b.like(x, 1))
+    moved = b.mul(safe, log_gamma_slope(b, a, b.log(safe)))
+    return b.select(inside, b.neg(b.mul(_gamma_slope(b, a, safe), moved)), b.like(x, 0))
 
 
 def _gamma_slope(b: Builder, a: Value, x: Value) -> Value:
@@ -105,9 +121,6 @@ def _beta_slope(b: Builder, p: Value, q: Value, x: Value) -> Value:
     return b.exp(b.sub(powers, beta))
 
 
-elementwise("gammainc", lambda a, x: _gamma_pair(a, x)[0], FLOATS, 2, jvp=_in_x("gammainc", _gamma_slope))
-elementwise(
-    "gammaincc", lambda a, x: _gamma_pair(a, x)[1], FLOATS, 2,
-    jvp=_in_x("gammaincc", lambda b, a, x: b.neg(_gamma_slope(b, a, x))),
-)  # fmt: skip
-elementwise("betainc", _betainc, FLOATS, 3, jvp=_in_x("betainc", _beta_slope))
+elementwise("gammainc", lambda a, x: _gamma_pair(a, x)[0], FLOATS, 2, jvp=_gamma_jvp(1.0))
+elementwise("gammaincc", lambda a, x: _gamma_pair(a, x)[1], FLOATS, 2, jvp=_gamma_jvp(-1.0))
+elementwise("betainc", _betainc, FLOATS, 3, jvp=_betainc_jvp)

@@ -33,6 +33,7 @@ from nufunc.ir.prims.kinds import (
     need_same,
     summed_terms,
 )
+from nufunc.ir.prims.random import log_gamma_slope
 from nufunc.ir.types import ArrayType
 
 Slope = Callable[..., Value]  # (b, operands, result) -> the derivative
@@ -267,6 +268,11 @@ def _inverse_gamma(sign: float) -> Slope:
     return slope
 
 
+def _same_level(b: Builder, xs: Values, y: Value) -> Value:
+    """How a quantile of Gamma(a) moves with a."""
+    return b.mul(y, log_gamma_slope(b, xs[0], b.log(y)))
+
+
 def _inverse_beta(sign: float) -> Slope:
     def slope(b: Builder, xs: Values, y: Value) -> Value:
         p, q, _ = xs
@@ -361,7 +367,7 @@ RULES: dict[str, Function] = {
         "betaln": (_betaln(0), _betaln(1)), "binom": (_binom(0), _binom(1)), "poch": (_gap(-1, 0), _gap(-1, None)),
         "rgamma": (_rgamma,), "gammasgn": (lambda b, xs, y: b.like(y, 0),), "exprel": (_exprel,),
         "loggamma": (lambda b, xs, y: b.digamma(xs[0]),),
-        "gammaincinv": (None, _inverse_gamma(1)), "gammainccinv": (None, _inverse_gamma(-1)),
+        "gammaincinv": (_same_level, _inverse_gamma(1)), "gammainccinv": (_same_level, _inverse_gamma(-1)),
         "betaincinv": (None, None, _inverse_beta(1)), "betainccinv": (None, None, _inverse_beta(-1)),
         "hyp2f1": (None, None, None, _hypergeometric("hyp2f1", 2, 1)),
         "hyp1f1": (None, None, _hypergeometric("hyp1f1", 1, 1)), "hyp0f1": (None, _hypergeometric("hyp0f1", 0, 1)),

@@ -116,11 +116,11 @@ def _block(shape: Conv) -> Graph:
     for k, axis in enumerate(shape.summed):
         stops[names.index(axis.letters)] = shape.chunk if k == 0 else axis.extent
     for window in shape.windows:
-        axis, (start, stop) = names.index(window.letter), window.reach
+        k, (start, stop) = names.index(window.letter), window.reach
         inside = min(max(start, 0), window.n), max(min(stop, window.n), 0)
-        starts[axis], stops[axis] = inside[0], max(inside)
-        low[axis] = min(max(-start, 0), stop - start)
-        high[axis] = stop - start - low[axis] - (stops[axis] - starts[axis])
+        starts[k], stops[k] = inside[0], max(inside)
+        low[k] = min(max(-start, 0), stop - start)
+        high[k] = stop - start - low[k] - (stops[k] - starts[k])
     value = b.slice(value, start=tuple(starts), stop=tuple(stops), step=(1,) * len(names))
     value = b.pad(value, low=tuple(low), high=tuple(high), interior=(0,) * len(names))
     inner = [shape.m.letters, *(a.letters for a in shape.summed), *(w.letter for w in shape.windows)]

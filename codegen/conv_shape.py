@@ -277,8 +277,8 @@ def _candidates(shape: Conv, most: int) -> list[Rows]:
     axes, inner = shape.row_axes, 1
     if shape.spread:
         extent, unit = axes[-1].extent, shape.windows[-1].spread
-        steps = {min(extent, step) for step in range(unit, max(most, unit) + 1, unit)}
-        return [Rows(len(axes) - 1, step, extent % step, step) for step in sorted(steps)]
+        whole = {min(extent, step) for step in range(unit, max(most, unit) + 1, unit)}
+        return [Rows(len(axes) - 1, step, extent % step, step) for step in sorted(whole)]
     found: list[Rows] = []
     for k in range(len(axes) - 1, -1, -1):
         axis = axes[k]

@@ -32,8 +32,8 @@ def normal_convolutions(graph: Graph) -> Graph:
     def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
         if node.prim != "conv":
             return None
-        sums = fulls.get(node.operands[1]) == 1 and set(node.attrs["w"]) == set(node.attrs["window"])
-        return [convolution(b, *operands, node.attrs, sums)]
+        (x, w), sums = operands, fulls.get(node.operands[1]) == 1 and set(node.attrs["w"]) == set(node.attrs["window"])
+        return [convolution(b, x, w, node.attrs, sums)]
 
     return rewritten(graph, rule)
 

@@ -30,7 +30,8 @@ def written_out(graph: Graph) -> Graph:
             return [b.zeros(r.type) for r in node.results]
         if node.prim == "window_argmax":
             return _argmax(b, operands[0], node.attrs, node.results[1] in used)
-        return [(_take if node.prim == "window_take" else _put)(b, *operands, node.attrs)]
+        x, number = operands
+        return [(_take if node.prim == "window_take" else _put)(b, x, number, node.attrs)]
 
     return rewritten(graph, rule)
 

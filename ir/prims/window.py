@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -88,12 +89,13 @@ def _need_numbers(prim: str, types: Types, shape: tuple[int, ...], attrs: Attrs)
         raise ShapeError(f"{prim}: expected numbers {ArrayType(shape, number_dtype(attrs))}, got {types[1]}")
 
 
-def _places(x: tuple[int, ...], attrs: Attrs) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+def _places(x: tuple[int, ...], attrs: Attrs) -> list[tuple[Any, Any]]:
     """For each element of a window, which windows have it, and where it stands for these in an array of shape x."""
     found = []
     spatial = x[len(x) - len(attrs["kernel"]) :]
     for element in itertools.product(*map(range, attrs["kernel"])):
-        windows, places = [], []
+        windows: list[slice] = []
+        places: list[slice] = []
         for k, n, stride, dilation, offset, extent in zip(
             element, spatial, *(attrs[name] for name in NUMBERS_OF_WINDOW[1:]), strict=True
         ):

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nufunc.inspection import spec
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, NufuncError
@@ -25,8 +25,8 @@ Functions = Callable[..., Any] | Mapping[str, Callable[..., Any] | tuple[Callabl
 
 def compile(
     func: Functions, /, *specs: Any, out: str | os.PathLike[str] = "model", name: str | None = None,
-    target: str = "cpu", cpu: str = "native", embed: bool = False, blas: str | None = None, lapack: str | None = None,
-    link: bool = True,
+    target: Literal["cpu", "cuda"] = "cpu", cpu: str = "native", capability: tuple[int, int] = (8, 0),
+    embed: bool = False, blas: str | None = None, lapack: str | None = None, link: bool = True,
 ) -> Built:  # fmt: skip
     """Compile functions for given shapes into a folder: a C library, its header, an example and a Python loader.
 
@@ -38,7 +38,9 @@ def compile(
         Python ints are constants of the library; floats and arrays give shape and dtype only.
     out : the folder; it is made if need be.
     name : of the library, a C identifier; by default that of the folder.
-    target : "cpu".
+    target : "cpu", or "cuda": kernels as PTX (and cubin, where ptxas is found) for devices from `capability` on, and
+        for each function a manifest that says how to launch them; no device is needed. What is no loop nest (sorting,
+        factorisations, control flow) has no kernel yet and is an error; products of matrices are plain sums.
     cpu : what the code is for: "native", this machine; "x86-64", "x86-64-v2", "x86-64-v3" (AVX2), "x86-64-v4"
         (AVX-512); "aarch64" (with link=False on other machines).
     embed : bool. What the functions capture (arrays and floats) becomes part of the library, with its values of now;
@@ -78,8 +80,8 @@ def compile(
     >>> nf_example.nf_example_grad(np.zeros(3), np.ones((5, 3)))
     array([0., 0., 0.])
     """
-    if target != "cpu":
-        raise ArgumentError(f"aot.compile: target must be 'cpu', got {target!r}", user_location())
+    if target not in ("cpu", "cuda"):
+        raise ArgumentError(f"aot.compile: target must be 'cpu' or 'cuda', got {target!r}", user_location())
     functions = func if isinstance(func, Mapping) else {"": func}
     if not functions:
         raise ArgumentError("aot.compile: no function was given", user_location())
@@ -90,9 +92,10 @@ def compile(
             raise ArgumentTypeError(f"aot.compile takes functions, got {type(own).__name__}", user_location())
         pairs[key] = own, wanted
     folder = Path(out)
-    return ahead.build(
-        pairs, folder.name if name is None else name, folder, cpu=cpu, embed=embed, blas=blas, lapack=lapack, link=link
-    )
+    library = folder.name if name is None else name
+    if target == "cuda":
+        return ahead.build_cuda(pairs, library, folder, capability=capability, embed=embed)
+    return ahead.build(pairs, library, folder, cpu=cpu, embed=embed, blas=blas, lapack=lapack, link=link)
 
 
 def _spec(text: str) -> Spec:
@@ -112,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="model", metavar="DIR", help="the folder to write (default: model)")
     parser.add_argument("--name", help="of the library (default: that of the folder)")
     parser.add_argument("--cpu", default="native", help="native, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, ...")
+    parser.add_argument("--cuda", metavar="X.Y", help="kernels for CUDA devices of this compute capability, as 8.0")
     parser.add_argument("--embed", action="store_true", help="make captured arrays part of the library")
     parser.add_argument("--blas", metavar="LIB", help="a library with BLAS, as in -lopenblas")
     parser.add_argument("--lapack", metavar="LIB", help="a library with LAPACK")
@@ -120,19 +124,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, _, attribute = given.function.partition(":")
     if not attribute:
         parser.error(f"{given.function!r} is not of the form module:function")
+    major, _, minor = (given.cuda or "8.0").partition(".")
+    if not (major.isdigit() and minor.isdigit()):
+        parser.error(f"--cuda takes a compute capability, as 8.0, got {given.cuda!r}")
+    capability = int(major), int(minor)
     sys.path.insert(0, "")
     try:
         function: Any = importlib.import_module(module)
         for part in attribute.split("."):
             function = getattr(function, part)
         built = compile(
-            function, *given.spec, out=given.out, name=given.name, cpu=given.cpu, embed=given.embed, blas=given.blas,
-            lapack=given.lapack, link=not given.object_only,
+            function, *given.spec, out=given.out, name=given.name, target="cuda" if given.cuda else "cpu",
+            cpu=given.cpu, capability=capability, embed=given.embed, blas=given.blas, lapack=given.lapack,
+            link=not given.object_only,
         )  # fmt: skip
     except (ImportError, AttributeError, NufuncError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(built.library or built.object_file)
+    print(built.library or built.object_file or built.folder)
     return 0
 
 

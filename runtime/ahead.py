@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentError, UnsupportedError
-from nufunc.ir.graph import Graph
+from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.decompose import dot_as_product
+from nufunc.passes.fuse import fuse
+from nufunc.passes.rewrite import rewritten
 from nufunc.passes.simplify import simplify
 from nufunc.runtime.compilation import lower_program
 from nufunc.runtime.executable import Program
@@ -31,17 +35,18 @@ _SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
 
 @dataclass(frozen=True)
 class Built:
-    """What `nf.aot.compile` has written: the folder, the library (None if nothing was linked), the object file, the
-    header, the C example, the manifest, and the names of the functions.
+    """What `nf.aot.compile` has written: the folder, the names of the functions, the manifests (one, or for CUDA one
+    per function), and for the CPU the library (None if nothing was linked), the object file, the header and the C
+    example.
     """
 
     folder: Path
-    library: Path | None
-    object_file: Path
-    header: Path
-    example: Path
-    manifest: Path
     functions: tuple[str, ...]
+    manifests: tuple[Path, ...]
+    library: Path | None = None
+    object_file: Path | None = None
+    header: Path | None = None
+    example: Path | None = None
 
 
 def build(
@@ -73,17 +78,59 @@ def build(
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     linked = _link(library, object_file, backend.target().triple, cpu) if link else None
-    return Built(
-        folder, linked, object_file, folder / f"{name}.h", folder / "example.c", folder / "manifest.json",
-        tuple(e.name for e in entries),
-    )  # fmt: skip
+    names = tuple(e.name for e in entries)
+    header, example = folder / f"{name}.h", folder / "example.c"
+    return Built(folder, names, (folder / "manifest.json",), linked, object_file, header, example)
+
+
+def build_cuda(
+    functions: Mapping[str, tuple[Callable[..., Any], Sequence[Any]]], name: str, folder: Path, *,
+    capability: tuple[int, int], embed: bool,
+) -> Built:  # fmt: skip
+    """Compile the functions to kernels for CUDA devices, each into a folder of its own."""
+    from nufunc.codegen import ahead_cuda
+
+    programs: dict[str, tuple[Program, ahead_cuda.Launches]] = {}
+    for key, (func, args) in functions.items():
+        own = f"{name}_{key}" if key else name
+        program = _program(func, args, embed)
+        pure = rewritten(program.graph, _without_products)
+        programs[own] = program, ahead_cuda.launches(fuse(simplify(pure)), f"aot.compile: {own}")
+    manifests = []
+    for own, (program, launches) in programs.items():
+        place = folder / own
+        place.mkdir(parents=True, exist_ok=True)
+        about = {
+            "function": own,
+            "inputs": [
+                {"about": source, "shape": list(p.shape), "dtype": p.dtype.name}
+                for source, p in zip(program.sources, program.graph.params, strict=True)
+            ],
+            "results": [{"shape": list(o.shape), "dtype": o.dtype.name} for o in program.graph.outputs],
+        }
+        ahead_cuda.write(launches, place, capability, about, program.graph.updates)
+        manifests.append(place / "manifest.json")
+    return Built(folder, tuple(programs), tuple(manifests))
+
+
+def _without_products(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
+    """Products of matrices as sums, which kernels compute."""
+    return [dot_as_product(b, node, *operands)] if node.prim == "dot" else None
 
 
 def _entry(name: str, func: Callable[..., Any], args: Sequence[Any], embed: bool) -> EntryPoint:
+    return entry_point(name, _program(func, args, embed), None, _shown(func), "aot.compile")
+
+
+def _program(func: Callable[..., Any], args: Sequence[Any], embed: bool) -> Program:
     function = func if isinstance(func, Transformed) else Transformed((), func)
     program, values = function.program_of(tuple(args), {})
     captured = values[len(program.positions) :] if embed else None
-    return entry_point(name, program, captured, re.sub(r"^<nufunc (.*)>$", r"\1", repr(function)), "aot.compile")
+    return _plain(program, captured, f"aot.compile: {_shown(func)}")
+
+
+def _shown(func: Callable[..., Any]) -> str:
+    return re.sub(r"^<nufunc (.*)>$", r"\1", repr(func)) if isinstance(func, Transformed) else func.__name__
 
 
 def entry_point(

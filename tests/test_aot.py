@@ -251,7 +251,7 @@ v = np.linspace(-5, 5, 100)
 print(np.allclose(lesser.lesser_e(v), np.exp(v) + np.sin(v), rtol=1e-14))
 """
     assert run(code, built.folder.parent).split() == ["True", "True"]
-    assert json.loads(built.manifest.read_text())["target"]["cpu"] == cpu
+    assert json.loads(built.manifests[0].read_text())["target"]["cpu"] == cpu
 
 
 def test_an_object_file_for_another_architecture(tmp_path):
@@ -266,7 +266,7 @@ def test_an_object_file_for_another_architecture(tmp_path):
 @needs_cc
 def test_embedded_captures(tmp_path):
     built = nf.aot.compile(captured, nf.spec(3), out=tmp_path / "held", embed=True)
-    assert [p["name"] for p in json.loads(built.manifest.read_text())["functions"][0]["inputs"]] == ["x"]
+    assert [p["name"] for p in json.loads(built.manifests[0].read_text())["functions"][0]["inputs"]] == ["x"]
     code = """
 import held
 x = np.arange(3.0)
@@ -324,7 +324,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
         nf.aot.compile(loss, W, X, out=out, cpu="z80")
     with pytest.raises(nf.ArgumentError, match="cannot be the name of a library in C"):
         nf.aot.compile(loss, W, X, out=tmp_path / "not-c")
-    with pytest.raises(nf.ArgumentError, match="target must be 'cpu'"):
+    with pytest.raises(nf.ArgumentError, match="target must be 'cpu' or 'cuda'"):
         nf.aot.compile(loss, W, X, out=out, target="tpu")
     with pytest.raises(nf.ArgumentError, match="no C-contiguous array"):
         nf.aot.compile(loss, W[::2], X[:, ::2], out=out)
@@ -335,3 +335,66 @@ def test_what_is_refused(tmp_path, monkeypatch):
     with pytest.raises(nf.UnsupportedError, match=r"no-such-compiler was not found.*link=False"):
         nf.aot.compile(loss, W, X, out=out)
     assert (out / "no.o").exists()
+
+
+# -- CUDA
+
+SIMULATED = """
+import json, os, sys
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+import numpy as np
+from numba import cuda
+from nufunc.codegen.cuda import Kernel, simulate
+folder, inputs = sys.argv[1], np.load(sys.argv[2])
+manifest = json.load(open(folder + "/manifest.json"))
+arrays = []
+for a in manifest["arrays"]:
+    kind, k = a["from"] or (None, 0)
+    if kind == "input":
+        arrays.append(inputs[f"arr_{k}"].ravel().copy())
+    elif kind == "constant":
+        arrays.append(np.load(f"{folder}/constant_{k}.npy").ravel())
+    else:
+        arrays.append(np.zeros(a["elements"], a["dtype"]))
+for launch in manifest["launches"]:
+    source = open(f"{folder}/{launch['source']}").read()
+    kernel = Kernel(launch["name"], source, (), 0, launch["blocks"], launch["threads"])
+    simulate(kernel, [arrays[k] for k in launch["arrays"]])
+assert arrays[manifest["error"]][0] == 0
+results = [arrays[k].reshape(r["shape"]) for k, r in zip(manifest["outputs"], manifest["results"])]
+results += [arrays[k] for k, _ in manifest["updates"]]
+np.savez(sys.argv[3], *results)
+"""
+
+
+def test_kernels_for_cuda(tmp_path):
+    """PTX without a device; the manifest, followed by a program that knows nothing else, in the simulator."""
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
+    small = np.linspace(-1, 1, 6).reshape(3, 2), np.linspace(0, 1, 12).reshape(4, 3)
+    cases = {"grad": (nf.grad(loss), small), "step": (step, (np.arange(5.0), np.float64(2.0)))}
+    built = nf.aot.compile(cases, out=tmp_path / "kernels", target="cuda", capability=(9, 0))
+    assert built.functions == ("kernels_grad", "kernels_step")
+    for manifest in built.manifests:
+        data = json.loads(manifest.read_text())
+        assert data["launches"]
+        for launch in data["launches"]:
+            text = (manifest.parent / launch["ptx"]).read_text()
+            assert f".entry {launch['symbol']}" in text
+            assert ".target sm_90" in text
+            assert text.split(".entry", 1)[1].split(")", 1)[0].count(".param") == 7 * len(launch["arrays"])
+            if launch["cubin"]:
+                assert (manifest.parent / launch["cubin"]).read_bytes()[:4] == b"\x7fELF"
+    for k, (func, args) in enumerate(cases.values()):
+        np.savez(tmp_path / "inputs.npz", *args)
+        files = [str(built.manifests[k].parent), str(tmp_path / "inputs.npz"), str(tmp_path / "results.npz")]
+        subprocess.run([sys.executable, "-c", SIMULATED, *files], check=True, capture_output=True)
+        found = list(np.load(tmp_path / "results.npz").values())
+        own = [a.copy() for a in args]
+        expected = flat(nf.jit(func)(*own)) + ([own[0]] if func is step else [])
+        for x, y in zip(found, expected, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_what_has_no_kernel(tmp_path):
+    with pytest.raises(nf.UnsupportedError, match="no CUDA kernel for cholesky"):
+        nf.aot.compile(np.linalg.cholesky, nf.spec((4, 4)), out=tmp_path / "no", target="cuda")

@@ -44,8 +44,7 @@ def _dispatcher(function: Transformed | Compiled) -> Any:
 def _transformed_dispatcher(function: Transformed) -> Any:
     """Compiles for numbers as they come; arrays have shapes that Numba's types do not tell."""
     import numba
-    from numba import types
-    from numba.core.errors import TypingError
+    from numba import TypingError, types
     from numba.extending import overload
 
     def stub(*args: Any) -> Any:
@@ -127,10 +126,8 @@ def _exception(compiled: Compiled, code: int) -> type[Exception]:
 
 def _checked(parameter: Parameter, label: str) -> Any:
     """A function for njit code: the array, C-contiguous, if it is of the right type and shape."""
-    from numba import types
-    from numba.core.errors import TypingError
+    from numba import TypingError, from_dtype, types
     from numba.extending import overload
-    from numba.np.numpy_support import from_dtype
 
     shape, written = parameter.shape, parameter.written
     about = f"{label}: {parameter.about} must be {parameter.dtype} of shape {shape}"
@@ -175,11 +172,8 @@ def _invoke(address: int, parameters: Sequence[Parameter], returned: np.dtype | 
     """The call of the C function at an address: with numbers and arrays, and a workspace of its own. It gives a number
     of the dtype `returned`, or the function's code."""
     from llvmlite import ir
-    from numba import types
-    from numba.core.errors import TypingError
+    from numba import TypingError, from_dtype, types
     from numba.extending import intrinsic
-    from numba.np.arrayobj import make_array
-    from numba.np.numpy_support import from_dtype
 
     wanted = [from_dtype(p.dtype) for p in parameters]
     label, name = repr(compiled), compiled.native().entry.name
@@ -200,7 +194,7 @@ def _invoke(address: int, parameters: Sequence[Parameter], returned: np.dtype | 
             values = []
             for p, kind, value in zip(parameters, signature.args, args, strict=True):
                 if not p.by_value:
-                    array = make_array(kind)(context, builder, value)
+                    array = context.make_array(kind)(context, builder, value)
                     values.append(builder.bitcast(array.data, ir.IntType(8).as_pointer()))
                 elif p.dtype.kind in "iub" and p.dtype.itemsize < 4:  # the register's whole 32 bits count
                     extend = builder.sext if p.dtype.kind == "i" else builder.zext

@@ -17,15 +17,14 @@ from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, INT64, ArrayType, is_comp
 from nufunc.tracer import np_decompositions, np_norms, np_solve
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, broadcast_shapes, builder, fail, result_dtype, value_of, wrap
-from nufunc.tracer.np_creation import array, zeros
-from nufunc.tracer.np_join import concatenate
+from nufunc.tracer.np_creation import zeros
 from nufunc.tracer.np_linalg import matmul
-from nufunc.tracer.np_misc import take
 from nufunc.tracer.np_reduce import max as max_
 from nufunc.tracer.np_reduce import sum as sum_
 from nufunc.tracer.np_shape import matrix_transpose
 from nufunc.tracer.np_solve import matrix
 from nufunc.tracer.np_ufuncs import UFUNCS
+from nufunc.tracer.sp_matrices import STRUCTURED
 
 SINGULAR = "A singular matrix detected."
 
@@ -441,67 +440,6 @@ def norm(a: Any, ord: Any = None, axis: Any = None, keepdims: bool = False, chec
     return np_norms.norm(x, ord, axis, keepdims)
 
 
-# -- matrices of a structure
-
-
-def _vector(x: Any, name: str) -> Array:
-    v = as_array(x)
-    if v.ndim > 1:
-        raise fail(UnsupportedError, f"scipy.linalg.{name} of arrays of more than one dimension")
-    return v.reshape((v.size,))
-
-
-def _picked(values: Array, index: np.ndarray) -> Array:
-    return take(values, array(index))
-
-
-def toeplitz(c: Any, r: Any = None) -> Array:
-    first = _vector(c, "toeplitz")
-    row = UFUNCS["conjugate"](first) if r is None else _vector(r, "toeplitz")
-    m, n = first.size, row.size
-    return _picked(concatenate([first[::-1], row[1:]]), m - 1 - np.arange(m)[:, None] + np.arange(n))
-
-
-def hankel(c: Any, r: Any = None) -> Array:
-    first = _vector(c, "hankel")
-    row = zeros((first.size,), first.dtype) if r is None else _vector(r, "hankel")
-    m, n = first.size, row.size
-    return _picked(concatenate([first, row[1:]]), np.arange(m)[:, None] + np.arange(n))
-
-
-def circulant(c: Any) -> Array:
-    v = as_array(c)
-    v = v if v.ndim else v.reshape((1,))
-    n = v.shape[-1]
-    index = (np.arange(n)[:, None] - np.arange(n)) % n if n else np.zeros((0, 0), np.int64)
-    return take(v, array(index), axis=-1)
-
-
-def block_diag(*arrs: Any) -> Array:
-    if not arrs:
-        raise fail(ShapeError, "block_diag needs an array")
-    parts = [x if x.ndim > 1 else x.reshape((1, x.size)) for x in map(as_array, arrs)]
-    kind = result_dtype(*parts)
-    b = builder()
-    lead = broadcast_shapes(*(x.shape[:-2] for x in parts))
-    columns = sum(x.shape[-1] for x in parts)
-    rows, at = [], 0
-    for x in parts:
-        v = b.broadcast_to(b.astype(value_of(x), kind), (*lead, *x.shape[-2:]))
-        none = (0,) * v.ndim
-        high = (*none[:-1], columns - at - v.shape[-1])
-        rows.append(b.pad(v, low=(*none[:-1], at), high=high, interior=none))
-        at += v.shape[-1]
-    return wrap(b.concat(*rows, axis=len(lead)) if len(rows) > 1 else rows[0])
-
-
-def khatri_rao(a: Any, b: Any) -> Array:
-    x, y = as_array(a), as_array(b)
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise fail(ShapeError, f"khatri_rao needs matrices of as many columns, got {x.shape} and {y.shape}")
-    return (x[:, None, :] * y[None, :, :]).reshape((x.shape[0] * y.shape[0], x.shape[1]))
-
-
 def polar(a: Any, side: str = "right") -> tuple[Array, Array]:
     if side not in ("right", "left"):
         raise fail(ShapeError, "`side` must be either 'right' or 'left'")
@@ -514,7 +452,7 @@ LINALG: dict[str, Callable[..., Any]] = {
     **{f.__name__: f for f in (
         solve_triangular, cho_factor, cho_solve, cholesky, solve, inv, det, lu_factor, lu_solve, lu, expm, cosm, sinm,
         tanm, coshm, sinhm, tanhm, qr, svd, svdvals, eigh, eigvalsh, eig, eigvals, schur, hessenberg, pinv, lstsq,
-        norm, toeplitz, hankel, circulant, block_diag, khatri_rao, polar,
+        norm, polar, *STRUCTURED,
     )},
     "sqrtm": _function("sqrt"), "logm": _function("log"),
 }  # fmt: skip

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 
 from nufunc.ir.errors import MutationError, UnguardedCaptureError
-from nufunc.passes.placement import Placement, placed, placement
 from nufunc.runtime import pipeline
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.overlap import Pattern, Stretches
@@ -36,6 +35,7 @@ from nufunc.tracer.view import Session, instrument, session_of
 if TYPE_CHECKING:
     from nufunc.codegen.callspec import ArgSpec, ResultSpec
     from nufunc.codegen.compile import Lowered as CodegenLowered
+    from nufunc.passes.placement import Placement
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -239,6 +239,7 @@ def lower_program(program: Program, timed: bool = False, standalone: bool = Fals
     # these bring Numba's code generator, which `import nufunc` must not
     from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
+    from nufunc.passes.placement import placed
 
     placements = _placements(program)
     refusals: list[str] = []
@@ -262,6 +263,8 @@ def _read_strides(program: Program) -> list[tuple[int, ...] | None]:
 
 def _placements(program: Program) -> dict[int, Placement]:
     """The strided inputs that are read where they lie."""
+    from nufunc.passes.placement import placement
+
     if os.environ.get("NUFUNC_NOJIT", "") not in ("", "0"):
         return {}
     found = {

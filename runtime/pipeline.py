@@ -32,7 +32,6 @@ from nufunc.passes import basis
 from nufunc.passes.composites import opened, slimmed
 from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
-from nufunc.passes.fuse import fuse
 from nufunc.passes.half import without_halves
 from nufunc.passes.jvp import jvp
 from nufunc.passes.linearize import linearize
@@ -53,7 +52,6 @@ STAGES = (
 # Each pass with what it promises, see Note [What passes promise].
 expand = oracle.tested(expand, oracle.same)
 functionalize = oracle.tested(functionalize, oracle.functionalized)
-fuse = oracle.tested(fuse, oracle.same)
 inlined = oracle.tested(inlined, oracle.same)
 jacobians = oracle.tested(basis.jacobian, oracle.jacobians)
 jvp = oracle.tested(jvp, oracle.tangents)
@@ -181,7 +179,9 @@ def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Se
 
 def grouped(graph: Graph, refusals: list[str]) -> Graph:
     """The nodes of a graph gathered into kernels; `refusals` gets the reasons why neighbours do not share one."""
-    return checked("grouped", fuse(without_halves(graph), refusals))
+    from nufunc.passes.fuse import fuse  # of what is loaded from disk nothing is grouped
+
+    return checked("grouped", oracle.tested(fuse, oracle.same)(without_halves(graph), refusals))
 
 
 def whole(traced: Graph) -> Graph:

@@ -217,16 +217,17 @@ class Plan:
 
     def nest(self, nest: LoopNest, pointers: Sequence[ir.Value]) -> None:
         """Run a nest, in parallel where that is worth it."""
-        past = streaming(nest, self.vector_bytes) if target().triple.startswith("x86_64") else None
+        past = streaming(nest, self.vector_bytes) if target().triple.startswith("x86_64") else ()
         nest = schedule(nest, self.vector_bytes)
-        if past is None:
+        if not past:
             self._divided(nest, pointers)
             return
-        b, places = self.b, [self.b.ptrtoint(pointers[k], I64) for k in sorted(past.past)]
+        b, places = self.b, [self.b.ptrtoint(pointers[k], I64) for k in sorted(past[0].past)]
         low = b.and_(functools.reduce(b.or_, places), I64(LINE - 1))
         with b.if_else(b.icmp_unsigned("==", low, I64(0)), likely=True) as (aligned, other):
             with aligned:
-                self._divided(past, pointers)
+                for part in past:
+                    self._divided(part, pointers)
             with other:
                 self._divided(nest, pointers)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nufunc.codegen.loops import Inst, LoopNest, Phase, lies_across
-from nufunc.codegen.schedule import op_cost, schedule
+from nufunc.codegen.schedule import collapse, op_cost, points, schedule
 
 PAST = 1 << 25  # bytes of a result from which it is stored past the caches
 FAR = 1 << 24  # bytes of an operand from which its rows are asked for beforehand: in the third cache this gains nothing
@@ -31,19 +31,37 @@ _NEAR = 512  # bytes ahead along few
 _LONG = 8  # cycles of a body that is long
 
 
-def streaming(nest: LoopNest, vector_bytes: int) -> LoopNest | None:
-    """An unscheduled nest scheduled for stores past the caches; None where it has none."""
+def streaming(nest: LoopNest, vector_bytes: int) -> tuple[LoopNest, ...]:
+    """An unscheduled nest scheduled for stores past the caches, perhaps in two parts; none where it has none."""
     if not any(b.written and b.size * b.dtype.itemsize >= PAST for b in nest.buffers):
-        return None
-    nest = schedule(nest, vector_bytes, past=True)
+        return ()
+    whole, *rest = _cut(nest, vector_bytes)
+    nest = schedule(whole, vector_bytes, past=True)
     past = frozenset(k for k in range(len(nest.buffers)) if _passes(nest, k))
-    return replace(nest, past=past) if past else None
+    return (replace(nest, past=past), *(schedule(n, vector_bytes) for n in rest)) if past else ()
+
+
+def _cut(nest: LoopNest, vector_bytes: int) -> list[LoopNest]:
+    """An elementwise nest over one axis without the elements that fill no vector, and these."""
+    nest = collapse(nest)
+    if len(nest.axes) != 1 or len(nest.phases) != 1 or nest.phases[0].axes or nest.exact:
+        return [nest]
+    (axis,), lanes = nest.axes, schedule(nest, vector_bytes).lanes
+    left = axis.extent % lanes
+    return [_part(nest, 0, axis.extent - left), _part(nest, axis.extent - left, left)] if left else [nest]
+
+
+def _part(nest: LoopNest, start: int, count: int) -> LoopNest:
+    """A nest over a part of its only axis."""
+    (axis,), (phase,) = nest.axes, nest.phases
+    body = tuple(replace(i, index=i.index + start * i.index.coefficient(axis.name)) for i in phase.body)
+    return replace(nest, axes=(replace(axis, extent=count),), phases=(replace(phase, body=body),))
 
 
 def _passes(nest: LoopNest, number: int) -> bool:
-    """Whether a buffer is large, never read and written in whole lines alone, given that it begins with one."""
+    """Whether a buffer is large, mostly written here, in whole lines alone if it begins with one, and not read."""
     buffer = nest.buffers[number]
-    if buffer.scratch or buffer.size * buffer.dtype.itemsize < PAST:
+    if buffer.scratch or min(buffer.size, 2 * points(nest)) * buffer.dtype.itemsize < PAST:
         return False
     uses = [(p, i) for p in nest.phases for i in p.body if i.buffer == number]
     return bool(uses) and all(i.op == "store" and _whole_lines(nest, p, i) for p, i in uses)

@@ -1,4 +1,4 @@
-"""Convolutions, pooling and modules beside torch, torch.compile and JAX, in one process -> results/conv.md.
+"""Convolutions beside torch, torch.compile and JAX, modules beside torch.func, in one process -> results/conv.md.
 
 python benchmarks/conv.py [--threads N] [--print] [NAME...]
 
@@ -9,6 +9,7 @@ stays as it is.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -151,6 +152,119 @@ def row(name: str, dtype: str) -> list[str]:
     return lines
 
 
+# ---- modules, by functional_call, beside torch.func on torch's modules ----
+
+
+def network(n: Any, *widths: int) -> Any:
+    """Linear layers with ReLU between them, of nf.nn or torch.nn."""
+    layers = [layer for a, b in itertools.pairwise(widths) for layer in (n.Linear(a, b), n.ReLU())]
+    return n.Sequential(*layers[:-1])
+
+
+def convolutional(n: Any) -> Any:
+    parts = (n.Conv2d(1, 8, 3, 2, 1), n.ReLU(), n.Conv2d(8, 16, 3, 2, 1), n.ReLU(), n.Flatten(), n.Linear(784, 10))
+    return n.Sequential(*parts)
+
+
+def encoder(n: Any) -> Any:
+    return n.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def labels(n: int, classes: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, classes, n)
+
+
+# name: the model, its inputs, and what is computed
+MODULES: dict[str, tuple[Callable[[Any], Any], tuple[np.ndarray, ...], str]] = {
+    "3 small linear layers on (4, 8)": (lambda n: network(n, 8, 16, 16, 4), (random(4, 8),), "forward"),
+    "gradient of the same": (lambda n: network(n, 8, 16, 16, 4), (random(4, 8), labels(4, 4)), "gradient"),
+    "64-128-128-10, 64 examples": (
+        lambda n: network(n, 64, 128, 128, 10), (random(64, 64), labels(64, 10)), "per sample",
+    ),
+    "8 models 64-128-128-10, 64 examples": (lambda n: network(n, 64, 128, 128, 10), (random(64, 64),), "ensemble"),
+    "convolutional network, 32 images": (convolutional, (random(32, 1, 28, 28), labels(32, 10)), "per sample"),
+    "transformer layer, (8, 64, 128)": (encoder, (random(8, 64, 128),), "squares"),
+    "784-512-512-10, 256 examples": (
+        lambda n: network(n, 784, 512, 512, 10), (random(256, 784), labels(256, 10)), "training step",
+    ),
+}  # fmt: skip
+
+
+def module_call(name: str, torch_side: bool) -> Callable[[], Any]:
+    """A call of a row of MODULES, by nufunc or by torch.func."""
+    import torch
+
+    import nufunc as nf
+
+    make, arrays, what = MODULES[name]
+    torch.manual_seed(0)
+    theirs = make(torch.nn)
+    params = {k: p.detach() for k, p in theirs.named_parameters()}
+    if torch_side:
+        f, n, model = torch.func, torch.nn, theirs
+        inputs: tuple[Any, ...] = tuple(map(torch.from_numpy, arrays))
+        call = lambda p, x: f.functional_call(model, p, (x,))
+        value_and_grad = lambda g: lambda p: f.grad_and_value(g)(p)[::-1]
+        stacked = {k: torch.stack([p * (1 + i) for i in range(8)]) for k, p in params.items()}
+        compiled = lambda g: g
+    else:
+        f, n, model = nf, nf.nn, make(nf.nn)
+        params, inputs = {k: p.numpy().copy() for k, p in params.items()}, arrays
+        call = lambda p, x: nf.functional_call(model, p, x)
+        value_and_grad = nf.value_and_grad
+        stacked = {k: np.stack([p * np.float32(1 + i) for i in range(8)]) for k, p in params.items()}
+        compiled = nf.jit
+    entropy = n.functional.cross_entropy
+    if what == "forward":
+        forward = compiled(call)
+        return lambda: forward(params, *inputs)
+    if what == "ensemble":
+        mapped = f.vmap(call, in_dims=(0, None))
+        return lambda: mapped(stacked, *inputs)
+    if what == "squares":
+        squares = compiled(lambda p, x: value_and_grad(lambda p: (call(p, x) ** 2).mean())(p))
+        return lambda: squares(params, *inputs)
+    if what == "gradient":
+        gradient = f.grad(lambda p, x, y: entropy(call(p, x), y))
+        return lambda: gradient(params, *inputs)
+    if what == "per sample":
+        each = f.vmap(f.grad(lambda p, x, y: entropy(call(p, x[None]), y[None])), in_dims=(None, 0, 0))
+        return lambda: each(params, *inputs)
+
+    def step(p: Any, x: Any, y: Any) -> Any:
+        value, gradient = value_and_grad(lambda p: entropy(call(p, x), y))(p)
+        return value, {k: p[k] - 0.1 * gradient[k] for k in p}
+
+    trained = compiled(step)
+    return lambda: trained(params, *inputs)
+
+
+def module_row(name: str) -> str:
+    import torch
+
+    functions = {"nufunc": module_call(name, False), "torch.func": module_call(name, True)}
+    results = {k: _leaves(f()) for k, f in functions.items()}
+    for mine, other in zip(results["nufunc"], results["torch.func"], strict=True):
+        found = other.detach().numpy() if isinstance(other, torch.Tensor) else np.asarray(other)
+        np.testing.assert_allclose(mine, found, rtol=1e-3, atol=1e-3 * float(np.abs(found).max() + 1e-6))
+    with torch.no_grad():
+        times = least_times(functions)
+    mine, other = (times[k] * 1e3 for k in ("nufunc", "torch.func"))
+    line = f"| {name} | {MODULES[name][2]} | {mine:.3g} | {other:.3g} | {mine / other:.3f} |"
+    print(line, flush=True)
+    return line
+
+
+def _leaves(tree: Any) -> list[Any]:
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in _leaves(tree[key])]
+    return [leaf for item in tree for leaf in _leaves(item)] if isinstance(tree, tuple | list) else [tree]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", help="parts of names of rows")
@@ -165,19 +279,28 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     nf.set_num_threads(chosen.threads)
     names = [n for n in CONVOLUTIONS if not chosen.names or any(part in n for part in chosen.names)]
+    modules = [n for n in MODULES if not chosen.names or any(part in n for part in chosen.names)]
+    calls_of_modules = [module_row(name) for name in modules]
     lines = [line for name in names for dtype in SIZES for line in row(name, dtype)]
     if chosen.print or chosen.names:
         return
+    threads = f"{chosen.threads} thread{'s' * (chosen.threads > 1)}"
     head = f"""# Convolutions beside torch, torch.compile and JAX
 
-Milliseconds of a call with {chosen.threads} threads, the least of many that took turns with those of the others;
+Milliseconds of a call with {threads}, the least of many that took turns with those of the others;
 `python benchmarks/conv.py` writes this page. The last column is nufunc's time in that of the fastest other. The
 gradient is that of the sum of squares in x and in the weight. JAX uses the threads that it finds.
 
 | | dtype | | {' | '.join(LIBRARIES)} | ratio |
 |---|---|---|{'---|' * (len(LIBRARIES) + 1)}
 """
-    PAGE.write_text(head + "\n".join(lines) + "\n")
+    tail = """
+## Modules by functional_call beside torch.func
+
+| | | nufunc | torch.func | ratio |
+|---|---|---|---|---|
+"""
+    PAGE.write_text("\n".join([head + "\n".join(lines), tail + "\n".join(calls_of_modules), ""]))
 
 
 if __name__ == "__main__":

@@ -170,6 +170,10 @@ adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = (_adaptive_nd(di
 # -- layers
 
 
+def _shown(layer: Module, *names: str) -> str:
+    return ", ".join(f"{name}={getattr(layer, name)}" for name in names)
+
+
 class _MaxPool(Module):
     dims = 0
 
@@ -187,10 +191,7 @@ class _MaxPool(Module):
         )
 
     def extra_repr(self) -> str:
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        )
+        return _shown(self, "kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
 
 class _AvgPool(Module):
@@ -231,10 +232,7 @@ class _LPPool(Module):
         return _lp_pool(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode, self.dims)
 
     def extra_repr(self) -> str:
-        return (
-            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"ceil_mode={self.ceil_mode}"
-        )
+        return _shown(self, "norm_type", "kernel_size", "stride", "ceil_mode")
 
 
 class _AdaptivePool(Module):
@@ -249,7 +247,7 @@ class _AdaptivePool(Module):
         return adaptive_pool(x, self.output_size, self.dims, self.maximum)
 
     def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+        return _shown(self, "output_size")
 
 
 class MaxPool1d(_MaxPool):

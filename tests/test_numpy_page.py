@@ -31,8 +31,8 @@ INTRODUCTION = (
     positions 0). `np.bincount(i, length=n)` has n places, or `minlength` where only that is given.""",
     """What is found out only when the program runs is an IndexError then: a number beyond the length of a `bincount`,
     levels of `np.quantile` outside of [0, 1], weights of it that are negative or all zero, lines of NaN for
-    `np.nanargmax`. Coefficients of polynomials that happen to be zero are kept (`np.polydiv`, `np.roots`,
-    `np.polynomial`).""",
+    `np.nanargmax`. Leading coefficients of polynomials that happen to be zero are kept (`np.polymul`,
+    `np.polydiv`, `np.roots`, `np.polynomial`).""",
 )
 
 

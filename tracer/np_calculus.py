@@ -148,6 +148,8 @@ def _gradient(x: Array, axis: int, width: Any, order: int) -> Array:
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """numpy.gradient with all forms of spacings and edges."""
     x = as_array(f)
+    if x.dtype == np.bool_:
+        raise fail(DTypeError, "numpy boolean subtract, the `-` operator, is not supported")
     x = x if is_inexact(x.dtype) else x.astype(np.float64)
     given = range(x.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
     axes = [normal_axis(i, x.ndim) for i in given]

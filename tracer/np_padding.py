@@ -189,12 +189,21 @@ def _odd(x: Array, width: tuple[int, int], mode: str) -> Array:
     index = np.where(inner.any(1), np.argmax(inner != 0, axis=1) + 1 if n > 2 else 0, 0)
     sign = np.where(inner.any(1), inner.sum(1), 0) if n > 2 else np.zeros(len(units), np.int64)
     place = (-1,) + (1,) * (x.ndim - 1)
-    factors = [require().constant(f.astype(x.dtype).reshape(place)) for f in (sign, units[:, 0], units[:, -1])]
-    ends = factors[1] * x[:1] + factors[2] * x[-1:]
-    body = _joined(x, None, None)
-    low = ends[: width[0]] + factors[0][: width[0]] * taken(x, require().constant(index[: width[0]]))
-    high = ends[width[0] + n :] + factors[0][width[0] + n :] * taken(x, require().constant(index[width[0] + n :]))
-    return _joined(body, low, high)
+
+    def side(rows: slice) -> Array:
+        total: Any = 0
+        parts = (units[rows, 0], x[:1]), (units[rows, -1], x[-1:]), (sign[rows], None)
+        for factors, elements in parts:
+            if not factors.any():
+                continue
+            values = taken(x, require().constant(index[rows])) if elements is None else elements
+            product = require().constant(factors.astype(x.dtype).reshape(place)) * values
+            present = require().constant((factors != 0).reshape(place))  # no factor of zero meets an infinity
+            total = total + namespace().where(present, product, 0).astype(x.dtype)
+        return total
+
+    low, high = slice(0, width[0]), slice(width[0] + n, None)
+    return _joined(x, side(low) if width[0] else None, side(high) if width[1] else None)
 
 
 def _by_function(

@@ -115,7 +115,7 @@ def poly(seq_of_zeros: Any) -> Array:
         return result.real if real else result
     elif zeros.ndim != 1:
         raise fail(ShapeError, "input must be 1d or non-empty square 2d array.")
-    kind = result_dtype(zeros.dtype, np.dtype(float)) if zeros.dtype.kind in "iub" else zeros.dtype
+    kind = np.dtype(float) if zeros.dtype.kind in "iub" or zeros.dtype.itemsize == 2 else zeros.dtype
     zeros = zeros.astype(kind)
     result = np_.ones(1, kind)
     if not zeros.shape[0]:

@@ -289,6 +289,8 @@ def _quantile(
     name = "percentile" if percent else "quantile"
     if weights is not None and method != "inverted_cdf":
         raise fail(ShapeError, f"Only method 'inverted_cdf' supports weights. Got: {method}.")
+    if not x.size and skip_nan:
+        return namespace().nanmean(x, axis, out=out, keepdims=keepdims)
     if lanes.count == 0:
         raise fail(ShapeError, f"np.{name} of an empty array")
     if weights is None:

@@ -448,13 +448,11 @@ def polar(a: Any, side: str = "right") -> tuple[Array, Array]:
     return matmul(w, vh), matmul(base * s[..., None, :], _adjoint(base))
 
 
-LINALG: dict[str, Callable[..., Any]] = {
-    **{f.__name__: f for f in (
-        solve_triangular, cho_factor, cho_solve, cholesky, solve, inv, det, lu_factor, lu_solve, lu, expm, cosm, sinm,
-        tanm, coshm, sinhm, tanhm, qr, svd, svdvals, eigh, eigvalsh, eig, eigvals, schur, hessenberg, pinv, lstsq,
-        norm, polar, *STRUCTURED,
-    )},
-    "sqrtm": _function("sqrt"), "logm": _function("log"),
-}  # fmt: skip
+_NAMED: tuple[Callable[..., Any], ...] = (
+    solve_triangular, cho_factor, cho_solve, cholesky, solve, inv, det, lu_factor, lu_solve, lu, expm, cosm, sinm, tanm,
+    coshm, sinhm, tanhm, qr, svd, svdvals, eigh, eigvalsh, eig, eigvals, schur, hessenberg, pinv, lstsq, norm, polar,
+    *STRUCTURED,
+)  # fmt: skip
+LINALG = {**{f.__name__: f for f in _NAMED}, "sqrtm": _function("sqrt"), "logm": _function("log")}
 
 

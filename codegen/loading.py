@@ -75,7 +75,7 @@ def load_object(found: ObjectCode, locations: Sequence[Location], lower: Callabl
 
 def extern_address(extern: str | np.ndarray | HostCall) -> int:
     """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
-    from nufunc.codegen import abi, blas, factor_library, fft_loops, tape_library, threads
+    from nufunc.codegen import abi, blas, factor_library, fft_loops, numpy_sort, tape_library, threads
 
     if isinstance(extern, np.ndarray):
         return int(extern.__array_interface__["data"][0])
@@ -87,6 +87,8 @@ def extern_address(extern: str | np.ndarray | HostCall) -> int:
         return factor_library.address(extern)
     if extern.startswith(fft_loops.PREFIX):
         return fft_loops.address(extern)
+    if extern.startswith(numpy_sort.PREFIX):
+        return numpy_sort.address(extern)
     if extern.startswith("Py"):
         return abi.python_address(extern)
     return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)

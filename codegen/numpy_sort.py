@@ -2,7 +2,7 @@
 
 The table of NumPy's C interface holds a function that gives the table of functions of a dtype; its first sorting
 function takes the memory, the number of elements, and an array that it does not look at. Both tables are part of
-NumPy's binary interface since 2.0. Each function is tried on some numbers first; where that fails, `sorting` has its own.
+NumPy's binary interface since 2.0. Each function is tried on some numbers first; else `sorting` has its own.
 """
 
 from __future__ import annotations

@@ -63,8 +63,19 @@ def test_reduceat_at_traced_places():
         np.testing.assert_allclose(f(values, places), ufunc.reduceat(values, places))
     with pytest.raises(IndexError):
         nf.jit(lambda x, i: np.add.reduceat(x, i))(values, np.array([0, 8]))
-    with pytest.raises(nf.UnsupportedError, match=r"divide\.reduceat"):
-        nf.jit(lambda x, i: np.divide.reduceat(x, i))(values, places)
+    np.testing.assert_allclose(
+        nf.jit(lambda x, i: np.divide.reduceat(x, i))(values, places), np.divide.reduceat(values, places)
+    )
+
+
+def test_reduceat_of_many_elements():
+    x, places = np.random.default_rng(2).normal(size=(3, 5000)), np.array([0, 70, 9, 9, 4000, 4999, 12])
+    f = lambda x, i: np.add.reduceat(x, i, axis=1)
+    np.testing.assert_allclose(nf.jit(f)(x, places), f(x, places), rtol=1e-12)
+    gradient = nf.grad(lambda x: (f(x, places) ** 2).sum())(x)
+    shift = np.random.default_rng(3).normal(size=x.shape)
+    slope = ((f(x + 1e-6 * shift, places) ** 2).sum() - (f(x - 1e-6 * shift, places) ** 2).sum()) / 2e-6
+    np.testing.assert_allclose((gradient * shift).sum(), slope, rtol=1e-6)
 
 
 def test_long_reductions_are_loops():

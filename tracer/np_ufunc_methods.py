@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, UnsupportedError
+from nufunc.ir.errors import BoundsError, DTypeError, ShapeError
 from nufunc.ir.types import BOOL, INT64
 from nufunc.tracer import np_cumulate, np_reduce
 from nufunc.tracer.array import Array, check_dtype
@@ -39,6 +39,7 @@ _REGROUPED = frozenset(
 _SEVERAL_AXES = _REGROUPED - {"lcm"}
 _IDEMPOTENT = frozenset("fmax fmin maximum minimum bitwise_and bitwise_or logical_and logical_or".split())
 _WRITTEN_OUT = 8  # steps; more become a loop
+_MASKED = 4096  # elements times segments up to which each segment looks at all elements
 
 
 def loop_dtype(ufunc: Any, x: Array, dtype: Any) -> np.dtype:
@@ -289,7 +290,9 @@ def _pieces(ufunc: Any, x: Array, starts: list[int], index: int, dtype: Any) -> 
 
 
 def _segments(ufunc: Any, x: Array, places: Array, index: int, dtype: Any) -> Array:
-    """Traced indices, or many: every segment reduces all rows, with the others left out."""
+    """Traced indices, or many: where these are few, every segment reduces all rows, with the others left out; else each
+    goes through its own.
+    """
     from nufunc.tracer.np_join import concatenate
     from nufunc.tracer.np_misc import take, where
 
@@ -299,17 +302,35 @@ def _segments(ufunc: Any, x: Array, places: Array, index: int, dtype: Any) -> Ar
     starts = where(first < 0, count, first)  # a negative one is out of bounds here
     alone = take(rows, starts, axis=0)
     after = concatenate([first[1:], require().constant(np.array([count]))])
+    if count * places.size > _MASKED or (ufunc.__name__ not in _IDEMPOTENT and _identity(ufunc, kind) is None):
+        result = _one_by_one(_step(ufunc, kind), rows, starts, after, alone)
+        return wrap(builder().moved(value_of(result), 0, index), scalar=False)
     at = require().constant(np.arange(count))[:, None]
     inside = (at >= first) & ((at < after) | (at == first))
     inside = inside.reshape((*inside.shape, *(1,) * (rows.ndim - 1)))
-    if ufunc.__name__ in _IDEMPOTENT:
-        neutral: Any = alone[None]
-    else:
-        neutral = _identity(ufunc, kind)
-        if neutral is None:
-            raise fail(UnsupportedError, f"np.{ufunc.__name__}.reduceat at traced indices")
+    neutral: Any = alone[None] if ufunc.__name__ in _IDEMPOTENT else _identity(ufunc, kind)
     own = (at == first).reshape(inside.shape)
     held = where(own, alone[None], rows[:, None])
     filled = where(inside, held, as_array(neutral)).astype(kind)
     result = reduce(ufunc, filled, axis=0, dtype=dtype)
     return wrap(builder().moved(value_of(result), 0, index), scalar=False)
+
+
+def _one_by_one(
+    step: Callable[[Array, Array], Array], rows: Array, starts: Array, after: Array, alone: Array
+) -> Array:
+    """Each segment from its first row to its last."""
+    from nufunc.tracer.control import map, while_loop
+
+    def segment(item: tuple[Array, Array, Array]) -> Array:
+        start, end, first = item
+
+        def join(state: tuple[Array, Array]) -> tuple[Array, Array]:
+            at, total = state
+            return at + 1, step(total, rows[at])
+
+        result: Array = while_loop(lambda state: state[0] < end, join, (start + 1, first))[1]
+        return result
+
+    made: Array = map(segment, (starts, after, alone))
+    return made

@@ -2,8 +2,8 @@
 results back to rows, so that LAPACK sees what it sees from NumPy and gives the same signs.
 
 Note [Areas]: what a node needs of scratch memory is a list of named areas, sized by one table per primitive. "aa" holds
-the matrices by columns, and so the whole stack; LAPACK's workspaces serve one matrix after the other. Their sizes are
-asked of LAPACK when code is generated.
+the matrices by columns, and so the whole stack; LAPACK's workspaces serve one matrix after the other, and are there
+once for each task. Their sizes are asked of LAPACK when code is generated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import blas
+from nufunc.codegen import blas, threads
 from nufunc.codegen.buffers import aligned
 from nufunc.codegen.lapack_layouts import (
     columns_of,
@@ -29,6 +29,7 @@ from nufunc.codegen.lapack_layouts import (
 )
 from nufunc.codegen.library import Caller, letter
 from nufunc.codegen.llvm import I32, I64, POINTER
+from nufunc.codegen.regions import emit_region
 from nufunc.ir.graph import Graph, Node
 from nufunc.ir.prims.matrices import sized
 from nufunc.ir.types import real_dtype
@@ -228,8 +229,28 @@ def _nothing(node: Node) -> bool:
     return node.operands[0].type.size == 0
 
 
+# Areas of one matrix at a time: each task has its own.
+_PRIVATE = ("work", "rwork", "iwork", "none", "bwork", "sdim", "select")
+_LARGE = 64  # rows or columns from which OpenBLAS may take threads of its own
+
+
+def _tasks(node: Node) -> int:
+    """Tasks that share the matrices of a stack; small ones only, whose calls stay on their thread."""
+    count, m, n = _shape(node)
+    if max(m, n) > _LARGE:
+        return 1
+    return max(1, min(count, threads.tasks_for(count * (1000.0 + 5.0 * max(m, n) * min(m, n) ** 2))))
+
+
+def _copies(node: Node, name: str) -> int:
+    own = name in _PRIVATE or (node.prim == "schur" and name in ("ww", "wr", "wi"))
+    return _tasks(node) if own else 1
+
+
 def scratch(node: Node) -> int:
-    return 0 if _nothing(node) else sum(aligned(size) for size in _AREAS[node.prim](node).values())
+    if _nothing(node):
+        return 0
+    return sum(aligned(size) * _copies(node, name) for name, size in _AREAS[node.prim](node).items())
 
 
 # -- code
@@ -243,9 +264,12 @@ class _Job:
         self.count, self.m, self.n = _shape(node)
         self.places: dict[str, ir.Value] = dict(others)
         at, offset = scope.scratch(node), 0
+        self.own: dict[str, int] = {}  # the areas that each task has for itself, with their sizes
         for name, size in _AREAS[node.prim](node).items():
             self.places[name] = plan.at(at, offset)
-            offset += aligned(size)
+            offset += aligned(size) * _copies(node, name)
+            if _copies(node, name) > 1:
+                self.own[name] = aligned(size)
         self.info = plan.alloca(4, 4)
         self.source = scope.pointer(node.operands[0])
         self.results = [scope.pointer(r) for r in node.results]
@@ -255,9 +279,27 @@ class _Job:
         self.plan.kernel(region, [self.places[p] if isinstance(p, str) else p for p in pointers], region.name)
 
     def each(self, body: Callable[[ir.Value], None]) -> None:
-        loop = self.plan.loop(self.count)
-        body(loop.__enter__())
-        loop.finish([])
+        """body(i) for each matrix, ranges of them in parallel where that is worth it."""
+        plan, tasks = self.plan, 1 if self.plan.in_task else _tasks(self.node)
+        if tasks == 1:
+            loop = plan.loop(self.count)
+            body(loop.__enter__())
+            loop.finish([])
+            return
+        names = list(self.places)
+
+        def part(inside: list[ir.Value], task: ir.Value) -> None:
+            before = self.places, self.info
+            self.places, self.info = dict(zip(names, inside, strict=True)), plan.alloca(4, 4)
+            for name, size in self.own.items():
+                self.places[name] = plan.at(self.places[name], plan.b.mul(task, I64(size)))
+            first, last = threads.chunk(plan.b, task, I64(tasks), self.count)
+            loop = plan.loop(last, first)
+            body(loop.__enter__())
+            loop.finish([])
+            self.places, self.info = before
+
+        emit_region(plan, tasks, list(self.places.values()), part)
 
     def call(self, i: ir.Value, call: Call, steps: Mapping[str, int], message: str | None) -> None:
         """One call for matrix i; `steps`: bytes from one matrix to the next in the areas that hold a stack."""
@@ -395,18 +437,19 @@ def _householder(plan: Plan, scope: Scope, node: Node) -> None:
 
 
 def _lu(plan: Plan, scope: Scope, node: Node) -> None:
-    job = _Job(plan, scope, node, pp=scope.pointer(node.results[1]))
-    a, order = node.operands[0].type, scope.pointer(node.results[2])
+    job = _Job(plan, scope, node, pp=scope.pointer(node.results[1]), order=scope.pointer(node.results[2]))
+    a = node.operands[0].type
     m, n, item = job.m, job.n, a.dtype.itemsize
     k = min(m, n)
     call = Call("getrf", a.dtype, m, n, "aa", m, "pp", "info")
     job.kernel(columns_of(a), job.source, "aa")
-    job.kernel(leading_rows(node.results[2].type), order)
+    job.kernel(leading_rows(node.results[2].type), "order")
 
     def one(i: ir.Value) -> None:
         job.call(i, call, {"aa": m * n * item, "pp": 4 * k}, None)
-        pivots, rows = plan.at(job.places["pp"], plan.b.mul(i, I64(4 * k))), plan.at(order, plan.b.mul(i, I64(8 * m)))
-        _exchange(plan, pivots, rows, k)
+        steps = (("pp", 4 * k), ("order", 8 * m))
+        places = [plan.at(job.places[name], plan.b.mul(i, I64(size))) for name, size in steps]
+        _exchange(plan, *places, k)
 
     job.each(one)
     job.kernel(columns_of(sized(a, n, m)), "aa", job.results[0])

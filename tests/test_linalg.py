@@ -334,6 +334,22 @@ def test_decompositions_and_transforms_are_counted() -> None:
     assert cost.flops >= 22 * 8**3 + 4 * 8**3 // 3 + 8 * 5 * 8 * 3
 
 
+def test_ranges_of_a_long_stack_are_tasks() -> None:
+    stack = RNG.normal(size=(300, 6, 6))
+    functions = (
+        np.linalg.svd, np.linalg.qr, lambda a: np.linalg.eigh(a + np.swapaxes(a, -1, -2)), np.linalg.eigvals,
+        scipy.linalg.lu, scipy.linalg.hessenberg,
+    )  # fmt: skip
+    for function in functions:
+        for got, want in zip(parts(nf.jit(lambda a, f=function: f(a))(stack)), parts(function(stack)), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+    t, z = nf.jit(lambda a: scipy.linalg.schur(a, output="complex"))(stack)
+    np.testing.assert_allclose(z @ t @ np.conj(np.swapaxes(z, -1, -2)), stack, atol=1e-11)
+    stack[277] = np.nan
+    with pytest.raises(np.linalg.LinAlgError, match="SVD did not converge"):
+        nf.jit(lambda a: np.linalg.svdvals(a))(stack)
+
+
 def test_many_threads_at_once() -> None:
     function = nf.jit(lambda a: (np.linalg.svdvals(a), np.fft.fft(a), scipy.linalg.expm(a)))
     matrices = [RNG.normal(size=(24, 24)) for _ in range(8)]

@@ -23,7 +23,7 @@ from nufunc.tracer.np_ufuncs import TracedUfunc
 def _functions() -> dict[int, tuple[Any, Callable[..., Any]]]:
     """Traced functions by the identity of NumPy's."""
     table: dict[int, tuple[Any, Callable[..., Any]]] = {}
-    modules: list[Namespace] = [numpy, numpy.linalg]
+    modules: list[Namespace] = [numpy, numpy.linalg, numpy.emath]
     for module in modules:
         for value in vars(module).values():
             original = None if isinstance(value, types.ModuleType) else getattr(value, "original", None)
@@ -63,7 +63,7 @@ def _swaps() -> dict[int, tuple[Any, Any]]:
     pairs.append((np.lib.stride_tricks.as_strided, numpy.lib.stride_tricks.as_strided))
     pairs.extend((getattr(np, name), grid) for name, grid in GRIDS.items())
     pairs.extend((value, getattr(math, name)) for name, value in vars(_math).items() if callable(value))
-    pairs += [*_module_pairs(np, numpy), *_module_pairs(np.linalg, numpy.linalg)]
+    pairs += [*_module_pairs(np, numpy), *_module_pairs(np.linalg, numpy.linalg), *_module_pairs(np.emath, numpy.emath)]
     return {id(obj): (obj, stand_in) for obj, stand_in in pairs}
 
 

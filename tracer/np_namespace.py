@@ -21,6 +21,7 @@ from nufunc.tracer import (
     np_creation,
     np_cumulate,
     np_decompositions,
+    np_emath,
     np_extra,
     np_fft,
     np_histograms,
@@ -181,6 +182,11 @@ def _build() -> Namespace:
         setattr(module, function.__name__, namespace_function(function))
     module.linalg = linalg  # type: ignore[attr-defined]
     module.fft = _Late("fft", "numpy.fft as traced code sees it.", np_fft.BY_NAME)  # type: ignore[attr-defined]
+    emath = Namespace("nufunc.numpy.emath", np.emath, "numpy.emath as traced code sees it.")
+    for function in np_emath.FUNCTIONS:
+        name = function.__name__
+        setattr(emath, name, namespace_function(function, as_constants, getattr(np.emath, name)))
+    module.emath = emath  # type: ignore[attr-defined]
     polynomial = np_polynomial.Polynomials("nufunc.numpy.polynomial", "numpy.polynomial as traced code sees it.")
     module.polynomial = polynomial  # type: ignore[attr-defined]
     module.random = RandomModule("nufunc.numpy.random", "numpy.random as traced code sees it.")  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from nufunc.runtime.bound import described
 from nufunc.runtime.cache import CACHE
 from nufunc.runtime.disk_cache import DISK
 from nufunc.runtime.executable import Executable
-from nufunc.runtime.overlap import overlap_of
+from nufunc.runtime.overlap import Pattern, overlap_of
 from nufunc.runtime.signatures import base_key, signature
 from nufunc.runtime.stored import Address, Origin, address_of
 from nufunc.runtime.transform import Transform
@@ -97,7 +97,7 @@ def _overlapping(
     executable: Executable, call: Call, key: Any, captured: Sequence[Any]
 ) -> tuple[Executable | None, tuple[str, ...]]:
     values = [*(call.leaves[k] for k in executable.positions), *captured]
-    pattern = ()
+    pattern: Pattern = ()
     if executable.graph.updates and all(isinstance(v, np.ndarray | np.generic | float | complex) for v in values):
         pattern = overlap_of(executable, executable.graph.updates, values)
     if not pattern:

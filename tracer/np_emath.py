@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.types import is_complex
-from nufunc.tracer.np_core import as_array, fail
+from nufunc.tracer.np_core import as_array, fail, is_scalar
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 
@@ -32,7 +34,8 @@ def _function(name: str) -> Callable[..., Any]:
 
 def power(x: Any, p: Any) -> Any:
     _checked("power", x)
-    return UFUNCS["power"](x, p)
+    exponent = np.asarray(p)[()] if is_scalar(p) else p  # as strong as an array
+    return UFUNCS["power"](x, exponent)
 
 
 def logn(n: Any, x: Any) -> Any:

@@ -223,7 +223,7 @@ class _Job:
         self, x: ir.Value, w: ir.Value, out: ir.Value, step: int, residues: tuple[int, ...], valid: int, add: ir.Value
     ) -> None:
         shape, plan = self.shape, self.plan
-        met, apart = (taps(shape, residues), shape.windows[-1].spread) if shape.spread else ((), 1)
+        met, apart = (taps(shape, residues), shape.windows[-1].spread) if shape.spread else (None, 1)
         tile = Tile(
             shape.dtype, shape.lanes, box(shape, step), -(-valid // shape.lanes), valid, shape.width, shape.loops,
             shape.o.out, met, apart, math.prod(v.kernel for v in shape.windows), shape.chunks > 1, plan.has_fma,

@@ -34,7 +34,7 @@ class Tile:
     width: int
     loops: tuple[tuple[int, int], ...]
     lane_stride: int
-    taps: tuple[tuple[int, int, int], ...]  # (step of w, distance in x, first row) of an iteration; none: said by loops
+    taps: tuple[tuple[int, int, int], ...] | None  # (step of w, distance in x, first row) of an iteration; else loops
     apart: int  # a tap meets every so-manieth row from its first
     period: int  # steps of w that an iteration of taps passes
     adds: bool  # whether it may add to what is there
@@ -45,7 +45,7 @@ class Tile:
         steps = (n for loop in self.loops for n in loop)
         sizes = (self.vectors, self.valid, self.width)
         parts: tuple[Any, ...] = (*self.rows, "v", *sizes, "l", *steps, "s", self.lane_stride)
-        if self.taps:
+        if self.taps is not None:
             parts += ("t", *(n for tap in self.taps for n in tap), "a", self.apart, self.period)
         text = "_".join(str(p).replace("-", "m") for p in parts)
         return f"nf.conv.{self.dtype.str[1:]}.{self.lanes}.{text}{'.add' * self.adds}{'' if self.has_fma else '.nofma'}"
@@ -85,8 +85,8 @@ class _Emitter:
 
     def _unrolled(self) -> tuple[Sequence[tuple[int, int, int]], list[tuple[int, int]]]:
         """The taps of one iteration, and the loops around them."""
-        if self.tile.taps:
-            return self.tile.taps, list(self.tile.loops)
+        if self.tile.taps is not None:
+            return self.tile.taps, list(self.tile.loops if self.tile.taps else ())
         loops, offsets = list(self.tile.loops), [0]
         products = len(self.tile.rows) * self.tile.vectors
         while loops and loops[-1][0] * len(offsets) * products <= UNROLL:
@@ -122,7 +122,7 @@ class _Emitter:
                 for j in range(tile.vectors):
                     at = i * tile.vectors + j
                     sums[at] = v.fma(one, row[j], sums[at])
-        return [x, v.at(w, (tile.period if tile.taps else len(taps)) * tile.width), *sums]
+        return [x, v.at(w, (len(taps) if tile.taps is None else tile.period) * tile.width), *sums]
 
     def _store(self, rows: Sequence[ir.Value], first: int, lane: int) -> None:
         """Store the lanes from `lane` on of some rows, from row `first` on."""

@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 
 import nufunc as nf
+from nufunc.codegen.compile import compile_graph
+from nufunc.ir import Builder
+from nufunc.ir.interpret import run
+from nufunc.ir.types import type_of
+from nufunc.passes.fuse import fuse
 
 F = nf.nn.functional
 RNG = np.random.default_rng(7)
@@ -150,3 +155,45 @@ def test_other_dtypes(dtype):
     found = F.conv1d(x, w, stride=2, padding=1)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, by_taps(x, w, None, stride=2, padding=1)[0])
+
+
+def random_convolution(rng):
+    """Operands and attributes of the primitive in any form: letters in any order, any sign of stride and dilation."""
+    dims = int(rng.integers(1, 4))
+    window, roles = "xyz"[:dims], dict(zip("gmcoGMCO", "gmcogmco"))
+    letters = [n for n in roles if rng.random() < 0.6]
+    extents = {n: int(rng.integers(1, 40 if roles[n] == "o" else 6)) for n in letters}
+    names = []
+    for own in ("gmc", "gco", "gmo"):
+        chosen = [n for n in letters if roles[n] in own]
+        rng.shuffle(chosen)
+        chosen += window
+        if rng.random() < 0.2:
+            rng.shuffle(chosen)
+        names.append("".join(chosen))
+    numbers = {
+        "stride": rng.choice([1, 1, 1, 2, 3, -1], dims), "dilation": rng.choice([1, 1, 2, -1], dims),
+        "spread": rng.choice([1, 1, 1, 2, 3], dims), "offset": rng.integers(-4, 6, dims),
+        "extent": rng.integers(1, 18 if dims < 3 else 6, dims),
+    }  # fmt: skip
+    attrs = dict(zip(("x", "w", "out"), names)) | {"window": window}
+    attrs |= {name: tuple(map(int, values)) for name, values in numbers.items()}
+    seen = dict(zip(window, rng.integers(1, 12 if dims < 3 else 6, dims)))
+    kernel = dict(zip(window, rng.integers(1, 5, dims)))
+    shapes = [tuple(int({**extents, **own}[n]) for n in given) for given, own in zip(names, (seen, kernel))]
+    dtype = rng.choice(["float32", "float64"])
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes], attrs
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(25), *(pytest.param(range(k, k + 50), marks=pytest.mark.slow) for k in range(25, 425, 50))]
+)
+def test_convolutions_of_any_form(seeds):
+    for seed in seeds:
+        operands, attrs = random_convolution(np.random.default_rng(seed))
+        b = Builder("conv")
+        graph = b.build([b.conv(*(b.param(type_of(a)) for a in operands), **attrs)])
+        (expected,) = run(graph, operands)
+        (found,) = compile_graph(fuse(graph)).slow(*operands)
+        tolerance = (1e-4 if expected.dtype == np.float32 else 1e-12) * max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=f"seed {seed}: {attrs}")

@@ -447,9 +447,9 @@ def _lu(plan: Plan, scope: Scope, node: Node) -> None:
 
     def one(i: ir.Value) -> None:
         job.call(i, call, {"aa": m * n * item, "pp": 4 * k}, None)
-        steps = (("pp", 4 * k), ("order", 8 * m))
-        places = [plan.at(job.places[name], plan.b.mul(i, I64(size))) for name, size in steps]
-        _exchange(plan, *places, k)
+        pivots = plan.at(job.places["pp"], plan.b.mul(i, I64(4 * k)))
+        rows = plan.at(job.places["order"], plan.b.mul(i, I64(8 * m)))
+        _exchange(plan, pivots, rows, k)
 
     job.each(one)
     job.kernel(columns_of(sized(a, n, m)), "aa", job.results[0])

@@ -42,11 +42,11 @@ DIFFERENCES = """## Where results differ
 - Reductions add in another order than NumPy's, so that the last digits may differ; sums of float16 are rounded once.
   Of 0.0 and -0.0 `np.maximum` and `np.minimum` may choose the other one; products of small matrices may keep -0.0.
 - `np.linalg.eig` and `eigvals` of real matrices give complex numbers always: a dtype cannot depend on values.
-  For the same reason `scipy.linalg.sqrtm` and `logm` of a real matrix are real, or a LinAlgError where they are not, and
-  `np.linalg.lstsq` gives the residuals of a tall system also where its rank is not full.
-- Derivatives of eigenvectors and singular vectors are infinite or NaN where eigenvalues or singular values are equal, as
-  in JAX and torch; those of complex ones hold for functions that do not depend on their phases. `eigh`, `eigvalsh` and
-  `cholesky` read one triangle, and are differentiated along Hermitian directions.
+  For the same reason `scipy.linalg.sqrtm` and `logm` of a real matrix are real, or a LinAlgError where they are not,
+  and `np.linalg.lstsq` gives the residuals of a tall system also where its rank is not full.
+- Derivatives of eigenvectors and singular vectors are infinite or NaN where eigenvalues or singular values are equal,
+  as in JAX and torch; those of complex ones hold for functions that do not depend on their phases. `eigh`, `eigvalsh`
+  and `cholesky` read one triangle, and are differentiated along Hermitian directions.
 - `np.sort` and `np.argsort` are stable whatever `kind` says; `np.empty` gives zeros, as does `where=` without `out=`.
 - `np.reciprocal` of the integer 0 is what NumPy gives on this machine.
 - NumPy's vector loops of `arctan2` and `power` reduce wrongly along a contiguous axis on processors with AVX-512;

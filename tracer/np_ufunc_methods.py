@@ -162,8 +162,8 @@ def _folded(ufunc: Any, rows: Array, kind: np.dtype, initial: Any, mask: Array |
         return total if start is None else step(_filled(start, rows, kind), total)
     first, rest = (rows[0], rows[1:]) if start is None else (_filled(start, rows, kind), rows)
     if ufunc.__name__ == "subtract":
-        total: Array = first - np_reduce.sum(rest, 0, kind)
-        return total
+        difference: Array = first - np_reduce.sum(rest, 0, kind)
+        return difference
     return _in_order(step, first, rest)
 
 

@@ -30,6 +30,7 @@ _STEP = 2048  # bytes from row to row at least, or ahead in short runs: half a p
 _RUN = 256  # bytes ahead along many rows
 _NEAR = 512  # bytes ahead along few
 _LONG = 8  # cycles of a body that is long
+_JUMP = 4  # runs apart that the next run of a short one lies
 
 
 def streaming(nest: LoopNest, vector_bytes: int) -> tuple[LoopNest, ...]:
@@ -118,16 +119,23 @@ def _jumping(nest: LoopNest, phase: Phase, vector: str) -> dict[int, int]:
 
 
 def _along(nest: LoopNest, phase: Phase) -> dict[int, int]:
-    """The large operands of an elementwise nest that are read in order, where there are several or much is done with
-    each: too few instructions are then under way to reach far ahead."""
+    """The large operands of an elementwise nest that are read in short runs, or in order where there are several or
+    much is done with each: too few instructions are then under way to reach far ahead."""
     loads = [
         i for i in phase.body
         if i.op == "load" and i.guard is None and i.index.coefficient(nest.vector or "") == 1 and _is_large(nest, i)
     ]  # fmt: skip
     cost = sum(op_cost(i.op) for i in phase.body if i.op not in ("load", "store", "const", "index"))
-    if len(nest.phases) > 1 or phase.accumulators or len({i.buffer for i in loads}) + (cost >= _LONG) < 2:
+    if len(nest.phases) > 1 or phase.accumulators:
         return {}
-    return {i.id: _NEAR // i.dtype.itemsize for i in loads if not _computed(i)}
+    found = {}
+    if len(nest.axes) > 1:
+        outer, inner = nest.axes[-2:]
+        jumps = [i for i in loads if i.index.coefficient(outer.name) >= _JUMP * inner.extent]
+        found.update({i.id: _STEP // i.dtype.itemsize for i in jumps if not _computed(i)})
+    if len({i.buffer for i in loads}) + (cost >= _LONG) >= 2:
+        found.update({i.id: _NEAR // i.dtype.itemsize for i in loads if i.id not in found and not _computed(i)})
+    return found
 
 
 def _is_large(nest: LoopNest, inst: Inst) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -73,22 +74,27 @@ def load_object(found: ObjectCode, locations: Sequence[Location], lower: Callabl
     return entry
 
 
+# Where the functions of a plan's table come from, by the beginnings of their names: `address` of these modules, each
+# imported where one of its functions is met.
+LIBRARIES = {
+    "nufunc.tape.": "tape_library",
+    "nufunc.factor.": "factor_library",
+    "numpy.fft:": "fft_loops",
+    "numpy.sort.": "numpy_sort",
+}
+
+
 def extern_address(extern: str | np.ndarray | HostCall) -> int:
     """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
-    from nufunc.codegen import abi, blas, factor_library, fft_loops, numpy_sort, tape_library, threads
-
     if isinstance(extern, np.ndarray):
         return int(extern.__array_interface__["data"][0])
     if not isinstance(extern, str):
         return extern.address
-    if extern.startswith(tape_library.PREFIX):
-        return tape_library.address(extern)
-    if extern.startswith(factor_library.PREFIX):
-        return factor_library.address(extern)
-    if extern.startswith(fft_loops.PREFIX):
-        return fft_loops.address(extern)
-    if extern.startswith(numpy_sort.PREFIX):
-        return numpy_sort.address(extern)
+    for prefix, module in LIBRARIES.items():
+        if extern.startswith(prefix):
+            return int(importlib.import_module(f"nufunc.codegen.{module}").address(extern))
+    from nufunc.codegen import abi, blas, threads
+
     if extern.startswith("Py"):
         return abi.python_address(extern)
     return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)

@@ -475,9 +475,8 @@ class Threads:
 
 def _inherited() -> bool:
     """Whether this is a forked child in which somebody's threads, lost in the fork, still seem to exist."""
-    import multiprocessing
-
-    if os.getpid() == _IMPORTED_IN and multiprocessing.parent_process() is None:
+    children = sys.modules.get("multiprocessing.process")  # imported in every child that it made
+    if os.getpid() == _IMPORTED_IN and (children is None or children.parent_process() is None):
         return False
     if "numba" in sys.modules:
         import numba

@@ -1,5 +1,6 @@
 """The cache on disk: what is found there computes the same, and nothing that is wrong there is ever run."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 import nufunc as nf
 from nufunc.cache import main
-from nufunc.codegen import objects
+from nufunc.codegen import loading, objects
 from nufunc.runtime import disk_cache, stored
 from nufunc.runtime.cache import CACHE
 from nufunc.runtime.disk_cache import DISK
@@ -345,6 +346,11 @@ def test_what_is_whole_but_no_code_is_compiled_again(folder: Path) -> None:
         with pytest.warns(nf.CacheWarning, match="damaged"):
             np.testing.assert_array_equal(f(np.ones(3)), want)
         assert origins() == ["compiled"]
+
+
+def test_the_table_of_libraries_names_their_prefixes() -> None:
+    for prefix, name in loading.LIBRARIES.items():
+        assert prefix == importlib.import_module(f"nufunc.codegen.{name}").PREFIX
 
 
 def test_object_code_is_a_value(folder: Path) -> None:

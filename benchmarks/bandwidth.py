@@ -184,10 +184,11 @@ NOTES = """What bounds a row beside memory:
 
 
 def page(found: list[tuple[str, str, str, dict[str, float]]]) -> str:
+    threads = "1 thread" if numba.get_num_threads() == 1 else f"{numba.get_num_threads()} threads"
     lines = [
         "# Memory-bound kernels",
         "",
-        f"GB/s, counted as STREAM counts: what must be read and written, once. {numba.get_num_threads()} threads,",
+        f"GB/s, counted as STREAM counts: what must be read and written, once. {threads},",
         f"load {os.getloadavg()[0]:.1f} at the end (neighbours take what they like, now here, now there).",
         "Written by benchmarks/bandwidth.py, which says what is compared. `share` is the part that a call of nufunc,",
         "which returns a new array, reaches of the triad into a given array.",

@@ -45,7 +45,9 @@ def convolution(b: Builder, x: Value, w: Value, attrs: Attrs, sums: bool = False
     if 0 in (result.size, x.type.size, w.type.size):
         return b.zeros(result)
     steps = min(math.prod(kernel), math.prod(extent))
-    if steps == 1:
+    # a product, unless tiles can go through the channels of x, which a product of several axes would copy
+    last = [n for n in attrs["out"] if n not in attrs["window"]][-1:]
+    if steps == 1 and (math.prod(kernel) == 1 or not last or last[0] in attrs["w"] or last[0] not in attrs["x"]):
         return by_steps(b, x, w, attrs, sums)
     loops = x.dtype not in (FLOAT32, FLOAT64) or (steps <= THIN and _is_thin(x, w, attrs))
     spread = [a for a, spread in enumerate(attrs["spread"]) if spread != 1]

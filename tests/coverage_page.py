@@ -40,7 +40,7 @@ DIFFERENCES = """## Where results differ
 - `np.errstate` has no effect on compiled code: what divides by zero, overflows or is invalid gives NumPy's values and
   neither warns nor raises. Indices out of bounds, singular matrices and the like raise NumPy's errors, with the line.
 - Reductions add in another order than NumPy's, so that the last digits may differ; sums of float16 are rounded once.
-  Of 0.0 and -0.0 `np.maximum` and `np.minimum` may choose the other one; products of small matrices may keep -0.0.
+  Of 0.0 and -0.0 `np.maximum` and `np.minimum` may choose the other one; small products and short sums may keep -0.0.
 - `np.linalg.eig` and `eigvals` of real matrices give complex numbers always: a dtype cannot depend on values.
   For the same reason `scipy.linalg.sqrtm` and `logm` of a real matrix are real, or a LinAlgError where they are not,
   and `np.linalg.lstsq` gives the residuals of a tall system also where its rank is not full.

@@ -13,12 +13,13 @@ else it is made in the arena and copied at the end, after everything that is cop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nufunc.codegen.nest_rules import ASSEMBLY
 from nufunc.codegen.overwrite import can_overwrite
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import TapeType
 
 ALIGNMENT = 64
 LOOPS = ("while", "record", "scan", "replay")  # control nodes with carries
@@ -33,6 +34,7 @@ class Frame:
     root: dict[Value, Value] = field(default_factory=dict)  # the value that names a class
     offset: dict[Value, int] = field(default_factory=dict)  # of classes in the arena
     on_stack: set[Value] = field(default_factory=set)
+    borrowed: dict[Value, int] = field(default_factory=dict)  # class -> output in whose memory it stands meanwhile
     destination: dict[Value, int] = field(default_factory=dict)  # class -> output number
     lent: dict[int, Value] = field(default_factory=dict)  # output number -> parameter whose memory it has
     late: dict[int, int] = field(default_factory=dict)  # lent output, copied last from a parameter -> its offset
@@ -42,6 +44,7 @@ class Frame:
     frames: dict[Node, list[Frame]] = field(default_factory=dict)
     in_place: set[Node] = field(default_factory=set)
     life: dict[Value, tuple[int, int]] = field(default_factory=dict)
+    could_borrow: int = 0
     size: int = 0
 
     def of(self, value: Value) -> Value:
@@ -77,7 +80,20 @@ def plan_frame(
     """The frame of a grouped graph. `scratch_of` tells a node's scratch bytes, given its regions' frames;
     `donated` are parameters that the graph may overwrite. `lent` tells which outputs have the memory of which
     parameters, and `early` which of these may be written before the end."""
-    frame = Frame(lent=dict(lent or {}))
+    donated, early = tuple(donated), tuple(early)
+    frame = _planned(graph, scratch_of, donated, lent or {}, early, 0)
+    if frame.borrowed:  # which of two buffers that change places is the borrowed one decides what is needed at the end
+        other = _planned(graph, scratch_of, donated, lent or {}, early, 1)
+        frame = min(frame, other, key=lambda f: f.size)
+    return frame
+
+
+def _planned(
+    graph: Graph, scratch_of: Callable[[Node, list[Frame]], int], donated: Iterable[Value], lent: Mapping[int, Value],
+    early: Iterable[int], since: int,
+) -> Frame:  # fmt: skip
+    """`plan_frame`, where the first `since` values that could borrow memory do not."""
+    frame = Frame(lent=dict(lent))
     updatable = {frame.lent[k] for k in early if _comes_from(graph, graph.outputs[k], frame.lent[k])}
     owned = {v for n in graph.nodes for v in n.results} | set(donated) | updatable
     last = {o: k for k, n in enumerate(graph.nodes) for o in n.operands}
@@ -101,6 +117,7 @@ def plan_frame(
         root = frame.of(graph.outputs[k])
         if root in fixed and root is not param:
             frame.late[k] = _place(blocks, root.type.nbytes, end, end)
+    free = _free_memory(graph, frame, early, class_last)
     for k, node in enumerate(graph.nodes):
         frame.frames[node] = [] if node.prim == "fused" else _region_frames(node, scratch_of)
         need = scratch_of(node, frame.frames[node])
@@ -117,6 +134,9 @@ def plan_frame(
                 frame.on_stack.add(value)
                 continue
             base = _overwritable(frame, node, value, k, class_last)
+            frame.life[value] = life
+            if base is None and _borrows(graph, frame, free, value, since):
+                continue
             if base is None:
                 frame.offset[value] = _place(blocks, value.type.nbytes, *life)
             else:
@@ -159,6 +179,49 @@ def _free_by_then(graph: Graph, frame: Frame, root: Value, param: Value, class_l
         return False
     frame.overwritten.setdefault(node, []).append((param, root))
     return True
+
+
+def _free_memory(
+    graph: Graph, frame: Frame, early: Collection[int], class_last: Mapping[Value, int]
+) -> dict[int, list[tuple[int, int]]]:
+    """Of the memory of each output when it is taken, as (first, last) nodes: others may stand there before it is
+    written, and where it is lent, after its parameter has been read.
+    """
+    made, end = {r: k for k, n in enumerate(graph.nodes) for r in n.results}, len(graph.nodes)
+    free: dict[int, list[tuple[int, int]]] = {}
+    fixed = {*graph.params, *(v for v, _ in graph.consts)}  # a parameter that is updated in place may be the output
+    for k, value in enumerate(graph.outputs):
+        root = frame.of(value)
+        here = frame.destination.get(root) == k
+        if isinstance(value.type, TapeType) or value.type.nbytes < OVERWRITE or root in fixed:
+            continue
+        taken = [(made[root] if here else end, end)]
+        if k in frame.lent:
+            if k not in early:
+                continue
+            taken.append((-1, class_last.get(frame.lent[k], -1)))
+        free[k] = taken
+    return free
+
+
+def _borrows(
+    graph: Graph, frame: Frame, free: Mapping[int, list[tuple[int, int]]], value: Value, since: int
+) -> bool:
+    """Let a large value stand in the memory of an output meanwhile, but for the first `since` that could."""
+    if value.type.nbytes < OVERWRITE:
+        return False
+    first, last = frame.life[value]
+    for k, taken in free.items():
+        room = graph.outputs[k].type
+        fits = value.type.nbytes <= room.nbytes and value.dtype == room.dtype
+        if fits and all(first > until or last < since for since, until in taken):
+            frame.could_borrow += 1
+            if frame.could_borrow <= since:
+                return False
+            taken.append((first, last))
+            frame.borrowed[value] = k
+            return True
+    return False
 
 
 def _overwritable(

@@ -340,6 +340,8 @@ class Scope:
             made = plan.constant(self.consts[root])
         elif root in self.frame.destination:
             made = self.outputs[self.frame.destination[root]]
+        elif root in self.frame.borrowed:
+            made = self.outputs[self.frame.borrowed[root]]
         elif root in self.frame.on_stack:
             made = plan.alloca(root.type.nbytes)
         else:  # addresses are cheap to make again where they are used

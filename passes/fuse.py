@@ -40,6 +40,7 @@ from nufunc.passes.fuse_rules import (
 )
 from nufunc.passes.fuse_storage import Storage
 from nufunc.passes.pairs import sums_of_pairs
+from nufunc.passes.reread import reread
 from nufunc.passes.squeeze import squeezed
 from nufunc.passes.structure import structured
 from nufunc.passes.windows import written_out
@@ -54,7 +55,8 @@ _ROW = 4096  # elements of a row up to which what follows its reductions stays w
 def fuse(graph: Graph, reasons: list[str] | None = None) -> Graph:
     """The grouped graph. `reasons` collects why neighbours were not fused."""
     reasons = [] if reasons is None else reasons
-    prepared = squeezed(sums_of_pairs(by_columns(decompose(structured(written_out(normal_convolutions(graph)))))))
+    written = written_out(normal_convolutions(reread(graph)))
+    prepared = squeezed(sums_of_pairs(by_columns(decompose(structured(written)))))
     return join_products(Fusion(prepared, reasons).run(), reasons)
 
 

@@ -6,7 +6,8 @@ ends in machine code and the others in the interpreter, which costs a tenth of i
 Staging programs are random control flow of Python's own on traced values (`staging_programs`), which plain Python
 decides. Loops are programs of nested control flow (`random_loops`), whose first and second derivatives, also under
 vmap, must be those of differences. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep
-every bit. A failure prints its seed, with which it runs again: `--programs 1 --seed SEED`.
+every bit. A failure prints its seed, with which it runs again: `--programs 1 --seed SEED`. With `--large 17` also the
+small arrays of these programs are treated as large ones are: computed over each other, in the memory of results.
 """
 
 import argparse
@@ -23,9 +24,11 @@ from random_loops import fuzz_loops
 from random_programs import COMPILED, RandomChooser, check_program, drawn_ways, random_program
 from staging_programs import check_staging_program
 
+from nufunc.codegen import buffers
 from nufunc.ir.interpret import run
 from nufunc.ir.text import graph_hash, parse_graph, print_graph
 from nufunc.ir.verify import verify
+from nufunc.passes import reread
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.simplify import simplify
 
@@ -74,7 +77,8 @@ def campaign(what: str, check: Callable[[int], None], first: int, count: int, mo
             if sum(failures.values()) <= most:
                 print(f"--- {what}, seed {seed}")
                 traceback.print_exc(limit=-3, file=sys.stdout)
-                sys.stdout.flush()
+        if (seed - first + 1) % 1000 == 0:
+            print(f"{seed - first + 1} of {count} {what}, {sum(failures.values())} failures", flush=True)
     if count:
         print(f"{count} {what} in {time.perf_counter() - start:.0f} s, {sum(failures.values())} failures")
     for kind, times in failures.most_common():
@@ -86,6 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fuzz nufunc with random programs and random graphs.")
     parser.add_argument("--programs", type=int, default=0, help="number of random NumPy programs")
     parser.add_argument("--compiled", choices=("one", "all", "none"), default="one", help="ways of a program with code")
+    parser.add_argument("--large", type=int, help="bytes from which the memory of arrays is lent")
     parser.add_argument("--graphs", type=int, default=0, help="number of random graphs")
     parser.add_argument("--staging", type=int, default=0, help="number of random programs of Python's control flow")
     parser.add_argument("--loops", type=int, default=0, help="number of random programs of nested control flow")
@@ -93,6 +98,8 @@ def main() -> int:
     parser.add_argument("--show", type=int, default=5, help="failures shown in full")
     options = parser.parse_args()
     warnings.simplefilter("error")
+    if options.large is not None:
+        buffers.OVERWRITE = reread._LARGE = options.large
     failures = campaign("graphs", fuzz_graph, options.seed, options.graphs, options.show)
     programs = partial(fuzz_program, compiled=options.compiled)
     failures += campaign("programs", programs, options.seed, options.programs, options.show)

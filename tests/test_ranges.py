@@ -1,4 +1,4 @@
-"""Tests of bounds that the counter of a loop makes needless, and what is left out of memory without them."""
+"""Tests of bounds that the counter of a loop makes needless, and what updates in a loop need of memory."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,18 @@ from nufunc.ir.interpret import run
 from nufunc.ir.text import parse_graph
 from nufunc.ir.verify import verify
 from nufunc.passes.ranges import without_tests
+from nufunc.passes.reread import reread
 from nufunc.passes.simplify import simplify
 
 
 @pytest.mark.parametrize("path", golden_files("ranges"))
 def test_golden(path):
     check_golden(path, {"ranges": without_tests, "simplify": simplify})
+
+
+@pytest.mark.parametrize("path", golden_files("reread"))
+def test_golden_of_what_is_read_again(path):
+    check_golden(path, {"reread": reread, "simplify": simplify})
 
 
 COMPARED = """graph @f(%x: i64[6]) stage=pure {{
@@ -104,3 +110,64 @@ def test_an_argument_that_a_loop_updates_is_not_copied(step, most):
     for i in range(1, 50):
         step(expected, i)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def unrolled(step, length):
+    def f(u):
+        for i in range(1, length + 1):
+            step(u, i)
+
+    return f
+
+
+def returned(step, length):
+    def f(x):
+        u = x.copy()
+        for i in range(1, length + 1):
+            step(u, i)
+        return u
+
+    return f
+
+
+# One array besides the argument, or besides argument and result; with an odd number of steps in the argument one more.
+@pytest.mark.parametrize(("make", "length", "most"), [(unrolled, 6, 1.01), (unrolled, 5, 2.01), (returned, 7, 1.01)])
+def test_a_python_loop_over_a_stencil_needs_two_arrays(make, length, most):
+    u = np.random.default_rng(0).normal(size=(20, 1000))
+    f = make(stencil, length)
+    assert workspace(f, u) <= most
+    found, expected = u.copy(), u.copy()
+    a, b = nf.jit(f)(found), f(expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    if b is not None:
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+MANY = """
+def f(x, y):
+    u = x * 2.0
+    u[1:-1] = v = np.sin(u[1:-1]) + y[1:-1]
+    {first}
+    u[1:-1] += v * u[2:]
+    u[1:-1] -= 0.5 * u[:-2]
+    {second}
+    w = u[1:-1] * 3.0
+    u[2:] *= w
+    return {result}
+"""
+
+
+@pytest.mark.parametrize("first", ["pass", "y[0] = v[3]", "v = v + u[:-2]", "u[5] = 1.0"])
+@pytest.mark.parametrize("second", ["pass", "v = v * u[1:-1]", "u[1:-1] = u[2:] * v; u[3:9] = 0.5"])
+@pytest.mark.parametrize("result", ["v, u", "w, v"])
+def test_what_is_read_again_is_what_was_written(first, second, result):
+    space = {"np": np}
+    exec(MANY.format(first=first, second=second, result=result), space)
+    f = space["f"]
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 9000))
+    given = [x.copy(), y.copy()]
+    expected, found = f(x, y), nf.jit(f)(*given)
+    pairs = [*zip(expected, found, strict=True), (x, given[0]), (y, given[1])]
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=1e-12)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 import numpy_forms
 from numpy_forms import FORMS, Form
+
+import nufunc as nf
 
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 CHECKS = {
@@ -105,8 +109,31 @@ def page() -> str:
             lines.append(f"- {words} ({len(codes)} forms)")
         elif codes:
             lines += [f"- {words} ({len(codes)}):", *[f"  `{c}`" + ("," if c != codes[-1] else "") for c in codes]]
+    lines += ["", "## Public functions of NumPy without a form", "", *without_a_form()]
     lines += ["", "## By function", "", *by_function()]
     return "\n".join(lines) + "\n"
+
+
+def without_a_form() -> list[str]:
+    """What the table says nothing of: functions that are traced all the same, and those that take no traced values."""
+    named = {name for form in FORMS for name in re.findall(r"[a-zA-Z_]\w*", form.code)}
+    traced, refused = [], []
+    for prefix, module, namespace in (
+        ("np", np, nf.numpy), ("np.linalg", np.linalg, nf.numpy.linalg), ("np.fft", np.fft, nf.numpy.fft),
+    ):  # fmt: skip
+        for name, value in sorted(vars(module).items()):
+            if name.startswith("_") or not callable(value) or isinstance(value, type) or name in named:
+                continue
+            stand_in = getattr(namespace, name)
+            (refused if getattr(stand_in, "unsupported", False) else traced).append(f"{prefix}.{name}")
+    return [
+        *textwrap.wrap("Traced: " + " ".join(traced) + ".", 118, break_on_hyphens=False),
+        "",
+        *textwrap.wrap(
+            "Called with static values only, and refused with traced ones, by name (files, text, settings, dates, "
+            "objects): " + " ".join(refused) + ".", 118, break_on_hyphens=False,
+        ),
+    ]  # fmt: skip
 
 
 def by_function() -> list[str]:

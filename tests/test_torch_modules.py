@@ -198,7 +198,6 @@ def test_single_operations(forward, x):
     ("forward", "words"),
     [
         (lambda x: torch.linalg.vector_norm(x, ord=float("inf")), "vector norm of order inf"),
-        (lambda x: tnn.functional.avg_pool2d(x, 2, divisor_override=3), "avg_pool2d with divisor_override"),
         (lambda x: tnn.functional.scaled_dot_product_attention(x, x, x, enable_gqa=True), "with enable_gqa"),
     ],
 )
@@ -229,3 +228,40 @@ def test_other_mistakes():
     ours = nf.nn.from_torch(model, np.zeros((1, 3), np.float32))
     with pytest.raises(nf.ArgumentTypeError, match="exported for arguments of the structure"):
         ours(np.zeros((1, 3), np.float32), 2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (tnn.ConvTranspose1d(2, 3, 3, stride=2), (1, 2, 8)),
+        (tnn.ConvTranspose3d(2, 3, 3, stride=2, padding=1, output_padding=1), (1, 2, 4, 4, 4)),
+        (tnn.Conv3d(2, 3, 3, padding="same"), (1, 2, 4, 4, 4)),
+        (tnn.MaxPool1d(3, 2, 1), (1, 2, 8)),
+        (tnn.MaxPool3d(2, ceil_mode=True), (1, 2, 5, 5, 5)),
+        (tnn.AvgPool1d(3, 2, 1), (1, 2, 8)),
+        (tnn.AvgPool2d(3, divisor_override=4), (1, 2, 8, 8)),
+        (tnn.AvgPool3d(2), (1, 2, 4, 4, 4)),
+        (tnn.AdaptiveAvgPool3d(2), (1, 2, 5, 4, 6)),
+        (tnn.AdaptiveMaxPool1d(3), (1, 2, 8)),
+        (tnn.AdaptiveMaxPool2d((3, 2)), (1, 2, 8, 7)),
+        (tnn.AdaptiveMaxPool3d(2), (1, 2, 5, 4, 6)),
+        (tnn.LPPool2d(2, 2), (1, 2, 8, 8)),
+        (tnn.Upsample(scale_factor=2), (1, 2, 4, 5)),
+        (tnn.Upsample(size=7, mode="linear"), (1, 2, 4)),
+        (tnn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), (1, 2, 4, 5)),
+        (tnn.Upsample(size=(7, 3), mode="bicubic"), (1, 2, 4, 5)),
+        (tnn.Upsample(size=(5, 3), mode="nearest-exact"), (1, 2, 4, 5)),
+        (tnn.Upsample(scale_factor=2, mode="trilinear"), (1, 2, 3, 4, 3)),
+    ],
+    ids=str,
+)
+def test_layers_over_spatial_axes(layer, shape):
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=shape)).requires_grad_()
+    layer = copy.deepcopy(layer).double().eval()
+    weights = {k: p.detach().numpy() for k, p in layer.named_parameters()}
+    y = layer(x)
+    (y**2).sum().backward()
+    call = lambda x: (nf.functional_call(layer, weights, x) ** 2).sum()
+    value, gradient = nf.value_and_grad(call)(x.detach().numpy())
+    np.testing.assert_allclose(value, float((y**2).sum()), rtol=1e-10)
+    np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-9, atol=1e-10)

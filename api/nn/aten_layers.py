@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,41 +53,13 @@ def einsum_default(equation: str, tensors: Sequence[Any], path: Any = None) -> A
     return np.einsum(equation, *tensors)
 
 
-def conv1d_default(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv1d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv2d_default(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv2d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv3d_default(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv3d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv1d_padding(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: str = "valid", dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv1d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv2d_padding(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: str = "valid", dilation: Any = 1, groups: int = 1
-) -> Any:
-    return conv.conv2d(x, weight, bias, stride, padding, dilation, groups)
-
-
-def conv_transpose2d_input(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-    groups: int = 1, dilation: Any = 1,
-) -> Any:  # fmt: skip
-    return conv.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)
+# ATen's convolutions take what torch's functions do, in their order
+conv1d_default = conv1d_padding = conv.conv1d
+conv2d_default = conv2d_padding = conv.conv2d
+conv3d_default = conv3d_padding = conv.conv3d
+conv_transpose1d_default = conv.conv_transpose1d
+conv_transpose2d_input = conv.conv_transpose2d
+conv_transpose3d_input = conv.conv_transpose3d
 
 
 def batch_norm_default(
@@ -138,33 +110,46 @@ def dropout__default(x: Any, p: float, train: bool) -> Any:
     return _stored(x, dropout(x, p, train))
 
 
-def max_pool1d_default(
-    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Any:
-    return pooling.max_pool1d(x, kernel_size, stride or None, padding, dilation, ceil_mode)
+def _pool(function: Callable[..., Any]) -> Callable[..., Any]:
+    def pool(x: Any, kernel_size: Any, stride: Any = (), *rest: Any, **named: Any) -> Any:
+        return function(x, kernel_size, stride or None, *rest, **named)
+
+    return pool
 
 
-def max_pool2d_default(
-    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Any:
-    return pooling.max_pool2d(x, kernel_size, stride or None, padding, dilation, ceil_mode)
+def _adaptive_max_pool(function: Callable[..., Any]) -> Callable[..., Any]:
+    def pool(x: Any, output_size: Any) -> Any:
+        return function(x, output_size), None  # where the maxima stand is not known
+
+    return pool
 
 
-def avg_pool2d_default(
-    x: Any, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: Any = None,
-) -> Any:  # fmt: skip
-    if divisor_override is not None:
-        raise UnsupportedError("the torch module uses avg_pool2d with divisor_override", user_location())
-    return pooling.avg_pool2d(x, kernel_size, stride or None, padding, ceil_mode, count_include_pad)
+def _resize(mode: str) -> Callable[..., Any]:
+    def resize(x: Any, output_size: Any, scale_factors: Any) -> Any:
+        return shape.interpolate(x, output_size, scale_factors, mode)
+
+    def resize_aligned(x: Any, output_size: Any, align_corners: bool, scale_factors: Any) -> Any:
+        return shape.interpolate(x, output_size, scale_factors, mode, align_corners)
+
+    return resize if mode.startswith("nearest") else resize_aligned
 
 
-def adaptive_avg_pool1d_default(x: Any, output_size: Any) -> Any:
-    return pooling.adaptive_avg_pool1d(x, output_size)
-
-
-def adaptive_avg_pool2d_default(x: Any, output_size: Any) -> Any:
-    return pooling.adaptive_avg_pool2d(x, output_size)
+max_pool1d_default, max_pool2d_default, max_pool3d_default = map(
+    _pool, (pooling.max_pool1d, pooling.max_pool2d, pooling.max_pool3d)
+)
+avg_pool1d_default, avg_pool2d_default, avg_pool3d_default = map(
+    _pool, (pooling.avg_pool1d, pooling.avg_pool2d, pooling.avg_pool3d)
+)
+adaptive_avg_pool1d_default = pooling.adaptive_avg_pool1d
+adaptive_avg_pool2d_default = pooling.adaptive_avg_pool2d
+adaptive_avg_pool3d_default = pooling.adaptive_avg_pool3d
+adaptive_max_pool1d_default, adaptive_max_pool2d_default, adaptive_max_pool3d_default = map(
+    _adaptive_max_pool, (pooling.adaptive_max_pool1d, pooling.adaptive_max_pool2d, pooling.adaptive_max_pool3d)
+)
+upsample_nearest1d_vec = upsample_nearest2d_vec = upsample_nearest3d_vec = _resize("nearest")
+_upsample_nearest_exact1d_vec = _upsample_nearest_exact2d_vec = _upsample_nearest_exact3d_vec = _resize("nearest-exact")
+upsample_linear1d_vec, upsample_bilinear2d_vec = _resize("linear"), _resize("bilinear")
+upsample_bicubic2d_vec, upsample_trilinear3d_vec = _resize("bicubic"), _resize("trilinear")
 
 
 def pixel_shuffle_default(x: Any, upscale_factor: int) -> Any:

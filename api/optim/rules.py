@@ -10,7 +10,6 @@ import numpy as np
 from nufunc import tree
 from nufunc.ir.errors import ArgumentError
 from nufunc.runtime.pickling import Closure
-from nufunc.runtime.pickling import Closure
 from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True  # plain NumPy code: traced like the user's
@@ -40,13 +39,6 @@ class Optimizer(NamedTuple):
 
     init: Callable[[Any], Any]
     update: Callable[[Any, Any, Any], tuple[Any, Any]]
-
-    def __reduce__(self) -> Any:
-        return _again, (Closure.of(self.init), Closure.of(self.update))
-
-
-def _again(init: Any, update: Any) -> Optimizer:
-    return Optimizer(Closure.function(init), Closure.function(update))
 
     def __reduce__(self) -> Any:
         return _again, (Closure.of(self.init), Closure.of(self.update))

@@ -250,7 +250,9 @@ class Captures:
                 return f"{source(path)} is no longer there"
             if not holds:
                 what = "type" if isinstance(entry, Input) else entry.kind
-                values = f": it was {entry.value!r:.60} and is {value!r:.60}" if what == "value" else ""
+                values = ""
+                if isinstance(entry, Guard) and entry.kind == "value":
+                    values = f": it was {entry.value!r:.60} and is {value!r:.60}"
                 return f"{source(path)} has changed ({what}){values}"
         return None
 

@@ -11,8 +11,8 @@ from llvmlite import ir
 from scipy.linalg import cython_blas
 
 from nufunc.codegen import backend, gemm
-from nufunc.codegen.loading import PASSES
 from nufunc.codegen.llvm import I64, POINTER
+from nufunc.codegen.loading import PASSES
 
 P, N = ctypes.c_void_p, ctypes.c_int64
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -171,6 +170,8 @@ def _any_text(value: Any) -> str:
 
 
 def _quote(text: str) -> str:
+    import json  # few programs print strings, and to import it takes longer than to print a graph
+
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
@@ -385,6 +386,8 @@ class _Parser:
     def string(self) -> str:
         token = self.take("string").removeprefix("@")
         try:
+            import json
+
             return str(json.loads(token, strict=False))
         except ValueError as error:
             raise self.error(f"the string {token}: {error}") from None

@@ -35,7 +35,7 @@ np.diff(x) | np.tril(x) | np.triu(x) | np.matmul(x, x.swapaxes(-1, -2)) | np.out
 np.moveaxis(x, 0, -1) | x.reshape(-1) | x.ravel() | x.ravel('F') | x.ravel('K') | x.ravel('A') | x.flatten('F')
 x[..., None] | np.expand_dims(x, 1) | x[::2] | x[..., ::-1] | np.squeeze(x[None]) | np.broadcast_to(x, (2, *x.shape))
 np.atleast_3d(x) | np.diagonal(x) | np.maximum(x, y) | np.minimum(x, x[..., :1]) | np.nan_to_num(x) | x > 0 | x.round(1)
-np.rot90(x) | np.array_split(x, 2)[0] | np.median(x, 0) | np.select([x > 0], [x]) | np.delete(x, 0, axis=0)
+np.rot90(x) | np.array_split(x, 2)[0] | np.median(x, 0) | np.nanmedian(x, 1, keepdims=True) | np.quantile(x, 0.3, 0) | np.select([x > 0], [x]) | np.delete(x, 0, axis=0)
 np.append(x, x, axis=0) | np.block([x, x]) | np.add.outer(x, x[0]) | np.add.accumulate(x, axis=0) | np.nansum(x, 0)
 np.column_stack([x, x]) | np.asfortranarray(x) | np.ascontiguousarray(x) | np.array(x, order='F')
 np.array(x, order='C')

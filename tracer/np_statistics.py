@@ -54,7 +54,9 @@ class Lanes:
         else:
             shape = tuple(shape[i] for i in self.rest)
         value = builder().reshaped(value_of(x), (*lead, *shape))
-        return finish(value, out, name, scalar=scalar)
+        # medians are means in NumPy, and lie in memory as these; quantiles are new arrays
+        order = np_reduce.result_order(self.source, self.axes, keepdims) if name.endswith("median") else None
+        return finish(value, out, name, scalar=scalar, strides=order)
 
 
 # -- medians

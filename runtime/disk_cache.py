@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import stat
@@ -275,6 +274,8 @@ def _write(folder: int, name: str, data: bytes) -> None:
 
 
 def _formatted(key: str, data: bytes, about: str) -> bytes:
+    import json  # when there is something to store or to read
+
     head = json.dumps({"key": key, "about": about, "size": len(data)}).encode()
     body = head + data
     length = struct.pack("<I", len(head))
@@ -289,6 +290,8 @@ def _parsed(data: bytes, key: str, whole: bool = True) -> tuple[str, bytes]:
     digest, length = _HEAD.unpack_from(data, len(_MAGIC))
     if whole and hashlib.sha256(memoryview(data)[len(_MAGIC) + 32 :]).digest() != digest:
         raise ValueError("its checksum is wrong")
+    import json
+
     head: dict[str, Any] = json.loads(data[start : start + length])
     if head["key"] != key:
         raise ValueError("it holds something else")

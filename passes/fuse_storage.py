@@ -40,7 +40,8 @@ class Storage:
                 self.users.setdefault(operand, []).append(node)
         self.outputs = set(graph.outputs)
         self.needed: set[Value] = set()  # must stand in memory whatever happens
-        self.cost: dict[Value, int] = {}
+        self.cost: dict[Value, int] = {}  # of elementwise results, what a reader repeats who computes them
+        self.through: dict[Value, int] = {}  # the same of what is read through layouts and indices
         self.absorbed: set[Node] = set()
         self._leaves: dict[Value, list[tuple[Value, bool]]] = {}
 
@@ -62,7 +63,10 @@ class Storage:
         for node in self.graph.nodes:
             if self.alone(node):
                 self.needed.update(node.operands)
-            if self.kind(node) == "elementwise" and node.prim in _CHEAP:
+            if is_layout(node) or node.prim in READS:
+                behind = max((self._cost(o) for o in node.operands), default=0)
+                self.through[node.result] = int(node.prim in READS) + behind
+            elif self.kind(node) == "elementwise" and node.prim in _CHEAP:
                 self.cost[node.result] = 1 + sum(self._cost(o) for o in node.operands)
         self.needed.update(self.graph.outputs)
         for node in self.graph.nodes:
@@ -111,13 +115,8 @@ class Storage:
 
     def _cost(self, value: Value) -> int:
         """Cheap operations that a reader of `value` repeats; what is dear to compute is stored, and read."""
-        node = self.producers.get(value)
-        if node is None:
-            return 0
-        if is_layout(node) or node.prim in READS:
-            return int(node.prim in READS) + max((self._cost(o) for o in node.operands), default=0)
         cost = self.cost.get(value, 0)
-        return cost if cost <= _CHEAP_COST else 0
+        return self.through.get(value, cost if cost <= _CHEAP_COST else 0)
 
     def _behind_reshapes(self, value: Value) -> Value:
         node = self.producers.get(value)

@@ -109,8 +109,9 @@ def cache_info() -> CacheInfo:
 
 
 def clear_cache() -> None:
-    """Forget all compilations of this process; functions compile again at their next call, or find their machine code
-    on disk (`python -m nufunc.cache clear` removes that).
+    """Forget all compilations of this process: functions compile again for signatures that they meet next, or find
+    their machine code on disk (`python -m nufunc.cache clear` removes that). Functions that are still there keep the
+    last few programs that they ran.
     """
     with CACHE.lock:
         CACHE.entries.clear()

@@ -16,6 +16,7 @@ from nufunc.ir.graph import Graph
 from nufunc.ir.types import ArrayType
 from nufunc.passes.dead_code import eliminate_dead_code
 from nufunc.passes.functionalize import functionalize
+from nufunc.passes.fuse import fuse
 from nufunc.passes.linearize import linearize
 from nufunc.passes.simplify import simplify
 from nufunc.passes.transpose import transpose
@@ -386,3 +387,9 @@ def test_parts_of_numpy_that_are_imported_late_have_stand_ins():
     with pytest.raises(nf.TraceError, match=r"np\.random"):
         nf.jit(lambda x: x + np.random.rand(3))(np.ones(3))
     np.testing.assert_allclose(nf.jit(lambda x: np.fft.fft(x))(np.ones(3)), [3, 0, 0], atol=1e-15)
+
+
+def test_long_chains_of_reads_by_index():
+    """Each reads through all before it: what that costs is known once per value."""
+    lowered = nf.jit(lambda keys: np.lexsort(keys)).lower(nf.spec((600, 5)))
+    assert len(fuse(lowered._program.graph).nodes) >= 600

@@ -47,7 +47,6 @@ class NativeFunction:
         """The address of the form with a declaration, which must be one of `signatures`."""
         return self._executable.address(self.signatures[signature])
 
-
     def loop_address(self) -> int:
         """The address of the loop of a ufunc over further axes, compiled when it is first asked for."""
         if self._loop is None:
@@ -90,14 +89,18 @@ def _forms(entry: EntryPoint) -> Iterator[tuple[str, str, str]]:
                 for k in range(len(inputs))
             )
             numbers = ", ".join(f"double %p{k}" for k in range(len(inputs)))
-            call = f'{loads}\n  %r = call double @"{scalar_symbol(entry)}"({numbers})\n  ret double %r\n}}'
+            call = f'  %r = call double @"{scalar_symbol(entry)}"({numbers})\n  ret double %r'
+            checked = "\n".join((  # another count of numbers is an error, which here is a NaN
+                f"  %fits = icmp eq {_INT} %n, {len(inputs)}", "  br i1 %fits, label %run, label %out",
+                "run:", loads, call, "out:", "  ret double 0x7FF8000000000000", "}",
+            ))  # fmt: skip
             for rest, declared in (("", ""), (", ptr %user", ", void *")):
                 symbol = f"{name}.many{len(declared)}"
-                text = f'define double @"{symbol}"({_INT} %n, ptr %x{rest}) {{\n{call}'
+                text = f'define double @"{symbol}"({_INT} %n, ptr %x{rest}) {{\n{checked}'
                 yield f"double (int, double *{declared})", symbol, text
             if len(inputs) == 1:
                 symbol = f"{name}.user"
-                text = f'define double @"{symbol}"(double %p0, ptr %user) {{\n{call[len(loads):]}'
+                text = f'define double @"{symbol}"(double %p0, ptr %user) {{\n{call}\n}}'
                 yield "double (double, void *)", symbol, text
     (x, *more), (result, *others) = inputs or [None], entry.results or [None]
     if x is None or result is None or more or others or {x.dtype, result.dtype} != {np.dtype(np.float64)}:

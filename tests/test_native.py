@@ -102,6 +102,11 @@ def test_quad():
 def test_nquad_and_dblquad():
     expected = integrate.nquad(plane, [[0, 1], [0, 2]])[0]
     assert integrate.nquad(PLANE.low_level_callable(), [[0, 1], [0, 2]])[0] == pytest.approx(expected, rel=1e-12)
+    form = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.c_void_p)
+    call, numbers = form(PLANE.native().address_of("double (int, double *)")), np.array([0.5, 2.0, 9.0])
+    assert call(2, numbers.ctypes.data) == PLANE(0.5, 2.0)
+    assert np.isnan(call(1, numbers.ctypes.data))  # not what it is for
+    assert np.isnan(call(3, numbers.ctypes.data))
 
 
 def test_generic_filters():

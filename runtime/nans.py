@@ -139,10 +139,7 @@ class _Check:
         """The index of the first one, and what an elementwise operation made it from."""
         _, operands, results = step
         result = next(r for r in results if self._any(r))
-        if not result.ndim:
-            index: tuple[int, ...] = ()
-        else:
-            index = tuple(int(i) for i in np.argwhere(self.bad(result))[0])
+        index = tuple(int(i) for i in np.argwhere(self.bad(result))[0])
         place = f", at [{', '.join(map(str, index))}]" if index else ""
         given = [str(o[index]) for o in operands if o.shape == result.shape]
         return f"{place} from {' and '.join(given)}" if given and len(given) == len(operands) else place

@@ -1,7 +1,7 @@
 """The text emitter: loop nests as readable Python over flat arrays, which plain Python runs as it stands.
 
 The text is what dumps show, what `run_grouped` executes without any compiler, and, with other loops around
-the same statements, what `codegen.cuda` compiles for CUDA. Values are typed scalars, so every statement
+the same statements, what `codegen.cuda.kernels` compiles for CUDA. Values are typed scalars, so every statement
 rounds and wraps as compiled code does. The vector schedule of a nest is left out: it only changes the order
 of sums.
 """

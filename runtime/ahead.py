@@ -88,7 +88,7 @@ def build_cuda(
     capability: tuple[int, int], embed: bool,
 ) -> Built:  # fmt: skip
     """Compile the functions to kernels for CUDA devices, each into a folder of its own."""
-    from nufunc.codegen import ahead_cuda
+    from nufunc.codegen.cuda import ahead as ahead_cuda
 
     programs: dict[str, tuple[Program, ahead_cuda.Launches]] = {}
     for key, (func, args) in functions.items():

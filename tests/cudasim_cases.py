@@ -6,7 +6,7 @@ from cuda_programs import CUDA_PROGRAMS
 from numba import config
 from pass_programs import f64, graph_of, i64
 
-from nufunc.codegen.cuda import SimulatedGroups
+from nufunc.codegen.cuda.kernels import SimulatedGroups
 from nufunc.codegen.emit_text import run_grouped
 from nufunc.ir import interpret
 from nufunc.ir.errors import BoundsError

@@ -344,7 +344,7 @@ import json, os, sys
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 import numpy as np
 from numba import cuda
-from nufunc.codegen.cuda import Kernel, simulate
+from nufunc.codegen.cuda.kernels import Kernel, simulate
 folder, inputs = sys.argv[1], np.load(sys.argv[2])
 manifest = json.load(open(folder + "/manifest.json"))
 arrays = []

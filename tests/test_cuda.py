@@ -10,7 +10,7 @@ import pytest
 from cuda_programs import CUDA_PROGRAMS, array
 from pass_programs import graph_of
 
-from nufunc.codegen.cuda import Kernel, kernels, ptx, simulate
+from nufunc.codegen.cuda.kernels import Kernel, kernels, ptx, simulate
 from nufunc.codegen.emit_text import group_nests
 from nufunc.codegen.nest_builder import Sites
 from nufunc.ir.errors import UnsupportedError

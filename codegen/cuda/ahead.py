@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.cuda import Kernel, kernels, ptx
+from nufunc.codegen.cuda.kernels import Kernel, kernels, ptx
 from nufunc.codegen.emit_text import group_nests
 from nufunc.codegen.nest_builder import Sites, site_error
 from nufunc.ir.errors import UnsupportedError

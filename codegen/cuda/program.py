@@ -1,0 +1,163 @@
+"""The program of a grouped graph for a device: steps over places in memory, as plain data.
+
+Note [Device programs]
+A program is to a device what the plan is to the CPU: it says what runs in which order and where every value lies, and
+nothing about how. Whoever runs it gives it memory for each space: the inputs, the constants (uploaded once), the outputs
+that are not inputs, one `workspace`, and one i32, `error`, that is 0 unless a check failed, then a key of `sites`. Steps
+run in order on one stream. Nothing in a program depends on the values of inputs, so that a run can be recorded and
+replayed; only `While` and `Branch` read a flag back, and `Host` and `Call`s of routines that a library cannot do on the
+device leave it. `Program.replayable` says that there are none of these.
+
+A place inside a loop may move with it: `steps` are (loop, bytes per iteration) for the enclosing `Repeat`s by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from nufunc.ir.errors import Location
+from nufunc.ir.types import ArrayType
+
+if TYPE_CHECKING:
+    from nufunc.codegen.callback import HostCall
+    from nufunc.codegen.cuda.kernels import Kernel
+
+Space = Literal["input", "constant", "output", "workspace", "error"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array begins: `offset` bytes behind the start of a memory."""
+
+    space: Space
+    number: int = 0
+    offset: int = 0
+    steps: tuple[tuple[int, int], ...] = ()
+
+    def __str__(self) -> str:
+        moves = "".join(f" + {size} * i{loop}" for loop, size in self.steps)
+        return f"{self.space}{self.number} + {self.offset}{moves}"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A contiguous array at a place."""
+
+    place: Place
+    type: ArrayType
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel over `places`, one for each of its buffers, and then the error word."""
+
+    kernel: Kernel
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Bytes from place to place; they do not overlap."""
+
+    target: Place
+    source: Place
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """A primitive that is no loop nest, done by a library: `prim` with its attributes from operands to results, with
+    `scratch` bytes of workspace at `workspace`."""
+
+    prim: str
+    operands: tuple[Operand, ...]
+    results: tuple[Operand, ...]
+    attrs: Mapping[str, Any]
+    workspace: Place | None = None
+    scratch: int = 0
+    loc: Location | None = None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`body`, `length` times; `loop` numbers it for the places in it. The count goes down where `reverse`."""
+
+    loop: int
+    length: int
+    reverse: bool
+    body: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class While:
+    """`body` as long as `condition`, run before each, leaves a true b1 at `flag`."""
+
+    condition: tuple[Step, ...]
+    flag: Place
+    body: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The branch whose number, clamped, stands at `index`, a b1 or an i64."""
+
+    index: Operand
+    branches: tuple[tuple[Step, ...], ...]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A Python function of the user on host copies of the operands."""
+
+    call: HostCall
+    operands: tuple[Operand, ...]
+    results: tuple[Operand, ...]
+    loc: Location | None = None
+
+
+Step = Launch | Copy | Call | Repeat | While | Branch | Host
+
+
+@dataclass(frozen=True)
+class Program:
+    """See Note [Device programs]. `outputs` are where the results stand at the end: an output of its own, or the memory
+    of an input that is written in place or returned, or a constant."""
+
+    name: str
+    inputs: tuple[ArrayType, ...]
+    outputs: tuple[Operand, ...]
+    constants: tuple[np.ndarray, ...]
+    workspace: int
+    steps: tuple[Step, ...]
+    sites: Mapping[int, tuple[str | HostCall, Location | None]] = field(default_factory=dict)
+
+    def walk(self) -> Iterator[Step]:
+        """All steps, those inside others behind these."""
+        yield from _walk(self.steps)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a run never waits for the host."""
+        return not any(isinstance(step, While | Branch | Host) for step in self.walk())
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        return list(dict.fromkeys(step.kernel for step in self.walk() if isinstance(step, Launch)))
+
+
+def _walk(steps: Sequence[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        match step:
+            case Repeat():
+                yield from _walk(step.body)
+            case While():
+                yield from _walk(step.condition)
+                yield from _walk(step.body)
+            case Branch():
+                for branch in step.branches:
+                    yield from _walk(branch)

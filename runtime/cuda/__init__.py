@@ -1,0 +1,1 @@
+"""CUDA devices: memory, streams, device arrays and the execution of device programs."""

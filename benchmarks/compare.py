@@ -5,6 +5,7 @@
     python benchmarks/compare.py --libraries nufunc jax         only these
     python benchmarks/compare.py --marks                        four rows and imports -> results/first_marks.md
     python benchmarks/compare.py --cpu-time                     one thread, CPU time -> results/cpu_time.md
+    python benchmarks/compare.py --target cuda --out FILE       the large cases, arrays on the first CUDA device
 
 Each library runs in a process of its own (pools of threads do not mix); rounds go from library to library,
 so that a slow moment of the machine hits all of them. The page says how each figure was taken. Beside the
@@ -77,7 +78,8 @@ def measure(case: w.Case, libraries: list[Library], rounds: int, folder: Path) -
         if times[one.name]:
             row[one.name]["call"] = min(times[one.name])
             row[one.name]["rounds"] = times[one.name]
-            row[one.name]["memory"] = one.ask(memory=case.name).get("mb")
+            if library.SETTINGS["BENCH_TARGET"] == "cpu":
+                row[one.name]["memory"] = one.ask(memory=case.name).get("mb")
     return row
 
 
@@ -148,7 +150,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--marks", action="store_true", help="nufunc, jax and torch on four cases, and imports")
     parser.add_argument("--cpu-time", action="store_true", help="one thread, CPU time: for a machine that is not quiet")
     parser.add_argument("--calls-only", action="store_true", help="no second processes, starts and imports")
+    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
+    if options.target == "cuda":
+        library.SETTINGS.update(BENCH_TARGET="cuda", JAX_PLATFORMS="")
+        options.libraries = options.libraries or [name for name in ("nufunc", "jax", "torch", "torch_compile")
+                                                  if name in library.installed()]  # fmt: skip
+        options.calls_only = True
     if options.cpu_time:
         library.SETTINGS.update(threads="1", BENCH_CLOCK="cpu")
     library.INTERPRETERS.update(item.split("=", 1) for item in options.python)
@@ -156,8 +164,8 @@ def parse() -> argparse.Namespace:
     if options.marks:
         names = [name for name in names if name in ("nufunc", "jax", "torch")]
     options.libraries = options.libraries or names
-    options.cases = [w.CASES[name] for name in MARKS] if options.marks else w.select(options.only)
-    default = "first_marks.md" if options.marks else "cpu_time.md" if options.cpu_time else "cpu.md"
+    options.cases = [w.CASES[name] for name in MARKS] if options.marks else w.select(options.only, options.target)
+    default = "first_marks.md" if options.marks else "cpu_time.md" if options.cpu_time else f"{options.target}.md"
     options.out = options.out or library.HERE / "results" / default
     options.imports = not options.calls_only and not options.only
     options.starts = options.imports and not options.marks
@@ -180,7 +188,8 @@ def main() -> None:
     results |= {"machine": report.machine(), "clock": library.SETTINGS["BENCH_CLOCK"]}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     raw.write_text(json.dumps(results, indent=1) + "\n")
-    options.out.write_text(report.page("First marks" if options.marks else "Benchmarks on CPU", results))
+    title = "First marks" if options.marks else f"Benchmarks on {options.target.upper()}"
+    options.out.write_text(report.page(title, results))
     print(f"wrote {options.out}")
     if load > 1.5 and not options.cpu_time:
         print(f"load average {load:.1f} at the start: other programs were running, do not trust these figures")

@@ -34,7 +34,7 @@ IMPORTS = {
 }
 
 
-SETTINGS = {"threads": "2", "BENCH_CLOCK": "wall"}
+SETTINGS = {"threads": "2", "BENCH_CLOCK": "wall", "BENCH_TARGET": "cpu", "JAX_PLATFORMS": "cpu"}
 INTERPRETERS: dict[str, str] = {}  # the Python of a library that needs an environment of its own
 
 
@@ -51,11 +51,10 @@ def environment(cache: Path) -> dict[str, str]:
     folder = str(cache)
     settings = os.environ | dict.fromkeys(THREAD_VARIABLES, SETTINGS["threads"])
     settings |= {
-        "BENCH_CLOCK": SETTINGS["BENCH_CLOCK"],
+        **{name: value for name, value in SETTINGS.items() if name != "threads"},
         "NUFUNC_CACHE_DIR": f"{folder}/nufunc",
         "NUMBA_CACHE_DIR": f"{folder}/numba",
         "PYTHONWARNINGS": "ignore",
-        "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": f"{folder}/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

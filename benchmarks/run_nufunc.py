@@ -294,6 +294,15 @@ def over_numpy(kind, args):
     return nf.jit(FUNCTIONS[kind])
 
 
+def on_device(kind, args):
+    return (
+        nf.jit(FUNCTIONS[kind], target="cuda"),
+        lambda tree: w.tmap(nf.to_device, tree),
+        lambda tree: nf.synchronize(),
+        lambda tree: w.tmap(np.asarray, tree),
+    )
+
+
 def warm_up():
     nf.jit(lambda x: np.sin(x) + 1)(np.ones(3))
 

@@ -9,6 +9,8 @@ With the name of a case as second argument the process runs that case once and s
 An adaptor is a module with these names:
 
     over_numpy(kind, args)          the workload as a function of NumPy arrays that returns NumPy arrays
+    on_device(kind, args)           with BENCH_TARGET=cuda: the workload as a function of arrays on the device, and what
+                                    moves a tree of NumPy arrays there, waits for a result, and moves it back
     warm_up()                       compiles something that is no workload
     SKIP, NOTES                     kind -> why it is left out, or how it differs
     PACKAGES                        the distributions whose versions stand in the report
@@ -34,20 +36,24 @@ ADAPTORS = {"nufunc": "run_nufunc"}  # the others stand in the folder neighbours
 INPUTS = 2  # calls go through so many sets of arguments, so that no result can be kept
 LIBC = ctypes.CDLL(None) if os.name == "posix" else None
 STATUS = Path("/proc/self/status")
+ON_DEVICE = os.environ.get("BENCH_TARGET") == "cuda"
 clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
 
 
-def median_time(call: Callable[..., object], inputs: list[tuple]) -> float:
-    """Seconds per call in one round; a slow call is a round by itself."""
+def median_time(call: Callable[..., object], inputs: list[tuple], wait: Callable[[object], object]) -> float:
+    """Seconds per call in one round; a slow call is a round by itself. Calls that only queue their work are queued one
+    behind the other, and `wait` ends a sample: small ones take what the host takes, large ones what the device takes.
+    """
     gc.collect()
     begin = clock()
-    call(*inputs[0])
+    wait(call(*inputs[0]))
     once = clock() - begin
     if once > 0.3:
         return once
     begin = clock()
     for args in inputs:
-        call(*args)
+        result = call(*args)
+    wait(result)
     repeats = max(1, int(2e-4 / max(clock() - begin, 1e-9)))
     samples, end = [], clock() + BURST
     gc.disable()
@@ -55,7 +61,8 @@ def median_time(call: Callable[..., object], inputs: list[tuple]) -> float:
         begin = clock()
         for _ in range(repeats):
             for args in inputs:
-                call(*args)
+                result = call(*args)
+        wait(result)
         samples.append((clock() - begin) / (repeats * len(inputs)))
     gc.enable()
     return statistics.median(samples)
@@ -106,12 +113,19 @@ class Server:
             return {"skip": self.adaptor.SKIP[case.kind]}
         inputs = [case.inputs(seed) for seed in range(INPUTS)]
         gc.collect()
+        place = fetch = self.wait = lambda tree: tree
+        if ON_DEVICE:
+            call, place, self.wait, fetch = self.adaptor.on_device(case.kind, inputs[0])
+        inputs = [place(args) for args in inputs]
+        self.wait(inputs)
         begin = clock()
-        call = self.adaptor.over_numpy(case.kind, inputs[0])
+        if not ON_DEVICE:
+            call = self.adaptor.over_numpy(case.kind, inputs[0])
         result = call(*inputs[0])
+        self.wait(result)
         seconds = clock() - begin
         self.calls, self.inputs = {name: call}, {name: inputs}  # one case at a time, or memory would pile up
-        np.savez(save, *(np.asarray(leaf) for leaf in w.leaves(result)))
+        np.savez(save, *(np.asarray(leaf) for leaf in w.leaves(fetch(result))))
         return {"seconds": seconds}
 
     def answer(self, request: dict) -> dict:
@@ -119,7 +133,7 @@ class Server:
             return self.first(request["first"], request["save"])
         if "memory" in request:
             return {"mb": peak_growth(self.calls[request["memory"]], self.inputs[request["memory"]])}
-        return {"seconds": median_time(self.calls[request["time"]], self.inputs[request["time"]])}
+        return {"seconds": median_time(self.calls[request["time"]], self.inputs[request["time"]], self.wait)}
 
 
 def start_once(library: str, name: str) -> None:

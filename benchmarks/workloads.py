@@ -2,6 +2,9 @@
 
     python benchmarks/workloads.py        lists them
 
+Those labelled `gpu`, for devices, are 16 to 64 times as large as the largest of their kind; the rest is for CPUs, and
+what does not grow for both.
+
 A function below makes the arguments of one workload, or of several over the same arguments; a decorator says
 what an adaptor computes from them (the lowest of several comes first in the tables). Trees of arrays are
 nested dicts, lists and tuples. Numbers that belong to the mathematics are constants of this module, so that
@@ -69,6 +72,7 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
+ANYWHERE = ("small_calls", "small_calls_tree", "jacrev_mlp", "jacfwd_mlp")  # on devices too, as they are
 Maker = Callable[..., tuple]
 
 
@@ -84,10 +88,11 @@ def workload(kind: str, task: str, **sizes: Any) -> Callable[[Maker], Maker]:
     return register
 
 
-def select(parts: Iterable[str] | None) -> list[Case]:
-    """The cases whose name contains one of the parts; all without parts."""
+def select(parts: Iterable[str] | None, target: str = "cpu") -> list[Case]:
+    """The cases of a target whose name contains one of the parts; all without parts."""
     wanted = list(parts or [""])
-    return [case for case in CASES.values() if any(part in case.name for part in wanted)]
+    known = [case for case in CASES.values() if case.kind in ANYWHERE or (case.label == "gpu") == (target == "cuda")]
+    return [case for case in known if any(part in case.name for part in wanted)]
 
 
 def single(array: Any) -> np.ndarray:
@@ -108,13 +113,15 @@ def layers(rng: np.random.Generator, *widths: int, stack: tuple[int, ...] = ()) 
 CHAIN = "tanh(x) exp(-x x) + sin(x) log1p(x x)"
 
 
-@workload("grad_chain", f"gradient of the sum of {CHAIN}", large=1_000_000, small=100)
-@workload("elementwise_chain", CHAIN, large=1_000_000, small=100)
+@workload("grad_chain", f"gradient of the sum of {CHAIN}", large=1_000_000, small=100, gpu=64_000_000)
+@workload("elementwise_chain", CHAIN, large=1_000_000, small=100, gpu=64_000_000)
 def vector(rng, n):
     return (rng.standard_normal(n),)
 
 
 # ---- logistic regression, float64 ----
+
+LOSS = "mean(log(1 + exp(-y (X w)))) + L2 term"
 
 
 def regression(rng, n, d):
@@ -124,12 +131,12 @@ def regression(rng, n, d):
     return 0.5 * weights, features, signs
 
 
-@workload("logreg_grad", "gradient of mean(log(1 + exp(-y (X w)))) + L2 term", large=(10_000, 100), small=(50, 5))
+@workload("logreg_grad", f"gradient of {LOSS}", large=(10_000, 100), small=(50, 5), gpu=(640_000, 100))
 def regression_arguments(rng, size):
     return regression(rng, *size)
 
 
-@workload("hvp", "the Hessian of the same times a vector, jvp of grad", large=(10_000, 100), small=(50, 5))
+@workload("hvp", f"Hessian of {LOSS} by a vector, jvp of grad", large=(10_000, 100), small=(50, 5), gpu=(640_000, 100))
 def regression_with_vector(rng, size):
     weights, features, signs = regression(rng, *size)
     return weights, rng.standard_normal(size[1]), features, signs
@@ -138,28 +145,34 @@ def regression_with_vector(rng, size):
 # ---- small networks, float32 ----
 
 
-@workload("per_sample_grads_mlp", "vmap over samples of the gradient of the cross entropy, relu 784-128-10", large=64)
+@workload(
+    "per_sample_grads_mlp", "vmap over samples of the gradient of the cross entropy, relu 784-128-10",
+    large=64, gpu=2048,
+)  # fmt: skip
 def images(rng, n):
     return layers(rng, 784, 128, 10), single(rng.standard_normal((n, 784))), rng.integers(0, 10, n)
 
 
-@workload("per_sample_grads_tanh", "vmap over samples of the gradient of the squared error, tanh 4-16-1", small=32)
+@workload(
+    "per_sample_grads_tanh", "vmap over samples of the gradient of the squared error, tanh 4-16-1",
+    small=32, gpu=2048,
+)  # fmt: skip
 def points(rng, n):
     params = layers(rng, 4, 16, 1)
     return params, single(rng.standard_normal((n, 4))), single(rng.standard_normal((n, 1)))
 
 
-@workload("ensemble_grad", "vmap over ten relu networks of loss and gradient over 64 images", large=(10, 64))
-@workload("ensemble_fwd", "vmap over ten relu networks 784-128-10 of the logits of 64 images", large=(10, 64))
+@workload("ensemble_grad", "vmap over relu networks of loss and gradient over images", large=(10, 64), gpu=(40, 1024))
+@workload("ensemble_fwd", "vmap over relu networks 784-128-10 of the logits of images", large=(10, 64), gpu=(40, 1024))
 def ensemble(rng, size):
     networks, n = size
     params = layers(rng, 784, 128, 10, stack=(networks,))
     return params, single(rng.standard_normal((n, 784))), rng.integers(0, 10, n)
 
 
-@workload("jacfwd_mlp_vmap", "the same for 64 rows", batch64=64)
+@workload("jacfwd_mlp_vmap", "the same for many rows", batch64=64, gpu=4096)
 @workload("jacfwd_mlp", "jacfwd of a tanh network 32-64-64-32", one=None)
-@workload("jacrev_mlp_vmap", "the same for 64 rows", batch64=64)
+@workload("jacrev_mlp_vmap", "the same for many rows", batch64=64, gpu=4096)
 @workload("jacrev_mlp", "jacrev of a tanh network 32-64-64-32", one=None)
 def network_and_point(rng, batch):
     shape = (32,) if batch is None else (batch, 32)
@@ -169,12 +182,12 @@ def network_and_point(rng, batch):
 # ---- second order ----
 
 
-@workload("hessian_rosenbrock", "Hessian of Rosenbrock's function, float64", N100=100, N5=5)
+@workload("hessian_rosenbrock", "Hessian of Rosenbrock's function, float64", N100=100, N5=5, gpu=1600)
 def rosenbrock_point(rng, n):
     return (rng.standard_normal(n),)
 
 
-@workload("maml_sine", "MAML: loss and gradient through one inner step, 1-40-40-1, float32", t25=25)
+@workload("maml_sine", "MAML: loss and gradient through one inner step, 1-40-40-1, float32", t25=25, gpu=1600)
 def sines(rng, tasks):
     amplitude, phase = rng.uniform(0.1, 5, (tasks, 1, 1)), rng.uniform(0, np.pi, (tasks, 1, 1))
     near, far = rng.uniform(-5, 5, (2, tasks, 10, 1))
@@ -182,7 +195,7 @@ def sines(rng, tasks):
     return layers(rng, 1, 40, 40, 1), *sets[0], *sets[1]
 
 
-@workload("ntk", "neural tangent kernel of a tanh network 8-64-64-4, float32", n20=20)
+@workload("ntk", "neural tangent kernel of a tanh network 8-64-64-4, float32", n20=20, gpu=320)
 def two_sets(rng, n):
     params = layers(rng, 8, 64, 64, 4)
     return params, single(rng.standard_normal((n, 8))), single(rng.standard_normal((n, 8)))
@@ -191,13 +204,13 @@ def two_sets(rng, n):
 # ---- loops in time ----
 
 
-@workload("rk4_grad", "the gradient of the sum of the states at the end", b100=100)
-@workload("rk4_value", "1000 Runge-Kutta steps of Lorenz's system, float64", b100=100)
+@workload("rk4_grad", "the gradient of the sum of the states at the end", b100=100, gpu=6400)
+@workload("rk4_value", "1000 Runge-Kutta steps of Lorenz's system, float64", b100=100, gpu=6400)
 def states(rng, n):
     return (rng.standard_normal((n, 3)) + np.array([1.0, 1.0, 20.0]),)
 
 
-@workload("rnn", "loss and gradient of a tanh RNN, 16-64-8, batch of 32, float32", T100=100)
+@workload("rnn", "loss and gradient of a tanh RNN, 16-64-8, batch of 32, float32", T100=100, gpu=1600)
 def sequences(rng, steps):
     shapes = {"Wx": (16, 64), "Wh": (64, 64), "Wo": (64, 8)}
     params = {name: single(rng.standard_normal(shape) / np.sqrt(shape[0])) for name, shape in shapes.items()}
@@ -208,13 +221,16 @@ def sequences(rng, steps):
 HEAT_TASK = "200 steps of the heat equation on a grid, in place, float64"
 
 
-@workload("heat_grad", f"gradient of half the squared norm after {HEAT_TASK}", n256=256, n16=16)
-@workload("heat_value", HEAT_TASK, n256=256, n16=16)
+@workload("heat_grad", f"gradient of half the squared norm after {HEAT_TASK}", n256=256, n16=16, gpu=2048)
+@workload("heat_value", HEAT_TASK, n256=256, n16=16, gpu=2048)
 def grid(rng, n):
     return (rng.standard_normal((n, n)),)
 
 
-@workload("mandelbrot", "vmap of a while loop: iterations until |z| > 2, at most 100, float64", n1e5=100_000, n100=100)
+ESCAPE = "iterations until |z| > 2, at most 100, float64"
+
+
+@workload("mandelbrot", f"vmap of a while loop: {ESCAPE}", n1e5=100_000, n100=100, gpu=6_400_000)
 def plane(rng, n):
     return rng.uniform(-2, 1, n), rng.uniform(-1.5, 1.5, n)
 
@@ -222,12 +238,12 @@ def plane(rng, n):
 # ---- science, float64 ----
 
 
-@workload("nbody", "softened potential of n bodies and its gradient", n512=512, n16=16)
+@workload("nbody", "softened potential of n bodies and its gradient", n512=512, n16=16, gpu=4096)
 def bodies(rng, n):
     return rng.standard_normal((n, 3)), rng.uniform(0.5, 1.5, n)
 
 
-@workload("gp_nll", "negative log likelihood of a Gaussian process and its gradient", n200=200, n20=20)
+@workload("gp_nll", "negative log likelihood of a Gaussian process and its gradient", n200=200, n20=20, gpu=3200)
 def observations(rng, n):
     x = rng.standard_normal((n, 3))
     return np.array([0.1, -0.2, -1.0]), x, np.sin(x).sum(axis=1) + 0.1 * rng.standard_normal(n)
@@ -236,7 +252,7 @@ def observations(rng, n):
 # ---- larger networks, float32 ----
 
 
-@workload("conv_per_sample", "vmap over images of the gradient of a small convolutional network", b32=32)
+@workload("conv_per_sample", "vmap over images of the gradient of a small convolutional network", b32=32, gpu=2048)
 def pictures(rng, n):
     params = {
         "C1": single(rng.standard_normal((8, 1, 3, 3)) / 3),
@@ -249,7 +265,7 @@ def pictures(rng, n):
     return params, single(rng.standard_normal((n, 1, 28, 28))), rng.integers(0, 10, n)
 
 
-@workload("transformer_block", "loss and gradient of one block, width 128, 64 tokens", b8=8)
+@workload("transformer_block", "loss and gradient of one block, width 128, 64 tokens", b8=8, gpu=256)
 def tokens(rng, n):
     d = 128
     products = {"Wqkv": (d, 3 * d), "Wo": (d, d), "W1": (d, 4 * d), "W2": (4 * d, d)}
@@ -260,12 +276,15 @@ def tokens(rng, n):
     return params, single(rng.standard_normal((n, 64, d))), single(rng.standard_normal((n, 64, d)))
 
 
-@workload("mlp_train_step", "loss and parameters after a step of SGD, relu 784-512-512-10", b256=256)
+@workload("mlp_train_step", "loss and parameters after a step of SGD, relu 784-512-512-10", b256=256, gpu=8192)
 def training_batch(rng, n):
     return layers(rng, 784, 512, 512, 10), single(rng.standard_normal((n, 784))), rng.integers(0, 10, n)
 
 
-@workload("softmax_xent", "cross entropy and its gradient over logits", large=(4096, 1000), small=(32, 10))
+@workload(
+    "softmax_xent", "cross entropy and its gradient over logits",
+    large=(4096, 1000), small=(32, 10), gpu=(65536, 1000),
+)  # fmt: skip
 def logits(rng, size):
     rows, classes = size
     return single(3 * rng.standard_normal((rows, classes))), rng.integers(0, classes, rows)

@@ -223,5 +223,15 @@ def over_numpy(kind, args):
     return call
 
 
+def on_device(kind, args):
+    jax.config.update("jax_default_matmul_precision", "highest")  # float32, as the others
+    return (
+        jax.jit(FUNCTIONS[kind]),
+        lambda tree: w.tmap(jnp.asarray, tree),
+        jax.block_until_ready,
+        lambda tree: w.tmap(np.asarray, tree),
+    )
+
+
 def warm_up():
     jax.jit(lambda x: jnp.sqrt(x) + 1)(np.ones(7)).block_until_ready()

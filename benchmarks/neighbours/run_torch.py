@@ -208,5 +208,21 @@ def over_numpy(kind, args):
     return converted(FUNCTIONS[kind])
 
 
+def placed(func):
+    """What serve.py asks of `func` on a device; tensors that it makes itself stand there too."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_device(device)
+    return (
+        func,
+        lambda tree: w.tmap(lambda x: torch.as_tensor(x, device=device), tree),
+        lambda tree: torch.cuda.synchronize() if device == "cuda" else None,
+        lambda tree: w.tmap(lambda x: x.cpu().numpy(), tree),
+    )
+
+
+def on_device(kind, args):
+    return placed(FUNCTIONS[kind])
+
+
 def warm_up():
     grad(lambda x: torch.sqrt(x).sum())(torch.ones(7))

@@ -19,5 +19,10 @@ def over_numpy(kind, args):
     return run_torch.converted(torch.compile(FUNCTIONS[kind], fullgraph=True, dynamic=False))
 
 
+def on_device(kind, args):
+    torch._dynamo.reset()
+    return run_torch.placed(torch.compile(FUNCTIONS[kind], fullgraph=True, dynamic=False))
+
+
 def warm_up():
     torch.compile(torch.func.grad(lambda x: torch.sqrt(x).sum()), fullgraph=True, dynamic=False)(torch.ones(7))

@@ -71,7 +71,8 @@ class Copy:
 @dataclass(frozen=True)
 class Call:
     """A primitive that is no loop nest, done by a library: `prim` with its attributes from operands to results, with
-    `scratch` bytes of workspace at `workspace`."""
+    `scratch` bytes of workspace at `workspace`. Where it cannot be done, the error word becomes `site`, a key of the
+    program's sites (0: it cannot fail); `libraries.failure` says which error that is."""
 
     prim: str
     operands: tuple[Operand, ...]
@@ -79,6 +80,7 @@ class Call:
     attrs: Mapping[str, Any]
     workspace: Place | None = None
     scratch: int = 0
+    site: int = 0
     loc: Location | None = None
 
 

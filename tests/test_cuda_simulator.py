@@ -124,8 +124,6 @@ def test_lanes_that_disagree():
         run(kernel(body, y=8), np.zeros(8))
     with pytest.raises(SimulationError, match="the mask 0x3 leaves out"):
         run(kernel("z = cuda.any_sync(0x3, True)", y=8), np.zeros(8))
-    with pytest.raises(SimulationError, match="bool cannot be shuffled"):
-        run(kernel("z = cuda.shfl_sync(-1, y[0] > 1.0, 0)", y=8), np.zeros(8))
 
 
 def test_shuffles_and_votes():
@@ -163,6 +161,23 @@ def test_counting_barriers_and_atomics():
     i = np.zeros(40, np.int64)
     run(kernel(body, 40, x=40, i=40), np.arange(40.0), i, races=True)
     np.testing.assert_array_equal(i, 780 * 100 + 34)
+
+
+def test_neighbours_at_once():
+    body = """
+        for p in range(cuda.grid(1), 4, cuda.gridsize(1)):
+            if aligned(16, x, y):
+                a, b = load_vec(x, 2 * p + 0, 2)
+                store_vec(y, 2 * p, (b, a))
+    """
+    y = np.zeros(8)
+    run(kernel(body, x=8, y=8), np.arange(8.0), y)
+    np.testing.assert_array_equal(y, [1, 0, 3, 2, 5, 4, 7, 6])
+    with pytest.raises(SimulationError, match="2 elements at once from index 1"):
+        run(kernel(body.replace("+ 0", "+ 1"), x=8, y=8), np.arange(8.0), y)
+    odd = np.zeros(10)[1:]
+    run(kernel(body, x=8, y=8), np.arange(8.0), odd)
+    assert not odd.any() or odd.ctypes.data % 16 == 0
 
 
 def test_blocks_have_no_order():

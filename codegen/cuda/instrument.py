@@ -75,7 +75,7 @@ def rewritten(source: str, name: str, checked: bool) -> Text:
     function.args.args += [ast.arg(p) for p in PARAMETERS]
     file = f"<nufunc kernel {next(_numbers)}: {name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    names = {**namespace(), **OPERATIONS}
+    names = {**PLAIN, **OPERATIONS}
     exec(compile(ast.fix_missing_locations(tree), file, "exec"), names)
     shared = tuple((eval(shape, names), np.dtype(eval(dtype, names))) for shape, dtype in rewriter.shared)
     used = rewriter.used
@@ -83,12 +83,6 @@ def rewritten(source: str, name: str, checked: bool) -> Text:
         names[name], file, rewriter.barriers, rewriter.warps, "_size" in used and not used & {"_thread", "_block"},
         bool(used & {"_size", "_blocks"}), shared,
     )  # fmt: skip
-
-
-@functools.cache
-def namespace() -> Mapping[str, Any]:
-    """What kernels may name beside `cuda`, as plain functions."""
-    return {**PLAIN}
 
 
 def dotted(node: ast.expr) -> str:
@@ -290,6 +284,29 @@ def _compare_and_swap(array: Any, index: Any, old: Any, value: Any) -> Any:
     return found
 
 
+def _load_vec(array: Any, index: Any, n: int) -> tuple[Any, ...]:
+    _vector(array, index, n)
+    return tuple(array[index + k] for k in range(n))
+
+
+def _store_vec(array: Any, index: Any, values: tuple[Any, ...]) -> None:
+    _vector(array, index, len(values))
+    for k, value in enumerate(values):
+        array[index + k] = value
+
+
+def _vector(array: Any, index: Any, n: int) -> None:
+    """An access to neighbours at once needs an index that is a multiple of their number, and memory to match."""
+    if index < 0 or index % n:
+        raise IndexError(f"{n} elements at once from index {index}")
+    if not _aligned(min(16, n * getattr(array, "array", array).itemsize), array):
+        raise IndexError(f"{n} elements at once from memory that is not aligned")
+
+
+def _aligned(n: int, *arrays: Any) -> bool:
+    return all(getattr(a, "array", a).__array_interface__["data"][0] % n == 0 for a in arrays)
+
+
 def _bits(x: Any) -> str:
     """The bits of an integer, the highest one first."""
     width = 8 * x.dtype.itemsize if isinstance(x, np.generic) else 64
@@ -299,6 +316,9 @@ def _bits(x: Any) -> str:
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "_below": _below,
     "_local_array": _local_array,
+    "load_vec": _load_vec,
+    "store_vec": _store_vec,
+    "aligned": _aligned,
     "_atomic_add": _atomic(lambda x, y: x + y),
     "_atomic_sub": _atomic(lambda x, y: x - y),
     "_atomic_max": _atomic(lambda x, y: max(x, y)),

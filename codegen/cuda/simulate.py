@@ -229,9 +229,6 @@ def _shuffle(source: Callable[[int, int], int]) -> Callable[[Sequence[Any], _Ref
         _masked(given, refuse)
         found = []
         for lane, (_, value, amount) in enumerate(given):
-            kind = getattr(value, "dtype", np.dtype(np.int64))
-            if kind.kind not in "iuf" or kind.itemsize not in (4, 8):
-                refuse(f"a value of {kind} cannot be shuffled")
             other = source(lane, int(amount))
             found.append(given[other][1] if 0 <= other < len(given) else value)
         return found

@@ -193,7 +193,7 @@ class NestWriter:
     def computed(self, inst: Inst) -> str:
         args = [self.value(a) for a in inst.args]
         if inst.op == "load":
-            text = self.element(inst)
+            text = self.read(inst)
             if inst.guard is None:
                 return text
             return f"{text} if {self.value(inst.guard)} else {number(0, inst.dtype)}"
@@ -215,9 +215,17 @@ class NestWriter:
         target = self.element(inst)
         value = self.value(inst.args[0])
         if inst.attrs["mode"] == "add":
-            value = expression("add", (target, value), (inst.dtype, inst.dtype), inst.dtype, {})
+            value = expression("add", (self.read(inst), value), (inst.dtype, inst.dtype), inst.dtype, {})
         guard = "" if inst.guard is None else f"if {self.value(inst.guard)}: "
-        self.line(f"{guard}{target} = {value}")
+        self.line(f"{guard}{target} = {self.stored(value, inst.dtype)}")
+
+    def read(self, inst: Inst) -> str:
+        """The value at the place that an instruction means."""
+        return self.element(inst)
+
+    def stored(self, value: str, dtype: np.dtype) -> str:
+        """A value as it lies in memory."""
+        return value
 
     def element(self, inst: Inst) -> str:
         """The place that a load or store means."""

@@ -455,6 +455,24 @@ def checked(index: Any, extent: int, holds: Any, site: int, error: Any) -> Any:
     return int64(0)
 
 
+# -- memory
+
+
+def load_vec(x: Any, i: Any, n: int) -> Any:
+    """Neighbours in memory, loaded together."""
+    return tuple(x[i + k] for k in range(n))
+
+
+def store_vec(x: Any, i: Any, values: Any) -> None:
+    for k, value in enumerate(values):
+        x[i + k] = value
+
+
+def aligned(n: int, *arrays: Any) -> bool:
+    """Whether the addresses of arrays are multiples of n."""
+    return all(getattr(a, "array", a).ctypes.data % n == 0 for a in arrays)
+
+
 # -- complex numbers; the order is lexicographic
 
 
@@ -488,6 +506,7 @@ HELPERS: tuple[Callable[..., Any], ...] = (
     complex_lt, complex_le, complex_gt, complex_ge,
 )  # fmt: skip
 CONSTANTS = {"inf": math.inf, "nan": math.nan, "math_inf": math.inf, "math_nan": math.nan, "math_pi": math.pi}
+MEMORY: tuple[Callable[..., Any], ...] = (load_vec, store_vec, aligned)
 TYPES = {type_text(dtype): dtype.type for dtype in DTYPE_NAMES}
 
 
@@ -507,7 +526,7 @@ def _plain() -> dict[str, Any]:
     names.update((op, _evaluated(op)) for op in (*FUNCTIONS, *ROUNDED))
     names.update((f"complex_{op}", _evaluated(op)) for op in _COMPLEX_FUNCTIONS)
     names.update((name, _viewed(dtype)) for dtype, name in BITS.items())
-    names.update((f.__name__, f) for f in HELPERS)
+    names.update((f.__name__, f) for f in (*HELPERS, *MEMORY))
     names.update((f"scipy_{f.replace('.', '_')}", _evaluated("scipy", function=f)) for f in SCIPY)
     return names
 

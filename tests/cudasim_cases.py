@@ -3,16 +3,26 @@
 import numpy as np
 import pytest
 from cuda_programs import CUDA_PROGRAMS
-from numba import config
+from numba import config, cuda
 from pass_programs import f64, graph_of, i64
 
-from nufunc.codegen.cuda.kernels import SimulatedGroups
-from nufunc.codegen.emit_text import run_grouped
+from nufunc.codegen.cuda import simulate
+from nufunc.codegen.emit_text import compile_text, run_grouped
+from nufunc.codegen.text_scalars import PLAIN
 from nufunc.ir import interpret
 from nufunc.ir.errors import BoundsError
 from nufunc.passes.fuse import fuse
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, in the threads of the simulator
+
+
+def launched(kernel, arguments):
+    function = compile_text(kernel.source, kernel.name, {**PLAIN, "cuda": cuda})
+    cuda.jit(function)[kernel.blocks, kernel.threads](*arguments)
+
+
+def SimulatedGroups(threads: int) -> simulate.SimulatedGroups:
+    return simulate.SimulatedGroups(threads, launched)
 
 
 def test_this_is_the_simulator():
@@ -21,7 +31,7 @@ def test_this_is_the_simulator():
 
 @pytest.mark.parametrize("program", CUDA_PROGRAMS, ids=repr)
 def test_simulated_equals_interpreted(program):
-    groups = SimulatedGroups(threads=8)
+    groups = SimulatedGroups(8)
     results = run_grouped(fuse(program.graph), program.arguments, groups)
     for got, want in zip(results, interpret.run(program.graph, program.arguments), strict=True):
         assert got.dtype == want.dtype

@@ -10,7 +10,8 @@ import pytest
 from cuda_programs import CUDA_PROGRAMS, array
 from pass_programs import graph_of
 
-from nufunc.codegen.cuda.kernels import Kernel, kernels, ptx, simulate
+from nufunc.codegen.cuda.compile import compiled, ptx
+from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.emit_text import group_nests
 from nufunc.codegen.nest_builder import Sites
 from nufunc.ir.errors import UnsupportedError
@@ -120,8 +121,19 @@ def test_functions_that_a_device_lacks(capabilities):
         ptx(kernel, (8, 0))
 
 
-def test_simulation_outside_the_simulator_says_what_is_missing():
-    pytest.importorskip("numba")
-    (kernel,) = kernels_of(graph_of(lambda b, x: b.sin(x), array("f8", 4)))
-    with pytest.raises(UnsupportedError, match="NUMBA_ENABLE_CUDASIM"):
-        simulate(kernel, [])
+class Kept(dict):
+    def put(self, key, data):
+        self[key] = data
+
+
+def test_code_is_kept(capabilities):
+    from nufunc.codegen.cuda import compile as module
+
+    (kernel,) = kernels_of(graph_of(lambda b, x: b.mul(x, x), array("f8", 40)))
+    kept = Kept()
+    first = compiled(kernel, (8, 0), kept)
+    assert first.symbol in first.ptx
+    assert compiled(kernel, (8, 0), kept) is first
+    module._codes.clear()
+    assert compiled(kernel, (8, 0), kept) == first
+    assert len(kept) == 1

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import json
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.cuda.kernels import Kernel, kernels, ptx
+from nufunc.codegen.cuda.compile import assemble, assembler, ptx
+from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.emit_text import group_nests
 from nufunc.codegen.nest_builder import Sites, site_error
 from nufunc.ir.errors import UnsupportedError
@@ -24,8 +20,8 @@ from nufunc.ir.product_group import expanded
 
 ABOUT = (
     "Arrays are flat and contiguous, and need no particular content unless `from` says so. Launches run in order on "
-    "one stream. A kernel takes seven 64-bit parameters for each of its arrays: 0, 0, elements, bytes per element, "
-    "the device pointer, elements, bytes per element; the last array is always `error`, whose element is 0 unless a "
+    "one stream. A kernel takes one 64-bit parameter, the device pointer, for each of its "
+    "arrays; bools are bytes; the last array is always `error`, whose element is 0 unless a "
     "check failed: then it is a key of `errors`. Behind the last launch `outputs` are the arrays of the results, and "
     "`updates` the pairs (array, input) of what is to be written to inputs."
 )
@@ -87,20 +83,19 @@ def write(
 ) -> list[str]:
     """Write the kernels and the manifest; the names of the files."""
     files, rows = [], []
-    assembler = _assembler()
     for k, (kernel, arrays) in enumerate(found.launches):
         stem = f"{k:03d}_{kernel.name}"
         text = ptx(kernel, capability)
         (folder / f"{stem}.ptx").write_text(text, encoding="utf-8")
         (folder / f"{stem}.py.txt").write_text(kernel.source, encoding="utf-8")
         files.append(f"{stem}.ptx")
-        if assembler is not None:
-            (folder / f"{stem}.cubin").write_bytes(_assembled(assembler, text, capability))
+        if assembler() is not None:
+            (folder / f"{stem}.cubin").write_bytes(assemble(text, capability)[0])
             files.append(f"{stem}.cubin")
         (symbol,) = [line.split(".entry", 1)[1].split("(")[0].strip() for line in text.splitlines() if ".entry" in line]
         rows.append(
             {
-                "ptx": f"{stem}.ptx", "cubin": f"{stem}.cubin" if assembler else None, "source": f"{stem}.py.txt",
+                "ptx": f"{stem}.ptx", "cubin": f"{stem}.cubin" if assembler() else None, "source": f"{stem}.py.txt",
                 "name": kernel.name, "symbol": symbol, "blocks": kernel.blocks, "threads": kernel.threads,
                 "arrays": arrays,
             }
@@ -124,27 +119,3 @@ def write(
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return files
-
-
-@functools.cache
-def _assembler() -> str | None:
-    """ptxas, of the system or of NVIDIA's package."""
-    found = shutil.which("ptxas")
-    if found is not None:
-        return found
-    spec = importlib.util.find_spec("nvidia")
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for path in Path(place).glob("*/bin/ptxas"):
-            return str(path)
-    return None
-
-
-def _assembled(assembler: str, text: str, capability: tuple[int, int]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        source.write_text(text, encoding="utf-8")
-        command = [assembler, f"-arch=sm_{capability[0]}{capability[1]}", str(source), "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnsupportedError(f"aot.compile: ptxas refused a kernel: {done.stderr.strip()}")
-        return target.read_bytes()

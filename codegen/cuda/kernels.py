@@ -1,50 +1,43 @@
-"""CUDA kernels from loop nests: the text emitter's statements inside CUDA's loops, compiled by numba.cuda.
+"""CUDA kernels from loop nests: the text emitter's statements inside CUDA's loops.
 
 Three shapes of kernel: one thread per point of the outer axes, in a grid-stride loop; one block per point,
 whose threads stride through the phases' axes and combine accumulators by a tree in shared memory; and for
 long reductions of few points two kernels, of which the first leaves one partial result per chunk. Trees,
 chunks and their order depend on extents alone, so results are the same in every run. No multiplication is
 contracted with an addition, so that elementwise results agree with the CPU's.
+
+Note [Kernel texts]
+A kernel is a Python function of flat buffers, of which each is one 64-bit address on the device, and of `error`, an i32
+array of one. A buffer of bools is one of bytes: `x[i] != 0` reads, `x[i] = uint8(v)` writes. Indices are never negative
+and never checked. Numbers are typed as NumPy's scalars are, a literal takes the type of what it meets. Statements are
+assignments (also of tuples), `if`, `while`, `for ... in range`, `pass`. Beside the names of `text_scalars` a text
+may use
+    cuda.grid(1), cuda.gridsize(1), cuda.threadIdx.x, cuda.blockIdx.x, cuda.gridDim.x, cuda.blockDim.x: i32
+    cuda.syncthreads(), cuda.syncwarp()
+    cuda.shared.array(n, type), cuda.local.array(n, type): n and type are literals, at the function's start
+    cuda.shfl_sync(-1, v, lane), cuda.shfl_up_sync(-1, v, n), cuda.shfl_down_sync(-1, v, n),
+    cuda.shfl_xor_sync(-1, v, n): of integers and floats of 4 or 8 bytes; all 32 lanes take part
+    cuda.ballot_sync(-1, v), cuda.any_sync(-1, v), cuda.all_sync(-1, v), cuda.popc(v)
+    cuda.atomic.add(x, i, v), .max, .min, .and_, .or_, .xor, .exch(x, i, v), .cas(x, i, old, v): on buffers and shared
+    arrays; the value before
+    load_vec(x, i, n): a tuple of x[i] to x[i + n - 1]; store_vec(x, i, (v, ...)): where `aligned(16, x)`, i is a
+    multiple of n, and the elements take at most 16 bytes
+    aligned(n, x, ...): whether the addresses of buffers are multiples of n
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import FunctionType
-from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.emit_text import (
-    Arrays,
-    NestWriter,
-    buffer_names,
-    compile_text,
-    group_arrays,
-    group_nests,
-    raise_site,
-)
+from nufunc.codegen.emit_text import NestWriter, buffer_names
 from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase
 from nufunc.codegen.nest_builder import Sites
-from nufunc.codegen.text_scalars import (
-    BITS,
-    CONSTANTS,
-    FUNCTIONS,
-    HELPERS,
-    LACKING,
-    PLAIN,
-    ROUNDED,
-    TYPES,
-    WIDE,
-    type_text,
-)
-from nufunc.ir.errors import UnsupportedError
-from nufunc.ir.graph import Node
+from nufunc.codegen.schedule import collapse
+from nufunc.codegen.text_scalars import type_text
 from nufunc.ir.types import INT64
 
 THREADS = 256  # per block, a power of two
@@ -56,10 +49,11 @@ _FEW = 32  # outer points up to which a long reduction is done in two passes
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's text and launch.
+    """A kernel's text and launch; see Note [Kernel texts].
 
-    Its arguments are flat arrays for `buffers`, then `error`, an i32 array of one. The last `scratch` buffers
-    are workspace that the kernels of one nest share.
+    Its arguments are the addresses of `buffers` and of the error word, an i32. The last `scratch` buffers are workspace
+    that the kernels of one nest share, and of no particular content. `blocks` is how many there are at most: kernels
+    that stride over the grid may be launched with fewer.
     """
 
     name: str
@@ -72,7 +66,7 @@ class Kernel:
 
 def kernels(nest: LoopNest, name: str, sites: Sites | None = None, threads: int = THREADS) -> list[Kernel]:
     """The kernels of a nest, to be launched in order."""
-    nest = _parallel_first(nest)
+    nest = _parallel_first(collapse(nest))
     points = _points(nest.axes)
     if not _by_block(nest):
         blocks = min(-(-_points(_parallel(nest.axes)) // threads), _BLOCKS)
@@ -163,6 +157,13 @@ class _CudaWriter(NestWriter):
         if not buffer.scratch:
             return super().element(inst)
         return f"{self.names[inst.buffer]}[{self.worker} * {buffer.size} + {self.affine(inst.index)}]"
+
+    def read(self, inst: Inst) -> str:
+        return f"({self.element(inst)} != 0)" if inst.dtype.kind == "b" else self.element(inst)
+
+    def stored(self, value: str, dtype: np.dtype) -> str:
+        """A value as it lies in memory."""
+        return f"uint8({value})" if dtype.kind == "b" else value
 
     def split(self, axes: Sequence[Axis], name: str) -> None:
         """Define axes from a number that counts their points, the last axis fastest."""
@@ -322,84 +323,3 @@ class _FinishWriter(_BlockWriter):
             parts = [f"{part.name}[point * {chunks} + item]" for part in _parts(acc, 0)]
             self.combine(acc, parts[0], parts[1] if len(parts) > 1 else None)
         self.depth -= 1
-
-
-# -- numba.cuda
-
-
-def _module(name: str) -> Any:
-    """A module of numba or numba-cuda, imported when it is needed; both are untyped."""
-    return importlib.import_module(name)
-
-
-@functools.cache
-def _device_names() -> Mapping[str, Any]:
-    """What emitted text may name on a device."""
-    cuda, libdevice = _module("numba.cuda"), _module("numba.cuda.libdevice")
-    names: dict[str, Any] = {**TYPES, **CONSTANTS, "cuda": cuda}
-    wide = (*ROUNDED, *WIDE)  # in double precision only; math's floor and its like would give integers
-    known = [name for name in (*FUNCTIONS, *ROUNDED) if name not in LACKING]
-    names.update((name, getattr(libdevice if name in wide else math, name)) for name in known)
-    names.update((name, getattr(libdevice, name)) for name in BITS.values())
-    plain = dict(names)
-    for helper in HELPERS:
-        # Inlined, since numba.cuda asks a device for its architecture when it compiles a device function.
-        function = FunctionType(helper.__code__, plain, helper.__name__)
-        names[helper.__name__] = cuda.jit(function, device=True, inline="always")
-    return names
-
-
-def ptx(kernel: Kernel, capability: tuple[int, int]) -> str:
-    """PTX of a kernel for a compute capability; needs libNVVM and libdevice, but no device and no driver."""
-    compiler, types = _module("numba.cuda.compiler"), _module("numba.cuda.types")
-    from_dtype = _module("numba.cuda.np.numpy_support").from_dtype
-    names = _device_names()
-    missing = [n for n in PLAIN if n not in names and re.search(rf"\b{n}\b", kernel.source)]
-    if missing:
-        raise UnsupportedError(f"CUDA kernels have no {', '.join(missing)}")
-    function = compile_text(kernel.source, kernel.name, names)
-    arrays = [types.Array(from_dtype(b.dtype), 1, "C") for b in kernel.buffers]
-    signature = (*arrays, types.Array(types.int32, 1, "C"))
-    # cuda.compile_ptx has no way to turn contraction off; this is what it does, with one option more.
-    options = {"opt": 3, "fma": False}
-    compiled = compiler.compile_cuda(function, types.void, signature, nvvm_options=options, cc=capability)
-    library, symbol = compiled.library, compiled.fndesc.llvm_func_name
-    compiler.kernel_fixup(library.get_function(symbol), False)
-    library._entry_name = symbol
-    return library.get_asm_str(cc=capability)
-
-
-class SimulatedGroups:
-    """Runs fused nodes through their CUDA kernels in numba.cuda's simulator; a `run_group` for `run_grouped`.
-
-    The simulator is chosen by NUMBA_ENABLE_CUDASIM=1 before numba is imported. It starts a Python thread per
-    CUDA thread, so blocks should be small.
-    """
-
-    def __init__(self, threads: int = 8) -> None:
-        self.threads = threads
-        self.launched: list[str] = []
-
-    def __call__(self, node: Node, operands: Arrays) -> list[np.ndarray]:
-        sites = Sites()
-        name, nests = group_nests(node, sites)
-        arrays, results = group_arrays(node, operands)
-        error = np.zeros(1, np.int32)
-        for nest in nests:
-            scratch: list[np.ndarray] = []
-            for kernel in kernels(nest, name, sites, self.threads):
-                if not scratch and kernel.scratch:
-                    scratch = [np.zeros(b.size, b.dtype) for b in kernel.buffers[-kernel.scratch :]]
-                simulate(kernel, [*arrays, *scratch, error])
-                self.launched.append(kernel.name)
-            raise_site(sites, int(error[0]))
-        return results
-
-
-def simulate(kernel: Kernel, arguments: Arrays) -> None:
-    """Run a kernel on NumPy arrays in numba.cuda's simulator."""
-    cuda = _module("numba.cuda")
-    if not _module("numba").config.ENABLE_CUDASIM:
-        raise UnsupportedError("the CUDA simulator needs NUMBA_ENABLE_CUDASIM=1 set before numba is imported")
-    function: Callable[..., Any] = compile_text(kernel.source, kernel.name, {**PLAIN, "cuda": cuda})
-    cuda.jit(function)[kernel.blocks, kernel.threads](*arguments)

@@ -23,7 +23,7 @@ from llvmlite import ir
 from scipy import special
 
 from nufunc.codegen import vmath, x86
-from nufunc.codegen.backend import undefined_symbols
+from nufunc.codegen.elf import undefined_symbols
 
 
 def _erfcinv(x: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen import backend, factor_library, tape_library, threads
+from nufunc.codegen import backend, elf, factor_library, tape_library, threads
 from nufunc.codegen.callspec import STACK_WORKSPACE, WORKSPACE_ALIGNMENT, plan_symbol
 from nufunc.codegen.compile import Lowered, symbol
 from nufunc.codegen.loading import PASSES
@@ -146,7 +146,7 @@ class Library:
     @staticmethod
     def needs(code: bytes) -> list[str]:
         """What the object file expects from others."""
-        return sorted(set(backend.undefined_symbols(code)))
+        return sorted(set(elf.undefined_symbols(code)))
 
     def _slot(self, entry: EntryPoint, k: int, extern: Any) -> tuple[str, str]:
         """(symbol in the table, its definition or declaration)."""

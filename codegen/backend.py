@@ -5,9 +5,11 @@ its bytecode and typing front end, and its one engine for the life of the proces
 engine of its own, so that dropping it frees its code.
 
 Note [Without Numba]
-Code that is there already, from the disk cache, runs without Numba, whose import takes longer than everything else:
-`target` and `_Code` need llvmlite alone. The target is what Numba would take, by its own word where it is imported or
-where a setting of its own may change that, and fixed when it is first asked for: all code of a process is for it.
+Code that is there already, from the disk cache, runs without Numba, whose import takes longer than everything else, and
+on Linux and x86-64 without llvmlite too (Note [Loading without LLVM] in `nufunc.codegen.elf`). The target is what Numba
+would take, by its own word where it is imported or where a setting of its own may change that, and fixed when it is
+first asked for: all code of a process is for it. What LLVM calls this processor and its features is kept in the store
+of object code, under what the system says of it.
 
 Note [Relocatable code]
 A module is emitted as an object file and then loaded, also when it runs in this very process: the bytes are
@@ -26,15 +28,16 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import json
 import os
 import re
-import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from nufunc.codegen import elf
 from nufunc.ir.errors import NufuncError
 
 # Numba's private names below are known to exist, with this meaning, in this half-open range.
@@ -119,11 +122,15 @@ SETTINGS_FILE = ".numba_config.yaml"  # of Numba, in the working directory
 _WITHOUT_AVX = ("corei7-avx", "core-avx-i", "sandybridge", "ivybridge", "nocona")
 
 
+def _numba_decides() -> bool:
+    return "numba" in sys.modules or any(name in os.environ for name in _SETTINGS) or os.path.exists(SETTINGS_FILE)
+
+
 def _host() -> tuple[str, str, int]:
     """(name of the processor, its features, level of optimisation) for which Numba generates code."""
     import llvmlite.binding as ll
 
-    if "numba" in sys.modules or any(name in os.environ for name in _SETTINGS) or os.path.exists(SETTINGS_FILE):
+    if _numba_decides():
         codegen = _codegen()
         return codegen._get_host_cpu_name(), codegen._tm_features, int(_numba_config().OPT)
     cpu = ll.get_host_cpu_name()
@@ -135,10 +142,20 @@ def _host() -> tuple[str, str, int]:
     return cpu, features.flatten(), 3
 
 
+@functools.cache
+def _initialise() -> None:
+    """Let LLVM know the processor of this process."""
+    import llvmlite.binding as ll
+
+    ll.initialize_native_target()
+    ll.initialize_native_asmprinter()
+
+
 def _machine(cpu: str, features: str, level: int) -> Any:
     """A new target machine; an engine takes ownership of its own."""
     import llvmlite.binding as ll
 
+    _initialise()
     triple = ll.get_process_triple()
     relocation = "static" if triple.startswith(("x86", "i686")) else "pic" if triple.startswith("p") else "default"
     options: dict[str, Any] = {"cpu": cpu, "features": features, "opt": level, "reloc": relocation}
@@ -216,17 +233,46 @@ def foreign_target(cpu: str) -> Target:
 def _host_target() -> Target:
     """The host, less what NUMBA_CPU_NAME, NUMBA_CPU_FEATURES and NUMBA_ENABLE_AVX take away."""
     import llvmlite
+
+    versions = f"llvmlite {llvmlite.__version__}", f"numba {_numba_version()}"
+    processor = None if _store is None or _numba_decides() else _processor()
+    if _store is None or processor is None:
+        return _asked_target(versions)
+    key = hashlib.sha256(repr(("target", *versions, processor)).encode()).hexdigest()
+    found = _store.get(key)
+    if found is not None:
+        *parts, names = json.loads(found)
+        return Target(*parts, tuple(names))
+    made = _asked_target(versions)
+    _store.put(key, json.dumps([getattr(made, f.name) for f in fields(Target)]).encode(), "library: the processor")
+    return made
+
+
+def _processor() -> str | None:
+    """What Linux says about the first processor, as far as it tells what code may run there; None elsewhere."""
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return None
+    try:
+        with open("/proc/cpuinfo", "rb", buffering=0) as file:
+            text = file.read(1 << 14)
+    except OSError:
+        return None
+    first = text.partition(b"\n\n")[0].decode(errors="replace")
+    lines = {line.partition(":")[0].strip(): line for line in first.splitlines()}
+    names = ("vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags")
+    return "\n".join(lines[name] for name in names) if all(name in lines for name in names) else None
+
+
+def _asked_target(versions: tuple[str, ...]) -> Target:
+    """The host by LLVM's word, or Numba's."""
     import llvmlite.binding as ll
 
-    ll.initialize_native_target()
-    ll.initialize_native_asmprinter()
     triple = ll.get_process_triple()
     cpu, features, level = _host()
     on = {name[1:] for name in features.split(",") if name.startswith("+")}
     arm = triple.startswith(("aarch64", "arm64"))
     bits = 512 if {"avx512f", "avx512dq", "avx512vl"} <= on else 256 if "avx2" in on else 128
     layout = str(_machine(cpu, features, level).target_data)
-    versions = f"llvmlite {llvmlite.__version__}", f"numba {_numba_version()}"
     key = (triple, cpu, features, f"opt {level}", *versions)
     pointer_bits = 64 if "64" in triple.split("-")[0] else 32
     return Target(triple, layout, cpu, features, level, pointer_bits, bits, arm or "fma" in on, key)
@@ -246,21 +292,30 @@ def _own_memory_manager() -> Any:
 
 
 class _Code:
-    """Loaded machine code; frees it when the last reference goes (every Entry holds one). llvmlite locks each of its
-    calls, and no two of these belong together."""
+    """Loaded machine code; frees it when the last reference goes (every Entry holds one)."""
 
-    def __init__(self, object_code: bytes) -> None:
-        import llvmlite.binding as ll
+    def __init__(self, object_code: bytes, name: str) -> None:
+        known = _addresses(object_code, name)
+        image = elf.Image.of(object_code, known.__getitem__)
+        self.address: Callable[[str], int | None] = _engine(object_code, known) if image is None else image.symbols.get
+        self._image = image
 
-        machine = new_machine()
-        # In the global context: one of its own might be collected, and freed, before the engine.
-        engine = ll.create_mcjit_compiler(ll.parse_assembly(""), machine, use_lmm=_own_memory_manager())
-        engine.add_object_file(ll.ObjectFileRef.from_data(object_code))
-        engine.finalize_object()
-        self._engine = engine
 
-    def address(self, symbol: str) -> int:
-        return int(self._engine.get_function_address(symbol))
+def _engine(object_code: bytes, known: Mapping[str, int]) -> Callable[[str], int]:
+    """The addresses in code that LLVM loads, of any kind; they hold the code. llvmlite locks each of its calls, and no
+    two of these belong together."""
+    import llvmlite.binding as ll
+
+    ll.load_library_permanently("")  # what the process itself exports
+    for symbol, address in known.items():
+        if symbol.startswith("nf_scipy."):
+            ll.add_symbol(symbol, address)
+    # In the global context: one of its own might be collected, and freed, before the engine.
+    engine = ll.create_mcjit_compiler(ll.parse_assembly(""), new_machine(), use_lmm=_own_memory_manager())
+    engine.add_object_file(ll.ObjectFileRef.from_data(object_code))
+    engine.finalize_object()
+    address_of: Callable[[str], int] = engine.get_function_address
+    return address_of
 
 
 class Executable:
@@ -276,8 +331,7 @@ class Executable:
         self.object_code = object_code
         self._text = text
         self._optimise = optimise
-        _require_resolvable(object_code, name)
-        self._code: _Code | None = _Code(object_code)
+        self._code: _Code | None = _Code(object_code, name)
 
     @property
     def code(self) -> _Code:
@@ -291,7 +345,7 @@ class Executable:
         address = self.code.address(symbol)
         if not address:
             raise BackendError(f"executable {self.name!r} has no symbol {symbol!r}")
-        return address
+        return int(address)
 
     def _source(self) -> str:
         if self._text is None:
@@ -394,42 +448,32 @@ def _dispose(manager: Any) -> None:
         manager.detach()
 
 
-def undefined_symbols(object_code: bytes) -> list[str]:
-    """What an ELF object expects from outside, also what LLVM added (memset, fmod). Other formats: none."""
-    if object_code[:6] != b"\x7fELF\x02\x01":
-        return []
-    (headers,) = struct.unpack_from("<Q", object_code, 0x28)
-    size, count = struct.unpack_from("<HH", object_code, 0x3A)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", object_code, headers + k * size) for k in range(count)]
-    names = []
-    for _, kind, _, _, start, length, link, *_ in sections:
-        if kind != 2:  # SHT_SYMTAB
-            continue
-        strings = sections[link][4]
-        for at in range(start, start + length, 24):
-            name, _, _, section = struct.unpack_from("<IBBH", object_code, at)
-            if name and section == 0:  # SHN_UNDEF
-                end = object_code.index(b"\0", strings + name)
-                names.append(object_code[strings + name : end].decode())
-    return names
-
-
-def _require_resolvable(object_code: bytes, name: str) -> None:
-    """LLVM's loader ends the process at a symbol that it cannot find; say it in Python before."""
-    import llvmlite.binding as ll
-
-    ll.load_library_permanently("")  # what the process itself exports
-    missing = sorted(s for s in undefined_symbols(object_code) if not ll.address_of_symbol(s))
-    if any(s.startswith("nf_scipy.") for s in missing):
-        from nufunc.codegen import scipy_calls
-
-        scipy_calls.define(missing)
-        missing = [s for s in missing if not ll.address_of_symbol(s)]
-    if missing and "numba" not in sys.modules:  # it may be one of those that Numba brings
+def _addresses(object_code: bytes, name: str) -> dict[str, int]:
+    """Where in this process stands what an ELF object expects from outside. LLVM's loader ends the process at a symbol
+    that it cannot find; say it in Python before."""
+    wanted = elf.undefined_symbols(object_code)
+    found = {symbol: _address(symbol) for symbol in wanted}
+    if not all(found.values()) and "numba" not in sys.modules:  # it may be one of those that Numba brings
         _codegen()
-        missing = [s for s in missing if not ll.address_of_symbol(s)]
+        found = {symbol: _address(symbol) for symbol in wanted}
+    missing = sorted(symbol for symbol, address in found.items() if not address)
     if missing:
         raise BackendError(f"module {name!r} refers to unknown symbols: {', '.join(missing)}")
+    return found
+
+
+def _address(symbol: str) -> int:
+    """The address of a C function, or of one that LLVM has been told of; 0: there is none."""
+    if symbol.startswith("nf_scipy."):
+        from nufunc.codegen import scipy_calls
+
+        return scipy_calls.address(symbol)
+    found = elf.process_address(symbol)
+    if not found and "llvmlite.binding" in sys.modules:
+        import llvmlite.binding as ll
+
+        found = int(ll.address_of_symbol(symbol) or 0)
+    return found
 
 
 def finder_address() -> int:
@@ -462,6 +506,7 @@ def object_file(texts: Sequence[str], name: str, optimise: Optimise) -> bytes:
     import llvmlite.binding as ll
 
     _codegen()
+    _initialise()
     host = target()
     with _lock(), ll.create_context() as context:
         try:

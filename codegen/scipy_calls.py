@@ -2,15 +2,15 @@
 
 Note [Symbols of SciPy]
     A kernel calls `nf_scipy.jv.dd`: the function's name and its parameters (d: double, n: a whole number; behind a dot
-    the number of the result that is wanted). Machine code knows the name alone, so that it can be stored; before it is
-    loaded `define` tells LLVM where in this process the function stands.
+    the number of the result that is wanted). Machine code knows the name alone, so that it can be stored; when it is
+    loaded `address` tells where in this process the function stands.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from llvmlite import ir
 
@@ -59,15 +59,6 @@ def address(symbol: str) -> int:
         if own == kinds:
             return abi.capsule_pointer(capsule)
     raise SpecialError(f"scipy.special.cython_special has no {name} of ({kinds})")
-
-
-def define(symbols: Iterable[str]) -> None:
-    """Tell LLVM where the functions of SciPy stand that a module expects from outside."""
-    import llvmlite.binding as ll
-
-    for symbol in symbols:
-        if symbol.startswith(PREFIX):
-            ll.add_symbol(symbol, address(symbol))
 
 
 def emit(b: ir.IRBuilder, function: str, args: Sequence[ir.Value]) -> ir.Value:

@@ -27,11 +27,13 @@ Note [Masks without Numba]
 Where the threads are our own, nothing of Numba is needed until somebody sets a mask, and importing it takes longer than
 a process that finds its code on disk takes for all else. So the pool starts without it; a thread has no mask, and a
 region all threads, until Numba has told LLVM, with which it is linked, where its functions are. Launch asks LLVM (60
-ns), so that `numba.set_num_threads` is heeded from the next region on, whoever imports Numba, and when.
+ns), so that `numba.set_num_threads` is heeded from the next region on, whoever imports Numba, and when. Where LLVM is
+not loaded either, launch is told where to ask as soon as somebody imports Numba.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -41,7 +43,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nufunc.codegen import thread_pool
+from nufunc.codegen import elf, thread_pool
 from nufunc.codegen.backend import (
     SETTINGS_FILE,
     BackendError,
@@ -217,6 +219,12 @@ define void @nufunc_threads_setup(ptr %for, ptr %get, ptr %set, ptr %find, ptr %
   ret void
 }}
 
+; LLVM has been loaded, and can be asked.
+define void @nufunc_threads_find(ptr %find) {{
+  store atomic ptr %find, ptr @find release, align 8
+  ret void
+}}
+
 ; See Note [Masks without Numba]. The calling thread's mask; 0: it has none.
 define internal i32 @mask() {{
 entry:
@@ -224,7 +232,7 @@ entry:
   %have = icmp ne ptr %known, null
   br i1 %have, label %ask, label %search
 search:
-  %find = load ptr, ptr @find
+  %find = load atomic ptr, ptr @find acquire, align 8
   %finds = icmp ne ptr %find, null
   br i1 %finds, label %look, label %none
 look:
@@ -526,7 +534,8 @@ _LAYER_SETTINGS = ("NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY", "N
 
 def _needs_numba() -> bool:
     """Whether Numba decides on the layer: it is imported already, it was asked for one, or there is TBB."""
-    if not finder_address() or "numba" in sys.modules or os.name != "posix" or _choice() == "numba":
+    known = "llvmlite.binding" not in sys.modules or finder_address()
+    if not known or "numba" in sys.modules or os.name != "posix" or _choice() == "numba":
         return True
     if any(name in os.environ for name in _LAYER_SETTINGS) or os.path.exists(SETTINGS_FILE):
         return True
@@ -537,9 +546,20 @@ def _needs_numba() -> bool:
     return _choice() != "pool"
 
 
-def _start() -> Threads:
-    import llvmlite.binding as ll
+class _Watch:
+    """Finds no module, but notices that Numba is imported, and tells launch whom to ask for its functions."""
 
+    def __init__(self, executable: Executable) -> None:
+        self._tell = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(executable.address("nufunc_threads_find"))
+
+    def find_spec(self, fullname: str, path: object, target: object = None, /) -> None:
+        if fullname == "numba.np.ufunc.parallel":  # which has the functions, and which every import of Numba imports
+            with contextlib.suppress(ValueError):  # another thread was here
+                sys.meta_path.remove(self)
+            self._tell(finder_address())
+
+
+def _start() -> Threads:
     passes = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg")
     executable = library_module(_TEXT.format(line=CACHE_LINE), "nufunc.threads", Optimise(passes=passes))
     limit = most_threads()
@@ -555,18 +575,21 @@ def _start() -> Threads:
     if not layer or _own_pool(layer, numba):
         pool, parallel_for, started = thread_pool.start(limit - 1)
         layer, limit = "pool", started + 1
+    find = finder_address() if "llvmlite.binding" in sys.modules else 0
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     setup = ctypes.CFUNCTYPE(None, *[pointer] * 5, ctypes.c_int32, word, word)
     setup(executable.address("nufunc_threads_setup"))(
         parallel_for,
         get_mask,
         set_mask,
-        finder_address(),
-        ll.address_of_symbol("getpid"),  # None on Windows, which has no fork
+        find,
+        elf.process_address("getpid"),  # 0 on Windows, which has no fork
         os.getpid(),
         layer in ("workqueue", "pool"),
         limit,
     )
+    if not find:
+        sys.meta_path.insert(0, _Watch(executable))
     return Threads(layer, limit, executable, os.getpid(), pool)
 
 

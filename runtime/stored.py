@@ -117,8 +117,6 @@ def _edited() -> bool:
 @functools.cache
 def attach() -> None:
     """Import what loads code, and let the modules that every process needs be kept in the cache on disk too."""
-    import llvmlite.binding  # noqa: F401
-
     from nufunc.codegen import backend, loading  # noqa: F401
 
     backend.use_store(DISK)

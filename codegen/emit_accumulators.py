@@ -15,7 +15,10 @@ from nufunc.codegen.emit_streams import Streams
 from nufunc.codegen.llvm import I32, Poison, constant, lane_numbers, lanes_of, register_type, splat
 from nufunc.codegen.loops import Accumulator, Axis, Phase
 
-_FAR = 2**63 - 1  # the index of "none yet" in argmax
+
+def _far(type_: ir.Type) -> int:
+    """The index of "none yet" in argmax."""
+    return 2 ** ((type_.element if isinstance(type_, ir.VectorType) else type_).width - 1) - 1
 
 
 class Accumulators(Streams):
@@ -33,7 +36,10 @@ class Accumulators(Streams):
     def masked(
         self, acc: Accumulator, new: list[ir.Value], innermost: tuple[Axis, int, ir.Value] | None
     ) -> list[ir.Value]:
-        """Lanes that the block before has counted already, replaced by what changes nothing."""
+        """Lanes that the block before has counted already, replaced by what changes nothing; places as wide as the
+        accumulator's."""
+        if acc.index is not None and new[1].type != self._place_type(acc):
+            new = [new[0], self.b.trunc(new[1], self._place_type(acc))]
         if innermost is None:
             return new
         axis, lanes, nominal = innermost
@@ -54,8 +60,10 @@ class Accumulators(Streams):
             if self.notes_nan(acc):
                 part = [self.b.select(part[1], constant(part[0].type, np.nan), part[0])]
             if acc.index is not None:
-                found = self.b.icmp_signed("!=", part[-1], constant(part[-1].type, _FAR))
-                part = [self.b.select(found, part[-1], constant(part[-1].type, 0))]
+                found = self.b.icmp_signed("!=", part[-1], constant(part[-1].type, _far(part[-1].type)))
+                place = self.b.select(found, part[-1], constant(part[-1].type, 0))
+                wide = register_type(np.dtype(np.int64), lanes_of(place.type))
+                part = [place if place.type == wide else self.b.sext(place, wide)]
             result = self.unpaired(part)
             self.values[acc.id] = result
             self.dtypes[acc.id] = np.dtype(np.int64) if acc.index is not None else acc.dtype
@@ -69,11 +77,43 @@ class Accumulators(Streams):
                 lanes //= 2
                 value = self._extreme(acc, *(self._half(value, start, lanes) for start in (0, lanes)))
             return [value, note]
+        if acc.index is not None and lanes > 1:
+            return self._first_place(acc, part)
         while lanes > 1:
             half = lanes // 2
             low, high = ([self._half(v, start, half) for v in part] for start in (0, half))
             part, lanes = self.combine(acc, low, high), half
         return part
+
+    def _first_place(self, acc: Accumulator, part: list[ir.Value]) -> list[ir.Value]:
+        """The extreme of all lanes, and the first place of those where it is; NaN, where there is one."""
+        b, (values, at) = self.b, part
+        lanes, value, sign = lanes_of(values.type), values, ">" if acc.op == "argmax" else "<"
+        while lanes > 1:
+            lanes //= 2
+            low, high = (self._half(value, start, lanes) for start in (0, lanes))
+            value = b.select(self.scalars.compare(sign, high, low, acc.dtype), high, low)
+        chosen = self.scalars.compare("==", values, splat(b, value, lanes_of(values.type)), acc.dtype)
+        if acc.dtype.kind == "f":
+            nan = b.fcmp_unordered("uno", values, values)
+            known = self.memory.any(nan)
+            chosen = b.select(known, nan, chosen)
+            value = b.select(known, constant(value.type, np.nan), value)
+        place, lanes = b.select(chosen, at, constant(at.type, _far(at.type))), lanes_of(at.type)
+        while lanes > 1:
+            lanes //= 2
+            low, high = (self._half(place, start, lanes) for start in (0, lanes))
+            place = b.select(b.icmp_signed("<", high, low), high, low)
+        return [value, place]
+
+    def _place_type(self, acc: Accumulator) -> ir.Type:
+        """Positions among fewer than 2**31 take 32 bits, beside values of no more: as many registers as those."""
+        extents = {a.name: a.extent for p in self.nest.phases for a in (*self.nest.axes, *p.axes)}
+        for inst in (i for p in self.nest.phases for i in p.body if i.id == acc.index and i.op == "index"):
+            last = inst.index.const + sum(c * extents.get(str(k), 2**31) for k, c in inst.index.terms)
+            if acc.dtype.itemsize <= 4 and last < 2**31:
+                return register_type(np.dtype(np.int32), self.lanes)
+        return register_type(np.dtype(np.int64), self.lanes)
 
     def _half(self, value: ir.Value, start: int, count: int) -> ir.Value:
         if count == 1:
@@ -100,7 +140,8 @@ class Accumulators(Streams):
         if acc.dtype.kind == "c":
             return [constant(type_, acc.init.real), constant(type_, acc.init.imag)]
         if acc.index is not None:
-            return [constant(type_, acc.init), constant(register_type(np.dtype(np.int64), self.lanes), _FAR)]
+            places = self._place_type(acc)
+            return [constant(type_, acc.init), constant(places, _far(places))]
         start = [constant(type_, acc.init)]
         return [*start, constant(register_type(np.dtype(bool), self.lanes), 0)] if self.notes_nan(acc) else start
 

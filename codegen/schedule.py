@@ -69,6 +69,7 @@ def _renamed(phase: Phase, outer: str, inner: str, name: str) -> Phase:
 _RUN = 16  # registers of sums of columns, of 64 bytes
 _LITTLE = 16384  # points of a nest below which one register per vector is enough
 _MUCH = 1 << 18  # points from which a long body is worth its code four times over
+_TWICE = 1.06  # times the least work, for more registers at a time
 _LONG_BODY, _LONGEST_BODY = 60, 240  # cycles of a body
 
 _DEAR = {
@@ -212,18 +213,16 @@ def _last(axes: tuple[Axis, ...], axis: Axis) -> tuple[Axis, ...]:
 
 
 def _lanes(extent: int, width: int, unroll: int, exact: bool) -> int:
-    """Lanes of a power of two with the least work, the most of equals; beyond the register's width they
-    interleave."""
-    best, work = 1, extent * width
+    """Lanes of a power of two: the most whose work is about the least, since beyond the register's width they
+    interleave, which hides more than a few points that are computed twice."""
+    work = {1: extent * width}
     lanes = 2
     while lanes <= min(width * unroll, extent):
         if not exact or extent % lanes == 0:
-            blocks = -(-extent // lanes)
-            cost = blocks * max(lanes, width)
-            if cost <= work:
-                best, work = lanes, cost
+            work[lanes] = -(-extent // lanes) * max(lanes, width)
         lanes *= 2
-    return best
+    least = min(work.values())
+    return max(lanes for lanes, cost in work.items() if cost <= _TWICE * least)
 
 
 def _outer_cost(nest: LoopNest, axis: Axis, width: int) -> float:

@@ -3,6 +3,7 @@ fills."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _PARTS_TAKEN_OVER = 8
+_LONG_RUN = 16  # elements, on average, from which runs of a gather are copied as slices
 _WRITES_LOOKED_AT = 16  # a chain of writes may be as long as the graph
 
 
@@ -248,7 +250,27 @@ def _update(s: Simplifier, node: Node) -> Value | None:
     return base if same else None
 
 
+def _gather(s: Simplifier, node: Node) -> Value | None:
+    """At known places that are few long runs, as np.insert and np.delete choose them: the runs, side by side."""
+    x, axes = node.operands[0], node.attrs["axes"]
+    places = s.arrays.get(node.operands[1])
+    if places is None or len(axes) != 1 or places.ndim != 1 or places.size < _LONG_RUN:
+        return None
+    (axis,), breaks = axes, np.flatnonzero(np.diff(places) != 1) + 1
+    if places.size < _LONG_RUN * (breaks.size + 1) or places.min() < 0 or places.max() >= x.shape[axis]:
+        return None
+    parts = []
+    for low, high in itertools.pairwise((0, *breaks.tolist(), places.size)):
+        first = int(places[low])
+        stop = tuple(first + high - low if a == axis else n for a, n in enumerate(x.shape))
+        start = tuple(first if a == axis else 0 for a in range(x.ndim))
+        parts.append(s.again("slice", (x,), {"start": start, "stop": stop, "step": (1,) * x.ndim}))
+    made = parts[0] if len(parts) == 1 else s.again("concat", parts, {"axis": axis})
+    return s.again("transpose", (made,), {"perm": (axis, *(a for a in range(x.ndim) if a != axis))})
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
+    "gather": (_gather,),
     "transpose": (_transpose, _uniform),
     "reshape": (_reshape, _uniform),
     "broadcast": (_broadcast, _uniform),

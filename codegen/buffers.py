@@ -76,21 +76,23 @@ def plan_frame(
     donated: Iterable[Value] = (),
     lent: Mapping[int, Value] | None = None,
     early: Iterable[int] = (),
+    small: int = SMALL,
 ) -> Frame:
     """The frame of a grouped graph. `scratch_of` tells a node's scratch bytes, given its regions' frames;
     `donated` are parameters that the graph may overwrite. `lent` tells which outputs have the memory of which
-    parameters, and `early` which of these may be written before the end."""
+    parameters, and `early` which of these may be written before the end. Values of up to `small` bytes lie on the
+    stack; -1: none."""
     donated, early = tuple(donated), tuple(early)
-    frame = _planned(graph, scratch_of, donated, lent or {}, early, 0)
+    frame = _planned(graph, scratch_of, donated, lent or {}, early, 0, small)
     if frame.borrowed:  # which of two buffers that change places is the borrowed one decides what is needed at the end
-        other = _planned(graph, scratch_of, donated, lent or {}, early, 1)
+        other = _planned(graph, scratch_of, donated, lent or {}, early, 1, small)
         frame = min(frame, other, key=lambda f: f.size)
     return frame
 
 
 def _planned(
     graph: Graph, scratch_of: Callable[[Node, list[Frame]], int], donated: Iterable[Value], lent: Mapping[int, Value],
-    early: Iterable[int], since: int,
+    early: Iterable[int], since: int, small: int,
 ) -> Frame:  # fmt: skip
     """`plan_frame`, where the first `since` values that could borrow memory do not."""
     frame = Frame(lent=dict(lent))
@@ -119,7 +121,7 @@ def _planned(
             frame.late[k] = _place(blocks, root.type.nbytes, end, end)
     free = _free_memory(graph, frame, early, class_last)
     for k, node in enumerate(graph.nodes):
-        frame.frames[node] = [] if node.prim == "fused" else _region_frames(node, scratch_of)
+        frame.frames[node] = [] if node.prim == "fused" else _region_frames(node, scratch_of, small)
         need = scratch_of(node, frame.frames[node])
         if need:
             frame.scratch[node], frame.scratch_bytes[node] = _place(blocks, need, k, k), need
@@ -130,7 +132,7 @@ def _planned(
             if root is not value or root in frame.destination or root in fixed:
                 continue
             life = (k, max(class_last.get(root, k), k))
-            if value.type.nbytes <= SMALL:
+            if value.type.nbytes <= small:
                 frame.on_stack.add(value)
                 continue
             base = _overwritable(frame, node, value, k, class_last)
@@ -148,19 +150,19 @@ def _planned(
     return frame
 
 
-def _region_frames(node: Node, scratch_of: Callable[[Node, list[Frame]], int]) -> list[Frame]:
+def _region_frames(node: Node, scratch_of: Callable[[Node, list[Frame]], int], small: int) -> list[Frame]:
     """The frames of a control node's regions. A large carry that the body ends by writing over stays where it is."""
-    frames = [plan_frame(r, scratch_of, d) for r, d in zip(node.regions, donations(node))]
+    frames = [plan_frame(r, scratch_of, d, small=small) for r, d in zip(node.regions, donations(node))]
     if node.prim not in LOOPS:
         return frames
     body, donated = node.regions[-1], donations(node)[-1]
     pairs = {o: body.params[p] for p, o in carry_pairs(node) if body.params[p].type.nbytes >= OVERWRITE}
     lent = {o: p for o, p in pairs.items() if p not in donated and body.outputs.count(body.outputs[o]) == 1}
     if lent:
-        tried = plan_frame(body, scratch_of, donated, lent, lent)
+        tried = plan_frame(body, scratch_of, donated, lent, lent, small)
         kept = {o: p for o, p in lent.items() if not is_copied(body, tried, o)}
         if kept:
-            frames[-1] = tried if kept == lent else plan_frame(body, scratch_of, donated, kept, kept)
+            frames[-1] = tried if kept == lent else plan_frame(body, scratch_of, donated, kept, kept, small)
     return frames
 
 

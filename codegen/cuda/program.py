@@ -3,10 +3,10 @@
 Note [Device programs]
 A program is to a device what the plan is to the CPU: it says what runs in which order and where every value lies, and
 nothing about how. Whoever runs it gives it memory for each space: the inputs, the constants (uploaded once), the outputs
-that are not inputs, one `workspace`, and one i32, `error`, that is 0 unless a check failed, then a key of `sites`. Steps
-run in order on one stream. Nothing in a program depends on the values of inputs, so that a run can be recorded and
-replayed; only `While` and `Branch` read a flag back, and `Host` and `Call`s of routines that a library cannot do on the
-device leave it. `Program.replayable` says that there are none of these.
+that do not stand in inputs, by a number of their own, one `workspace`, and one i32, `error`, that is 0 unless a check
+failed, then a key of `sites`. Steps run in order on one stream. Nothing in a program depends on the values of inputs,
+so that a run can be recorded and replayed; only `While` and `Branch` read a flag back, and `Host` and `Call`s of
+routines that a library cannot do on the device leave it. `Program.replayable` says that there are none of these.
 
 A place inside a loop may move with it: `steps` are (loop, bytes per iteration) for the enclosing `Repeat`s by number.
 """
@@ -14,7 +14,7 @@ A place inside a loop may move with it: `steps` are (loop, bytes per iteration) 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,9 +38,17 @@ class Place:
     offset: int = 0
     steps: tuple[tuple[int, int], ...] = ()
 
+    def moved(self, nbytes: int) -> Place:
+        return replace(self, offset=self.offset + nbytes) if nbytes else self
+
+    def along(self, loop: int | None, nbytes: int) -> Place:
+        """A place that moves with a loop; None: with none."""
+        return self if loop is None or not nbytes else replace(self, steps=(*self.steps, (loop, nbytes)))
+
     def __str__(self) -> str:
         moves = "".join(f" + {size} * i{loop}" for loop, size in self.steps)
-        return f"{self.space}{self.number} + {self.offset}{moves}"
+        name = self.space if self.space in ("workspace", "error") else f"{self.space}{self.number}"
+        return f"{name} + {self.offset}{moves}" if self.offset else name + moves
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class Operand:
 
     place: Place
     type: ArrayType
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.type}"
 
 
 @dataclass(frozen=True)
@@ -80,8 +91,8 @@ class Call:
     attrs: Mapping[str, Any]
     workspace: Place | None = None
     scratch: int = 0
-    site: int = 0
     loc: Location | None = None
+    site: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,11 @@ class Program:
     steps: tuple[Step, ...]
     sites: Mapping[int, tuple[str | HostCall, Location | None]] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        inputs, outputs = (", ".join(map(str, values)) for values in (self.inputs, self.outputs))
+        head = f"program {self.name}({inputs}) -> ({outputs}), workspace {self.workspace}"
+        return "\n".join([head, *_text(self.steps, "  ")])
+
     def walk(self) -> Iterator[Step]:
         """All steps, those inside others behind these."""
         yield from _walk(self.steps)
@@ -163,3 +179,31 @@ def _walk(steps: Sequence[Step]) -> Iterator[Step]:
             case Branch():
                 for branch in step.branches:
                     yield from _walk(branch)
+
+
+def _text(steps: Sequence[Step], indent: str) -> Iterator[str]:
+    """The lines of a program's steps."""
+    deeper = indent + "  "
+    for step in steps:
+        match step:
+            case Launch(kernel, places):
+                yield f"{indent}{kernel.name}<{kernel.blocks}, {kernel.threads}>({', '.join(map(str, places))})"
+            case Copy(target, source, nbytes):
+                yield f"{indent}copy {nbytes} bytes from {source} to {target}"
+            case Call() | Host():
+                name = step.prim if isinstance(step, Call) else f"host {step.call.host.name}"
+                operands, results = (", ".join(map(str, values)) for values in (step.operands, step.results))
+                at = f", {step.scratch} bytes at {step.workspace}" if isinstance(step, Call) and step.scratch else ""
+                yield f"{indent}{results} = {name}({operands}){at}"
+            case Repeat(loop, length, reverse, body):
+                yield f"{indent}for i{loop} in {'reversed ' if reverse else ''}0..{length}:"
+                yield from _text(body, deeper)
+            case While(condition, flag, body):
+                yield f"{indent}while {flag} after:"
+                yield from _text(condition, deeper)
+                yield f"{indent}do:"
+                yield from _text(body, deeper)
+            case Branch(index, branches):
+                for k, branch in enumerate(branches):
+                    yield f"{indent}if {index} is {k}:"
+                    yield from _text(branch, deeper)

@@ -1,0 +1,289 @@
+"""The plan for a device: a grouped graph as a program, with every value at a place in memory.
+
+Memory is planned as on the CPU (Note [Lent parameters] of `codegen.buffers`): values share it, updates happen in place.
+Registers belong to kernels alone, so that the smallest value between two of them has a place too. A kernel is made once
+for equal nests.
+
+Note [Failing on a device]
+A check that fails leaves a key in the error word, and what follows runs on with something harmless. So inputs that are
+written in place are written at the end where anything may fail, by a kernel that looks at the error word first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from nufunc.codegen import buffers
+from nufunc.codegen.buffers import Frame, aligned, is_view
+from nufunc.codegen.cuda import libraries
+from nufunc.codegen.cuda.kernels import Kernel, kernels
+from nufunc.codegen.cuda.prepare import prepared
+from nufunc.codegen.cuda.program import Call, Copy, Host, Launch, Operand, Place, Program, Step
+from nufunc.codegen.loops import LoopNest
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests, narrowed
+from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import TapeType
+
+_ROUND = 256  # alignment of the memory of libraries
+Piece = tuple[bool, list[Kernel], list[int]]  # of a group: whether it only copies the base, kernels, numbers of buffers
+
+
+def device_program(
+    grouped: Graph, name: str, lent: Mapping[int, int] | None = None, early: Sequence[int] = ()
+) -> Program:
+    """The program of a grouped graph. `lent` tells which outputs have the memory of which inputs, beside those of the
+    graph's updates; those of them in `early` may be written before the end even where something may fail, or have a
+    memory of their own if they would only be copied."""
+    count = len(grouped.outputs) - len(grouped.updates)
+    given = {**(lent or {}), **{count + k: p for k, p in enumerate(grouped.updates)}}
+    planner = Planner(prepared(grouped), name)
+    program = planner.program(given, tuple(given))
+    unhelpful = [k for k in planner.copied if k in early]
+    if unhelpful:
+        given = {k: p for k, p in given.items() if k not in unhelpful}
+        program = planner.program(given, tuple(given))
+    if given and planner.can_fail(program):
+        program = planner.program(given, tuple(k for k in given if k in early))
+    return program
+
+
+class Planner:
+    """Makes the programs of one graph; what does not depend on who lends what is made once."""
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        self.graph, self.name, self.sites = graph, name, Sites()
+        self.constants: list[np.ndarray] = []
+        self.numbers: dict[int, int] = {}  # of constants, by identity
+        self.groups: dict[Node, list[Piece]] = {}
+        self.known: dict[str, list[Kernel]] = {}  # kernels by what they compute
+        self.call_sites: dict[Node, int] = {}
+        self.steps: list[Step] = []
+        self.copied: tuple[int, ...] = ()
+
+    def program(self, lent: Mapping[int, int], early: Sequence[int]) -> Program:
+        graph = self.graph
+        self.loops = itertools.count()
+        self.early = early
+        params = {k: graph.params[p] for k, p in lent.items()}
+        frame = buffers.plan_frame(graph, self.scratch_of, (), params, early, small=-1)
+        inputs = [Place("input", k) for k in range(len(graph.params))]
+        own = itertools.count()
+        count = len(graph.outputs)
+        outputs = [Place("input", lent[k]) if k in lent else Place("output", next(own)) for k in range(count)]
+        self.copied = tuple(k for k in lent if buffers.is_copied(graph, frame, k))
+        with self.into() as steps:
+            self.run(graph, frame, inputs, outputs, Place("workspace"), guarded=True)
+        made = tuple(Operand(p, o.type) for p, o in zip(outputs, graph.outputs, strict=True))
+        return Program(
+            self.name, graph.param_types, made, tuple(self.constants), frame.size, tuple(steps), dict(self.sites.sites)
+        )
+
+    def can_fail(self, program: Program) -> bool:
+        return bool(self.sites.sites) or any(isinstance(s, Host) for s in program.walk())
+
+    # -- steps
+
+    @contextmanager
+    def into(self) -> Iterator[list[Step]]:
+        """Steps that are added inside go to the list that this gives."""
+        before, self.steps = self.steps, []
+        try:
+            yield self.steps
+        finally:
+            self.steps = before
+
+    def copy(self, target: Place, source: Place, nbytes: int) -> None:
+        if nbytes and target != source:
+            self.steps.append(Copy(target, source, nbytes))
+
+    def constant(self, array: np.ndarray) -> Place:
+        if id(array) not in self.numbers:
+            self.numbers[id(array)] = len(self.constants)
+            self.constants.append(np.ascontiguousarray(array))
+        return Place("constant", self.numbers[id(array)])
+
+    # -- graphs
+
+    def run(
+        self, graph: Graph, frame: Frame, params: Sequence[Place], outputs: Sequence[Place], arena: Place,
+        guarded: bool = False,
+    ) -> None:  # fmt: skip
+        """Steps of a graph: its parameters stand at `params`, its results go to `outputs`, its frame is at `arena`.
+        With `guarded` lent memory is left alone after an error, where it is written at the end."""
+        scope = Scope(self, graph, frame, params, outputs, arena)
+        for node in graph.nodes:
+            if not is_view(node):
+                self.node(scope, node)
+        copied = [k for k in range(len(graph.outputs)) if buffers.is_copied(graph, frame, k)]
+        sources = {k: scope.place(graph.outputs[k]) for k in copied}
+        for k in copied:
+            if k not in frame.lent:
+                self.copy(outputs[k], sources[k], graph.outputs[k].type.nbytes)
+        for k, offset in frame.late.items():
+            source, sources[k] = sources[k], arena.moved(offset)
+            self.copy(sources[k], source, graph.outputs[k].type.nbytes)
+        for k in copied:
+            if k in frame.lent and guarded and k not in self.early:
+                self.commit(outputs[k], sources[k], graph.outputs[k])
+            elif k in frame.lent:
+                self.copy(outputs[k], sources[k], graph.outputs[k].type.nbytes)
+
+    def node(self, scope: Scope, node: Node) -> None:
+        from nufunc.codegen.cuda import control
+
+        if node.prim == "fused":
+            self.fused(scope, node)
+        elif node.prim in control.STEPS:
+            control.STEPS[node.prim](self, scope, node)
+        else:
+            self.library(scope, node)
+
+    def fused(self, scope: Scope, node: Node) -> None:
+        region = node.regions[0]
+        places = [scope.place(o) for o in node.operands]
+        places += [self.constant(array) for _, array in region.consts]
+        places += [scope.place(r) for r in node.results]
+        in_place = node in scope.frame.in_place
+        for copies, made, used in self.pieces(node):
+            if not (in_place and copies):
+                self.launch(made, [places[k] for k in used], scope.scratch(node))
+
+    def launch(self, made: Sequence[Kernel], places: Sequence[Place], scratch: Place) -> None:
+        """Run the kernels of one nest, which share their scratch memory."""
+        for kernel in made:
+            own = [scratch.moved(offset) for offset in _scratch_offsets(kernel)]
+            self.steps.append(Launch(kernel, (*places, *own)))
+
+    def library(self, scope: Scope, node: Node) -> None:
+        operands, results = ([scope.operand(v) for v in values] for values in (node.operands, node.results))
+        if node.prim == "callback":
+            from nufunc.codegen.callback import HostCall
+
+            self.steps.append(Host(HostCall(node.attrs["host"]), tuple(operands), tuple(results), node.loc))
+            return
+        if node.regions:
+            raise UnsupportedError(f"programs for CUDA have no {node.prim}", node.loc)
+        if results and not any(r.type.size for r in results):
+            return
+        need = libraries.scratch_of(node)
+        space = _rounded(scope.scratch(node)) if need else None
+        self.steps.append(
+            Call(
+                node.prim, tuple(operands), tuple(results), dict(node.attrs), space, need, node.loc,
+                site=self.site(node),
+            )
+        )  # fmt: skip
+
+    def site(self, node: Node) -> int:
+        """The key of what a library call reports."""
+        if node not in self.call_sites:
+            kind = libraries.failure(node.prim, node.attrs)
+            self.call_sites[node] = 0 if kind is None else self.sites.add(kind, node.loc)
+        return self.call_sites[node]
+
+    # -- kernels
+
+    def pieces(self, node: Node) -> list[Piece]:
+        """The kernels of a fused node, nest by nest."""
+        if node not in self.groups:
+            found: list[Piece] = []
+            for nest in build_nests(node.regions[0], node.attrs["kind"], self.sites):
+                small, used = narrowed(nest)
+                numbers = [k for k in used if not nest.buffers[k].scratch]
+                found.append((nest.copies is not None, self.kernels(small), numbers))
+            self.groups[node] = found
+        return self.groups[node]
+
+    def kernels(self, nest: LoopNest) -> list[Kernel]:
+        key = str(nest)
+        if key not in self.known:
+            self.known[key] = kernels(nest, f"{nest.name}_{len(self.known)}", self.sites)
+        return self.known[key]
+
+    def commit(self, target: Place, source: Place, value: Value) -> None:
+        """Copy unless something has failed."""
+        region = _identity(value)
+        (nest,) = build_nests(region, "commit", self.sites) or (None,)
+        if nest is None:
+            return
+        for kernel in self.kernels(nest):
+            head, *body = kernel.source.splitlines()
+            lines = [head, "    if error[0] == 0:", *("    " + line for line in body)]
+            guarded = replace(kernel, source="\n".join(lines) + "\n")
+            self.steps.append(Launch(guarded, (source, target)))
+
+    # -- memory
+
+    def scratch_of(self, node: Node, frames: list[Frame]) -> int:
+        from nufunc.codegen.cuda import control
+
+        if is_view(node):
+            return 0
+        if node.prim == "fused":
+            return max((_scratch_bytes(k) for _, made, _ in self.pieces(node) for k in made), default=0)
+        if node.prim in control.STEPS:
+            return control.scratch(self, node, frames)
+        need = 0 if node.prim == "callback" else libraries.scratch_of(node)
+        return need + _ROUND if need else 0
+
+
+class Scope:
+    """Where the values of one graph stand."""
+
+    def __init__(
+        self, planner: Planner, graph: Graph, frame: Frame, params: Sequence[Place], outputs: Sequence[Place],
+        arena: Place,
+    ) -> None:  # fmt: skip
+        self.planner, self.frame, self.arena, self.outputs = planner, frame, arena, outputs
+        self.fixed = dict(zip(graph.params, params, strict=True))
+        self.consts = dict(graph.consts)
+
+    def place(self, value: Value) -> Place:
+        root, frame = self.frame.of(value), self.frame
+        if root in self.fixed:
+            return self.fixed[root]
+        if root in self.consts:
+            return self.planner.constant(self.consts[root])
+        if root in frame.destination:
+            return self.outputs[frame.destination[root]]
+        if root in frame.borrowed:
+            return self.outputs[frame.borrowed[root]]
+        return self.arena.moved(frame.offset[root])
+
+    def operand(self, value: Value) -> Operand:
+        if isinstance(value.type, TapeType):
+            raise UnsupportedError("programs for CUDA have no tapes here")
+        return Operand(self.place(value), value.type)
+
+    def scratch(self, node: Node) -> Place:
+        return self.arena.moved(self.frame.scratch.get(node, 0))
+
+
+def _scratch_offsets(kernel: Kernel) -> list[int]:
+    own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
+    ends = list(itertools.accumulate(aligned(b.size * b.dtype.itemsize) for b in own))
+    return [0, *ends[:-1]] if ends else []
+
+
+def _scratch_bytes(kernel: Kernel) -> int:
+    own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
+    return sum(aligned(b.size * b.dtype.itemsize) for b in own)
+
+
+def _rounded(place: Place) -> Place:
+    """The next place that libraries like."""
+    return place.moved(-place.offset % _ROUND)
+
+
+def _identity(value: Value) -> Graph:
+    from nufunc.ir.builder import Builder
+
+    b = Builder("commit", "pure")
+    return b.build([b.reshaped(b.param(value.type), value.shape)])

@@ -1,0 +1,103 @@
+"""Runs programs for devices over NumPy memory, kernel by kernel, for the tests of plans."""
+
+import numpy as np
+
+from nufunc.codegen.cuda.program import Branch, Call, Copy, Host, Launch, Operand, Place, Program, Repeat, While
+from nufunc.codegen.cuda.simulate import simulate
+from nufunc.codegen.nest_builder import site_error
+from nufunc.ir import primitive
+
+
+class Machine:
+    """One run: memory for every space, and what was counted."""
+
+    def __init__(self, program: Program, arrays: list[np.ndarray]) -> None:
+        self.program = program
+        given = [np.array(a, t.dtype, order="C", copy=True) for a, t in zip(arrays, program.inputs, strict=True)]
+        self.memory: dict[tuple[str, int], np.ndarray] = {("workspace", 0): noise(program.workspace)}
+        self.memory.update((("input", k), raw(a)) for k, a in enumerate(given))
+        self.memory.update((("constant", k), raw(a)) for k, a in enumerate(program.constants))
+        for operand in program.outputs:
+            key = (operand.place.space, operand.place.number)
+            self.memory.setdefault(key, noise(operand.place.offset + operand.type.nbytes))
+        self.error = np.zeros(1, np.int32)
+        self.counters: dict[int, int] = {}
+        self.launched = 0
+
+    def run(self) -> list[np.ndarray]:
+        with np.errstate(all="ignore"):
+            self.steps(self.program.steps)
+        if self.error[0]:
+            raise site_error(*self.program.sites[int(self.error[0])])
+        return [self.array(o).copy() for o in self.program.outputs]
+
+    def bytes(self, place: Place, size: int) -> np.ndarray:
+        offset = place.offset + sum(self.counters[loop] * step for loop, step in place.steps)
+        memory = self.memory[place.space, place.number]
+        assert 0 <= offset <= memory.size - size, f"{place} with {size} bytes is outside"
+        return memory[offset : offset + size]
+
+    def array(self, operand: Operand) -> np.ndarray:
+        type_ = operand.type
+        return self.bytes(operand.place, type_.nbytes).view(type_.dtype).reshape(type_.shape)
+
+    def steps(self, steps) -> None:
+        for step in steps:
+            getattr(self, type(step).__name__.lower())(step)
+
+    def launch(self, step: Launch) -> None:
+        self.launched += 1
+        buffers = step.kernel.buffers
+        assert len(buffers) == len(step.places)
+        arrays = [self.bytes(p, b.size * b.dtype.itemsize).view(b.dtype) for p, b in zip(step.places, buffers)]
+        simulate(step.kernel, [*arrays, self.error], checked=False)
+
+    def copy(self, step: Copy) -> None:
+        source, target = self.bytes(step.source, step.nbytes), self.bytes(step.target, step.nbytes)
+        assert not np.may_share_memory(source, target), step
+        target[:] = source
+
+    def call(self, step: Call) -> None:
+        operands = [self.array(o) for o in step.operands]
+        try:
+            results = primitive.get(step.prim).evaluate(operands, step.attrs, ())
+        except np.linalg.LinAlgError:
+            assert step.site
+            self.error[0] = self.error[0] or step.site
+            return
+        for target, made in zip(step.results, results, strict=True):
+            self.array(target)[...] = made
+
+    def host(self, step: Host) -> None:
+        made = step.call.host.function(*[self.array(o).copy() for o in step.operands])
+        for target, result in zip(step.results, made, strict=True):
+            self.array(target)[...] = result
+
+    def repeat(self, step: Repeat) -> None:
+        for i in reversed(range(step.length)) if step.reverse else range(step.length):
+            self.counters[step.loop] = i
+            self.steps(step.body)
+        del self.counters[step.loop]
+
+    def branch(self, step: Branch) -> None:
+        index = int(self.array(step.index))
+        self.steps(step.branches[min(max(index, 0), len(step.branches) - 1)])
+
+    def while_(self, step: While) -> None:
+        while True:
+            self.steps(step.condition)
+            if self.error[0] or not self.bytes(step.flag, 1)[0]:
+                return
+            self.steps(step.body)
+
+
+setattr(Machine, "while", Machine.while_)
+
+
+def raw(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def noise(size: int) -> np.ndarray:
+    """Memory in which whatever is read before it is written shows: NaN, and large numbers."""
+    return np.full(size, 0xFF, np.uint8)

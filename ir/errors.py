@@ -96,6 +96,34 @@ class OutOfMemoryError(NufuncError, MemoryError):
     """No memory for the values of a loop that its derivative needs."""
 
 
+class DeviceError(NufuncError, RuntimeError):
+    """A device cannot be used, or what ran on it failed."""
+
+
+class NoDriverError(DeviceError):
+    """There is no driver of devices, or it does not start."""
+
+
+class NoDeviceError(DeviceError):
+    """There is a driver, but no device of this number."""
+
+
+class DriverTooOldError(DeviceError):
+    """The driver is older than the packages that make code for it."""
+
+
+class DeviceMemoryError(DeviceError, OutOfMemoryError):
+    """No memory left on a device."""
+
+
+class LaunchError(DeviceError):
+    """A kernel could not be started."""
+
+
+class LostDeviceError(DeviceError):
+    """A kernel has broken the process's connection with the device: nothing there can be used any more."""
+
+
 class VerifyError(NufuncError, RuntimeError):
     """A graph that breaks the rules of its stage: always a defect of nufunc or of a hand-written graph."""
 

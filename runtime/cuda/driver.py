@@ -6,7 +6,7 @@ stream is queued on it and returns at once; what fails later fails in `synchroni
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,10 +25,17 @@ class Driver(Protocol):
     simulated: bool
 
     def allocate(self, nbytes: int, stream: Any) -> int:
-        """The address of fresh memory, aligned to 256 bytes, usable by what is queued on the stream from now on."""
+        """The address of fresh memory, aligned to 256 bytes, usable by what is queued on the stream from now on.
+        DeviceMemoryError where there is none."""
 
     def free(self, address: int, stream: Any) -> None:
         """Give memory back, once what is queued on the stream has run."""
+
+    def lend(self, address: int, nbytes: int) -> None:
+        """Memory that was allocated is handed out; its bytes mean nothing."""
+
+    def take_back(self, address: int, nbytes: int) -> None:
+        """Memory that was lent is nobody's."""
 
     def upload(self, address: int, array: np.ndarray, stream: Any) -> None:
         """Copy a contiguous host array to the device; it may be changed afterwards."""
@@ -50,3 +57,34 @@ class Driver(Protocol):
 
     def synchronize(self, stream: Any) -> None:
         """Wait for all that is queued on the stream."""
+
+    def wait(self, stream: Any, other: Any) -> None:
+        """What is queued on `stream` from now on runs after what is queued on `other` now."""
+
+    def new_stream(self) -> Any:
+        """A further stream."""
+
+    def word(self) -> tuple[int, np.ndarray]:
+        """The address of an i32 on the device, 0 at first, and an array of the host that `report` copies it to."""
+
+    def report(self, address: int, stream: Any) -> None:
+        """Queue the copy of a word to the host's array."""
+
+    def free_word(self, address: int) -> None:
+        """Give back what `word` gave; nothing queued uses it any more."""
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that are free, and bytes in all."""
+
+    def record(self, run: Callable[[Any], None], before: Any = None) -> Any:
+        """A graph of what `run` queues on the stream that it is given, instead of doing it. One made `before` for the
+        same steps with other addresses is changed, where that can be done, and not to be used any more."""
+
+    def replay(self, graph: Any, stream: Any) -> None:
+        """Queue a recorded graph."""
+
+    def drop(self, graph: Any) -> None:
+        """Forget a recorded graph, once it has run."""
+
+    def external(self, stream: Any) -> int:
+        """The number by which other libraries know a stream (`stream` of `__cuda_array_interface__`)."""

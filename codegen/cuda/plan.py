@@ -24,6 +24,7 @@ from nufunc.codegen.cuda import libraries
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.prepare import prepared
 from nufunc.codegen.cuda.program import Call, Copy, Host, Launch, Operand, Place, Program, Step
+from nufunc.codegen.cuda.sorting import sort_kernels
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests, narrowed
@@ -142,6 +143,9 @@ class Planner:
             self.fused(scope, node)
         elif node.prim in control.STEPS:
             control.STEPS[node.prim](self, scope, node)
+        elif node.prim in ("sort", "argsort"):
+            places = [scope.place(v) for v in (*node.operands, *node.results)]
+            self.launch(self.sorting(node), places, scope.scratch(node))
         else:
             self.library(scope, node)
 
@@ -207,6 +211,14 @@ class Planner:
             self.known[key] = kernels(nest, f"{nest.name}_{len(self.known)}", self.sites)
         return self.known[key]
 
+    def sorting(self, node: Node) -> list[Kernel]:
+        """The kernels of a sort or argsort."""
+        x, axis = node.operands[0].type, node.attrs["axis"]
+        key = f"{node.prim} {x} {axis}"
+        if key not in self.known:
+            self.known[key] = sort_kernels(node.prim, x, axis, f"{node.prim}_{len(self.known)}")
+        return self.known[key]
+
     def commit(self, target: Place, source: Place, value: Value) -> None:
         """Copy unless something has failed."""
         region = _identity(value)
@@ -228,6 +240,8 @@ class Planner:
             return 0
         if node.prim == "fused":
             return max((_scratch_bytes(k) for _, made, _ in self.pieces(node) for k in made), default=0)
+        if node.prim in ("sort", "argsort"):
+            return max((_scratch_bytes(k) for k in self.sorting(node)), default=0)
         if node.prim in control.STEPS:
             return control.scratch(self, node, frames)
         need = 0 if node.prim == "callback" else libraries.scratch_of(node)

@@ -2,10 +2,13 @@
 
 import numpy as np
 
+from nufunc.codegen.cuda.plan import device_program
 from nufunc.codegen.cuda.program import Branch, Call, Copy, Host, Launch, Operand, Place, Program, Repeat, While
 from nufunc.codegen.cuda.simulate import simulate
 from nufunc.codegen.nest_builder import site_error
 from nufunc.ir import primitive
+from nufunc.runtime import pipeline
+from nufunc.runtime.function import Transformed
 
 
 class Machine:
@@ -101,3 +104,12 @@ def raw(array: np.ndarray) -> np.ndarray:
 def noise(size: int) -> np.ndarray:
     """Memory in which whatever is read before it is written shows: NaN, and large numbers."""
     return np.full(size, 0xFF, np.uint8)
+
+
+def device_run(function, *arguments):
+    """The device program of a function of arrays, and what a run of it gives, as a list."""
+    transformed = function if isinstance(function, Transformed) else Transformed((), function)
+    traced, values = transformed.program_of(arguments, {})
+    program = device_program(pipeline.grouped(traced.graph, []), "f")
+    results = Machine(program, [np.asarray(v) for v in values]).run()
+    return program, results[: len(results) - len(traced.graph.updates)]

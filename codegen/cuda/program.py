@@ -2,7 +2,7 @@
 
 Note [Device programs]
 A program is to a device what the plan is to the CPU: it says what runs in which order and where every value lies, and
-nothing about how. Whoever runs it gives it memory for each space: the inputs, the constants (uploaded once), the outputs
+nothing about how. Whoever runs it gives it memory for each space: inputs, constants (uploaded once), outputs
 that do not stand in inputs, by a number of their own, one `workspace`, and one i32, `error`, that is 0 unless a check
 failed, then a key of `sites`. Steps run in order on one stream. Nothing in a program depends on the values of inputs,
 so that a run can be recorded and replayed; only `While` and `Branch` read a flag back, and `Host` and `Call`s of

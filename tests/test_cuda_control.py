@@ -1,0 +1,68 @@
+"""Control flow on devices: programs of control nodes, alone, nested, derived and batched, against the CPU."""
+
+import numpy as np
+import pytest
+from control_samples import LANES, POINT, PROGRAMS
+from cuda_machine import device_run
+from test_control_samples import ours, weighted
+
+import nufunc as nf
+from nufunc.codegen.cuda.program import Copy, Repeat
+
+DIRECTION = np.array([0.5, -1.0, 0.25])
+WAYS = {
+    "value": (lambda f: f, POINT),
+    "jvp": (lambda f: lambda x: nf.jvp(f, (x,), (DIRECTION,)), POINT),
+    "vmap": (nf.vmap, np.outer(LANES, POINT)),
+    "grad": (lambda f: nf.grad(weighted(np, f)), POINT),
+    "vmap_grad": (lambda f: nf.vmap(nf.grad(weighted(np, f))), np.outer(LANES, POINT)),
+}
+
+
+def compared(function, *arguments):
+    """The device program of a function, whose results are the CPU's."""
+    program, found = device_run(function, *arguments)
+    wanted = [np.asarray(leaf) for leaf in nf.tree.leaves(nf.jit(function)(*arguments))]
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-13)
+        assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    return program
+
+
+def kinds(program):
+    return [type(s).__name__ for s in program.walk()]
+
+
+@pytest.mark.parametrize("way", ["value", "vmap"])
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_samples(name, way):
+    transform, argument = WAYS[way]
+    compared(transform(ours(name)), argument)
+
+
+BIG = np.linspace(-1, 1, 40_000).reshape(200, 200)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 5, 6])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scans_change_places(length, reverse):
+    def function(x, items):
+        return nf.scan(lambda c, z: (np.sin(c.T * z), c[0] * z), x, items, reverse=reverse)
+
+    program = compared(function, BIG, np.linspace(0, 2, length))
+    assert program.replayable
+    copies = [s.nbytes for s in program.walk() if type(s).__name__ == "Copy"]
+    assert copies.count(BIG.nbytes) == (length != 1)  # what it begins with
+
+
+def test_scan_in_place():
+    def function(x):
+        def body(k, u):
+            u[k + 1] += 0.5 * u[k]
+            return u
+
+        return nf.fori_loop(0, 100, body, x * 2)
+
+    program = compared(function, BIG)
+    (loop,) = (s for s in program.steps if isinstance(s, Repeat))
+    assert not any(isinstance(s, Copy) for s in loop.body)

@@ -6,6 +6,9 @@ import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nufunc.freezing import may_freeze
+
+_frozen = may_freeze()
 _collected = gc.isenabled()
 gc.disable()  # what is imported stays, and looking for garbage in it takes a twentieth of the time
 
@@ -55,7 +58,9 @@ from nufunc.transforms import (
     vmap,
 )
 
-if not gc.get_freeze_count():
+if _frozen:
+    gc.freeze()
+elif not gc.get_freeze_count():
     gc.freeze()
     gc.unfreeze()  # into the oldest generation, without a look at it
 if _collected:

@@ -332,5 +332,6 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "_clz": lambda x: len(_bits(x)) - len(_bits(x).lstrip("0")),
     "_ffs": lambda x: 0 if x == 0 else len(_bits(x)) - len(_bits(x).rstrip("0")) + 1,
     "_brev": lambda x: type(x)(int(_bits(x)[::-1], 2)),
+    "_fma": lambda x, y, z: type(z)(float(x) * float(y) + float(z)),
     "_selp": lambda test, x, y: x if test else y,
 }

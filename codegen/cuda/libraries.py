@@ -13,7 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from nufunc.codegen.cuda.library_steps import Hosted, Lower, Lowered
+from nufunc.codegen.cuda import library_products
+from nufunc.codegen.cuda.kernels import Kernel, kernels
+from nufunc.codegen.cuda.library_steps import Glue, Hosted, Lower, Lowered
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests, narrowed
 from nufunc.ir.graph import Node
 from nufunc.ir.primitive import attr_tuple
 from nufunc.ir.types import ArrayType
@@ -24,8 +28,9 @@ _FAILURES = {
     "cholesky": "Matrix is not positive definite", "solve": "Singular matrix", "eigh": "Eigenvalues did not converge",
     "eig": "Eigenvalues did not converge", "svd": "SVD did not converge", "schur": "Schur form did not converge",
 }  # fmt: skip
-_WHERE: dict[str, Where] = {}
-_LOWER: dict[str, Lower] = {}
+_WHERE: dict[str, Where] = {"dot": "cublas", "conv": "kernels", "require": "kernels"}
+_LOWER: dict[str, Lower] = {"dot": library_products.lower_dot}  # with NVIDIA's libraries
+_OWN: dict[str, Lower] = {"dot": library_products.lower_own_dot}  # without, by kernels of our own
 
 
 def where(prim: str) -> Where:
@@ -49,6 +54,19 @@ def scratch_of(node: Node) -> int:
     return max(lowered(node.prim, operands, results, node.attrs, 0, has).scratch for has in (True, False))
 
 
+def glue_kernels(step: Glue) -> list[tuple[Kernel, list[int]]]:
+    """The kernels of a small graph, in order, each with the numbers of the places that it is given."""
+    if step not in _GLUE:
+        found: list[tuple[Kernel, list[int]]] = []
+        for number, nest in enumerate(build_nests(step.graph, step.graph.name, Sites())):
+            small, used = narrowed(nest)
+            places = [k for k in used if not nest.buffers[k].scratch]
+            found += [(kernel, places) for kernel in kernels(small, f"{step.graph.name}_{number}")]
+        _GLUE[step] = found
+    return _GLUE[step]
+
+
+_GLUE: dict[Glue, list[tuple[Kernel, list[int]]]] = {}
 _KEPT: dict[Any, Lowered] = {}
 
 
@@ -60,7 +78,7 @@ def lowered(
     key = (prim, tuple(operands), tuple(results), attr_tuple(attrs), site, nvidia)
     if key not in _KEPT:
         made = Lowered(prim, tuple(operands), tuple(results), attrs, site)
-        lower = _LOWER.get(prim) if nvidia else None
+        lower = (_LOWER.get(prim) if nvidia else None) or _OWN.get(prim)
         if lower is None:
             made.steps.append(Hosted())
         elif any(t.size for t in results):

@@ -1,25 +1,92 @@
-"""Runs the library calls of a device program."""
+"""Runs the library calls of a device program: steps on the device, or the primitive's own rule on the host."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.cuda.program import Call, Operand
-from nufunc.ir import primitive
+from nufunc.codegen.cuda.libraries import glue_kernels, lowered
+from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Routine
+from nufunc.codegen.cuda.program import Call, Copy, Launch
+from nufunc.ir import interpret, primitive
+from nufunc.ir.errors import ArgumentError
+from nufunc.ir.types import ArrayType
+from nufunc.runtime.cuda import nvidia
 from nufunc.runtime.cuda.driver import Driver
 
 
 def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> None:
     """Queue a call. `addresses` are those of its operands, of its results, of its workspace (0 without one) and of the
     error word, in this order."""
+    how = route(driver)
+    if how == "host":
+        (_in_host_memory if driver.simulated else _by_the_host)(call, driver, addresses, stream)
+        return
+    count = len(call.operands)
+    bases = {
+        "input": addresses[:count], "output": addresses[count:-2], "workspace": addresses[-2:-1],
+        "error": addresses[-1:],
+    }  # fmt: skip
+    at = lambda place: bases[place.space][place.number] + place.offset
+    for step in _steps(call, how):
+        match step:
+            case Launch():
+                driver.launch(driver.load(step.kernel), [*map(at, step.places), addresses[-1]], stream)
+            case Copy():
+                driver.copy(at(step.target), at(step.source), step.nbytes, stream)
+            case Routine():
+                places = {name: at(place) for name, place in step.places.items()}
+                nvidia.call(step.name, driver, stream, step.dtype, places, step.numbers)
+            case Glue():
+                _glue(step, driver, [at(place) for place in step.places], stream)
+            case Hosted():
+                (_in_host_memory if driver.simulated else _by_the_host)(call, driver, addresses, stream)
+
+
+def route(driver: Driver) -> str:
+    """Who computes calls: "nvidia", by its libraries, "own", by our kernels and what these lack on the host, or "host".
+
+    NUFUNC_CUDA_LIBRARIES says it; left out, NVIDIA's libraries where they are installed, on simulated devices the host.
+    """
+    said = os.environ.get("NUFUNC_CUDA_LIBRARIES", "")
+    if said not in ("", "nvidia", "own", "host"):
+        raise ArgumentError(f"NUFUNC_CUDA_LIBRARIES is nvidia, own or host, not {said!r}")
+    if said:
+        return said
     if driver.simulated:
-        _in_host_memory(call, addresses)
-    else:
-        _by_the_host(call, driver, addresses, stream)
+        return "host"
+    return "nvidia" if nvidia.available() else "own"
+
+
+def _steps(call: Call, how: str) -> Sequence[LibraryStep]:
+    kept = vars(call)
+    if how not in kept:  # what a call becomes is kept beside its fields
+        operands, results = ([o.type for o in group] for group in (call.operands, call.results))
+        kept[how] = lowered(call.prim, operands, results, call.attrs, call.site, how == "nvidia").steps
+    steps: Sequence[LibraryStep] = kept[how]
+    return steps
+
+
+def _glue(step: Glue, driver: Driver, addresses: Sequence[int], stream: Any) -> None:
+    """Run a small graph: by the interpreter on host memory, as kernels on a device."""
+    graph = step.graph
+    if driver.simulated:
+        arrays = [memory(v.type, a) for v, a in zip((*graph.params, *graph.outputs), addresses, strict=True)]
+        count = len(graph.params)
+        for target, value in zip(arrays[count:], interpret.run(graph, arrays[:count]), strict=True):
+            target[...] = value
+        return
+    for kernel, used in glue_kernels(step):
+        own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
+        spaces = [driver.allocate(b.size * b.dtype.itemsize, stream) for b in own]
+        places = [*(addresses[k] for k in used), *spaces]
+        driver.launch(driver.load(kernel), [*places, 0], stream)
+        for space in spaces:
+            driver.free(space, stream)
 
 
 def _evaluated(call: Call, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
@@ -33,26 +100,25 @@ def _evaluated(call: Call, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | N
         return None
 
 
-def memory(operand: Operand, address: int) -> np.ndarray:
+def memory(type_: ArrayType, address: int) -> np.ndarray:
     """Host memory at an address as an array."""
-    type_ = operand.type
     if not type_.size:
         return np.empty(type_.shape, type_.dtype)
     return np.frombuffer((ctypes.c_char * type_.nbytes).from_address(address), type_.dtype).reshape(type_.shape)
 
 
-def _in_host_memory(call: Call, addresses: Sequence[int]) -> None:
+def _in_host_memory(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> None:
     count = len(call.operands)
     error = np.frombuffer((ctypes.c_char * 4).from_address(addresses[-1]), np.int32)
     if error[0]:
         return
-    given = [memory(o, a) for o, a in zip(call.operands, addresses, strict=False)]
+    given = [memory(o.type, a) for o, a in zip(call.operands, addresses, strict=False)]
     made = _evaluated(call, given)
     if made is None:
         error[0] = call.site
         return
     for operand, address, value in zip(call.results, addresses[count:], made, strict=False):
-        memory(operand, address)[...] = value
+        memory(operand.type, address)[...] = value
 
 
 def _by_the_host(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> None:

@@ -1,0 +1,156 @@
+"""Primitives that libraries compute on a device: NVIDIA's routines, run by NumPy on host memory (`fake_nvmath`), and our
+own kernels in the simulator, against the primitives' own rules."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_nvmath
+
+from nufunc.codegen.cuda import contraction, libraries
+from nufunc.codegen.cuda.program import Call, Operand, Place
+from nufunc.ir import primitive
+from nufunc.ir.types import ArrayType, type_of
+from nufunc.runtime.cuda import libraries as running
+from nufunc.runtime.cuda import nvidia
+from nufunc.runtime.cuda.simulated import SimulatedDriver
+
+DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
+SITE = 7
+
+
+class Fakes:
+    """The three libraries."""
+
+    def __init__(self) -> None:
+        self.cublas = fake_nvmath.Cublas()
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fakes]:
+    made = Fakes()
+    monkeypatch.setattr(nvidia, "module", lambda name: made[name])
+    monkeypatch.setattr(nvidia, "_handles", {})
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")
+    yield made
+
+
+def device_call(
+    prim: str, arrays: Sequence[np.ndarray], attrs: dict[str, Any]
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """Results of a call on a simulated device, those of the primitive's own rule, and the error word."""
+    driver, record = SimulatedDriver(), primitive.get(prim)
+    operands = [type_of(a) for a in arrays]
+    results = list(record.infer(operands, attrs, ()))
+    scratch = _scratch(prim, operands, results, attrs)
+    types = [*operands, *results]
+    places = [driver.allocate(max(t.nbytes, 1), 0) for t in types]
+    for place, array in zip(places, arrays, strict=False):
+        if array.size:
+            driver.upload(place, np.ascontiguousarray(array), 0)
+    space = driver.allocate(scratch, 0) if scratch else 0
+    word, view = driver.word()
+    call = Call(
+        prim, tuple(Operand(Place("input", k), t) for k, t in enumerate(operands)),
+        tuple(Operand(Place("output", k), t) for k, t in enumerate(results)), attrs, None, scratch, None, SITE,
+    )  # fmt: skip
+    running.run(call, driver, [*places, space, word], 0)
+    made = [np.empty(t.shape, t.dtype) for t in results]
+    for array, place in zip(made, places[len(operands) :], strict=True):
+        if array.size:
+            driver.download(array, place, 0)
+    for array, place in zip(arrays, places, strict=False):  # operands are read only
+        after = np.empty(array.shape, array.dtype)
+        if array.size:
+            driver.download(after, place, 0)
+        np.testing.assert_array_equal(after, array)
+    if view[0]:
+        return made, [], int(view[0])
+    with np.errstate(all="ignore"):
+        return made, [np.asarray(r) for r in record.evaluate(list(arrays), attrs, ())], 0
+
+
+def _scratch(prim: str, operands: list[ArrayType], results: list[ArrayType], attrs: dict[str, Any]) -> int:
+    lowered = [libraries.lowered(prim, operands, results, attrs, SITE, has) for has in (True, False)]
+    return max(made.scratch for made in lowered)
+
+
+def numbers(shape: Sequence[int], dtype: Any, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng([seed, *shape])
+    made = random.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        made = made + 1j * random.standard_normal(shape)
+    return made.astype(dtype)
+
+
+def close(made: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
+    assert len(made) == len(wanted)
+    for x, y in zip(made, wanted, strict=True):
+        assert x.dtype == y.dtype and x.shape == y.shape
+        single = x.dtype in (np.float32, np.complex64)
+        np.testing.assert_allclose(x, y, rtol=2e-4 if single else 1e-9, atol=2e-4 if single else 1e-9)
+
+
+# -- products: shapes of the operands, contracted axes, batch axes
+
+DOTS = [
+    ((5, 7), (7, 3), ((1,), (0,)), ((), ())),
+    ((7, 5), (7, 3), ((0,), (0,)), ((), ())),
+    ((5, 7), (3, 7), ((1,), (1,)), ((), ())),
+    ((7, 5), (3, 7), ((0,), (1,)), ((), ())),
+    ((4, 5, 7), (4, 7, 3), ((2,), (1,)), ((0,), (0,))),
+    ((5, 4, 7), (7, 3, 4), ((2,), (0,)), ((1,), (2,))),
+    ((4, 5, 7), (7, 4, 3), ((2,), (0,)), ((0,), (1,))),
+    ((2, 4, 5, 7), (2, 4, 7, 3), ((3,), (2,)), ((0, 1), (0, 1))),
+    ((2, 4, 5, 7), (4, 2, 7, 3), ((3,), (2,)), ((0, 1), (1, 0))),
+    ((5, 2, 7), (2, 7, 3), ((1, 2), (0, 1)), ((), ())),
+    ((5, 2, 7), (7, 2, 3), ((1, 2), (1, 0)), ((), ())),
+    ((2, 5, 7), (7, 3, 2), ((0, 2), (2, 0)), ((), ())),
+    ((5, 2, 7), (7, 3), ((2,), (0,)), ((), ())),
+    ((5, 7, 2), (7, 3), ((1,), (0,)), ((), ())),
+    ((5, 7), (7,), ((1,), (0,)), ((), ())),
+    ((7, 5), (7,), ((0,), (0,)), ((), ())),
+    ((7,), (7, 5), ((0,), (0,)), ((), ())),
+    ((7,), (5, 7), ((0,), (1,)), ((), ())),
+    ((4, 5, 7), (4, 7), ((2,), (1,)), ((0,), (0,))),
+    ((4, 5, 7), (7, 4), ((2,), (0,)), ((0,), (1,))),
+    ((7, 4), (4, 7, 5), ((0,), (1,)), ((1,), (0,))),
+    ((5, 7), (5, 7), ((1,), (1,)), ((0,), (0,))),
+    ((7, 5), (5, 7), ((0,), (1,)), ((1,), (0,))),
+    ((7,), (7,), ((0,), (0,)), ((), ())),
+    ((5, 1), (1, 3), ((1,), (0,)), ((), ())),
+    ((1, 7), (7, 3), ((1,), (0,)), ((), ())),
+    ((5, 7), (7, 1), ((1,), (0,)), ((), ())),
+    ((4, 5), (4, 3), ((), ()), ((0,), (0,))),
+    ((5, 1, 7), (1, 7, 3), ((2,), (1,)), ((1,), (0,))),
+    ((3, 2, 5), (2, 3, 4), ((0, 1), (1, 0)), ((), ())),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", ["nvidia", "own"])
+def test_products(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, way: str) -> None:
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", way)
+    small = contraction.Tile(4, 4, 2, 2, 4)
+    monkeypatch.setattr("nufunc.codegen.cuda.library_products.tile_for", lambda form: small)
+    monkeypatch.setattr(libraries, "_KEPT", {})
+    for k, (left, right, contract, batch) in enumerate(DOTS):
+        arrays = [numbers(left, dtype, k), numbers(right, dtype, k + 1)]
+        made, wanted, error = device_call("dot", arrays, {"contract": contract, "batch": batch})
+        assert not error
+        close(made, wanted)
+    if way == "nvidia":
+        assert fakes.cublas.calls["gemm"] > 10 and fakes.cublas.calls["gemv"] > 5
+    else:
+        assert not fakes.cublas.calls

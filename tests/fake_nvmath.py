@@ -95,7 +95,9 @@ class Cublas(Handle):
     ) -> None:  # fmt: skip
         self.ready(handle, "gemm")
         assert handle in self.workspaces, "set_stream takes the workspace away"
-        assert atype == btype == ctype and compute_type in COMPUTE[atype] and algo == -1
+        assert atype == btype == ctype
+        assert compute_type in COMPUTE[atype]
+        assert algo == -1
         dtype = DATA[atype]
         for i in range(batch_count):
             one, two, three = (
@@ -113,7 +115,8 @@ class Cublas(Handle):
         x: int, incx: int, stride_x: int, beta: int, y: int, incy: int, stride_y: int, batch_count: int,
     ) -> None:  # fmt: skip
         self.ready(handle, "gemv")
-        assert incx and incy
+        assert incx
+        assert incy
         for i in range(batch_count):
             one, two, three = (
                 p + i * s * dtype.itemsize for p, s in ((a, stride_a), (x, stride_x), (y, stride_y))

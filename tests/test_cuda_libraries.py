@@ -1,11 +1,10 @@
-"""Primitives that libraries compute on a device: NVIDIA's routines, run by NumPy on host memory (`fake_nvmath`), and our
-own kernels in the simulator, against the primitives' own rules."""
+"""Primitives that libraries compute on a device: NVIDIA's routines, run by NumPy on host memory (`fake_nvmath`), and
+our own kernels in the simulator, against the primitives' own rules."""
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,12 @@ class Fakes:
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fakes]:
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     made = Fakes()
     monkeypatch.setattr(nvidia, "module", lambda name: made[name])
     monkeypatch.setattr(nvidia, "_handles", {})
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")
-    yield made
+    return made
 
 
 def device_call(
@@ -97,7 +96,8 @@ def numbers(shape: Sequence[int], dtype: Any, seed: int = 0) -> np.ndarray:
 def close(made: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
     assert len(made) == len(wanted)
     for x, y in zip(made, wanted, strict=True):
-        assert x.dtype == y.dtype and x.shape == y.shape
+        assert x.dtype == y.dtype
+        assert x.shape == y.shape
         single = x.dtype in (np.float32, np.complex64)
         np.testing.assert_allclose(x, y, rtol=2e-4 if single else 1e-9, atol=2e-4 if single else 1e-9)
 
@@ -151,6 +151,56 @@ def test_products(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, way
         assert not error
         close(made, wanted)
     if way == "nvidia":
-        assert fakes.cublas.calls["gemm"] > 10 and fakes.cublas.calls["gemv"] > 5
+        assert fakes.cublas.calls["gemm"] > 10
+        assert fakes.cublas.calls["gemv"] > 5
     else:
         assert not fakes.cublas.calls
+
+
+# -- convolutions: letters of x, w and the result, shapes, and per letter of the window stride, dilation, spread, offset
+
+CONVS = [
+    ("nch", "och", "noh", "h", (2, 3, 9), (4, 3, 3), [(1, 1, 1, 0, 7)]),
+    ("nch", "och", "noh", "h", (2, 3, 9), (4, 3, 3), [(2, 1, 1, 1, 5)]),
+    ("nch", "och", "noh", "h", (2, 3, 9), (4, 3, 3), [(1, 2, 1, 2, 9)]),
+    ("nch", "och", "noh", "h", (2, 3, 5), (4, 3, 3), [(1, 1, 2, 2, 11)]),
+    ("nch", "och", "noh", "h", (2, 3, 5), (4, 3, 3), [(-1, 1, 1, -4, 5)]),
+    ("nch", "och", "noh", "h", (2, 3, 9), (4, 3, 3), [(2, -1, 1, -2, 4)]),
+    ("nchw", "ochw", "nohw", "hw", (2, 3, 6, 5), (4, 3, 3, 2), [(1, 1, 1, 1, 6), (2, 1, 1, 0, 2)]),
+    ("nhwc", "hwco", "nohw", "hw", (2, 6, 5, 3), (3, 2, 3, 4), [(1, 1, 1, 1, 6), (2, 1, 1, 0, 2)]),
+    ("ngch", "goch", "ngoh", "h", (2, 3, 2, 7), (3, 4, 2, 3), [(1, 1, 1, 1, 7)]),
+    ("nch", "noh", "och", "h", (5, 3, 9), (5, 4, 7), [(1, 1, 1, 0, 3)]),
+    ("nch", "noh", "och", "h", (5, 3, 9), (5, 4, 4), [(1, 2, 1, 1, 3)]),
+    ("noh", "och", "nch", "h", (2, 4, 7), (4, 3, 3), [(1, -1, 1, 0, 9)]),
+    ("ch", "oh", "coh", "h", (3, 6), (4, 3), [(1, 1, 1, 1, 6)]),
+]  # fmt: skip
+
+
+def conv_attrs(x: str, w: str, out: str, window: str, rows: list[tuple[int, ...]]) -> dict[str, Any]:
+    names = ("stride", "dilation", "spread", "offset", "extent")
+    found = {name: tuple(row[k] for row in rows) for k, name in enumerate(names)}
+    return {"x": x, "w": w, "out": out, "window": window, **found}
+
+
+@pytest.mark.parametrize("way", ["nvidia", "own"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_convolutions(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, way: str) -> None:
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", way)
+    small = contraction.Tile(4, 4, 2, 2, 4)
+    monkeypatch.setattr("nufunc.codegen.cuda.library_products.tile_for", lambda form: small)
+    monkeypatch.setattr(libraries, "_KEPT", {})
+    for k, (x, w, out, window, left, right, rows) in enumerate(CONVS):
+        arrays = [numbers(left, dtype, k), numbers(right, dtype, k + 1)]
+        made, wanted, error = device_call("conv", arrays, conv_attrs(x, w, out, window, rows))
+        assert not error
+        close(made, wanted)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(40, 70, 35), (70, 20, 5), (130, 140, 9), (17, 33, 1100)])
+def test_tiles_of_full_size(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, m: int, n: int, k: int) -> None:
+    """Also sums in several parts."""
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
+    arrays = [numbers((k, m), np.float32), numbers((n, k), np.float32)]
+    made, wanted, error = device_call("dot", arrays, {"contract": ((0,), (1,)), "batch": ((), ())})
+    assert not error
+    close(made, wanted)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from nufunc.codegen.cuda import library_products
+from nufunc.codegen.cuda import library_conv, library_products
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, Lower, Lowered
 from nufunc.codegen.nest_builder import Sites
@@ -30,7 +30,9 @@ _FAILURES = {
 }  # fmt: skip
 _WHERE: dict[str, Where] = {"dot": "cublas", "conv": "kernels", "require": "kernels"}
 _LOWER: dict[str, Lower] = {"dot": library_products.lower_dot}  # with NVIDIA's libraries
-_OWN: dict[str, Lower] = {"dot": library_products.lower_own_dot}  # without, by kernels of our own
+_OWN: dict[str, Lower] = {  # by kernels of our own
+    "dot": library_products.lower_own_dot, "conv": library_conv.lower_conv,
+}  # fmt: skip
 
 
 def where(prim: str) -> Where:

@@ -2,15 +2,12 @@
 
 # ruff: noqa: E402
 
-import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nufunc.freezing import may_freeze
+from nufunc.runtime.freezing import Imports
 
-_frozen = may_freeze()
-_collected = gc.isenabled()
-gc.disable()  # what is imported stays, and looking for garbage in it takes a twentieth of the time
+_imports = Imports()
 
 from nufunc import tree
 from nufunc.ir.errors import (
@@ -58,13 +55,7 @@ from nufunc.transforms import (
     vmap,
 )
 
-if _frozen:
-    gc.freeze()
-elif not gc.get_freeze_count():
-    gc.freeze()
-    gc.unfreeze()  # into the oldest generation, without a look at it
-if _collected:
-    gc.enable()
+_imports.end()
 
 if TYPE_CHECKING:
     from nufunc import aot, debug, nn, optim, random

@@ -38,7 +38,7 @@ from nufunc.ir.prims.host import Host
 from nufunc.ir.types import DTYPES_BY_NAME, HANDLE, ArrayType, dtype_name, tape_of
 
 _T = TypeVar("_T")
-_NAME = re.compile(r"[A-Za-z_<][\w.<>$-]*", re.ASCII)
+_NAME = r"[A-Za-z_<][\w.<>$-]*"
 
 
 def print_graph(graph: Graph, *, locs: bool = True) -> str:
@@ -90,7 +90,8 @@ class Printer:
         """The whole graph, every line but the first indented."""
         g = self.graph
         params = ", ".join(self._typed(p) for p in g.params)
-        name = g.name if _NAME.fullmatch(g.name) else _quote(g.name)
+        plain = g.name.isascii() and g.name.isidentifier()
+        name = g.name if plain or re.fullmatch(_NAME, g.name, re.ASCII) else _quote(g.name)
         head = f"graph @{name}({params}) stage={g.stage}"
         if g.updates:
             head += f" updates={attr_text(g.updates)}"
@@ -175,12 +176,11 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-_TOKEN = re.compile(
+_TOKEN = (
     r"""\s*(?:\#[^\n]*\s*)*(?:
     (?P<string>@?"(?:[^"\\\n]|\\.)*")|(?P<value>%[\w.]+)
     |(?P<number>-?(?:inf\b|nan\b|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?))
-    |(?P<word>@?[A-Za-z_<][\w.<>$-]*)|(?P<mark>[][(){},:=])|(?P<end>\Z))""",
-    re.VERBOSE | re.ASCII,
+    |(?P<word>@?[A-Za-z_<][\w.<>$-]*)|(?P<mark>[][(){},:=])|(?P<end>\Z))"""
 )
 _ELEMENT_TYPES: dict[str, set[type]] = {
     "b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "c": {int, float, complex},
@@ -209,6 +209,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.match = re.compile(_TOKEN, re.VERBOSE | re.ASCII).match
         self.start = self.end = self.taken = 0
         self.kind = self.token = ""
         self.advance()
@@ -222,7 +223,7 @@ class _Parser:
         return self.error(f"expected {wanted}, found {self.token or 'the end of the text'!r}", self.start)
 
     def advance(self) -> None:
-        match = _TOKEN.match(self.text, self.end)
+        match = self.match(self.text, self.end)
         if match is None:
             rest = self.text[self.end :].lstrip()
             self.start, self.token = len(self.text) - len(rest), rest.split("\n")[0][:20]

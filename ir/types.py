@@ -144,7 +144,7 @@ def tape_of(item: ArrayType, shape: tuple[int, ...] = ()) -> TapeType:
 
 def parse_type(text: str) -> ArrayType:
     """The type that prints as `text`; ValueError if none does."""
-    match = _TYPE.fullmatch(text)
+    match = re.fullmatch(_TYPE, text, re.ASCII)
     dtype = DTYPES_BY_NAME.get(str(match["dtype"])) if match else None
     if match is None or (dtype is None and match["item"] is None):
         raise ValueError(f"{text!r} is not a type")
@@ -152,7 +152,7 @@ def parse_type(text: str) -> ArrayType:
     return tape_of(parse_type(match["item"]), shape) if dtype is None else ArrayType(shape, dtype)
 
 
-_TYPE = re.compile(r"(?:tape\((?P<item>.+)\)|(?P<dtype>[a-z]\d+))\[(?P<shape>[\d,]*)\]", re.ASCII)
+_TYPE = r"(?:tape\((?P<item>.+)\)|(?P<dtype>[a-z]\d+))\[(?P<shape>[\d,]*)\]"
 
 
 def type_of(array: np.ndarray) -> ArrayType:

@@ -21,6 +21,7 @@ import os
 import re
 import stat
 import struct
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ from typing import Any
 _MAGIC = b"nufunc cache 1\n\0"
 _HEAD = struct.Struct("<32sI")  # checksum of what follows it, and the length of the description
 _SUFFIX = ".nufunc"
-_NAME = re.compile(r"[0-9a-f]{64}\.nufunc")
-_TEMPORARY = re.compile(r"\.writing-[0-9a-f]+")
+_NAME = r"[0-9a-f]{64}\.nufunc"
+_TEMPORARY = r"\.writing-[0-9a-f]+"
 _ABANDONED = 3600  # seconds after which a temporary file is nobody's
 _FRESH = 600  # seconds in which a file's use is not written down again
 _FULL = 0.8  # of the limit: what is left after cleaning up
@@ -69,6 +70,9 @@ def folder_path() -> str:
     chosen = os.environ.get("NUFUNC_CACHE_DIR")
     if chosen:
         return os.path.abspath(os.path.expanduser(chosen))
+    if sys.platform == "linux" and "ANDROID_DATA" not in os.environ:  # what platformdirs would say, without its import
+        home = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")
+        return os.path.join(home, "nufunc")
     from platformdirs import user_cache_dir
 
     return user_cache_dir("nufunc", appauthor=False)
@@ -301,7 +305,7 @@ def _parsed(data: bytes, key: str, whole: bool = True) -> tuple[str, bytes]:
 def _files(folder: int) -> list[tuple[str, os.stat_result]]:
     found = []
     for name in os.listdir(folder):
-        if _NAME.fullmatch(name):
+        if re.fullmatch(_NAME, name):
             with contextlib.suppress(OSError):  # removed meanwhile
                 found.append((name, os.stat(name, dir_fd=folder, follow_symlinks=False)))
     return found
@@ -324,7 +328,7 @@ def _trim(folder: int, limit: int) -> None:
 
 def _remove_abandoned(folder: int, age: float) -> None:
     for name in os.listdir(folder):
-        if _TEMPORARY.fullmatch(name):
+        if re.fullmatch(_TEMPORARY, name):
             with contextlib.suppress(OSError):
                 if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime >= age:
                     os.unlink(name, dir_fd=folder)

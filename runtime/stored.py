@@ -11,7 +11,6 @@ number among the program's distinct locations, in order, and that is the right o
 from __future__ import annotations
 
 import functools
-import gc
 import hashlib
 import os
 import sys
@@ -120,9 +119,6 @@ def attach() -> None:
     from nufunc.codegen import backend, loading  # noqa: F401
 
     backend.use_store(DISK)
-    if not gc.isenabled() and not gc.get_freeze_count():
-        gc.freeze()
-        gc.unfreeze()  # what was imported stays: into the oldest generation, without a look at it
 
 
 def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False) -> tuple[Compiled, Origin]:

@@ -15,9 +15,22 @@ from types import FrameType
 from typing import Any
 
 
-def may_freeze() -> bool:
-    """Whether the objects of this moment, and those that imports make, can be frozen."""
-    return not gc.get_freeze_count() and len(sys._current_frames()) == 1 and _importing() and not _finalisers()
+class Imports:
+    """From its creation to `end`, what is imported is not looked at; then it is frozen, or old."""
+
+    def __init__(self) -> None:
+        self._collected = gc.isenabled()
+        gc.disable()
+        self._nobody = not gc.get_freeze_count()  # counts what is frozen, one by one
+        self._frozen = self._nobody and len(sys._current_frames()) == 1 and _importing() and not _finalisers()
+
+    def end(self) -> None:
+        if self._nobody:
+            gc.freeze()
+            if not self._frozen:
+                gc.unfreeze()  # into the oldest generation, without a look at it
+        if self._collected:
+            gc.enable()
 
 
 def _importing() -> bool:
@@ -33,15 +46,14 @@ def _importing() -> bool:
 
 def _finalisers() -> bool:
     """Whether there are objects that do something at their end, beside the standard streams."""
-    objects = gc.get_objects()
-    kinds = {kind for kind in set(map(type, objects)) if hasattr(kind, "__del__")}
-    known = set(map(id, _streams()))
-    return any(type(x) in kinds and id(x) not in known for x in objects)
+    kinds = list(map(type, gc.get_objects()))
+    found = [kind for kind in set(kinds) if hasattr(kind, "__del__")]
+    return sum(map(kinds.count, found)) > sum(type(stream) in found for stream in _streams())
 
 
 def _streams() -> list[Any]:
-    found: list[Any] = []
-    for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
-        buffer = getattr(stream, "buffer", None)
-        found += [stream, buffer, getattr(buffer, "raw", None)]
-    return found
+    """The standard streams with what lies under them."""
+    streams: list[Any] = [sys.__stdin__, sys.__stdout__, sys.__stderr__]
+    streams += [getattr(stream, "buffer", None) for stream in streams]
+    streams += [getattr(stream, "raw", None) for stream in streams]
+    return list({id(stream): stream for stream in streams}.values())

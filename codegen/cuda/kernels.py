@@ -66,7 +66,12 @@ class Kernel:
 
 def kernels(nest: LoopNest, name: str, sites: Sites | None = None, threads: int = THREADS) -> list[Kernel]:
     """The kernels of a nest, to be launched in order."""
+    from nufunc.codegen.cuda.scans import scan_kernels
+
     nest = _parallel_first(collapse(nest))
+    scans = scan_kernels(nest, name, sites, threads)
+    if scans is not None:
+        return scans
     points = _points(nest.axes)
     if not _by_block(nest):
         blocks = min(-(-_points(_parallel(nest.axes)) // threads), _BLOCKS)

@@ -1,0 +1,264 @@
+"""Kernels of cumulative nests: running sums and their like along one axis, by trees in place of NumPy's sequence.
+
+A block goes through a line in tiles of one element per thread. Lanes combine theirs by shuffles, warps by shared
+memory, and what a tile adds up to is carried to the next. Few long lines are cut into chunks: one kernel leaves what
+each chunk adds up to, one accumulates these, and one does the chunks with what stands before them. Many or short lines
+are left to one thread each. The order of operations depends on extents alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from nufunc.codegen.cuda.kernels import Kernel, _CudaWriter
+from nufunc.codegen.emit_text import buffer_names
+from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.text_scalars import expression, number, type_text
+
+_WARP = 32
+_BLOCKS = 4096
+_SHORT = 32  # elements of a line that one thread goes through
+_MANY = 8192  # lines that lie side by side, from which a thread each is enough
+_TILES = 16  # of a chunk
+_FEW = 128  # lines that are too few for the blocks of a device
+_CHUNKS = 4  # from which lines are cut
+
+
+def scan_kernels(nest: LoopNest, name: str, sites: Sites | None, threads: int) -> list[Kernel] | None:
+    """The kernels of a cumulative nest, which have the same buffers; None where each line is to be done by a thread, or
+    where the nest is no such."""
+    phase = _cumulative(nest)
+    if phase is None:
+        return None
+    lines, length = math.prod(a.extent for a in nest.axes), phase.axes[0].extent
+    if length <= _SHORT or (lines >= _MANY and _side_by_side(nest, phase)):
+        return None
+    threads = min(threads, max(_WARP, 1 << (length - 1).bit_length()))
+    chunks = -(-length // (_TILES * threads))
+    if lines > _FEW or chunks < _CHUNKS or not _independent(phase):
+        return [_kernel(_LineWriter(nest, sites, threads, ()), name, lines)]
+    parts = tuple(Buffer(f"part{a.id}", a.dtype, lines * chunks, written=True) for a in phase.accumulators)
+    writers = (_TotalWriter, _CarryWriter, _ChunkWriter)
+    names, blocks = (f"{name}_totals", f"{name}_carries", name), (lines * chunks, lines, lines * chunks)
+    return [_kernel(w(nest, sites, threads, parts), n, b) for w, n, b in zip(writers, names, blocks, strict=True)]
+
+
+def _cumulative(nest: LoopNest) -> Phase | None:
+    """The only phase of a nest whose one loop runs in order, if every accumulator is one that runs along."""
+    if len(nest.phases) != 1 or any(b.scratch for b in nest.buffers) or any(a.kind != "parallel" for a in nest.axes):
+        return None
+    (phase,) = nest.phases
+    running = [i.attrs["accumulator"] for i in phase.body if i.op == "running"]
+    stores = [i for i in phase.body if i.op == "store" and i.attrs["mode"] != "set"]
+    along = len(phase.axes) == 1 and phase.axes[0].kind == "serial"
+    whole = running and sorted(running) == sorted(a.id for a in phase.accumulators)
+    return phase if along and whole and not stores else None
+
+
+def _side_by_side(nest: LoopNest, phase: Phase) -> bool:
+    """Whether neighbouring lines are neighbours in memory."""
+    moved = [i for i in phase.body if i.op in ("load", "store") and i.index.coefficient(phase.axes[0].name)]
+    return all(abs(i.index.coefficient(nest.axes[-1].name)) == 1 for i in moved)
+
+
+def _independent(phase: Phase) -> bool:
+    """Whether no running value goes into another."""
+    after: set[int] = set()
+    for inst in phase.body:
+        if any(u in after for u in inst.uses()):
+            if inst.op == "running":
+                return False
+            after.add(inst.id)
+        elif inst.op == "running":
+            after.add(inst.id)
+    return True
+
+
+def _kernel(writer: _LineWriter, name: str, blocks: int) -> Kernel:
+    buffers = (*writer.nest.buffers, *writer.parts)
+    arguments = ", ".join((*writer.names, *(p.name for p in writer.parts), "error"))
+    source = "\n".join((f"def {name}({arguments}):", *writer.write())) + "\n"
+    return Kernel(name, source, buffers, len(writer.parts), min(blocks, _BLOCKS), writer.threads)
+
+
+class _LineWriter(_CudaWriter):
+    """A block goes through whole lines."""
+
+    def __init__(self, nest: LoopNest, sites: Sites | None, threads: int, parts: tuple[Buffer, ...]) -> None:
+        super().__init__(nest, buffer_names([b.name for b in nest.buffers]), sites, threads)
+        self.parts, self.scan = parts, nest.phases[0]
+        self.axis: Axis = self.scan.axes[0]
+        self.length, self.chunk = self.axis.extent, _TILES * threads
+        self.chunks = -(-self.length // self.chunk)
+        self.lines_count = math.prod(a.extent for a in nest.axes)
+        self.lane_count = min(_WARP, threads)
+
+    def outer_loops(self) -> None:
+        self.line("thread = cuda.threadIdx.x")
+        if self.threads > _WARP:
+            for acc in self.scan.accumulators:
+                self.line(f"tree{acc.id} = cuda.shared.array({self.threads // _WARP}, {type_text(acc.dtype)})")
+        self.over_lines()
+
+    def over_lines(self) -> None:
+        self.over_points("cuda.blockIdx.x", "cuda.gridDim.x")
+
+    def over_chunks(self) -> None:
+        """A block for each chunk of each line."""
+        if self.nest.axes:
+            self.early(0)
+        self.line(f"for block in range(cuda.blockIdx.x, {self.lines_count * self.chunks}, cuda.gridDim.x):")
+        self.depth += 1
+        self.line(f"point = block // {self.chunks}")
+        self.line(f"first = block % {self.chunks} * {self.chunk}")
+        self.inside(self.nest.axes)
+
+    def phase(self, phase: Phase) -> None:
+        self.body(phase, len(self.nest.axes))
+        self.begin(phase)
+        self.tiles("0", str(self.length))
+        self.body(phase, len(self.nest.axes) + 1)
+
+    def tiles(self, start: str, stop: str) -> None:
+        """The loop over the tiles of a line. Threads beyond its end repeat its last element, and store nothing."""
+        self.line(f"for item in range({start}, {stop}, {self.threads}):")
+        self.depth += 1
+        self.line(f"inside = item + thread < {self.length}")
+        self.line(f"{self.axis.name} = min(item + thread, {self.length - 1})")
+
+    def store(self, inst: Inst) -> None:
+        self.line("if inside:" if self.level[inst.id] > len(self.nest.axes) else "if thread == 0:")
+        self.depth += 1
+        super().store(inst)
+        self.depth -= 1
+
+    def inst(self, phase: Phase, inst: Inst) -> None:
+        if inst.op != "running":
+            super().inst(phase, inst)
+            return
+        acc = next(a for a in phase.accumulators if a.id == inst.attrs["accumulator"])
+        self.line(f"a{acc.id}_own = {self.value(inst.args[0])} if inside else {self.identity(acc)}")
+        self.running(acc, f"v{inst.id}")
+
+    def identity(self, acc: Accumulator) -> str:
+        return number(acc.init, acc.dtype)
+
+    def combined(self, acc: Accumulator, before: str, behind: str) -> str:
+        return expression(acc.op, (before, behind), (acc.dtype, acc.dtype), acc.dtype, {})
+
+    def within_warps(self, acc: Accumulator) -> None:
+        """Each lane's `a_own` becomes what the lanes up to it add up to."""
+        own, other = f"a{acc.id}_own", f"a{acc.id}_other"
+        for k in itertools.takewhile(lambda k: k < self.lane_count, (1, 2, 4, 8, 16)):
+            self.line(f"{other} = cuda.shfl_up_sync(-1, {own}, {k})")
+            self.line(f"if thread % {_WARP} >= {k}:")
+            self.line(f"    {own} = {self.combined(acc, other, own)}")
+
+    def running(self, acc: Accumulator, name: str | None) -> None:
+        """Define `name` as what all elements up to a thread's own add up to, and carry the sum of the tile on."""
+        a, tree = f"a{acc.id}", f"tree{acc.id}"
+        self.within_warps(acc)
+        if self.threads <= _WARP:
+            if name is not None:
+                self.line(f"{name} = {self.combined(acc, a, f'{a}_own')}")
+            self.line(f"{a}_other = cuda.shfl_sync(-1, {a}_own, {self.threads - 1})")
+            self.line(f"{a} = {self.combined(acc, a, f'{a}_other')}")
+            return
+        warps = self.threads // _WARP
+        self.line(f"if thread % {_WARP} == {_WARP - 1}:")
+        self.line(f"    {tree}[thread // {_WARP}] = {a}_own")
+        self.line("cuda.syncthreads()")
+        if name is not None:
+            self.line(f"{a}_before = {a}")
+            self.line(f"for width in range(thread // {_WARP}):")
+            self.line(f"    {a}_before = {self.combined(acc, f'{a}_before', f'{tree}[width]')}")
+            self.line(f"{name} = {self.combined(acc, f'{a}_before', f'{a}_own')}")
+        self.line(f"for width in range({warps}):")
+        self.line(f"    {a} = {self.combined(acc, a, f'{tree}[width]')}")
+        self.line("cuda.syncthreads()")
+
+    def part(self, acc: Accumulator, at: str) -> str:
+        text = f"part{acc.id}[{at}]"
+        return f"({text} != 0)" if acc.dtype.kind == "b" else text
+
+
+class _TotalWriter(_LineWriter):
+    """The first of three kernels: what each chunk adds up to."""
+
+    def over_lines(self) -> None:
+        self.over_chunks()
+
+    def phase(self, phase: Phase) -> None:
+        values = {i.attrs["accumulator"]: i.args[0] for i in phase.body if i.op == "running"}
+        needed = set(values.values())
+        for inst in reversed(phase.body):
+            if inst.id in needed:
+                needed.update(inst.uses())
+        self.body(phase, len(self.nest.axes))
+        self.begin(phase)
+        depth = self.depth
+        stop = f"min(first + {self.chunk}, {self.length})"
+        self.line(f"for {self.axis.name} in range(first + thread, {stop}, {self.threads}):")
+        self.depth += 1
+        for inst in phase.body:
+            if self.level[inst.id] > len(self.nest.axes) and inst.id in needed:
+                self.inst(phase, inst)
+        for acc in phase.accumulators:
+            self.combine(acc, self.value(values[acc.id]), None)
+        self.depth = depth
+        for acc in phase.accumulators:
+            self.line(f"a{acc.id}_own = a{acc.id}")
+            self.line(f"a{acc.id} = {self.identity(acc)}")
+            self.running(acc, None)
+        self.line("if thread == 0:")
+        for acc in phase.accumulators:
+            self.line(f"    part{acc.id}[block] = {self.stored(f'a{acc.id}', acc.dtype)}")
+
+    def store(self, inst: Inst) -> None:
+        """The third kernel stores."""
+
+
+class _CarryWriter(_LineWriter):
+    """The second: the chunks of a line accumulated."""
+
+    def write(self) -> list[str]:
+        self.line("thread = cuda.threadIdx.x")
+        if self.threads > _WARP:
+            for acc in self.scan.accumulators:
+                self.line(f"tree{acc.id} = cuda.shared.array({self.threads // _WARP}, {type_text(acc.dtype)})")
+        self.line(f"for point in range(cuda.blockIdx.x, {self.lines_count}, cuda.gridDim.x):")
+        self.depth += 1
+        for acc in self.scan.accumulators:
+            self.initial(acc)
+            self.line(f"for item in range(thread, thread + {self.chunks}, {self.threads}):")
+            self.depth += 1
+            self.line(f"inside = item < {self.chunks}")
+            own = self.part(acc, f"point * {self.chunks} + item")
+            self.line(f"a{acc.id}_own = {own} if inside else {self.identity(acc)}")
+            self.running(acc, f"a{acc.id}_sum")
+            self.line("if inside:")
+            stored = self.stored(f"a{acc.id}_sum", acc.dtype)
+            self.line(f"    part{acc.id}[point * {self.chunks} + item] = {stored}")
+            self.depth -= 1
+        return self.lines
+
+
+class _ChunkWriter(_LineWriter):
+    """The third: each chunk, from what stands before it."""
+
+    def over_lines(self) -> None:
+        self.over_chunks()
+
+    def begin(self, phase: Phase) -> None:
+        super().begin(phase)
+        self.line("if first > 0:")
+        for acc in phase.accumulators:
+            self.line(f"    a{acc.id} = {self.part(acc, 'block - 1')}")
+
+    def phase(self, phase: Phase) -> None:
+        self.body(phase, len(self.nest.axes))
+        self.begin(phase)
+        self.tiles("first", f"min(first + {self.chunk}, {self.length})")
+        self.body(phase, len(self.nest.axes) + 1)

@@ -24,6 +24,7 @@ from nufunc.codegen.llvm import (
     per_lane,
     scalar_of,
 )  # fmt: skip
+from nufunc.codegen.scalars_division import Division
 from nufunc.ir.errors import UnsupportedError
 
 LIBM = frozenset(("nextafter",))  # of the functions without a recipe here or in vmath
@@ -31,7 +32,7 @@ _ROUND = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
-class Scalars:
+class Scalars(Division):
     """Emits elementwise primitives at a builder's position."""
 
     def __init__(self, b: ir.IRBuilder, has_fma: bool) -> None:
@@ -154,46 +155,7 @@ class Scalars:
         low = b.select(b.icmp_signed("<", x, zero), self.c(x, -1), zero)
         return b.select(b.icmp_signed(">", x, zero), self.c(x, 1), low)
 
-    # -- integer division, NumPy's: by zero gives 0, MIN by -1 wraps
-
-    def _divided(
-        self, x: ir.Value, y: ir.Value, d: np.dtype
-    ) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
-        """Quotient and remainder towards zero, the divisor used, and whether the given one was zero."""
-        b = self.b
-        zero = b.icmp_unsigned("==", y, self.c(y, 0))
-        bad = zero
-        if d.kind == "i":
-            least = b.icmp_signed("==", x, self.c(x, int(np.iinfo(d).min)))
-            bad = b.or_(bad, b.and_(least, b.icmp_signed("==", y, self.c(y, -1))))
-        by = b.select(bad, self.c(y, 1), y)
-        if d.kind == "i":
-            return b.sdiv(x, by), b.srem(x, by), by, zero
-        return b.udiv(x, by), b.urem(x, by), by, zero
-
-    def _uneven(self, remainder: ir.Value, by: ir.Value) -> ir.Value:
-        """Whether a remainder is not zero and of the other sign than the divisor."""
-        b = self.b
-        differ = b.icmp_signed("<", b.xor(remainder, by), self.c(by, 0))
-        return b.and_(b.icmp_signed("!=", remainder, self.c(by, 0)), differ)
-
-    def int_floor_div(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
-        b = self.b
-        quotient, remainder, by, zero = self._divided(x, y, d)
-        if d.kind == "i":
-            quotient = b.select(self._uneven(remainder, by), b.sub(quotient, self.c(x, 1)), quotient)
-        return b.select(zero, self.c(x, 0), quotient)
-
-    def int_mod(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
-        b = self.b
-        _, remainder, by, zero = self._divided(x, y, d)
-        if d.kind == "i":
-            remainder = b.select(self._uneven(remainder, by), b.add(remainder, by), remainder)
-        return b.select(zero, self.c(x, 0), remainder)
-
-    def int_fmod(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
-        _, remainder, _, zero = self._divided(x, y, d)
-        return self.b.select(zero, self.c(x, 0), remainder)
+    # -- powers and divisors of ints
 
     def int_pow(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
         """x**y by squaring; y is not negative (the bits of a negative one are taken as unsigned)."""
@@ -212,31 +174,6 @@ class Scalars:
             _emit_gcd(module, symbol, scalar)
         return per_lane(self.b, symbol, module.globals[symbol], [self.int_abs(x, d), self.int_abs(y, d)])
 
-    def float_fmod(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
-        return libm(self.b, "fmod", [x, y])
-
-    def _float_divmod(self, x: ir.Value, y: ir.Value, d: np.dtype) -> tuple[ir.Value, ir.Value]:
-        """NumPy's divmod of floats for a divisor that is not zero."""
-        b, zero, one = self.b, self.c(x, 0), self.c(x, 1)
-        rest = self.float_fmod(x, y, d)
-        quotient = b.fdiv(b.fsub(x, rest), y)
-        some = b.fcmp_unordered("!=", rest, zero)
-        differ = b.xor(b.fcmp_ordered("<", y, zero), b.fcmp_ordered("<", rest, zero))
-        shift = b.and_(some, differ)
-        modulus = b.select(shift, b.fadd(rest, y), b.select(some, rest, intrinsic(b, "copysign", [zero], y)))
-        quotient = b.select(shift, b.fsub(quotient, one), quotient)
-        low = intrinsic(b, "floor", [quotient])
-        low = b.select(b.fcmp_ordered(">", b.fsub(quotient, low), self.c(x, 0.5)), b.fadd(low, one), low)
-        nothing = intrinsic(b, "copysign", [zero], b.fdiv(x, y))
-        return b.select(b.fcmp_unordered("!=", quotient, zero), low, nothing), modulus
-
-    def float_floor_div(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
-        by_zero = self.b.fcmp_ordered("==", y, self.c(y, 0))
-        return self.b.select(by_zero, self.b.fdiv(x, y), self._float_divmod(x, y, d)[0])
-
-    def float_mod(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
-        by_zero = self.b.fcmp_ordered("==", y, self.c(y, 0))
-        return self.b.select(by_zero, self.c(x, float("nan")), self._float_divmod(x, y, d)[1])
 
     def integer_pow(self, x: ir.Value, dtype: np.dtype, y: int) -> ir.Value:
         """x**y: products up to the eighth power (at most 4 ulp), beyond it pow for floats."""

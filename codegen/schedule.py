@@ -79,7 +79,7 @@ _DEAR = {
     "i0e": 24, "i1e": 24, "scipy": 400,
     "log10": 12, "sinh": 20, "cosh": 20, "asin": 20, "acos": 20, "atan": 16, "atan2": 24,
     "asinh": 24, "acosh": 24, "atanh": 20, "cbrt": 20, "hypot": 8, "lgamma": 40, "digamma": 40,
-    "threefry2x32": 30,
+    "threefry2x32": 30, "floor_div": 8, "mod": 8, "fmod": 8,
 }  # fmt: skip
 
 
@@ -204,8 +204,8 @@ def _unroll(nest: LoopNest, phases: Sequence[Phase], axis: str) -> int:
     if cost > _LONG_BODY:  # a gradient of tanh, exp, sin and log1p: 5% less time with two, 15% with four
         return 4 if points >= _MUCH else 2
     accumulates = any(p.accumulators for p in phases)
-    # short sums, and the long chains of pow, erfinv, lgamma: a fifth faster than with two (measured on AVX-512)
-    return 4 if (cost <= 8 if accumulates else cost >= 30) else 2
+    # short sums, and the long chains of tan, pow, erfinv, lgamma: up to a fifth faster than with two (on AVX-512)
+    return 4 if (cost <= 8 if accumulates else cost >= 24) else 2
 
 
 def _last(axes: tuple[Axis, ...], axis: Axis) -> tuple[Axis, ...]:
@@ -287,6 +287,6 @@ def inst_cost(inst: Inst, axis: str, known: set[int], lanes: float) -> float:
         if step == 1 or step == -1:
             return (1.0 if step == 1 else 1.5) / lanes
         return step / lanes if inst.op == "load" and 1 < step <= SHORT_STEP else 1.2
-    if inst.op in ("floor_div", "mod", "index_div", "index_mod") and inst.dtype.kind in "iu":
-        return 6.0
+    if inst.op in ("floor_div", "mod", "fmod", "index_div", "index_mod") and inst.dtype.kind in "iu":
+        return 6.0 if inst.dtype.itemsize == 8 else 16.0 / lanes  # processors divide vectors of floats alone
     return op_cost(inst.op) / lanes

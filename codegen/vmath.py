@@ -6,8 +6,9 @@ first use; LLVM's inliner dissolves the small ones. Results are within ULP_BOUND
 infinities, NaN, subnormals and the ends of the range. No libm call, no fast-math flag.
 
 exp, log, log1p, sin, cos, tan, pow, inverse and hyperbolic functions, erf and gamma families, i0e and i1e are vector
-code; gammainc, gammaincc and betainc are vector code that iterates; nextafter and fmod are the C library's, lane by
-lane. Everything else of scipy.special that is supported is a composition of these, see tracer/np_special.py.
+code; gammainc, gammaincc and betainc are vector code that iterates; nextafter, and fmod of huge quotients, are the C
+library's, lane by lane. Everything else of scipy.special that is supported is a composition of these, see
+tracer/np_special.py.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ _ITERATED: dict[str, tuple[int, Callable[..., V]]] = {
     "gammaincc": (2, vmath_incomplete.gammaincc),
     "betainc": (3, vmath_incomplete.betainc),
 }
-_KNOWN = {**_FUNCTIONS, **_ITERATED}
+_EXACT: dict[str, tuple[int, Callable[..., V]]] = {"fmod": (2, vmath_more.fmod)}
+_KNOWN = {**_FUNCTIONS, **_ITERATED, **_EXACT}
 
 # Functions of one argument that cost little more together than apart: the name that `emit_joint` takes, by those of
 # its results in order.

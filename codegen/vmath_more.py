@@ -5,6 +5,7 @@ exp2, log2, log10, expit, hyperbolic functions and their inverses, cbrt, hypot.
 
 from __future__ import annotations
 
+from nufunc.codegen.llvm import libm
 from nufunc.codegen.vmath_builder import Math, V
 from nufunc.codegen.vmath_coefficients import POLY
 from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
@@ -218,3 +219,19 @@ def cbrt(m: Math, x: V) -> V:
     third_up, third_down = m.like(x, 2.0 ** (step // 3)), m.like(x, 2.0 ** -(step // 3))
     c = c * m.select(tiny, third_down, m.select(huge, third_up, 1.0))
     return m.copysign(m.select(a.eq(0.0) | ~(a < _INF), a, c), x)
+
+
+def fmod(m: Math, x: V, y: V) -> V:
+    """The remainder towards zero, which is exact: of a quotient below 2**mantissa the product with the divisor is taken
+    off in one step, and where the division had rounded up to a whole number the divisor is given back, which is exact
+    too. Lanes with larger quotients, zeros to divide by, infinities and NaN are the C library's. Needs fma.
+    """
+    a, b = m.abs(x), m.abs(y)
+    ratio = a / b
+    whole = m.intrinsic("llvm.trunc", ratio)
+    rest = m.fma(-whole, b, a)
+    rest = m.select(rest < 0.0, rest + b, rest)
+    usual = ratio < 2.0**x.format.mantissa
+    value = m.copysign(m.select(whole.eq(0.0), a, rest), x)  # 0 * inf is NaN
+    whole_vector = lambda: [V(m, libm(m.builder, "fmod", [x.value, y.value]))]
+    return m.rarely(~usual, [value], whole_vector)[0]

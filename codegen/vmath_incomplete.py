@@ -133,5 +133,7 @@ def _betainc(m: Math, a: V, b: V, x: V) -> V:
     first = 1.0 / _away(m, 1.0 - whole * y / (p + 1.0))
     value = _repeated(m, inside, [m.like(p, 1.0), first, first], step)[2] * weight / p
     value = m.select(turned, 1.0 - value, value)
-    edge = m.select(x.eq(0.0), m.like(x, 0.0), m.select(x.eq(1.0), m.like(x, 1.0), _NAN))
-    return m.select(inside, value, m.select((a > 0.0) & (b > 0.0), edge, _NAN))
+    point = m.select(a.eq(0.0) | b.eq(_INF), m.like(x, 1.0), m.like(x, 0.0))  # all weight at one end
+    edge = m.select(x.eq(0.0), m.like(x, 0.0), m.select(x.eq(1.0), m.like(x, 1.0), point))
+    known = (a >= 0.0) & (b >= 0.0) & (a + b > 0.0) & ((a < _INF) | (b < _INF)) & (x >= 0.0) & (x <= 1.0)
+    return m.select(inside, value, m.select(known, edge, _NAN))

@@ -384,6 +384,8 @@ class Array(Operators):
         return namespace()._flatten(self, order)
 
     def fill(self, value: Any) -> None:
+        if getattr(value, "ndim", 0):
+            raise ValueError("setting an array element with a sequence.")
         self[...] = value
 
     def round(self, decimals: int = 0, out: Any = None) -> Array:

@@ -59,6 +59,9 @@ def convolve(a: Any, v: Any, mode: Any = "full") -> Array:
 
 def correlate(a: Any, v: Any, mode: Any = "valid") -> Array:
     """A longer second operand is correlated with the first, and the result read backwards."""
+    for operand in (a, v):
+        if not as_array(operand).ndim:
+            raise fail(ShapeError, "object of too small depth for desired array")
     x, y = _operands(a, v)
     swapped = y.size > x.size
     if is_complex(y.dtype):

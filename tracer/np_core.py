@@ -17,6 +17,7 @@ from nufunc.ir.graph import Value
 from nufunc.ir.types import DTYPE_NAMES, FLOAT64, INT64, ArrayType, dtype_name
 from nufunc.tracer.array import Array
 from nufunc.tracer.layout import Strides, broadcast_strides, result_strides
+from nufunc.tracer.np_checks import check, checks_of
 from nufunc.tracer.trace import Trace, current, require
 from nufunc.tracer.usercode import user_location
 
@@ -322,6 +323,7 @@ def namespace_function(
     become constants of the graph. Functions whose results are buffers or views leave it out.
     """
     original = original or _original(function)
+    checks = checks_of(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -334,6 +336,8 @@ def namespace_function(
             static = _static_arguments(args, kwargs)
             if static is not None:
                 return constants(original(*static[0], **static[1]))
+        if checks:
+            check(checks, args, kwargs)
         return function(*args, **kwargs)
 
     call.original = original  # type: ignore[attr-defined]

@@ -46,6 +46,8 @@ def array(
 ) -> Array:
     """numpy.array: a fresh array; nested lists may hold traced values."""
     wanted = None if dtype is None else check_dtype(dtype)
+    if copy is False and (type(object) is not Array or wanted not in (None, object.dtype)):
+        raise fail(ShapeError, "Unable to avoid copy while creating an array as requested.")
     result = _in_order(_from_object(object, wanted, fresh=copy is not False and copy is not None), order, object)
     if result.ndim < ndmin:
         result = result.reshape((1,) * (ndmin - result.ndim) + result.shape)

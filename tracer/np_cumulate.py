@@ -121,7 +121,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
         if grid.ndim == 1:
             width = width.reshape((1,) * index + (-1,) + (1,) * (values.ndim - index - 1))
     heights = values[(*lead, slice(1, None))] + values[(*lead, slice(None, -1))]
-    return np_reduce.sum(width * heights / 2.0, axis=index)
+    return np_reduce.sum(width * heights / 2.0, axis=axis)
 
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (

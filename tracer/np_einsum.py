@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import ShapeError
+from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL
 from nufunc.tracer.array import Array, check_dtype
@@ -38,7 +38,9 @@ def einsum(
     else:
         equation, arrays = _interleaved(operands)
     inputs, output = parse_equation(equation, [x.ndim for x in arrays])
-    kind = result_dtype(*[x.dtype for x in arrays]) if dtype is None else check_dtype(dtype)
+    target = out_of(out)
+    outputs = [] if target is None else [as_array(target).dtype]  # NumPy computes in what fits the result too
+    kind = result_dtype(*[x.dtype for x in arrays], *outputs) if dtype is None else check_dtype(dtype)
     if len(arrays) == 1 and out_of(out) is None and kind == arrays[0].dtype:
         shown = einsum_view(arrays[0], inputs[0], output)
         if shown is not None:
@@ -70,6 +72,11 @@ def _interleaved(operands: tuple[Any, ...]) -> tuple[str, list[Array]]:
     names = _LETTERS
 
     def letters(labels: Any) -> str:
+        for label in labels:
+            if label is not Ellipsis and not isinstance(label, (int, np.integer)):
+                raise fail(DTypeError, "each subscript must be either an integer or an ellipsis")
+            if label is not Ellipsis and not 0 <= label < len(names):
+                raise fail(ShapeError, f"subscript is not within the valid range [0, {len(names)})")
         return "".join("..." if label is Ellipsis else names[int(label)] for label in labels)
 
     pairs = len(operands) // 2
@@ -180,6 +187,10 @@ def _without_units(term: Term, extents: dict[str, int]) -> Term:
 
 def _steps(operands: tuple[Any, ...], arrays: list[Array], optimize: Any) -> list[tuple[int, ...]]:
     """The contractions that `optimize` asks NumPy for; none where it leaves them to us."""
+    unlike = len({x.dtype for x in arrays}) > 1 and any(x.dtype.kind in "biu" for x in arrays)
+    if optimize is not False and len(arrays) > 2 and unlike:  # NumPy adds them up in the dtype of each pair
+        message = "np.einsum with optimize= of whole numbers or bools among others; convert them to one dtype"
+        raise fail(UnsupportedError, message)
     if isinstance(optimize, (bool, type(None))) or len(arrays) < 3:
         return []
     shapes = iter(np.broadcast_to(np.zeros(()), x.shape) for x in arrays)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, fail
@@ -76,7 +78,7 @@ def polygamma(n: Any, x: Any) -> Any:
     """The n-th derivative of digamma for a static whole n >= 0; below zero by the derivatives of the cotangent."""
     if isinstance(n, Array) or int(n) != n or n < 0:
         raise fail(UnsupportedError, "scipy.special.polygamma of an order that is no static whole number")
-    order, p = int(n), float_array(x)
+    order, p = int(n), float_array(x).astype(np.float64)
     if order == 0:
         return digamma(p)
     below, pole = p < 0.5, (p <= 0.0) & (p == UFUNCS["floor"](p))

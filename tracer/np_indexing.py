@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
+from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import ArrayType
 from nufunc.tracer.array import Array, DynamicView
@@ -258,7 +258,11 @@ def advanced_indices(
             all_inside &= inside
         axis += 1
     b = require().b
-    shape = broadcast_shapes(*[v.shape for v in parts])
+    try:
+        shape = broadcast_shapes(*[v.shape for v in parts])
+    except ShapeError as error:
+        said = str(error).splitlines()[0]
+        raise fail(BoundsError, f"shape mismatch: indexing arrays: {said}") from None
     indices = [b.broadcast_to(v, shape) for v in parts]
     place = advanced[0] if adjacent else 0
     return tuple(axes), indices, place, all_inside, shape
@@ -333,6 +337,9 @@ def setitem(x: Array, key: Any, value: Any) -> None:
         return
     items, _ = parse(x, key)
     kinds = {item.kind for item in items}
+    single = kinds <= {"int", "dynamic"} and 0 < len(items) == x.ndim
+    if single and isinstance(value, (Array, np.ndarray, list, tuple)) and as_array(value).ndim:
+        raise fail(ShapeError, "setting an array element with a sequence.")
     if "mask" in kinds:
         from nufunc.tracer.np_selection import assign_items
 

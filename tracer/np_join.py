@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import ShapeError, UnsupportedError
+from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.layout import joined_strides, like_strides
 from nufunc.tracer.np_core import (
@@ -68,6 +68,11 @@ def concatenate(
                     f"{m}",
                 )
     kind = result_dtype(*[x.dtype for x in parts]) if dtype is None else check_dtype(dtype)
+    for x in parts if dtype is not None else ():
+        if not np.can_cast(x.dtype, kind, casting):  # type: ignore[arg-type]
+            raise fail(
+                DTypeError, f"Cannot cast array data from {x.dtype!r} to {kind!r} according to the rule '{casting}'"
+            )
     b = builder()
     values = [b.astype(value_of(x), kind) for x in parts]
     value = b.concat(*values, axis=index) if len(values) > 1 else values[0]
@@ -160,6 +165,8 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array
         ends = list(itertools.accumulate([each + 1] * extra + [each] * (count - extra)))[:-1]
     else:
         given = indices_or_sections
+        if isinstance(given, (float, str)):
+            raise fail(DTypeError, "sections must be a whole number or the places to split at")
         ends = [
             static_int(i, "a place to split")
             for i in (given if isinstance(given, (list, tuple)) else list(given))
@@ -247,6 +254,8 @@ def _static_counts(repeats: Any) -> list[int]:
                 UnsupportedError, "np.repeat with traced counts, since the result's length is not static"
             )
         repeats = repeats.known
+    if np.asarray(repeats).dtype.kind not in "iub":
+        raise fail(DTypeError, f"Cannot cast repeats from {np.asarray(repeats).dtype!r} to int64 by the rule 'safe'")
     values = np.atleast_1d(repeats).tolist()
     if any(n < 0 for n in values):
         raise fail(ShapeError, "repeats may not contain negative values.")

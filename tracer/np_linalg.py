@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nufunc.ir.errors import ShapeError, UnsupportedError
+from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array, check_dtype
@@ -15,6 +15,7 @@ from nufunc.tracer.np_core import (
     builder,
     fail,
     finish,
+    normal_axis,
     out_of,
     result_dtype,
     value_of,
@@ -32,9 +33,15 @@ def strong(x: Array) -> Array:
     return wrap(value_of(x), scalar=False) if x.weak else x
 
 
+_MATMUL = frozenset(("order", "subok", "signature", "sig", "axes", "axis", "keepdims"))
+
+
 def matmul(
     x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None, casting: str = "same_kind", **kwargs: Any
 ) -> Array:
+    unknown = set(kwargs) - _MATMUL
+    if unknown:
+        raise fail(DTypeError, f"matmul() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     x, y = as_array(x1), as_array(x2)
     if not x.ndim or not y.ndim:
         raise fail(
@@ -108,26 +115,52 @@ def vdot(a: Any, b: Any, /) -> Array:
     return dot(x.conj() if is_complex(x.dtype) else x, y)
 
 
+def _vectors(name: str, x: Any, place: int, ndim: int = 1) -> Array:
+    """An operand of a generalised ufunc with `ndim` axes of its own."""
+    array = as_array(x)
+    if array.ndim < ndim:
+        raise fail(
+            ShapeError,
+            f"{name}: Input operand {place} does not have enough dimensions (has {array.ndim}, "
+            f"gufunc core requires {ndim})",
+        )
+    return array
+
+
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1, **kwargs: Any) -> Array:
     from nufunc.tracer.np_reduce import sum as sum_
 
-    x, y = as_array(x1), as_array(x2)
+    x, y = _vectors("vecdot", x1, 0), _vectors("vecdot", x2, 1)
+    extents = [v.shape[normal_axis(axis, v.ndim)] for v in (x, y)]
+    if extents[0] != extents[1]:
+        raise fail(
+            ShapeError,
+            "vecdot: Input operand 1 has a mismatch in its core dimension 0, with gufunc signature (n),(n)->() (size "
+            f"{extents[1]} is different from {extents[0]})",
+        )
+    if axis != -1:
+        b = builder()
+        x, y = (wrap(b.moved(value_of(v), normal_axis(axis, v.ndim), v.ndim - 1), scalar=False) for v in (x, y))
+        axis = -1
     return sum_((x.conj() if is_complex(x.dtype) else x) * y, axis=axis, dtype=result_dtype(x, y), out=_out(kwargs))
 
 
 def matvec(x1: Any, x2: Any, /, **kwargs: Any) -> Array:
-    return _stored(matmul(x1, as_array(x2)[..., None])[..., 0], kwargs, "matvec")
+    x, y = _vectors("matvec", x1, 0, 2), _vectors("matvec", x2, 1)
+    return _stored(matmul(x, y[..., None])[..., 0], kwargs, "matvec")
 
 
 def vecmat(x1: Any, x2: Any, /, **kwargs: Any) -> Array:
-    x = as_array(x1)
-    return _stored(matmul((x.conj() if is_complex(x.dtype) else x)[..., None, :], x2)[..., 0, :], kwargs, "vecmat")
+    x, y = _vectors("vecmat", x1, 0), _vectors("vecmat", x2, 1, 2)
+    return _stored(matmul((x.conj() if is_complex(x.dtype) else x)[..., None, :], y)[..., 0, :], kwargs, "vecmat")
 
 
 def _out(kwargs: dict[str, Any]) -> Any:
     """The `out` among the keywords of a generalised ufunc, which takes no others here."""
     if set(kwargs) - {"out"}:
-        raise fail(UnsupportedError, f"{', '.join(sorted(set(kwargs) - {'out'}))} of np.vecdot, matvec or vecmat")
+        known = set(kwargs) <= _MATMUL | {"out", "dtype", "casting"}
+        kind = UnsupportedError if known else DTypeError
+        raise fail(kind, f"{', '.join(sorted(set(kwargs) - {'out'}))} of np.vecdot, matvec or vecmat")
     return kwargs.get("out")
 
 

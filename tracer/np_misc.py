@@ -53,20 +53,24 @@ def where(condition: Any, x: Any = None, y: Any = None, /, *, size: Any = None, 
 
 def clip(
     a: Any,
-    a_min: Any = None,
-    a_max: Any = None,
+    a_min: Any = np._NoValue,
+    a_max: Any = np._NoValue,
     out: Any = None,
     *,
-    min: Any = None,
-    max: Any = None,
+    min: Any = np._NoValue,
+    max: Any = np._NoValue,
     **kwargs: Any,
 ) -> Any:
     """numpy.clip; None leaves a side open."""
-    low, high = (a_min if min is None else min), (a_max if max is None else max)
-    if low is np._NoValue:
-        low = min
-    if high is np._NoValue:
-        high = max
+    if a_min is np._NoValue and a_max is np._NoValue:
+        low, high = (None if v is np._NoValue else v for v in (min, max))
+    elif a_min is np._NoValue or a_max is np._NoValue:
+        missing = "a_min" if a_min is np._NoValue else "a_max"
+        raise fail(DTypeError, f"clip() missing 1 required positional argument: {missing!r}")
+    elif min is not np._NoValue or max is not np._NoValue:
+        raise fail(ShapeError, "Passing `min` or `max` when `a_min` and `a_max` are provided is forbidden.")
+    else:
+        low, high = a_min, a_max
     x = as_array(a)
     dtype = kwargs.pop("dtype", None)
     if x.dtype.kind in "iu":
@@ -102,6 +106,8 @@ def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
         return finish(builder().astype(value_of(rounded), x.dtype), out, "round", scalar=x.scalar)
     if decimals == 0:
         return UFUNCS["rint"](x, out=out)
+    if x.dtype == BOOL:
+        raise fail(DTypeError, "Cannot cast ufunc 'multiply' output from dtype('float64') to dtype('bool') of np.round")
     scale = 10.0 ** abs(decimals)
     first, last = ("multiply", "divide") if decimals > 0 else ("divide", "multiply")
     result = UFUNCS[last](UFUNCS["rint"](UFUNCS[first](x, scale)), scale, out=out)
@@ -195,6 +201,9 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
     if len(condlist) != len(choicelist):
         raise fail(ShapeError, "list of cases must be same length as list of conditions")
     result: Any = default
+    for place, condition in enumerate(condlist):
+        if as_array(condition).dtype != BOOL:
+            raise fail(DTypeError, f"invalid entry {place} in condlist: should be boolean ndarray")
     for condition, choice in reversed(list(zip(condlist, choicelist))):
         result = where(condition, choice, result)
     if type(result) is Array:

@@ -13,7 +13,7 @@ from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, builder, finish, normal_axis, value_of, wrap
 from nufunc.tracer.np_misc import where as choose
-from nufunc.tracer.np_reduce import NO_VALUE, given
+from nufunc.tracer.np_reduce import NO_VALUE, given, mask_of, masked
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 
@@ -24,8 +24,8 @@ def _without_nan(a: Any, fill: Any, where: Any = NO_VALUE) -> tuple[Array, Any]:
         return x, where
     missing = UFUNCS["isnan"](x)
     present = ~missing
-    if given(where) and where is not True:
-        present = present & where
+    if masked(where):
+        present = present & mask_of(where)
     return choose(missing, x.dtype.type(fill), x), present
 
 

@@ -61,8 +61,13 @@ def _pairs(values: Any, ndim: int, what: str) -> Pairs:
             table[normal_axis(axis, ndim)] = (pair, pair) if is_scalar(pair) else tuple(pair)
         return table
     if what == "stat_length" and not has_traced(values):
-        table = np.broadcast_to(np.asarray(values, dtype=object), (ndim, 2)).tolist()
-        return [(low, high) for low, high in table]
+        lengths = np.asarray(values, dtype=object)
+        if lengths.dtype == object and any(isinstance(n, str) for n in lengths.reshape(-1)):
+            raise fail(DTypeError, "stat_length must be whole numbers")
+        table = np.broadcast_to(lengths, (ndim, 2)).tolist()
+        if any(n is not None and n < 0 for pair in table for n in pair):
+            raise fail(ShapeError, "index can't contain negative values")
+        return [tuple(None if n is None else round(n) for n in pair) for pair in table]
     array = as_array(values)
     if array.ndim == 0:
         return [(array, array)] * ndim

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import ShapeError, TraceError, UnsupportedError
+from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, TraceError, UnsupportedError
 from nufunc.ir.types import BOOL, INT64
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, builder, fail, normal_axis, normal_shape, static_value, value_of, wrap
@@ -88,17 +88,26 @@ def _checked(index: Array, extent: int) -> Array:
     return wrap(inside, scalar=index.scalar)
 
 
+def _whole(index: Array) -> Array:
+    if index.dtype.kind not in "iu":
+        raise fail(DTypeError, "only int indices permitted")
+    return index.astype(INT64)
+
+
 def ravel_multi_index(multi_index: Any, dims: Any, mode: Any = "raise", order: str = "C") -> Array:
     """numpy.ravel_multi_index; coordinates outside are a BoundsError when the program runs."""
     shape = normal_shape(dims)
-    parts = [as_array(part).astype(INT64) for part in multi_index]
+    parts = [_whole(as_array(part)) for part in multi_index]
     if len(parts) != len(shape):
         raise fail(ShapeError, f"parameter multi_index must be a sequence of length {len(shape)}")
+    for rule in mode if isinstance(mode, (tuple, list)) else (mode,):
+        if rule not in ("raise", "wrap", "clip", None):
+            raise fail(ShapeError, f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {rule!r})")
     modes = mode if isinstance(mode, (tuple, list)) else (mode,) * len(shape)
-    steps = [math.prod(shape[k + 1 :]) if order == "C" else math.prod(shape[:k]) for k in range(len(shape))]
+    steps = [math.prod(shape[k + 1 :]) if order in ("C", None) else math.prod(shape[:k]) for k in range(len(shape))]
     total: Any = None
     for part, extent, step, rule in zip(broadcast_arrays(*parts), shape, steps, modes, strict=True):
-        if rule == "raise":
+        if rule in ("raise", None):
             index = _checked(part, extent)
         elif rule == "wrap":
             index = part % extent
@@ -112,12 +121,12 @@ def ravel_multi_index(multi_index: Any, dims: Any, mode: Any = "raise", order: s
 def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Array, ...]:
     """numpy.unravel_index; positions outside are a BoundsError when the program runs."""
     extents = normal_shape(shape)
-    rest = _checked(as_array(indices).astype(INT64), math.prod(extents))
+    rest = _checked(_whole(as_array(indices)), math.prod(extents))
     found: list[Array] = []
-    for extent in reversed(extents) if order == "C" else extents:
+    for extent in reversed(extents) if order in ("C", None) else extents:
         found.append(rest % extent)
         rest = rest // extent
-    return tuple(reversed(found)) if order == "C" else tuple(found)
+    return tuple(reversed(found)) if order in ("C", None) else tuple(found)
 
 
 # -- insertion
@@ -151,13 +160,17 @@ def _places(obj: Any, count: int) -> tuple[np.ndarray, bool]:
     if known is None:
         raise fail(TraceError, "np.insert at traced positions; make them static")
     places = np.asarray(known)
+    if places.dtype.kind not in "iub" and places.size:
+        if not places.ndim:
+            raise fail(DTypeError, "slice indices must be integers or None or have an __index__ method")
+        raise fail(BoundsError, "arrays used as indices must be of integer (or boolean) type")
     if places.dtype == bool:
         return np.flatnonzero(places), False
     if places.ndim > 1:
         raise fail(ShapeError, "index array argument obj to insert must be one dimensional or scalar")
     places = places.astype(np.int64)
     if ((places < -count) | (places > count)).any():
-        raise IndexError(f"index {obj} is out of bounds for axis with size {count}")
+        raise fail(BoundsError, f"index {obj} is out of bounds for axis with size {count}")
     return places.reshape(-1), places.ndim == 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import ShapeError
+from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, is_complex, is_inexact
 from nufunc.tracer.array import Array, check_dtype
@@ -36,6 +36,33 @@ NO_VALUE = np._NoValue
 
 def given(x: Any) -> bool:
     return x is not None and x is not NO_VALUE
+
+
+def masked(where: Any) -> bool:
+    """Whether `where` leaves something out; None, as in NumPy, leaves out everything."""
+    return where is not True and where is not NO_VALUE
+
+
+def mask_of(where: Any) -> Array:
+    """The argument `where`, which must be bools."""
+    mask = as_array(False if where is None else where)
+    if mask.dtype != BOOL:
+        raise fail(DTypeError, f"Cannot cast array data from {mask.dtype!r} to {BOOL!r} according to the rule 'safe'")
+    return mask
+
+
+def exact_out(value: Value, out: Any, name: str) -> None:
+    """That the shape of `out` is the result's: reductions do not broadcast to it."""
+    out = out_of(out)
+    if out is not None and not isinstance(out, (Array, np.ndarray)):
+        raise fail(DTypeError, "return arrays must be of ArrayType")
+    shape = None if out is None else out.shape
+    if shape is not None and shape != value.shape:
+        raise fail(
+            ShapeError,
+            f"output parameter for reduction operation {name} has the wrong number of dimensions or extents: found "
+            f"{shape} but expected {value.shape}",
+        )
 
 
 def accumulator(dtype: np.dtype) -> np.dtype:
@@ -81,8 +108,8 @@ def reduce(
     *,
     dtype: np.dtype | None = None,
     out: Any = None,
-    initial: Any = None,
-    where: Any = None,
+    initial: Any = NO_VALUE,
+    where: Any = NO_VALUE,
     identity: Any = None,
     join: str = "",
 ) -> Array:
@@ -94,14 +121,18 @@ def reduce(
     trace = require()
     value = trace.lift(x) if dtype is None else b.astype(trace.lift(x), dtype)
     start = initial if given(initial) else identity
-    if given(where) and where is not True:
+    if np.ndim(initial) if is_scalar(initial) else getattr(initial, "ndim", 0):
+        raise fail(ShapeError, "initial: setting an array element with a sequence.")
+    if initial is None and masked(where):
+        start = None  # explicitly without one
+    if masked(where):
         if start is None:
             raise fail(
                 ShapeError,
                 f"reduction operation '{name}' does not have an identity, so to use a where mask one has to "
                 "specify 'initial'",
             )
-        mask = as_array(where)
+        mask = mask_of(where)
         shape = broadcast_shapes(x.shape, mask.shape)
         if shape != x.shape:
             raise fail(ShapeError, f"where of shape {mask.shape} does not fit an array of shape {x.shape}")
@@ -119,12 +150,15 @@ def reduce(
         if given(initial):
             result = b.emit(join, (result, _scalar_like(b, initial, result)))[0]
     result = _kept(b, result, x.shape, axes, keepdims)
+    exact_out(result, out, name)
     return finish(result, out, name, strides=result_order(x, axes, keepdims))
 
 
 def _scalar_like(b: Builder, scalar: Any, like: Value) -> Value:
     if is_scalar(scalar):
         return b.filled(cast_scalar(scalar, like.dtype), like.type)
+    if isinstance(scalar, str):
+        raise fail(ShapeError, f"could not convert string to {like.dtype}: {scalar!r}")
     return b.broadcast_to(b.astype(value_of(scalar), like.dtype), like.shape)
 
 
@@ -276,7 +310,7 @@ def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE) -> 
 
 def _count(x: Array, axes: tuple[int, ...], where: Any, keepdims: Any) -> Any:
     """How many elements enter a mean: a Python int, or with a mask a traced array."""
-    if given(where) and where is not True:
+    if masked(where):
         from nufunc.tracer.np_shape import broadcast_to
 
         return sum(broadcast_to(where, x.shape), axis=axes, dtype=INT64, keepdims=keepdims)
@@ -300,6 +334,7 @@ def mean(
     total = sum(x, axes, kind, None, keepdims, where=where)
     count = _count(x, axes, where, keepdims)
     result = _divided(total, count)
+    exact_out(value_of(result), out, "add")
     return result if out_of(out) is None else finish(value_of(result), out, "mean")
 
 
@@ -350,6 +385,7 @@ def var(
 
         divisor = np_namespace.numpy.maximum(count - degrees, 0)
     result = _divided(total, divisor)
+    exact_out(value_of(result), out, "add")
     return result if out_of(out) is None else finish(value_of(result), out, "var")
 
 
@@ -399,6 +435,7 @@ def _arg(prim: str, a: Any, axis: Any, out: Any, keepdims: Any) -> Array:
             result,
             (1,) * len(shape) if axis is None else tuple(1 if i == index else n for i, n in enumerate(shape)),
         )
+    exact_out(result, out, prim)
     return finish(result, out, prim)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -131,6 +132,13 @@ def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Array:
         raise fail(ShapeError, "Expecting at least two arrays.")
     if len(parts) == 2:
         return dot(parts[0], parts[1], out=out)
+    for place, part in enumerate(parts):
+        inner = 0 < place < len(parts) - 1
+        if part.ndim != 2 and (inner or part.ndim != 1):
+            raise fail(LinAlgError, f"{part.ndim}-dimensional array given. Array must be two-dimensional")
+    for before, after in itertools.pairwise(parts):
+        if before.shape[-1] != after.shape[0]:
+            raise fail(ShapeError, f"shapes {before.shape} and {after.shape} not aligned")
     letters = [f"{chr(97 + i)}{chr(98 + i)}" for i in range(len(parts))]
     first, last = parts[0].ndim == 1, parts[-1].ndim == 1
     letters[0] = letters[0][1:] if first else letters[0]

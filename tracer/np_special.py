@@ -6,13 +6,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from nufunc.ir.errors import DTypeError
+from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import as_array, result_dtype
+from nufunc.tracer.np_core import as_array, fail, result_dtype
 from nufunc.tracer.np_gamma import GAMMA
 from nufunc.tracer.np_misc import where
 from nufunc.tracer.np_reduce import max as max_
 from nufunc.tracer.np_reduce import sum as sum_
-from nufunc.tracer.np_special_core import elementwise, float_array, i0, i1, operands, scalar_like
+from nufunc.tracer.np_special_core import elementwise, float_array, i0, i1, loop_dtype, operands, scalar_like
 from nufunc.tracer.np_special_more import MORE
 from nufunc.tracer.np_ufuncs import UFUNCS
 
@@ -41,7 +45,7 @@ def entr(x: Any) -> Any:
 
 def logit(x: Any) -> Any:
     """log(x / (1 - x)), by the inverse hyperbolic tangent around 1/2, where it vanishes."""
-    p = float_array(x)
+    p = float_array(x, "logit")
     centred = p + p - 1.0
     near = UFUNCS["abs"](centred) < 0.5
     ratio = where(near, 1.0, p / where(near, 1.0, 1.0 - p)).astype(p.dtype)
@@ -50,24 +54,24 @@ def logit(x: Any) -> Any:
 
 
 def log_expit(x: Any) -> Any:
-    p = float_array(x)
+    p = float_array(x, "log_expit")
     return -UFUNCS["logaddexp"](as_array(0.0).astype(p.dtype), -p)
 
 
 def softplus(x: Any) -> Any:
-    p = float_array(x)
+    p = float_array(x, "softplus")
     return UFUNCS["logaddexp"](as_array(0.0).astype(p.dtype), p)
 
 
 def ndtr(x: Any) -> Any:
     """The normal distribution function, by erfc so that the left tail keeps its digits."""
-    p = float_array(x)
+    p = float_array(x, "ndtr")
     return 0.5 * elementwise("erfc")(p * -math.sqrt(0.5))
 
 
 def log_ndtr(x: Any) -> Any:
     """log(ndtr(x)): below -1 by erfcx, which does not vanish; else by log1p, which keeps what is small."""
-    p = float_array(x)
+    p = float_array(x, "log_ndtr")
     low = p < -1.0
     u = where(low, p * -math.sqrt(0.5), 0.0).astype(p.dtype)
     left = UFUNCS["log"](0.5 * elementwise("erfcx")(u)) - u * u
@@ -77,7 +81,7 @@ def log_ndtr(x: Any) -> Any:
 
 def ndtri(y: Any) -> Any:
     """The inverse of `ndtr`; both tails keep their digits."""
-    p = float_array(y)
+    p = float_array(y, "ndtri")
     return elementwise("erfcinv")(p + p) * -math.sqrt(2)
 
 
@@ -119,7 +123,9 @@ def logsumexp(
 
 
 def softmax(x: Any, axis: Any = None) -> Any:
-    p = float_array(x)
+    p = as_array(x)
+    if p.dtype == np.bool:
+        raise fail(DTypeError, "numpy boolean subtract, the `-` operator, is not supported, so nor is softmax of bools")
     e = UFUNCS["exp"](p - max_(p, axis=axis, keepdims=True))
     return e / sum_(e, axis=axis, keepdims=True)
 
@@ -138,6 +144,17 @@ def rel_entr(x: Any, y: Any) -> Any:
     return scalar_like(where(UFUNCS["isnan"](p) | UFUNCS["isnan"](q), math.nan, value))
 
 
+def _numpys(name: str) -> Callable[..., Any]:
+    """A ufunc that NumPy has too, in SciPy's dtypes."""
+
+    def call(x: Any, *out: Any, **keywords: Any) -> Any:
+        array = as_array(x)
+        kind = loop_dtype(name, [array])
+        return UFUNCS[name](x if array.weak or is_complex(array.dtype) else array.astype(kind), *out, **keywords)
+
+    return call
+
+
 SPECIAL: dict[str, Callable[..., Any]] = {
     **GAMMA, **MORE,
     "erf": elementwise("erf"), "erfc": elementwise("erfc"), "erfcx": elementwise("erfcx"),
@@ -147,5 +164,5 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "erfinv": elementwise("erfinv"), "erfcinv": elementwise("erfcinv"), "ndtr": ndtr, "ndtri": ndtri,
     "xlogy": xlogy, "xlog1py": xlog1py, "entr": entr, "rel_entr": rel_entr, "kl_div": kl_div, "log_ndtr": log_ndtr,
     "logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax,
-    "log1p": UFUNCS["log1p"], "expm1": UFUNCS["expm1"], "exp2": UFUNCS["exp2"], "cbrt": UFUNCS["cbrt"],
+    **{name: _numpys(name) for name in ("log1p", "expm1", "exp2", "cbrt")},
 }  # fmt: skip

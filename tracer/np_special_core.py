@@ -27,18 +27,19 @@ from nufunc.tracer.np_ufuncs import UFUNCS, _masked
 _NAMES = {"lgamma": "gammaln", "digamma": "psi", "logistic": "expit"}  # SciPy's, of primitives
 
 
-def float_array(x: Any) -> Array:
-    """An operand as floats: whole numbers become float64; those of Python stay weak."""
+def float_array(x: Any, name: str = "") -> Array:
+    """An operand as floats, in the dtype that SciPy's ufunc of that name computes in; those of Python stay weak."""
     array = as_array(x)
     if is_complex(array.dtype):
-        raise fail(UnsupportedError, "this function of scipy.special with complex values")
-    if array.dtype == FLOAT16:
-        return array.astype(FLOAT32)  # as SciPy does
-    if is_inexact(array.dtype):
-        return array
+        loop_dtype(name, [array])  # which raises where SciPy has no loop either
+        raise fail(UnsupportedError, f"{f'scipy.special.{name}' if name else 'this function'} of complex values")
     if array.weak:
         return wrap(builder().astype(value_of(array), FLOAT64), weak=True)
-    return array.astype(FLOAT64)
+    if name and not array.weak:
+        return array.astype(loop_dtype(name, [array]))
+    if array.dtype == FLOAT16:
+        return array.astype(FLOAT32)
+    return array if is_inexact(array.dtype) else array.astype(FLOAT64)
 
 
 def loop_dtype(name: str, arrays: Sequence[Array]) -> np.dtype:
@@ -67,12 +68,17 @@ def elementwise_of(prim: str, **attrs: Any) -> Callable[..., Any]:
 
     def call(*operands: Any, out: Any = None, where: Any = True, **keywords: Any) -> Any:
         if keywords:
-            raise fail(UnsupportedError, f"scipy.special.{name} with {', '.join(sorted(keywords))}")
+            known = keywords.keys() <= {"casting", "order", "dtype", "subok", "signature", "sig"}
+            message = f"scipy.special.{name} with {', '.join(sorted(keywords))}"
+            raise fail(UnsupportedError if known else DTypeError, message)
         ufunc = getattr(sys.modules.get("scipy.special"), name, None)
         if isinstance(ufunc, np.ufunc) and ufunc.nout == 1 and len(operands) == ufunc.nin + 1:
             operands, out = operands[:-1], operands[-1]
         arrays = [as_array(x) for x in operands]
+        if isinstance(ufunc, np.ufunc) and len(operands) != ufunc.nin:
+            raise fail(DTypeError, f"scipy.special.{name} takes {ufunc.nin} operands, not {len(operands)}")
         if any(is_complex(x.dtype) for x in arrays):
+            loop_dtype(name, arrays)  # which raises where SciPy has no loop either
             raise fail(UnsupportedError, f"scipy.special.{name} of complex values")
         dtype, b = loop_dtype(name, arrays), builder()
         shape = broadcast_shapes(*(x.shape for x in arrays))
@@ -94,19 +100,19 @@ def scalar_like(result: Array, *operands: Any) -> Array:
     return result if result.ndim else result[()]
 
 
-def _bessel(scaled: str, x: Any) -> Any:
+def _bessel(scaled: str, x: Any, name: str) -> Any:
     """A modified Bessel function from its scaled one, in two factors, so that it overflows no earlier."""
-    p = float_array(x)
+    p = float_array(x, name)
     half = UFUNCS["exp"](UFUNCS["abs"](p) * 0.5)
     return elementwise(scaled)(p) * half * half
 
 
 def i0(x: Any) -> Any:
-    return _bessel("i0e", x)
+    return _bessel("i0e", x, "i0")
 
 
 def i1(x: Any) -> Any:
-    return _bessel("i1e", x)
+    return _bessel("i1e", x, "i1")
 
 
 def numpy_i0(x: Any) -> Any:

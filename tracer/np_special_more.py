@@ -14,6 +14,7 @@ from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, fail, is_scalar, static_int
+from nufunc.tracer.np_linalg import strong
 from nufunc.tracer.np_special_core import elementwise_of, float_array, operands, scalar_like
 
 
@@ -32,7 +33,7 @@ def _pair(name: str) -> Callable[..., Any]:
 
 def cosm1(x: Any) -> Any:
     """cos(x) - 1 by the sine of half the angle, which keeps what is small."""
-    half = namespace().sin(float_array(x) * 0.5)
+    half = namespace().sin(float_array(x, "cosm1") * 0.5)
     return -2.0 * half * half
 
 
@@ -74,7 +75,7 @@ def inv_boxcox1p(y: Any, lmbda: Any) -> Any:
 
 
 def exp10(x: Any) -> Any:
-    return namespace().power(10.0, float_array(x))
+    return namespace().power(10.0, float_array(x, "exp10"))
 
 
 def huber(delta: Any, r: Any) -> Any:
@@ -111,7 +112,7 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
     if exact:
         raise fail(UnsupportedError, "scipy.special.comb of traced values with exact=True")
     np_ = namespace()
-    n, chosen = as_array(N), as_array(k)
+    n, chosen = strong(as_array(N)), strong(as_array(k))
     if repetition:
         return comb(np_.where(chosen > 0, n + chosen - 1, 1), np_.where(chosen > 0, chosen, 0))
     n, chosen = (a if a.dtype.kind == "f" else a.astype(np.float64) for a in (n, chosen))
@@ -124,7 +125,7 @@ def perm(N: Any, k: Any, exact: bool = False) -> Any:
     if exact:
         raise fail(UnsupportedError, "scipy.special.perm of traced values with exact=True")
     np_ = namespace()
-    n, chosen = (a if a.dtype.kind == "f" else a.astype(np.float64) for a in (as_array(N), as_array(k)))
+    n, chosen = (a if a.dtype.kind == "f" else a.astype(np.float64) for a in (strong(as_array(N)), strong(as_array(k))))
     inside = (chosen <= n) & (n >= 0) & (chosen >= 0)
     value = scipy("poch")(n - chosen + 1.0, chosen)
     return scalar_like(np_.where(inside, value, 0.0).astype(value.dtype))

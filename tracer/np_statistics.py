@@ -56,6 +56,7 @@ class Lanes:
         value = builder().reshaped(value_of(x), (*lead, *shape))
         # medians are means in NumPy, and lie in memory as these; quantiles are new arrays
         order = np_reduce.result_order(self.source, self.axes, keepdims) if name.endswith("median") else None
+        np_reduce.exact_out(value, out, name)
         return finish(value, out, name, scalar=scalar, strides=order)
 
 
@@ -405,7 +406,7 @@ def cov(
     x = _observations(m, y, rowvar, kind)
     if x.shape[0] == 0:
         return np_.zeros((0, 0))
-    degrees = int(not bias) if ddof is None else int(ddof)
+    degrees = int(bias == 0) if ddof is None else int(ddof)
     count = x.shape[1]
     w = None if fweights is None else _sample_weights(fweights, "fweights", count)
     if aweights is not None:

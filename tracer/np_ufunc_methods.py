@@ -16,6 +16,7 @@ from nufunc.ir.errors import BoundsError, DTypeError, ShapeError
 from nufunc.ir.types import BOOL, INT64
 from nufunc.tracer import np_cumulate, np_reduce
 from nufunc.tracer.array import Array, check_dtype
+from nufunc.tracer.np_checks import keepdims as check_keepdims
 from nufunc.tracer.np_core import (
     as_array,
     builder,
@@ -28,7 +29,7 @@ from nufunc.tracer.np_core import (
     value_of,
     wrap,
 )
-from nufunc.tracer.np_reduce import NO_VALUE, given, reduction_axes
+from nufunc.tracer.np_reduce import NO_VALUE, exact_out, given, mask_of, masked, reduction_axes
 from nufunc.tracer.trace import require
 
 # Regrouping changes the rounding at most; of these NumPy reduces several axes at once too (but lcm).
@@ -87,6 +88,7 @@ def reduce(
 ) -> Array:
     """ufunc.reduce."""
     x, name = as_array(array), ufunc.__name__
+    check_keepdims(keepdims)
     direct = _direct(name, x, axis, dtype, out, keepdims, initial, where)
     if direct is not None:
         return direct
@@ -98,13 +100,14 @@ def reduce(
         )
     rows = _rows(x.astype(kind), axes)
     mask = None
-    if given(where) and where is not True:
+    if masked(where):
         mask = _rows(_mask(where, x.shape), axes)
     result = _folded(ufunc, rows, kind, initial, mask)
     if keepdims:
         result = result.reshape(tuple(1 if k in axes else n for k, n in enumerate(x.shape)))
     kept = [k for k in range(x.ndim) if k not in axes] if not keepdims else []
     strides = np_reduce.result_order(x, axes, keepdims) if kept else None
+    exact_out(value_of(result), out, name)
     return finish(value_of(result), out, name, strides=strides)
 
 
@@ -128,7 +131,7 @@ def _direct(
 def _mask(where: Any, shape: tuple[int, ...]) -> Array:
     from nufunc.tracer.np_shape import broadcast_to
 
-    return broadcast_to(as_array(where).astype(BOOL), shape)
+    return broadcast_to(mask_of(where), shape)
 
 
 def _rows(x: Array, axes: Sequence[int]) -> Array:
@@ -171,6 +174,8 @@ def _filled(value: Any, rows: Array, kind: np.dtype) -> Array:
     """A row of one value."""
     from nufunc.tracer.np_shape import broadcast_to
 
+    if isinstance(value, str):
+        raise fail(ShapeError, f"could not convert string to {kind}: {value!r}")
     return broadcast_to(as_array(value).astype(kind), rows.shape[1:])
 
 
@@ -221,7 +226,9 @@ def accumulate(ufunc: Any, array: Any, axis: int = 0, dtype: Any = None, out: An
     x, name = as_array(array), ufunc.__name__
     if x.ndim == 0:
         raise fail(DTypeError, "cannot accumulate on a scalar")
-    index = normal_axis(axis, x.ndim)
+    if axis is None and x.ndim > 1:
+        raise fail(ShapeError, "accumulate does not allow multiple axes")
+    index = 0 if axis is None else normal_axis(axis, x.ndim)
     if name in ("add", "multiply"):
         return np_cumulate.cumulated("cumsum" if name == "add" else "cumprod", x, index, dtype, out)
     return accumulated(ufunc, x, index, loop_dtype(ufunc, x, dtype), out)
@@ -264,7 +271,15 @@ def _running(step: Callable[[Array, Array], Array], rows: Array) -> Array:
 def reduceat(ufunc: Any, array: Any, indices: Any, axis: int, dtype: Any, out: Any) -> Array:
     """ufunc.reduceat: from each index to the next; the element alone where the next one is not larger."""
     x, places = as_array(array), as_array(indices)
-    index = normal_axis(axis, x.ndim)
+    if x.ndim == 0:
+        raise fail(DTypeError, "cannot reduceat on a scalar")
+    if places.dtype.kind not in "iub" and places.size:
+        raise fail(DTypeError, f"Cannot cast indices from {places.dtype!r} to {INT64!r} by the rule 'safe'")
+    if places.ndim != 1:
+        raise fail(ShapeError, "object too deep for desired array" if places.ndim else "object of too small depth")
+    if axis is None and x.ndim > 1:
+        raise fail(ShapeError, "reduceat does not allow multiple axes")
+    index = 0 if axis is None else normal_axis(axis, x.ndim)
     known = places.known
     if known is None or known.size > 64:
         result = _segments(ufunc, x, places, index, dtype)

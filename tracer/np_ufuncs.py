@@ -13,6 +13,8 @@ from nufunc.ir.errors import DTypeError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, ArrayType, is_float
 from nufunc.tracer.array import Array
+from nufunc.tracer.np_checks import casting as check_casting
+from nufunc.tracer.np_checks import order as check_order
 from nufunc.tracer.np_core import (
     as_array,
     broadcast_shapes,
@@ -139,6 +141,17 @@ def apply(
     weak.
     """
     nin = spec.nin
+    if order != "K":
+        check_order(order)
+    if casting != "same_kind":
+        check_casting(casting)
+    if not isinstance(subok, bool):
+        raise fail(DTypeError, "'subok' must be a boolean")
+    if len(inputs) > spec.nargs:
+        raise fail(
+            DTypeError, f"{spec.__name__}() takes from {nin} to {spec.nargs} positional "
+            f"arguments but {len(inputs)} were given"
+        )
     if len(inputs) > nin:
         out, inputs = tuple(inputs[nin:]), inputs[:nin]
     if len(inputs) < nin:

@@ -10,17 +10,33 @@ import numpy as np
 from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.types import BOOL, INT64
 from nufunc.tracer.array import Array
-from nufunc.tracer.np_core import as_array, broadcast_shapes, builder, fail, is_scalar, normal_axis, value_of, wrap
+from nufunc.tracer.np_core import (
+    as_array,
+    broadcast_shapes,
+    builder,
+    fail,
+    is_scalar,
+    normal_axis,
+    result_dtype,
+    value_of,
+    wrap,
+)
 from nufunc.tracer.np_index_parse import Item, parse
 from nufunc.tracer.np_indexing import advanced_indices, basic_view, repeated, scatter
 from nufunc.tracer.np_misc import along_key, clipped_index
 from nufunc.tracer.np_misc import where as choose_where
 from nufunc.tracer.trace import require
 
+_RANK = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
+
 
 def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
     """numpy.copyto."""
     target, source = as_array(dst), as_array(src)
+    if source.weak and casting != "unsafe" and _RANK[source.dtype.kind] > _RANK[target.dtype.kind]:
+        raise fail(
+            DTypeError, f"Cannot cast a scalar from {source.dtype!r} to {target.dtype!r} by the rule '{casting}'"
+        )
     if not source.weak and not np.can_cast(source.dtype, target.dtype, casting):  # type: ignore[arg-type]
         raise fail(
             DTypeError,
@@ -60,6 +76,10 @@ def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
 def place(arr: Any, mask: Any, vals: Any) -> None:
     """numpy.place: the n-th place where the mask holds gets the n-th value, repeated as needed."""
     x, values = as_array(arr), as_array(vals).reshape(-1)
+    if isinstance(vals, (Array, np.ndarray)) and not values.weak and not np.can_cast(values.dtype, x.dtype, "safe"):
+        raise fail(
+            DTypeError, f"Cannot cast array data from {values.dtype!r} to {x.dtype!r} according to the rule 'safe'"
+        )
     chosen = as_array(mask).astype(BOOL).reshape(-1)
     if chosen.size != x.size:
         raise fail(ShapeError, "place: mask and data must be the same size")
@@ -108,7 +128,9 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     from nufunc.tracer.np_join import stack
     from nufunc.tracer.np_shape import broadcast_arrays
 
+    kind = result_dtype(*[x if is_scalar(x) else as_array(x) for x in choices])
     number, *rest = broadcast_arrays(a, *choices)
+    rest = [x.astype(kind) for x in rest]
     table = stack(rest)
     index = clipped_index(number.reshape(-1), len(rest), mode)
     line = table.reshape(len(rest), -1)

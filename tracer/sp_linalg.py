@@ -29,10 +29,12 @@ from nufunc.tracer.sp_matrices import STRUCTURED
 SINGULAR = "A singular matrix detected."
 
 
-def _matrix(a: Any, square: bool = True) -> Array:
-    """A stack of matrices; SciPy computes half precision in single."""
+def _matrix(a: Any, square: bool = True, whole: np.dtype = FLOAT32) -> Array:
+    """A stack of matrices; SciPy computes half precision in single, and so, mostly, whole numbers of 8 and 16 bits."""
     x = as_array(a)
-    return matrix(x.astype(FLOAT32) if x.dtype == FLOAT16 else x, square)
+    if x.dtype == FLOAT16 or (x.dtype.kind in "biu" and x.dtype.itemsize <= 2):
+        x = x.astype(FLOAT32 if x.dtype == FLOAT16 else whole)
+    return matrix(x, square)
 
 
 def _adjoint(x: Array) -> Array:
@@ -138,7 +140,7 @@ def solve(
     a: Any, b: Any, lower: bool = False, overwrite_a: bool = False, overwrite_b: bool = False,
     check_finite: bool = True, assume_a: Any = None, transposed: bool = False,
 ) -> Array:  # fmt: skip
-    x = _matrix(a)
+    x = _matrix(a, whole=FLOAT64)
     if transposed:
         x = matrix_transpose(x)
         lower = not lower
@@ -173,7 +175,7 @@ def _identity(x: Array) -> Array:
 
 def det(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
     """In double precision, as SciPy does."""
-    x = _matrix(a)
+    x = _matrix(a, whole=FLOAT64)
     return np_solve.det(x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64))
 
 
@@ -262,7 +264,7 @@ def lu(
 def _function(name: str) -> Callable[..., Array]:
     def call(A: Any, disp: Any = True, blocksize: Any = None) -> Array:
         _no(f"{name}m", disp=None if disp else "disp=False")
-        x = _matrix(A)
+        x = _matrix(A, whole=FLOAT64)
         if name == "log":  # SciPy's computes in double precision
             x = x.astype(np.complex128 if is_complex(x.dtype) else FLOAT64)
         return wrap(builder().matfun(value_of(x), name=name))
@@ -271,12 +273,12 @@ def _function(name: str) -> Callable[..., Array]:
 
 
 def expm(A: Any) -> Array:
-    return wrap(builder().matfun(value_of(_matrix(A)), name="exp"))
+    return wrap(builder().matfun(value_of(_matrix(A, whole=FLOAT64)), name="exp"))
 
 
 def _of_rotation(A: Any) -> tuple[Array, Array]:
     """(cosm, sinm)."""
-    x = _matrix(A)
+    x = _matrix(A, whole=FLOAT64)
     turned = expm(x * 1j)
     if not is_complex(x.dtype):
         return turned.real.copy(), turned.imag.copy()
@@ -298,12 +300,12 @@ def tanm(A: Any) -> Array:
 
 
 def coshm(A: Any) -> Array:
-    x = _matrix(A)
+    x = _matrix(A, whole=FLOAT64)
     return (expm(x) + expm(-x)) * 0.5
 
 
 def sinhm(A: Any) -> Array:
-    x = _matrix(A)
+    x = _matrix(A, whole=FLOAT64)
     return (expm(x) - expm(-x)) * 0.5
 
 
@@ -386,7 +388,7 @@ def eigvals(
 
 def schur(a: Any, output: str = "real", **options: Any) -> Any:
     _no("schur", **{k: v for k, v in options.items() if k not in ("overwrite_a", "check_finite")})
-    x = _matrix(a)
+    x = _matrix(a, whole=FLOAT64)
     if output not in ("real", "complex", "r", "c"):
         raise fail(ShapeError, "argument must be 'real', or 'complex'")
     t, z = builder().schur(value_of(x), real=output in ("real", "r") and not is_complex(x.dtype))

@@ -13,7 +13,6 @@ from nufunc.tracer.np_core import as_array, broadcast_shapes, builder, fail, res
 from nufunc.tracer.np_creation import array, zeros
 from nufunc.tracer.np_join import concatenate
 from nufunc.tracer.np_misc import take
-from nufunc.tracer.np_ufuncs import UFUNCS
 
 
 def _vector(x: Any, name: str) -> Array:
@@ -29,7 +28,7 @@ def _picked(values: Array, index: np.ndarray) -> Array:
 
 def toeplitz(c: Any, r: Any = None) -> Array:
     first = _vector(c, "toeplitz")
-    row = UFUNCS["conjugate"](first) if r is None else _vector(r, "toeplitz")
+    row = first.conj() if r is None else _vector(r, "toeplitz")
     m, n = first.size, row.size
     return _picked(concatenate([first[::-1], row[1:]]), m - 1 - np.arange(m)[:, None] + np.arange(n))
 

@@ -440,6 +440,8 @@ class Session:
 
     def _instance(self, obj: Any, path: Path) -> Any:
         cls = type(obj)
+        if hasattr(cls, "__cuda_array_interface__") and on_device(obj):
+            return self._array(obj, path)
         if hasattr(cls, "__nufunc_parts__"):
             return self._transform(obj, path)
         if is_generator(obj) and hasattr(self.hooks, "generator"):
@@ -467,6 +469,16 @@ class Session:
         self.captures.guard(path.attr("__nufunc_key__"), "value", obj.__nufunc_key__)
         parts = self.hand_out(obj.__nufunc_parts__, path.attr("__nufunc_parts__"))
         return self.remember(obj, obj.__nufunc_rebind__(parts), path)
+
+
+def on_device(obj: Any) -> bool:
+    """Whether an object of another library is an array on a CUDA device; those of the host have no interface."""
+    return getattr(obj, "__cuda_array_interface__", None) is not None
+
+
+def register_array(cls: type) -> None:
+    """Captured objects of this class are inputs, as arrays are."""
+    _HANDLERS[cls] = Session._array
 
 
 _STATIC = frozenset(

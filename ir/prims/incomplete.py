@@ -77,8 +77,9 @@ def _betainc(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
             break
     value = h * weight / p
     value = np.where(turned, 1 - value, value)
-    edge = np.where((a > 0) & (b > 0) & ((x == 0) | (x == 1)), x, np.nan)
-    return np.where(inside, value, edge)
+    known = (a >= 0) & (b >= 0) & (a + b > 0) & (np.isfinite(a) | np.isfinite(b)) & (x >= 0) & (x <= 1)
+    point = np.where((x == 0) | (x == 1), x, np.where((a == 0) | np.isinf(b), 1.0, 0.0))  # all weight at one end
+    return np.where(inside, value, np.where(known, point, np.nan))
 
 
 def _betainc_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:

@@ -7,23 +7,20 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
-import math
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FunctionType
 from typing import Any, Protocol
 
-import numpy as np
-
+from nufunc.codegen import text_scalars
+from nufunc.codegen.cuda import device_calls, device_values, lowering
 from nufunc.codegen.cuda.kernels import Kernel
-from nufunc.codegen.emit_text import compile_text
-from nufunc.codegen.text_scalars import BITS, CONSTANTS, FUNCTIONS, HELPERS, LACKING, PLAIN, ROUNDED, TYPES, WIDE
 from nufunc.ir.errors import UnsupportedError
 
 Capability = tuple[int, int]
@@ -58,52 +55,77 @@ _codes: dict[tuple[Kernel, Capability], Code] = {}
 
 def compiled(kernel: Kernel, capability: Capability, store: Store | None = None) -> Code:
     """The machine code of a kernel for a compute capability."""
-    key = (kernel, capability)
-    if key not in _codes:
-        name = code_key(kernel, capability)
-        data = None if store is None else store.get(name)
-        code = _compile(kernel, capability, name) if data is None else _loaded(data)
-        if data is None and store is not None:
-            store.put(name, _stored(code))
-        _codes[key] = code
-    return _codes[key]
+    return compiled_together([kernel], capability, store)[0]
+
+
+def compiled_together(kernels: Sequence[Kernel], capability: Capability, store: Store | None = None) -> list[Code]:
+    """The machine code of several kernels; what has to be compiled becomes one module, which takes less time than a
+    module for each."""
+    missing: dict[str, Kernel] = {}
+    for kernel in kernels:
+        if (kernel, capability) not in _codes:
+            name = code_key(kernel, capability)
+            code = None if store is None else _found(store, name)
+            if code is None:
+                missing[name] = kernel
+            else:
+                _codes[kernel, capability] = code
+    if missing:
+        for (name, kernel), code in zip(missing.items(), _compile(missing, capability), strict=True):
+            _codes[kernel, capability] = code
+            if store is not None:
+                _keep(store, name, code)
+    return [_codes[kernel, capability] for kernel in kernels]
 
 
 def code_key(kernel: Kernel, capability: Capability) -> str:
     """What a kernel's code depends on, as a name."""
-    buffers = [(b.dtype.str, b.size, b.written) for b in kernel.buffers]
-    parts = (kernel.source, buffers, kernel.threads, capability, _versions(), assembler())
+    buffers = [(b.dtype.str, b.written) for b in kernel.buffers]
+    return _hashed((kernel.source, buffers, kernel.threads, capability, *_versions()))
+
+
+def _hashed(parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 @functools.cache
-def _versions() -> tuple[str, ...]:
-    return tuple(importlib.metadata.version(name) for name in ("nufunc", "numba-cuda", "cuda-bindings"))
+def _versions() -> tuple[object, ...]:
+    nufunc = [importlib.metadata.version("nufunc")]
+    sources = [inspect.getsource(m) for m in (lowering, device_calls, device_values, text_scalars)]
+    return *nufunc, _hashed(sources), nvvm_version(), assembler(), _assembler_version()
 
 
-def _stored(code: Code) -> bytes:
-    about = asdict(replace(code, ptx="", cubin=None))
-    head = json.dumps({**about, "sizes": [len(code.ptx.encode()), -1 if code.cubin is None else len(code.cubin)]})
-    return head.encode() + b"\n" + code.ptx.encode() + (code.cubin or b"")
+def _found(store: Store, name: str) -> Code | None:
+    data = store.get(name)
+    if data is None:
+        return None
+    about = json.loads(data)
+    ptx, cubin = (store.get(f"{about['module']}.{kind}") for kind in ("ptx", "cubin"))
+    if ptx is None:
+        return None
+    return Code(**{**about, "ptx": ptx.decode(), "cubin": cubin})
 
 
-def _loaded(data: bytes) -> Code:
-    head, _, rest = data.partition(b"\n")
-    about = json.loads(head)
-    text, binary = about.pop("sizes")
-    return Code(**{**about, "ptx": rest[:text].decode(), "cubin": None if binary < 0 else rest[text : text + binary]})
+def _keep(store: Store, name: str, code: Code) -> None:
+    store.put(f"{code.module}.ptx", code.ptx.encode())
+    if code.cubin is not None:
+        store.put(f"{code.module}.cubin", code.cubin)
+    store.put(name, json.dumps(asdict(replace(code, ptx="", cubin=None))).encode())
 
 
-def _compile(kernel: Kernel, capability: Capability, module: str) -> Code:
-    text = ptx(kernel, capability)
-    (symbol,) = re.findall(r"\.visible \.entry (\w+)\(", text)
+def _compile(kernels: Mapping[str, Kernel], capability: Capability) -> list[Code]:
+    """The code of kernels by their keys."""
+    symbols = [f"{kernel.name}_{name[:12]}" for name, kernel in kernels.items()]
+    text = to_ptx(lowering.module(list(zip(symbols, kernels.values(), strict=True))), capability)
+    module = _hashed(sorted(kernels))
     if assembler() is None:
-        return Code(module, symbol, text, None)
+        return [Code(module, symbol, text, None) for symbol in symbols]
     cubin, log = assemble(text, capability)
-    registers, spilled = re.search(r"Used (\d+) registers", log), re.search(r"(\d+) bytes spill stores", log)
-    return Code(
-        module, symbol, text, cubin, int(registers[1]) if registers else None, int(spilled[1]) if spilled else None
-    )
+    figures = {m[1]: (int(m[3]), int(m[2])) for m in _FIGURES.finditer(log)}
+    return [Code(module, symbol, text, cubin, *figures.get(symbol, (None, None))) for symbol in symbols]
+
+
+_FIGURES = re.compile(r"Function properties for (\w+)\n.*?(\d+) bytes spill stores.*?\n.*?Used (\d+) registers")
 
 
 # -- the assembler
@@ -132,50 +154,77 @@ def assemble(text: str, capability: Capability) -> tuple[bytes, str]:
         return target.read_bytes(), done.stderr
 
 
-# -- numba.cuda
+@functools.cache
+def _assembler_version() -> str:
+    if assembler() is None:
+        return ""
+    return subprocess.run([str(assembler()), "--version"], capture_output=True, text=True, check=True).stdout
+
+
+# -- libNVVM
+
+_LAYOUT = (
+    "e-p:64:64:64-i1:8:8-i8:8:8-i16:16:16-i32:32:32-i64:64:64-i128:128:128-f32:32:32-f64:64:64-v16:16:16-v32:32:32-"
+    "v64:64:64-v128:128:128-n16:32:64"
+)
 
 
 def _module(name: str) -> Any:
-    """A module of numba or numba-cuda, imported when it is needed; both are untyped."""
+    """A module of NVIDIA's packages, which are untyped, imported when it is needed."""
     try:
         return importlib.import_module(name)
     except ImportError as missing:
-        raise UnsupportedError(f"CUDA needs the packages of `pip install nufunc[cuda]`: {missing}") from missing
+        raise CompilerMissingError(f"CUDA needs the packages of `pip install nufunc[cuda]`: {missing}") from missing
+
+
+class CompilerMissingError(UnsupportedError, ImportError):
+    """The packages that compile for CUDA are not installed."""
 
 
 @functools.cache
-def _device_names() -> Mapping[str, Any]:
-    """What emitted text may name on a device."""
-    cuda, libdevice = _module("numba.cuda"), _module("numba.cuda.libdevice")
-    names: dict[str, Any] = {**TYPES, **CONSTANTS, "cuda": cuda}
-    wide = (*ROUNDED, *WIDE)  # in double precision only; math's floor and its like would give integers
-    known = [name for name in (*FUNCTIONS, *ROUNDED) if name not in LACKING]
-    names.update((name, getattr(libdevice if name in wide else math, name)) for name in known)
-    names.update((name, getattr(libdevice, name)) for name in BITS.values())
-    plain = dict(names)
-    for helper in HELPERS:
-        # Inlined, since numba.cuda asks a device for its architecture when it compiles a device function.
-        function = FunctionType(helper.__code__, plain, helper.__name__)
-        names[helper.__name__] = cuda.jit(function, device=True, inline="always")
-    return names
+def _nvvm() -> tuple[Any, bytes]:
+    """libNVVM's binding, and the bitcode of libdevice."""
+    nvvm, pathfinder = _module("cuda.bindings.nvvm"), _module("cuda.pathfinder")
+    try:
+        nvvm.version()
+        library = Path(pathfinder.find_bitcode_lib("device")).read_bytes()
+    except (RuntimeError, OSError) as missing:
+        raise CompilerMissingError(f"CUDA needs the packages of `pip install nufunc[cuda]`: {missing}") from missing
+    return nvvm, library
+
+
+@functools.cache
+def nvvm_version() -> tuple[object, ...]:
+    nvvm, library = _nvvm()
+    path = _module("cuda.pathfinder").load_nvidia_dynamic_lib("nvvm").abs_path
+    return nvvm.version(), Path(path).stat().st_size, len(library)
+
+
+def to_ptx(module: str, capability: Capability) -> str:
+    """PTX of a module in LLVM's language; needs libNVVM and libdevice, but no device and no driver."""
+    nvvm, library = _nvvm()
+    numbers = ", ".join(f"i32 {n}" for n in nvvm.ir_version())
+    head = f'target triple = "nvptx64-nvidia-cuda"\ntarget datalayout = "{_LAYOUT}"\n'
+    version = f"\n!nvvmir.version = !{{!9999}}\n!9999 = !{{{numbers}}}\n"
+    text = (head + module + version).encode()
+    options = ["-opt=3", "-fma=0", f"-arch=compute_{capability[0]}{capability[1]}"]
+    program = nvvm.create_program()
+    try:
+        nvvm.add_module_to_program(program, text, len(text), "nufunc")
+        if "@__nv_" in module:
+            nvvm.lazy_add_module_to_program(program, library, len(library), "libdevice")
+        nvvm.compile_program(program, len(options), options)
+        data = bytearray(nvvm.get_compiled_result_size(program))
+        nvvm.get_compiled_result(program, data)
+    except nvvm.nvvmError as error:
+        log = bytearray(nvvm.get_program_log_size(program))
+        nvvm.get_program_log(program, log)
+        raise UnsupportedError(f"libNVVM refused a kernel: {error} {log.decode()}") from error
+    finally:
+        nvvm.destroy_program(program)
+    return data.decode().strip("\x00").strip()
 
 
 def ptx(kernel: Kernel, capability: Capability) -> str:
-    """PTX of a kernel for a compute capability; needs libNVVM and libdevice, but no device and no driver."""
-    compiler, types = _module("numba.cuda.compiler"), _module("numba.cuda.types")
-    from_dtype = _module("numba.cuda.np.numpy_support").from_dtype
-    names = _device_names()
-    missing = [n for n in PLAIN if n not in names and re.search(rf"\b{n}\b", kernel.source)]
-    if missing:
-        raise UnsupportedError(f"CUDA kernels have no {', '.join(missing)}")
-    function = compile_text(kernel.source, kernel.name, names)
-    pointer = lambda dtype: types.CPointer(types.uint8 if dtype.kind == "b" else from_dtype(dtype))
-    signature = (*(pointer(b.dtype) for b in kernel.buffers), pointer(np.dtype(np.int32)))
-    # cuda.compile_ptx has no way to turn contraction off; this is what it does, with one option more.
-    options = {"opt": 3, "fma": False}
-    made = compiler.compile_cuda(function, types.void, signature, nvvm_options=options, cc=capability)
-    library, symbol = made.library, made.fndesc.llvm_func_name
-    compiler.kernel_fixup(library.get_function(symbol), False)
-    library._entry_name = symbol
-    text: str = library.get_asm_str(cc=capability)
-    return text
+    """PTX of a kernel alone, not kept."""
+    return to_ptx(lowering.module([(kernel.name, kernel)]), capability)

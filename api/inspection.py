@@ -40,6 +40,7 @@ def dump(func: Callable[..., Any], *args: Any, stage: str | None = None, **kwarg
     stage : one of "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "jacobian",
         "whole", "pure", "simplified", "grouped", "fusion", "loops", "llvm", "asm"; None for all. A stage that is passed
         several times (once per transform) gives several texts. "fusion" says why neighbours do not share a kernel.
+        Programs for a device have "device" and "ptx" (which is not among "all") in the place of "llvm" and "asm".
 
     Returns
     -------
@@ -55,6 +56,8 @@ def dump(func: Callable[..., Any], *args: Any, stage: str | None = None, **kwarg
     """
     if stage is not None and stage not in pipeline.STAGES:
         raise ArgumentError(f"dump: unknown stage {stage!r}; the stages are {', '.join(pipeline.STAGES)}")
+    if stage in ("device", "ptx"):
+        return f"# {stage}\n{_transformed(func).lower(*args, **kwargs).as_text(stage)}"
     texts = _transformed(func).stages(args, kwargs)
     return "\n\n".join(f"# {name}\n{text}" for name, text in texts if stage in (None, name))
 

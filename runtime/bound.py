@@ -71,4 +71,5 @@ def described(sig: Input | Static) -> str:
         return f"the static {sig.cls.__name__} {getattr(sig.value, 'value', sig.value)!r}"
     if sig.kind != "array":
         return f"a NumPy scalar {sig.type}" if sig.kind == "scalar" else f"a {sig.kind}"
-    return str(sig.type) + ("" if sig.strides is None else f" with strides {sig.strides}, in elements")
+    text = str(sig.type) + ("" if sig.strides is None else f" with strides {sig.strides}, in elements")
+    return text if sig.device is None else f"{text} on cuda:{sig.device}"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from nufunc.ir.errors import MutationError, UnguardedCaptureError
-from nufunc.runtime import pipeline
+from nufunc.ir.errors import MutationError, UnguardedCaptureError, UnsupportedError
+from nufunc.runtime import pipeline, placing
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.overlap import Pattern, Stretches
 from nufunc.runtime.residuals import GraphFunction
@@ -136,11 +136,13 @@ def trace_call(
     anchors: tuple[Any, ...],
     donated: Set[int] = frozenset(),
     overlaps: Pattern = (),
+    device: int | None = None,
 ) -> Program:
     """Trace the chain over `func` on the given leaves, whose tree is (func if it is a GraphFunction, args, kwargs).
 
     `names` are what errors call the leaves; `anchors` are objects that the key of the compilation knows by id;
-    `donated` are leaves whose memory results may take; `overlaps` says which inputs lie over each other.
+    `donated` are leaves whose memory results may take; `overlaps` says which inputs lie over each other. The program is
+    for the device of its inputs, or if these are all of the host for `device`.
     """
     trace = Trace(getattr(func, "__name__", type(func).__name__))
     stretches = Stretches(trace, overlaps)
@@ -196,6 +198,7 @@ def trace_call(
         draws=hooks.log.plan(),
         stored=frozenset(stretches.written),
         fastmath=any(isinstance(t, Jit) and t.fastmath for t in transforms),
+        device=placing.device_of_inputs(trace.builder.name, inputs, sources, transforms, device),
     )
 
 
@@ -235,7 +238,9 @@ def _no_failure(func: Any) -> str | None:
 @_collection_paused()
 def lower_program(program: Program, timed: bool = False, standalone: bool = False) -> CodegenLowered:
     """The module of a program: its groups, loop nests and LLVM text; with `timed` one that measures itself, with
-    `standalone` one without Python."""
+    `standalone` one without Python. For a program of a device its steps and kernels."""
+    if program.device is not None:
+        return _device_lowered(program, timed, standalone)
     # these bring Numba's code generator, which `import nufunc` must not
     from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
@@ -253,6 +258,17 @@ def lower_program(program: Program, timed: bool = False, standalone: bool = Fals
     ]
     donated = [k for k in program.donated if args[k].strides is None]
     return lower(grouped, program.name, args, results, donated, program.fastmath, timed, standalone)
+
+
+def _device_lowered(program: Program, timed: bool, standalone: bool) -> Any:
+    from nufunc.runtime.cuda import compiled
+
+    if timed or standalone:
+        raise UnsupportedError(
+            f"{program.name} is compiled for a device: it is neither measured kernel by kernel here nor a C function",
+            user_location(),
+        )
+    return compiled.lowered_for(program)
 
 
 def _read_strides(program: Program) -> list[tuple[int, ...] | None]:
@@ -294,6 +310,8 @@ def compile_program(program: Program, lowered: CodegenLowered | None = None) -> 
     NumPy, node by node."""
     from nufunc.runtime.plain import GraphEntry, PlainEntry
 
+    if program.device is not None:
+        return _device_executable(program, lambda: lowered)
     plain = os.environ.get("NUFUNC_NOJIT", "")
     interpreted = Origin("interpreted", None, "NUFUNC_NOJIT is set")
     if plain == "graph":
@@ -307,10 +325,18 @@ def compile_program(program: Program, lowered: CodegenLowered | None = None) -> 
     return Executable(**vars(program), entry=entry, origin=Origin("compiled", None, "it was not asked for"))
 
 
+def _device_executable(program: Program, lower: Callable[[], Any]) -> Executable:
+    from nufunc.runtime.cuda import compiled
+
+    return compiled.executable_for(program, lower() or lower_program(program))
+
+
 @_collection_paused()
 def executable_of(program: Program, lower: Callable[[], CodegenLowered] | None = None) -> Executable:
     """A program with its code: from the cache on disk, or compiled, by way of `lower`, and stored there."""
     lower = lower or functools.partial(lower_program, program)
+    if program.device is not None:
+        return _device_executable(program, lower)
     plain = os.environ.get("NUFUNC_NOJIT", "")
     if plain not in ("", "0"):
         return compile_program(program, None if plain == "graph" else lower())
@@ -324,7 +350,7 @@ def executable_given(
     program: Program, lower: Callable[[], CodegenLowered], code: tuple[str, bytes] | None
 ) -> Executable:
     """A program with code that came from elsewhere, under its key, if it has that key here; else `executable_of`."""
-    plain = os.environ.get("NUFUNC_NOJIT", "") not in ("", "0")
+    plain = os.environ.get("NUFUNC_NOJIT", "") not in ("", "0") or program.device is not None
     found = None if code is None or plain else entry_from(program, lower, *code)
     if found is None:
         return executable_of(program, lower)

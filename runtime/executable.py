@@ -27,7 +27,7 @@ class Program:
     `donated` are the inputs whose memory results may take. The last inputs are random numbers, which `draws` makes at
     each call from the function object and the leaves numbered in `generators` (see Note [Draws]). `stored` are the
     inputs that are written through a stretch of memory that they share with others (see Note [Overlapping inputs]).
-    `fastmath` is the option of a jit.
+    `fastmath` is the option of a jit. `device` is the number of the CUDA device that it is for, None for the host.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Program:
     draws: Callable[[Any, Sequence[Any]], tuple[Any, ...]] | None
     stored: frozenset[int]
     fastmath: bool
+    device: int | None = None
 
     @property
     def num_results(self) -> int:

@@ -135,7 +135,10 @@ def _nearest(function: Transformed, call: Call) -> tuple[str, ...]:
 
 def _differences(function: Transformed, call: Call, key: Any) -> Iterator[str]:
     """How a call differs from a key of the same function."""
-    transforms, _, spec, signatures = key
+    transforms, _, spec, signatures, *there = key
+    if there != ([] if call.device is None else [call.device]):
+        places = ["the host" if k is None else f"cuda:{k}" for k in (call.device, *(there or [None]))]
+        yield "it runs on {}, and ran on {}".format(*places)
     yield from _options(function.transforms, transforms)
     if call.spec != spec:
         yield f"its arguments are {call.spec}, and were {spec}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nufunc.ir.errors import ArgumentTypeError, TraceError, UnguardedCaptureError, UnsupportedError
+from nufunc.ir.errors import ArgumentTypeError, TraceError, UnguardedCaptureError
 from nufunc.runtime import pipeline
 from nufunc.runtime.bound import Bound
 from nufunc.runtime.cache import CACHE
@@ -23,6 +23,7 @@ from nufunc.runtime.lowered import Lowered
 from nufunc.runtime.outs import has_own_out, matching_outs, write_traced
 from nufunc.runtime.overlap import Pattern, overlap_of, run_overlapping
 from nufunc.runtime.pickling import reduced
+from nufunc.runtime.placing import device_of_call
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Static, base_key, exact, signature
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
@@ -112,6 +113,21 @@ class Transformed:
                 return result
         return self._call(args, kwargs)
 
+    _call_outside = __call__
+
+    def _call_in_context(self, /, *args: Any, **kwargs: Any) -> Any:
+        """`__call__` while some thread is inside of a device's context; see `look_at_contexts`."""
+        from nufunc.runtime.cuda.devices import CURRENT
+
+        inside = bool(CURRENT.entered)
+        for front in self._fronts:
+            if inside and getattr(front, "device", None) is None:
+                continue
+            result = front(self.func, args, kwargs)
+            if result is not NotImplemented:
+                return result
+        return self._call(args, kwargs)
+
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The long way: look at every argument, find or make the compilation, run it."""
         out, kwargs = self._split_out(kwargs)
@@ -157,6 +173,8 @@ class Transformed:
             held = 0 if self._held is None else len(self._held.residuals)
             front = make_front(executable, held, args, kwargs, signatures, out) or _no_front
             executable.fronts[out is not None] = front
+            if executable.device is not None and front is not _no_front:
+                front.device = executable.device  # type: ignore[attr-defined]
         if front is not _no_front and front not in self._fronts:
             self._fronts[:] = [front, *self._fronts][:MAX_FRONTS]
 
@@ -224,7 +242,8 @@ class Transformed:
         name = lambda: self._leaf_names(call)[len(call.signatures)]
         for k, leaf in enumerate(leaves):
             call.signatures.append(self._static(leaf) if k in static else signature(leaf, name))
-        return call
+        device = device_of_call(self._name, call.signatures, lambda: self._leaf_names(call), self.transforms)
+        return call if device is None else call._replace(device=device)
 
     @property
     def _held(self) -> GraphFunction | None:
@@ -242,7 +261,8 @@ class Transformed:
 
     def _key(self, call: Call) -> Any:
         base = None if isinstance(self.func, GraphFunction) else base_key(self.func)[0]
-        return (self.transforms, base, call.spec, tuple(call.signatures))
+        key = (self.transforms, base, call.spec, tuple(call.signatures))
+        return key if call.device is None else (*key, call.device)
 
     def _adopted(self, call: Call, program: Program, lower: Callable[[], Any]) -> Executable:
         """The compilation of a lowered program, which calls find from now on."""
@@ -271,15 +291,14 @@ class Transformed:
         return executable, captured
 
     def _traced(self, call: Call, overlaps: Pattern = ()) -> Program:
-        if any(isinstance(t, Jit) and t.target == "cuda" for t in self.transforms):
-            raise UnsupportedError("target 'cuda' is not supported yet; use target='cpu'", user_location())
         anchors = () if isinstance(self.func, GraphFunction) else base_key(self.func)[1]
         donated = self._declared_leaves("donate", call.args, call.kwargs)
         names = self._leaf_names(call)
 
         def trace(transforms: tuple[Transform, ...]) -> Program:
             return trace_call(
-                transforms, self.func, call.leaves, call.spec, call.signatures, names, anchors, donated, overlaps
+                transforms, self.func, call.leaves, call.spec, call.signatures, names, anchors, donated, overlaps,
+                call.device,
             )
 
         jit = self.transforms[0] if self.transforms else None
@@ -334,14 +353,26 @@ class Transformed:
         return Static(type(leaf), exact(leaf))
 
 
+def look_at_contexts(there: bool) -> None:
+    """Whether calls have to look for a device's context around them.
+
+    Note [Device contexts]
+    The short way of a call does not, since that would cost every call of every function; and it would compute on the
+    host what a context sends to a device. So the class has another `__call__` while some thread is inside of one.
+    """
+    kind: Any = Transformed
+    kind.__call__ = kind._call_in_context if there else kind._call_outside
+
+
 class Call(NamedTuple):
-    """The arguments of a call, taken apart."""
+    """The arguments of a call, taken apart, and the number of the device that it runs on, None for the host."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     leaves: list[Any]
     spec: tree.TreeDef
     signatures: list[Input | Static]
+    device: int | None = None
 
 
 class Found(NamedTuple):

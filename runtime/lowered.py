@@ -59,10 +59,16 @@ class Lowered:
         """
         if stage is not None and stage not in pipeline.STAGES:
             raise ArgumentError(f"as_text: unknown stage {stage!r}; the stages are {', '.join(pipeline.STAGES)}")
+        if self._program.device is not None and stage in ("llvm", "asm", "ptx"):
+            from nufunc.runtime.cuda.compiled import machine_text
+
+            return machine_text(self._module, self._program, stage)
+        if self._program.device is None and stage in ("device", "ptx"):
+            raise ArgumentError(f"as_text: the stage {stage!r} is one of programs for a device (target='cuda')")
         if stage in ("llvm", "asm"):
             entry = self.compile().executable.entry
             return str(entry.llvm() if stage == "llvm" else entry.assembly())
-        if stage in (None, "grouped", "fusion", "loops"):
+        if stage in (None, "grouped", "fusion", "loops", "device"):
             _ = self._module  # records these
         if stage is None:
             return "\n\n".join(f"# {name}\n{text}" for name, text in self._record.entries)

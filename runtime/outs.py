@@ -48,11 +48,16 @@ def matching_outs(executable: Executable, out: Any) -> list[np.ndarray]:
     found: dict[int, tuple[np.ndarray, str]] = {}
     for leaf, expected, name in zip(leaves, executable.leaves, names, strict=True):
         if isinstance(expected, Slot):
-            _check(leaf, executable.graph.outputs[expected.index].type, name, executable.name)
+            on_device = executable.device is not None and not isinstance(leaf, np.ndarray)
+            _check(leaf, executable.graph.outputs[expected.index].type, name, executable.name, on_device)
             found[expected.index] = leaf, name
         elif leaf is not expected and leaf != expected:
             raise ArgumentError(f"{name}: {executable.name} returns {expected!r} here, got {leaf!r}", user_location())
     given = [found[k] for k in range(executable.num_results)]
+    if executable.device is not None:
+        from nufunc.runtime.cuda.outs import adopted_outs
+
+        return adopted_outs(given, executable.device)
     for k, (array, name) in enumerate(given):
         for other, other_name in given[:k]:
             if _share(array, other):
@@ -60,8 +65,10 @@ def matching_outs(executable: Executable, out: Any) -> list[np.ndarray]:
     return [array for array, _ in given]
 
 
-def _check(leaf: Any, want: ArrayType, name: str, func: str) -> None:
-    if not isinstance(leaf, np.ndarray) or isinstance(leaf, np.ma.MaskedArray | np.matrix):
+def _check(leaf: Any, want: ArrayType, name: str, func: str, on_device: bool) -> None:
+    if not (on_device and hasattr(type(leaf), "__cuda_array_interface__")) and (
+        not isinstance(leaf, np.ndarray) or isinstance(leaf, np.ma.MaskedArray | np.matrix)
+    ):
         raise ArgumentTypeError(f"{name}: expected an array {want}, got {type(leaf).__name__}", user_location())
     if leaf.shape != want.shape:
         raise ShapeError(
@@ -71,7 +78,7 @@ def _check(leaf: Any, want: ArrayType, name: str, func: str) -> None:
         raise DTypeError(
             f"{name}: {func} returns an array of dtype {want.dtype} here, got {leaf.dtype}", user_location()
         )
-    if not leaf.flags.writeable:
+    if not on_device and not leaf.flags.writeable:
         raise ArgumentError(f"{name} is read-only", user_location())
 
 

@@ -13,9 +13,11 @@ A call passes through, in order:
     pure            the outermost graph functionalized
     simplified      constants folded, equal and dead code removed, maps merged over which tapes go
     grouped         nodes gathered into fused groups
-    loops           the loop nests of each group, as readable text
+    loops           the loop nests of each group, as readable text; for a device its kernels
+    device          for a device, the program: kernels, copies and calls of libraries over places in memory
     llvm            the LLVM module after optimisation
     asm             the machine code
+    ptx             for a device, the kernels as PTX
 
 The steps from `functionalized` to `vmapped` happen once for every transform of the chain, innermost first.
 """
@@ -45,7 +47,7 @@ from nufunc.runtime import oracle
 
 STAGES = (
     "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "jacobian", "whole",
-    "pure", "simplified", "grouped", "fusion", "loops", "llvm", "asm",
+    "pure", "simplified", "grouped", "fusion", "loops", "device", "llvm", "asm", "ptx",
 )  # fmt: skip
 
 

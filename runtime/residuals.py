@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentTypeError
 from nufunc.ir.graph import Graph, Value
@@ -69,7 +67,7 @@ class GraphFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphFunction:
         residuals, static = _to_children(self)
-        return _again(type(self), static, [r.copy() if isinstance(r, np.ndarray) else r for r in residuals])
+        return _again(type(self), static, [r.copy() if hasattr(r, "dtype") else r for r in residuals])
 
     # -- what the globals view needs where a traced function captures one of these
 

@@ -32,12 +32,13 @@ class Spec:
 
 class Input(NamedTuple):
     """A run-time input: "array", "scalar" (a NumPy scalar), "float" or "complex" (Python's). `strides`: in elements,
-    where not C order.
+    where not C order. `device`: the number of the CUDA device where it is, None for the host.
     """
 
     kind: str
     type: ArrayType
     strides: tuple[int, ...] | None = None
+    device: int | None = None
 
 
 class Itself:
@@ -102,6 +103,12 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
         raise EscapedTracerError(
             f"argument {name()} is a traced value that is used after the call that traced it.{made}", user_location()
         )
+    if hasattr(kind, "__dlpack_device__") or hasattr(kind, "__cuda_array_interface__"):
+        from nufunc.runtime.cuda import interop  # of the arrays of devices nothing is loaded before there are some
+
+        found = interop.adopted(x)
+        if found is not None:
+            return found.layout.input
     if isinstance(x, types.MethodType | types.FunctionType | types.BuiltinFunctionType):
         return Static(kind, x)
     if is_generator(x):

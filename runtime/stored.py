@@ -51,25 +51,34 @@ class Origin:
 
 
 class Address(NamedTuple):
-    """The key of a program, and the locations by whose numbers its code names places."""
+    """The key of a program, and the locations and Python functions by whose numbers its code names them."""
 
     key: str
     locations: tuple[Location, ...]
+    hosts: tuple[Host, ...]
 
 
 def address_of(program: Program) -> Address | str:
     """Where the machine code of a program is stored, or why it cannot be."""
     graph = program.graph
+    if program.device is not None:
+        return "a program for a device is planned anew; its kernels are kept on disk one by one"
+    hosts: dict[Host, int] = {}
+    called = []
     for node in graph.walk():
-        if any(isinstance(value, Rule | Host) for value in node.attrs.values()):
-            return f"it calls Python functions ({node.loc})" if node.loc else "it calls Python functions"
+        for value in node.attrs.values():
+            if isinstance(value, Host):
+                called.append(hosts.setdefault(value, len(hosts)))
+            elif isinstance(value, Rule):
+                return f"it calls a rule of its own ({node.loc})" if node.loc else "it calls a rule of its own"
     numbers: dict[Location | None, int] = {None: -1}
     pattern = [numbers.setdefault(node.loc, len(numbers) - 1) for node in graph.walk()]
     inputs = [(s.kind, s.type.shape, str(s.type), s.strides) for s in program.inputs]
     options = (program.scalars, program.donated, sorted(program.stored), program.fastmath)
-    parts = ("program", environment(), graph_hash(graph), pattern, inputs, options)
+    parts = ("program", environment(), graph_hash(graph), pattern, called, inputs, options)
     del numbers[None]
-    return Address(hashlib.sha256(repr(parts).encode()).hexdigest(), tuple(x for x in numbers if x is not None))
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()
+    return Address(key, tuple(x for x in numbers if x is not None), tuple(hosts))
 
 
 @functools.cache
@@ -157,7 +166,7 @@ def _entry(data: bytes, address: Address, lower: Callable[[], Lowered]) -> Compi
     from nufunc.codegen.loading import load_object
     from nufunc.codegen.objects import unpack
 
-    return load_object(unpack(data), address.locations, lower)
+    return load_object(unpack(data), address.locations, address.hosts, lower)
 
 
 def packed(executable: Executable) -> tuple[str, bytes] | None:
@@ -167,8 +176,10 @@ def packed(executable: Executable) -> tuple[str, bytes] | None:
     from nufunc.codegen.compile import object_code
 
     address = address_of(executable)
-    value = object_code(executable.entry, address.locations) if isinstance(address, Address) else None
-    return None if value is None or isinstance(address, str) else (address.key, value.pack())
+    if isinstance(address, str):
+        return None
+    value = object_code(executable.entry, address.locations, address.hosts)
+    return None if value is None else (address.key, value.pack())
 
 
 def entry_from(
@@ -190,9 +201,9 @@ def entry_from(
 def _store(address: Address, entry: Compiled, program: Program) -> str | None:
     from nufunc.codegen.compile import object_code
 
-    value = object_code(entry, address.locations)
+    value = object_code(entry, address.locations, address.hosts)
     if value is None:
-        return "an error in it would be at a place that the program does not name"
+        return "it calls a Python function, or an error in it would be at a place, that the program does not name"
     return DISK.put(address.key, value.pack(), described(program.name, program.graph))
 
 

@@ -25,7 +25,8 @@ def modules() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", sorted(set(modules())))
-def test_doctests(name: str) -> None:
+def test_doctests(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUFUNC_CUDA_SIMULATOR", "1")
     module = importlib.import_module(name)
     # the examples are a user's code: functions written in them must not count as the package's own
     names = {name: value for name, value in vars(module).items() if not name.startswith("__")}

@@ -35,7 +35,7 @@ def sections(text):
 
 def test_every_stage_is_shown_from_traced_text_to_assembly():
     found = [stage for stage, _ in sections(nf.dump(per_sample(), W, X))]
-    assert set(STAGES) - set(found) == {"jacobian", "tangents"}  # of other transforms
+    assert set(STAGES) - set(found) == {"jacobian", "tangents", "device", "ptx"}  # of other transforms, and targets
     assert set(found) < set(STAGES)
     assert "# jacobian" in nf.dump(nf.jacfwd(loss), W, X)
     assert found.index("traced") < found.index("linearized") < found.index("vmapped") < found.index("grouped")

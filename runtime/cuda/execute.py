@@ -79,7 +79,7 @@ class Machine:
         self.runs = 0
         self.graphs: OrderedDict[Any, Recorded] = OrderedDict()
         self.recording = threading.Lock()
-        self.word, self._view = driver.word()
+        self.word, self.view = driver.word()
         self.checked = bool(program.sites) and any(
             not isinstance(kind, HostCall) for kind, _ in program.sites.values()
         )
@@ -100,12 +100,12 @@ class Machine:
 
     def failed(self, stream: Any) -> BaseException | None:
         """The failure that the device has told of so far; the runs of its span fail with it."""
-        if self.span is None or not self._view[0]:
+        if self.span is None or not self.view[0]:
             return None
         self.driver.synchronize(stream)
-        code = int(self._view[0])
+        code = int(self.view[0])
         self.driver.clear(self.word, 4, stream)
-        self._view[0] = 0
+        self.view[0] = 0
         error = self.span.failure = site_error(*self.program.sites[code])
         self.span = Span()
         return error
@@ -226,7 +226,7 @@ class Machine:
         if self.checked:
             self.driver.report(self.word, stream)
         self.driver.download(array, address, stream)
-        if self.checked and self._view[0]:
+        if self.checked and self.view[0]:
             raise Stopped
 
     def _call(self, step: Call, at: Any, stream: Any) -> None:
@@ -247,7 +247,7 @@ class Machine:
             if array.size:
                 self.driver.download(array, at(operand.place), stream)
         self.driver.synchronize(stream)
-        if self.checked and self._view[0]:
+        if self.checked and self.view[0]:
             raise Stopped
         made = step.call.host.function(*given)
         for operand, value in zip(step.results, made, strict=True):

@@ -1,0 +1,100 @@
+"""From a traced program to one that runs on a device, and its stages in text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nufunc.codegen.callspec import ArgSpec, ResultSpec
+from nufunc.codegen.compile import _lent as lent_outputs
+from nufunc.codegen.cuda.plan import device_program
+from nufunc.codegen.cuda.program import Program as Steps
+from nufunc.ir.errors import ArgumentError
+from nufunc.ir.graph import Graph
+from nufunc.runtime import pipeline
+from nufunc.runtime.cuda.devices import device_of
+from nufunc.runtime.cuda.entry import DeviceEntry, specs
+from nufunc.runtime.executable import Executable, Program
+from nufunc.runtime.stored import Origin
+
+UNSTORED = "a program for a device is planned anew; its kernels are kept on disk one by one"
+
+
+@dataclass(frozen=True)
+class DeviceLowered:
+    """A program for a device, before its kernels are compiled."""
+
+    grouped: Graph
+    steps: Steps
+    placed: frozenset[int]
+    args: tuple[ArgSpec, ...]
+    results: tuple[ResultSpec, ...]
+
+    @property
+    def spec(self) -> Any:
+        return specs(self.args, self.results, self.steps)
+
+    @property
+    def copied(self) -> tuple[int, ...]:
+        return ()
+
+
+@dataclass(eq=False, kw_only=True)
+class DeviceExecutable(Executable):
+    """A program with its entry on a device."""
+
+    entry: DeviceEntry
+
+    def run(self, values: Sequence[Any], outs: Sequence[Any] = ()) -> list[Any]:
+        if self.check is None:
+            return self.entry.call(values, outs)
+        hosted = [np.asarray(v) for v in values]
+        results = self.entry.slow(*values)
+        self.check(self, hosted, [np.asarray(r) for r in results])
+        return self.entry.call(values, outs)
+
+
+def lowered_for(program: Program) -> DeviceLowered:
+    """The device program of a traced one."""
+    from nufunc.passes.placement import placed
+    from nufunc.runtime.compilation import _placements, _specs
+
+    placements = {k: p for k, p in _placements(program).items() if program.inputs[k].device is not None}
+    refusals: list[str] = []
+    grouped = pipeline.grouped(placed(program.graph, placements), refusals)
+    pipeline.note("fusion", lambda: "\n".join(dict.fromkeys(refusals)) or "nothing was refused")
+    args, results = _specs(program)
+    donated = [k for k in program.donated if program.inputs[k].strides is None]
+    lent = lent_outputs(grouped, args, results, donated)
+    steps = device_program(grouped, program.name, lent, tuple(lent))
+    pipeline.note("loops", lambda: "\n\n".join(kernel.source for kernel in steps.kernels))
+    pipeline.note("device", lambda: str(steps))
+    return DeviceLowered(grouped, steps, frozenset(placements), tuple(args), tuple(results))
+
+
+def machine_text(lowered: DeviceLowered, program: Program, stage: str) -> str:
+    """The kernels as PTX."""
+    if stage != "ptx":
+        raise ArgumentError(f"the stage {stage!r} is one of programs for the host; kernels of a device have 'ptx'")
+    from nufunc.codegen.cuda.compile import compiled
+
+    assert program.device is not None
+    capability = device_of(program.device).driver.capability
+    return "\n\n".join(compiled(kernel, capability).ptx for kernel in lowered.steps.kernels)
+
+
+def executable_for(program: Program, lowered: DeviceLowered) -> DeviceExecutable:
+    """A program with its kernels loaded on its device."""
+    begin = time.perf_counter()
+    assert program.device is not None
+    entry = DeviceEntry(
+        lowered.steps, device_of(program.device), lowered.spec, program.inputs, lowered.placed, program.sources,
+        program.name,
+    )  # fmt: skip
+    origin = Origin("compiled", None, UNSTORED, time.perf_counter() - begin)
+    return DeviceExecutable(**vars(program), entry=entry, origin=origin)
+

@@ -58,7 +58,7 @@ def least(call):
 (program, _), trace = least(lambda: fn.program_of(args, {}))
 address, name = least(lambda: stored.address_of(program))
 data, read = least(lambda: DISK.get(address.key))
-_, load = least(lambda: load_object(unpack(data), address.locations, None))
+_, load = least(lambda: load_object(unpack(data), address.locations, address.hosts, None))
 print(json.dumps({"trace": trace, "name": name, "read": read, "load": load, "bytes": len(data)}))
 """
 

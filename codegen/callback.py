@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nufunc.codegen.llvm import I32
 from nufunc.ir.graph import Node
 from nufunc.ir.prims.host import Host
 from nufunc.ir.types import ArrayType
 
 if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
+
+
+PREFIX = "nufunc.host:"  # in object code, before the number of a program's host
 
 
 class HostCall:
@@ -62,6 +64,7 @@ def _arrays(table: int, types: Sequence[ArrayType]) -> list[np.ndarray]:
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
     from nufunc.codegen.library import call_address  # which imports this file
+    from nufunc.codegen.llvm import I32
 
     call = HostCall(node.attrs["host"])
     tables = []

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from nufunc.codegen.callback import HostCall
     from nufunc.codegen.clock import Clock
+    from nufunc.ir.prims.host import Host
 
 INLINE_CALLS = 6  # call sites up to which a function of vmath is dissolved
 RELEASE_GIL = 20_000  # elements of arguments and results from which other threads may run meanwhile,
@@ -186,23 +187,27 @@ def _mark_inline(module: ir.Module, small: set[str]) -> None:
             function.attributes.add("alwaysinline")
 
 
-def object_code(entry: Compiled, locations: Sequence[Location]) -> ObjectCode | None:
-    """An entry as a value; None where it calls back into Python, or is measured, or may fail at a place that is none of
-    the program's locations."""
+def object_code(entry: Compiled, locations: Sequence[Location], hosts: Sequence[Host]) -> ObjectCode | None:
+    """An entry as a value; None where it is measured, or calls a Python function, or may fail at a place, that is none
+    of the program's."""
     from nufunc.codegen.backend import target
+    from nufunc.codegen.callback import PREFIX
 
     if entry.found is not None:
         return entry.found
     lowered, numbers = entry.lowered, {loc: k for k, loc in enumerate(locations)}
-    externs = tuple(e for e in lowered.externs if isinstance(e, str | np.ndarray))
+    known = {host: f"{PREFIX}{k}" for k, host in enumerate(hosts)}
+    externs = [e if isinstance(e, str | np.ndarray) else known.get(e.host) for e in lowered.externs]
+    named = tuple(e for e in externs if e is not None)
+    kinds = {code: kind if isinstance(kind, str) else known.get(kind.host) for code, (kind, _) in lowered.sites.items()}
     sites = {
         code: (kind, None if loc is None else numbers[loc])
-        for code, (kind, loc) in lowered.sites.items()
-        if isinstance(kind, str) and (loc is None or loc in numbers)
+        for code, (_, loc) in lowered.sites.items()
+        if (kind := kinds[code]) is not None and (loc is None or loc in numbers)
     }
-    if lowered.clock is not None or len(externs) < len(lowered.externs) or len(sites) < len(lowered.sites):
+    if lowered.clock is not None or len(named) < len(lowered.externs) or len(sites) < len(lowered.sites):
         return None
-    return ObjectCode(target().key, symbol(lowered.name), lowered.spec, externs, sites, entry.executable.object_code)
+    return ObjectCode(target().key, symbol(lowered.name), lowered.spec, named, sites, entry.executable.object_code)
 
 
 def compile_graph(

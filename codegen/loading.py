@@ -18,6 +18,7 @@ from nufunc.ir.errors import Location
 if TYPE_CHECKING:
     from nufunc.codegen.callback import HostCall
     from nufunc.codegen.compile import Lowered
+    from nufunc.ir.prims.host import Host
 
 # Kernels are emitted with their loops, vectors and invariant code in place: what is left is to dissolve
 # small functions and stack slots and to clean up. LLVM's -O3 pipeline takes five to twenty times as long and
@@ -58,20 +59,33 @@ class Compiled(Entry):
         return self.spec.workspace
 
 
-def load_object(found: ObjectCode, locations: Sequence[Location], lower: Callable[[], Lowered]) -> Compiled:
-    """The entry of object code for this target. `locations` are those of the program that it is loaded for; `lower`
-    makes what the code was made from, if that is asked for."""
+def load_object(
+    found: ObjectCode, locations: Sequence[Location], hosts: Sequence[Host], lower: Callable[[], Lowered]
+) -> Compiled:
+    """The entry of object code for this target. `locations` and `hosts` are those of the program that it is loaded for;
+    `lower` makes what the code was made from, if that is asked for."""
     executable = backend.load_object(found.code, found.prefix)
+    calls = _host_calls(hosts)
 
     def error(code: int) -> BaseException:
         from nufunc.codegen.nest_builder import site_error
 
         kind, place = found.sites[code]
-        return site_error(kind, None if place is None else locations[place])
+        return site_error(calls.get(kind, kind), None if place is None else locations[place])
 
-    entry = Compiled(executable, found.prefix, found.spec, found.externs, error, found, lower)
+    externs = [calls.get(e, e) if isinstance(e, str) else e for e in found.externs]
+    entry = Compiled(executable, found.prefix, found.spec, externs, error, (found, calls), lower)
     entry.found = found
     return entry
+
+
+def _host_calls(hosts: Sequence[Host]) -> dict[str, HostCall]:
+    """What calls Python functions, by the names that stand for them in object code."""
+    if not hosts:
+        return {}
+    from nufunc.codegen.callback import PREFIX, HostCall
+
+    return {f"{PREFIX}{k}": HostCall(host) for k, host in enumerate(hosts)}
 
 
 # Where the functions of a plan's table come from, by the beginnings of their names: `address` of these modules, each

@@ -304,11 +304,53 @@ def test_errors_name_the_lines_of_today(folder: Path) -> None:
         joined(x, np.array(7), np.array(0))
 
 
-def test_what_calls_python_is_not_stored(folder: Path) -> None:
-    f = nf.jit(lambda x: nf.pure_callback(np.sin, nf.spec(3), x) + 1)
-    f(np.ones(3))
-    assert "it calls Python functions" in str(nf.explain(f, np.ones(3)))
-    assert not any("-> f64[3]" in s.about and "library" not in s.about for s in DISK.entries())
+def test_what_calls_python_calls_the_functions_of_today(folder: Path) -> None:
+    def calling(first: Callable[..., Any], second: Callable[..., Any]) -> Any:
+        def f(x: Any) -> Any:
+            y = nf.pure_callback(lambda x: first(x), nf.spec(3), x)
+            return nf.pure_callback(lambda x: second(x), nf.spec(3), y) + nf.pure_callback(np.sin, nf.spec(3), x)
+
+        return nf.jit(f)
+
+    def failing(x: Any) -> Any:
+        raise KeyError("today")
+
+    x = np.linspace(0.0, 1.0, 3)
+    np.testing.assert_array_equal(calling(np.cos, np.exp)(x), np.exp(np.cos(x)) + np.sin(x))
+    nf.clear_cache()
+    again = calling(np.tan, np.sqrt)
+    np.testing.assert_array_equal(again(x), np.sqrt(np.tan(x)) + np.sin(x))
+    assert origins() == ["loaded"]
+    assert "loaded" in str(nf.explain(again, x))
+    nf.clear_cache()
+    with pytest.raises(KeyError, match="today"):
+        calling(np.cos, failing)(x)
+    assert origins() == ["loaded"]
+
+
+def test_the_same_function_called_twice_is_another_program(folder: Path) -> None:
+    def f(x: Any, *functions: Callable[..., Any]) -> Any:
+        return sum(nf.pure_callback(g, nf.spec(3), x) for g in functions)
+
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    twins = [type(double)(double.__code__, globals()) for _ in range(2)]
+    for functions in ((double, double), tuple(twins)):
+        nf.clear_cache()
+        np.testing.assert_array_equal(nf.jit(lambda x, fs=functions: f(x, *fs))(np.ones(3)), np.full(3, 4.0))
+
+
+def test_effects_and_vectorized_callbacks_are_loaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def f(x: Any) -> Any:
+        nf.debug.print("x = {}", x)
+        return nf.pure_callback(lambda x: x.sum(axis=-1), nf.spec(()), x, vectorized=True)
+
+    for how in ("compiled", "loaded"):
+        nf.clear_cache()
+        np.testing.assert_array_equal(nf.vmap(f)(np.ones((2, 3))), [3.0, 3.0])
+        assert origins() == [how]
+        assert capsys.readouterr().out.count("x = [1. 1. 1.]") == 2
 
 
 # -- files that are not as they were written

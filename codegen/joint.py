@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nufunc.codegen import vmath
+from nufunc.codegen import scipy_calls, vmath
 from nufunc.codegen.loops import Inst, LoopNest, Phase
 
-_JOINT = {name: (joint, both) for both, joint in vmath.JOINT.items() for name in both}
+_JOINT = {name: (joint, both) for both, joint in (vmath.JOINT | scipy_calls.JOINT).items() for name in both}
 
 
 def partners(phase: Phase) -> dict[int, tuple[str, Inst, Inst]]:
@@ -25,14 +25,14 @@ def partners(phase: Phase) -> dict[int, tuple[str, Inst, Inst]]:
     found: dict[tuple[str, int], Inst] = {}
     pairs = {}
     for inst in phase.body:
-        if inst.op in _JOINT and inst.dtype.kind == "f":
-            joint, both = _JOINT[inst.op]
-            other = both[1 - both.index(inst.op)]
-            before = found.get((other, inst.args[0]))
+        name = inst.attrs["function"] if inst.op == "scipy" else inst.op
+        if name in _JOINT and inst.dtype.kind == "f":
+            joint, both = _JOINT[name]
+            place = both.index(name)
+            before = found.get((both[1 - place], inst.args[0]))
             if before is not None and before.dtype == inst.dtype:
-                first, second = (before, inst) if before.op == both[0] else (inst, before)
-                pairs[before.id] = joint, first, second
-            found[inst.op, inst.args[0]] = inst
+                pairs[before.id] = joint, *((before, inst) if place else (inst, before))
+            found[name, inst.args[0]] = inst
     return pairs
 
 

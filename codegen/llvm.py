@@ -114,11 +114,15 @@ def splat(b: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
 
 
 def per_lane(b: ir.IRBuilder, symbol: str, function: ir.Function, args: Sequence[ir.Value]) -> ir.Value:
-    """Call a scalar function on each lane, through one internal function per vector type."""
+    """Call a scalar function on each lane, through one internal function per vector type; of several results a struct
+    of vectors."""
     lanes = lanes_of(args[0].type)
     if lanes == 1:
         return b.call(function, list(args))
-    result = ir.VectorType(function.function_type.return_type, lanes)
+    single = function.function_type.return_type
+    several = single.elements if isinstance(single, ir.LiteralStructType) else None
+    vectors = [ir.VectorType(e, lanes) for e in several or [single]]
+    result = ir.LiteralStructType(vectors) if several else vectors[0]
     name = f"{symbol}.v{lanes}"
     module = b.module
     if name not in module.globals:
@@ -126,11 +130,16 @@ def per_lane(b: ir.IRBuilder, symbol: str, function: ir.Function, args: Sequence
         outer.linkage = "internal"
         outer.attributes.add("noinline")
         inner = ir.IRBuilder(outer.append_basic_block())
-        done = Poison(result)
+        done = [Poison(type_) for type_ in vectors]
         for lane in range(lanes):
             values = [inner.extract_element(a, I32(lane)) for a in outer.args]
-            done = inner.insert_element(done, inner.call(function, values), I32(lane))
-        inner.ret(done)
+            answer = inner.call(function, values)
+            parts = [inner.extract_value(answer, k) for k in range(len(several))] if several else [answer]
+            done = [inner.insert_element(d, part, I32(lane)) for d, part in zip(done, parts, strict=True)]
+        whole = done[0] if not several else Poison(result)
+        for k, part in enumerate(done if several else ()):
+            whole = inner.insert_value(whole, part, k)
+        inner.ret(whole)
     return b.call(module.globals[name], list(args))
 
 

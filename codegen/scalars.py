@@ -82,7 +82,9 @@ class Scalars(Division):
         raise UnsupportedError(f"compiled code has no function {name}")
 
     def joint(self, name: str, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Both results of a function of `vmath.JOINT`."""
+        """Both results of a function of `vmath.JOINT` or `scipy_calls.JOINT`."""
+        if name in scipy_calls.JOINT.values():
+            return scipy_calls.emit_joint(self.b, name, x)
         return vmath.emit_joint(name, self.b, x, has_fma=self.has_fma)
 
     def c(self, x: ir.Value, number: Any) -> ir.Constant:

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from nufunc.codegen import abi
-from nufunc.codegen.llvm import F32, F64, I32, I64, POINTER, declare, lanes_of, per_lane, scalar_of
+from nufunc.codegen.llvm import F32, F64, I32, I64, POINTER, Poison, Splat, declare, per_lane, scalar_of
 from nufunc.ir.errors import NufuncError, UnsupportedError
 
 PREFIX = "nf_scipy."
+# Functions of two results, by the names of these: the name that `emit_joint` takes.
+JOINT = {(f"{name}.0", f"{name}.1"): name for name in ("sici", "shichi", "fresnel")}
 _KINDS = {"double": "d", "long": "n", "Py_ssize_t": "n", "double *": "o"}
 
 
@@ -43,12 +45,26 @@ def _capsules() -> dict[str, list[tuple[str, str, object]]]:
     return found
 
 
-def _choice(name: str) -> tuple[str, str]:
-    """The parameters and the result of a function: all doubles where there is such a one."""
-    forms = sorted((kinds.count("n"), kinds, result) for kinds, result, _ in _capsules().get(name, ()))
+def _choice(name: str, args: Sequence[ir.Value]) -> tuple[str, str]:
+    """The parameters and the result of a function: of those with whole numbers where such are known, which compute
+    polynomials by recurrence, else all doubles where there is such a one."""
+    whole = [isinstance(n := _number(a), float) and n.is_integer() and abs(n) < 2.0**31 for a in args]
+    forms = sorted(
+        (not all(w for w, kind in zip(whole, kinds) if kind == "n"), kinds.count("d"), kinds, result)
+        for kinds, result, _ in _capsules().get(name, ())
+    )
+    if forms and forms[0][0]:
+        forms.sort(key=lambda form: (form[2].count("n"), form[2]))
     if not forms:
         raise UnsupportedError(f"compiled code has no scipy.special.{name}")
-    return forms[0][1:]
+    return forms[0][2:]
+
+
+def _number(x: ir.Value) -> object:
+    """What all lanes are known to be."""
+    if isinstance(x, Splat):
+        x = x.constant
+    return x.constant if isinstance(x, ir.Constant) else None
 
 
 @functools.cache
@@ -64,40 +80,54 @@ def address(symbol: str) -> int:
 def emit(b: ir.IRBuilder, function: str, args: Sequence[ir.Value]) -> ir.Value:
     """`function` of floats or vectors of them, lane by lane."""
     name, _, part = function.partition(".")
+    if part:
+        return b.extract_value(_call(b, name, args), int(part))
+    return _call(b, name, args)
+
+
+def emit_joint(b: ir.IRBuilder, name: str, arg: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Both results of a function of `JOINT`."""
+    both = _call(b, name, [arg])
+    return b.extract_value(both, 0), b.extract_value(both, 1)
+
+
+def _call(b: ir.IRBuilder, name: str, args: Sequence[ir.Value]) -> ir.Value:
     element = scalar_of(args[0].type)
-    symbol = f"nf.scipy.{function}.{'f64' if element == F64 else 'f32'}"
+    kinds, result = _choice(name, args)
+    symbol = f"nf.scipy.{name}.{kinds}.{'f64' if element == F64 else 'f32'}"
     if symbol not in b.module.globals:
-        _emit_scalar(b.module, symbol, name, part, element, len(args))
-    scalar = b.module.globals[symbol]
-    return b.call(scalar, list(args)) if lanes_of(args[0].type) == 1 else per_lane(b, symbol, scalar, args)
+        _emit_scalar(b.module, symbol, name, kinds, result, element)
+    return per_lane(b, symbol, b.module.globals[symbol], args)
 
 
-def _emit_scalar(module: ir.Module, symbol: str, name: str, part: str, element: ir.Type, count: int) -> None:
-    """One internal function around SciPy's: conversions, and its last parameter, which says nothing."""
-    kinds, result = _choice(name)
+def _emit_scalar(module: ir.Module, symbol: str, name: str, kinds: str, result: str, element: ir.Type) -> None:
+    """One internal function around SciPy's: conversions, and its last parameter, which says nothing. Two results are a
+    struct."""
     types = [{"d": F64, "n": I64, "o": POINTER}[k] for k in kinds]
+    single, count = result == "double", len(kinds.replace("o", ""))
     outside = declare(
-        module, f"{PREFIX}{name}.{kinds}", F64 if result == "double" else ir.VoidType(),
-        [*types, I32] if result == "double" else types,
-    )  # fmt: skip
-    inner = ir.Function(module, ir.FunctionType(element, [element] * count), symbol)
+        module, f"{PREFIX}{name}.{kinds}", F64 if single else ir.VoidType(), [*types, I32] if single else types
+    )
+    made = element if single else ir.LiteralStructType([element] * kinds.count("o"))
+    inner = ir.Function(module, ir.FunctionType(made, [element] * count), symbol)
     inner.linkage = "internal"
-    inner.attributes.add("noinline")
+    inner.attributes.add("alwaysinline")
     b = ir.IRBuilder(inner.append_basic_block())
     values: list[ir.Value] = []
     for kind, argument in zip(kinds, inner.args):
         wide = argument if element == F64 else b.fpext(argument, F64)
         values.append(wide if kind == "d" else b.fptosi(wide, I64))
-    if result == "double":
-        value = b.call(outside, [*values, I32(0)])
-    else:
-        slots = []
-        for _ in range(kinds.count("o")):
-            slot = b.alloca(F64)
-            slot.type = POINTER
-            slots.append(slot)
-        b.call(outside, [*values, *slots])
-        value = b.load(slots[int(part)], typ=F64)
-    b.ret(value if element == F64 else b.fptrunc(value, F32))
-
-
+    narrow = lambda value: value if element == F64 else b.fptrunc(value, F32)
+    if single:
+        b.ret(narrow(b.call(outside, [*values, I32(0)])))
+        return
+    slots = []
+    for _ in range(kinds.count("o")):
+        slot = b.alloca(F64)
+        slot.type = POINTER
+        slots.append(slot)
+    b.call(outside, [*values, *slots])
+    whole: ir.Value = Poison(made)
+    for k, slot in enumerate(slots):
+        whole = b.insert_value(whole, narrow(b.load(slot, typ=F64)), k)
+    b.ret(whole)

@@ -61,6 +61,8 @@ class Address(NamedTuple):
 def address_of(program: Program) -> Address | str:
     """Where the machine code of a program is stored, or why it cannot be."""
     graph = program.graph
+    if program.device is not None:
+        return "a program for a device is planned anew; its kernels are kept on disk one by one"
     hosts: dict[Host, int] = {}
     called = []
     for node in graph.walk():

@@ -127,8 +127,272 @@ class Cublas(Handle):
             found = scalar(alpha, dtype) * (operated(matrix(one, dtype, m, n, lda), trans) @ given)
             put(made, found, scalar(beta, dtype))
 
+    def trsm_of(
+        self, dtype: np.dtype, handle: int, side: int, uplo: int, trans: int, diag: int, m: int, n: int, alpha: int,
+        a: int, lda: int, b: int, ldb: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "trsm")
+        assert {side, uplo, diag} <= {0, 1}
+        order = n if side else m
+        x, sides = matrix(a, dtype, order, order, lda), matrix(b, dtype, m, n, ldb)
+        triangle = np.tril(x) if uplo == 0 else np.triu(x)
+        if diag:
+            np.fill_diagonal(triangle, 1)
+        triangle = operated(triangle, trans)
+        given = scalar(alpha, dtype) * sides
+        sides[...] = np.linalg.solve(triangle.T, given.T).T if side else np.linalg.solve(triangle, given)
+
     def __getattr__(self, name: str) -> Any:
         for suffix, function in (("gemv_strided_batched", "gemv"), ("trsm", "trsm_of")):
             if name[1:].removesuffix("_64") == suffix and name[0] in DTYPES:
                 return lambda *args: getattr(self, function)(DTYPES[name[0]], *args)
         raise AttributeError(name)
+
+
+class CusolverDn(Handle):
+    """The dense solvers. Info words are those of LAPACK; a buffer is poisoned by whoever works in it."""
+
+    def space(self, address: int, dtype: np.dtype, items: int, wanted: int) -> None:
+        assert items == wanted, (items, wanted)
+        line(address, dtype, items).view(np.uint8)[:] = 0xFF
+
+    def tell(self, address: int, info: int) -> None:
+        line(address, np.dtype("i4"), 1)[0] = info
+
+    def __getattr__(self, name: str) -> Any:
+        letter, rest = name[0], name[1:]
+        size, rest = rest.endswith("_buffer_size"), rest.removesuffix("_buffer_size")
+        rest = {"heevd": "syevd", "ungqr": "orgqr"}.get(rest, rest)
+        if rest in ("syevd", "orgqr"):  # the names differ for real and complex numbers
+            assert (name[1:3] in ("he", "un")) == (letter in "cz"), f"there is no {name}"
+        found = f"{rest}_size_of" if size else f"{rest}_of"
+        if letter not in DTYPES or not hasattr(type(self), found):
+            raise AttributeError(name)
+        return lambda *args: getattr(self, found)(DTYPES[letter], *args)
+
+    def potrf_size_of(self, dtype: np.dtype, handle: int, uplo: int, n: int, a: int, lda: int) -> int:
+        self.known(handle)
+        return 3 * n
+
+    def potrf_of(
+        self, dtype: np.dtype, handle: int, uplo: int, n: int, a: int, lda: int, workspace: int, lwork: int,
+        dev_info: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "potrf")
+        self.space(workspace, dtype, lwork, 3 * n)
+        x = matrix(a, dtype, n, n, lda)
+        half = np.tril(x) if uplo == 0 else np.triu(x)
+        whole = half + np.conj(half.T) - np.diag(np.diag(half).real)
+        try:
+            factor = np.linalg.cholesky(whole)
+        except np.linalg.LinAlgError:
+            self.tell(dev_info, 1)
+            return
+        chosen = np.tri(n, dtype=bool) if uplo == 0 else np.tri(n, dtype=bool).T
+        x[chosen] = (factor if uplo == 0 else factor.conj().T)[chosen]
+        self.tell(dev_info, 0)
+
+    def getrf_size_of(self, dtype: np.dtype, handle: int, m: int, n: int, a: int, lda: int) -> int:
+        self.known(handle)
+        return 2 * m + n
+
+    def getrf_of(
+        self, dtype: np.dtype, handle: int, m: int, n: int, a: int, lda: int, workspace: int, dev_ipiv: int,
+        dev_info: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "getrf")
+        self.space(workspace, dtype, 2 * m + n, 2 * m + n)
+        x, exchanges, info = matrix(a, dtype, m, n, lda), line(dev_ipiv, np.dtype("i4"), min(m, n)), 0
+        for k in range(min(m, n)):
+            p = k + int((np.abs(x[k:, k].real) + np.abs(x[k:, k].imag)).argmax())
+            exchanges[k] = p + 1
+            x[[k, p]] = x[[p, k]]
+            if x[k, k] == 0:
+                info = info or k + 1
+            with np.errstate(all="ignore"):
+                x[k + 1 :, k] /= x[k, k]
+                x[k + 1 :, k + 1 :] -= np.outer(x[k + 1 :, k], x[k, k + 1 :])
+        self.tell(dev_info, info)
+
+    def getrs_of(
+        self, dtype: np.dtype, handle: int, trans: int, n: int, nrhs: int, a: int, lda: int, dev_ipiv: int, b: int,
+        ldb: int, dev_info: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "getrs")
+        x, sides = matrix(a, dtype, n, n, lda), matrix(b, dtype, n, nrhs, ldb)
+        order = np.arange(n)
+        for k, p in enumerate(line(dev_ipiv, np.dtype("i4"), n)):
+            order[[k, p - 1]] = order[[p - 1, k]]
+        whole = np.empty_like(x)
+        whole[order] = (np.tril(x, -1) + np.eye(n)) @ np.triu(x)
+        try:
+            sides[...] = np.linalg.solve(operated(whole, trans), sides)
+        except np.linalg.LinAlgError:
+            sides[...] = np.nan
+        self.tell(dev_info, 0)
+
+    def geqrf_size_of(self, dtype: np.dtype, handle: int, m: int, n: int, a: int, lda: int) -> int:
+        self.known(handle)
+        return 5 * n
+
+    def geqrf_of(
+        self, dtype: np.dtype, handle: int, m: int, n: int, a: int, lda: int, tau: int, workspace: int, lwork: int,
+        dev_info: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "geqrf")
+        self.space(workspace, dtype, lwork, 5 * n)
+        x = matrix(a, dtype, m, n, lda)
+        raw, factors = np.linalg.qr(x, "raw")
+        x[...], line(tau, dtype, min(m, n))[:] = raw.T, factors
+        self.tell(dev_info, 0)
+
+    def orgqr_size_of(self, dtype: np.dtype, handle: int, m: int, n: int, k: int, a: int, lda: int, tau: int) -> int:
+        self.known(handle)
+        return 4 * n
+
+    def orgqr_of(
+        self, dtype: np.dtype, handle: int, m: int, n: int, k: int, a: int, lda: int, tau: int, work: int, lwork: int,
+        info: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "orgqr")
+        self.space(work, dtype, lwork, 4 * n)
+        assert m >= n >= k
+        x, factors = matrix(a, dtype, m, n, lda), line(tau, dtype, k)
+        q = np.eye(m, dtype=dtype)
+        for j in range(k):
+            v = np.zeros(m, dtype)
+            v[j], v[j + 1 :] = 1, x[j + 1 :, j]
+            q = q @ (np.eye(m) - factors[j] * np.outer(v, v.conj()))
+        x[...] = q[:, :n]
+        self.tell(info, 0)
+
+    def syevd_size_of(
+        self, dtype: np.dtype, handle: int, jobz: int, uplo: int, n: int, a: int, lda: int, w: int
+    ) -> int:
+        self.known(handle)
+        return 6 * n
+
+    def syevd_of(
+        self, dtype: np.dtype, handle: int, jobz: int, uplo: int, n: int, a: int, lda: int, w: int, work: int,
+        lwork: int, info: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "syevd")
+        self.space(work, dtype, lwork, 6 * n)
+        x = matrix(a, dtype, n, n, lda)
+        values, vectors = np.linalg.eigh(x, "L" if uplo == 0 else "U")
+        line(w, values.dtype, n)[:] = values
+        x[...] = vectors if jobz else np.nan
+        self.tell(info, 0)
+
+    def gesvd_size_of(self, dtype: np.dtype, handle: int, m: int, n: int) -> int:
+        self.known(handle)
+        return m + 7 * n
+
+    def gesvd_of(
+        self, dtype: np.dtype, handle: int, jobu: int, jobvt: int, m: int, n: int, a: int, lda: int, s: int, u: int,
+        ldu: int, vt: int, ldvt: int, work: int, lwork: int, rwork: int, info: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "gesvd")
+        self.space(work, dtype, lwork, m + 7 * n)
+        assert m >= n, "gesvd has no matrices that are wider than high"
+        x, real = matrix(a, dtype, m, n, lda), np.empty(0, dtype).real.dtype
+        line(rwork, real, max(n - 1, 0))[:] = np.nan
+        assert jobu == jobvt
+        try:
+            left, values, right = np.linalg.svd(x, full_matrices=chr(jobu) == "A")
+        except np.linalg.LinAlgError:
+            self.tell(info, 1)
+            return
+        x[...] = np.nan
+        line(s, real, n)[:] = values
+        if chr(jobu) != "N":
+            assert chr(jobu) in "AS"
+            matrix(u, dtype, m, m if chr(jobu) == "A" else n, ldu)[...] = left
+            matrix(vt, dtype, n, n, ldvt)[...] = right
+        self.tell(info, 0)
+
+
+class Cufft:
+    """Plans by number: kind, points, transforms, the size of what they work in, where that is, a stream."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.plans: dict[int, dict[str, Any]] = {}
+
+    def create(self) -> int:
+        number = len(self.plans) + 1
+        self.plans[number] = {}
+        return number
+
+    def destroy(self, plan: int) -> None:
+        self.plans[plan]["gone"] = True
+
+    def set_auto_allocation(self, plan: int, auto_allocate: int) -> None:
+        self.plans[plan]["automatic"] = auto_allocate
+
+    def make_plan_many64(
+        self, plan: int, rank: int, n: list[int], inembed: int, istride: int, idist: int, onembed: int, ostride: int,
+        odist: int, type: int, batch: int,
+    ) -> int:  # fmt: skip
+        assert len(n) == rank == 1
+        assert n[0] > 1
+        assert inembed == onembed == 0, "strides are those of arrays side by side then"
+        made = self.plans[plan]
+        assert made.get("automatic") == 0
+        made |= {"type": type, "n": n[0], "batch": batch, "size": 16 * n[0]}
+        return 16 * n[0]
+
+    def set_work_area(self, plan: int, work_area: int) -> None:
+        self.plans[plan]["area"] = work_area
+
+    def set_stream(self, plan: int, stream: int) -> None:
+        self.plans[plan]["stream"] = stream
+
+    def given(self, plan: int, name: str, type: int, x: int, y: int, dtypes: str) -> tuple[int, np.ndarray, np.ndarray]:
+        self.calls[name] += 1
+        made = self.plans[plan]
+        assert made["type"] == type
+        assert "stream" in made
+        assert "gone" not in made
+        line(made["area"], np.dtype("u1"), made["size"])[:] = 0xFF
+        n, arrays = made["n"], []
+        for address, code in zip((x, y), dtypes.split(), strict=True):
+            dtype = np.dtype(code)
+            points = n if dtypes.split()[0] == dtypes.split()[1] or dtype.kind == "f" else n // 2 + 1
+            assert address % (dtype.itemsize * (2 if dtype.kind == "f" else 1)) == 0, "not aligned"
+            arrays.append(line(address, dtype, made["batch"] * points).reshape(made["batch"], points))
+        return n, arrays[0], arrays[1]
+
+    def complex_of(self, plan: int, type: int, x: int, y: int, direction: int, code: str) -> None:
+        n, given, made = self.given(plan, "c2c", type, x, y, f"{code} {code}")
+        made[...] = np.fft.fft(given) if direction == -1 else np.fft.ifft(given) * n
+        assert direction in (-1, 1)
+
+    def exec_c2c(self, plan: int, idata: int, odata: int, direction: int) -> None:
+        self.complex_of(plan, 0x29, idata, odata, direction, "c8")
+
+    def exec_z2z(self, plan: int, idata: int, odata: int, direction: int) -> None:
+        self.complex_of(plan, 0x69, idata, odata, direction, "c16")
+
+    def forward(self, plan: int, type: int, x: int, y: int, codes: str) -> None:
+        _, given, made = self.given(plan, "r2c", type, x, y, codes)
+        made[...] = np.fft.rfft(given)
+
+    def exec_r2c(self, plan: int, idata: int, odata: int) -> None:
+        self.forward(plan, 0x2A, idata, odata, "f4 c8")
+
+    def exec_d2z(self, plan: int, idata: int, odata: int) -> None:
+        self.forward(plan, 0x6A, idata, odata, "f8 c16")
+
+    def backward(self, plan: int, type: int, x: int, y: int, codes: str) -> None:
+        n, given, made = self.given(plan, "c2r", type, x, y, codes)
+        ends = [0, n // 2] if n % 2 == 0 else [0]
+        assert not given[:, ends].imag.any(), "what is open where numbers are not those of reals"
+        made[...] = np.fft.irfft(given, n) * n
+        given[...] = np.nan
+
+    def exec_c2r(self, plan: int, idata: int, odata: int) -> None:
+        self.backward(plan, 0x2C, idata, odata, "c8 f4")
+
+    def exec_z2d(self, plan: int, idata: int, odata: int) -> None:
+        self.backward(plan, 0x6C, idata, odata, "c16 f8")

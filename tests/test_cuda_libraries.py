@@ -30,7 +30,7 @@ class Fakes:
     """The three libraries."""
 
     def __init__(self) -> None:
-        self.cublas = fake_nvmath.Cublas()
+        self.cublas, self.cusolverDn, self.cufft = fake_nvmath.Cublas(), fake_nvmath.CusolverDn(), fake_nvmath.Cufft()
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -204,3 +204,116 @@ def test_tiles_of_full_size(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, m: in
     made, wanted, error = device_call("dot", arrays, {"contract": ((0,), (1,)), "batch": ((), ())})
     assert not error
     close(made, wanted)
+
+
+# -- linear algebra
+
+SQUARES = [(1, 1), (2, 2), (5, 5), (3, 4, 4), (2, 3, 3, 3), (0, 3, 3), (0, 0), (2, 0, 0)]
+RECTANGLES = [*SQUARES, (5, 3), (3, 5), (2, 6, 4), (2, 4, 6), (1, 4), (4, 1), (4, 0), (0, 4), (2, 4, 0)]
+
+
+def positive(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    a = numbers(shape, np.complex128 if np.dtype(dtype).kind == "c" else np.float64)
+    return (a @ np.conj(np.swapaxes(a, -1, -2)) + 3 * np.eye(shape[-1])).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cholesky_and_eigh(fakes: Fakes, dtype: Any) -> None:
+    for shape in SQUARES:
+        a = positive(shape, dtype)
+        made, wanted, error = device_call("cholesky", [a + np.triu(numbers(shape, dtype), 1)], {})
+        assert not error
+        close(made, wanted)
+        for lower, vectors in ((True, True), (False, True), (True, False)):
+            spoilt = a + (np.triu(numbers(shape, dtype), 1) if lower else np.tril(numbers(shape, dtype), -1))
+            made, wanted, error = device_call("eigh", [spoilt], {"lower": lower, "vectors": vectors})
+            assert not error
+            close(made[:1], wanted[:1])
+            if vectors and a.size:
+                values, v = made
+                close([a @ v, np.conj(np.swapaxes(v, -1, -2)) @ v], [v * values[..., None, :].astype(dtype),
+                      np.broadcast_to(np.eye(shape[-1], dtype=dtype), shape)])  # fmt: skip
+    assert fakes.cusolverDn.calls["potrf"] == fakes.cusolverDn.calls["syevd"] / 3 == 1 + 1 + 1 + 3 + 6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equations(fakes: Fakes, dtype: Any) -> None:
+    for shape in SQUARES:
+        a = numbers(shape, dtype) + 2 * np.eye(shape[-1], dtype=dtype)
+        for columns in (1, 3):
+            b = numbers((*shape[:-1], columns), dtype, 1)
+            made, wanted, error = device_call("solve", [a, b], {})
+            assert not error
+            close(made, wanted)
+            for k in range(8):
+                attrs = {"lower": bool(k & 1), "trans": bool(k & 2), "unit": bool(k & 4)}
+                made, wanted, error = device_call("triangular_solve", [a, b], attrs)
+                assert not error
+                close(made, wanted)
+        for prim in ("det", "slogdet"):
+            made, wanted, error = device_call(prim, [a], {})
+            assert not error
+            close(made, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_factorizations(fakes: Fakes, dtype: Any) -> None:
+    for shape in RECTANGLES:
+        a = numbers(shape, dtype)
+        for prim, attrs in [
+            ("lu", {}), *(("qr", {"full": full, "vectors": v}) for full in (True, False) for v in (True, False)),
+            ("householder", {}),
+        ]:  # fmt: skip
+            made, wanted, error = device_call(prim, [a], attrs)
+            assert not error
+            close(made, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_singular_values(fakes: Fakes, dtype: Any) -> None:
+    for shape in RECTANGLES:
+        a = numbers(shape, dtype)
+        for full, vectors in ((False, True), (True, True), (False, False)):
+            made, wanted, error = device_call("svd", [a], {"full": full, "vectors": vectors})
+            assert not error
+            close([m for m in made if m.ndim < len(shape)], [w for w in wanted if w.ndim < len(shape)])
+            if vectors and a.size:
+                (u, s, vh), k = made, min(shape[-2:])
+                close([(u[..., :k] * s[..., None, :].astype(dtype)) @ vh[..., :k, :]], [a])
+                for q in (np.conj(np.swapaxes(u, -1, -2)) @ u, vh @ np.conj(np.swapaxes(vh, -1, -2))):
+                    close([q], [np.broadcast_to(np.eye(q.shape[-1], dtype=dtype), q.shape)])
+
+
+def test_failures_are_told(fakes: Fakes) -> None:
+    """The site in the error word: one matrix of a stack is enough."""
+    a = np.stack([np.eye(3), np.diag([1.0, -1.0, 1.0])])
+    assert device_call("cholesky", [a], {})[2] == SITE
+    a[1] = 1
+    assert device_call("solve", [a, np.ones((2, 3, 1))], {})[2] == SITE
+    made, _, error = device_call("slogdet", [a], {})
+    assert not error
+    np.testing.assert_array_equal(made, [[1, 0], [0, -np.inf]])
+    assert device_call("svd", [np.full((2, 2), np.nan)], {"full": False, "vectors": True})[2] == SITE
+    assert device_call("require", [np.ones(2), np.array(False)], {"message": "no"})[2] == SITE
+    made, wanted, error = device_call("require", [np.ones(2), np.array(True)], {"message": "no"})
+    assert not error
+    close(made, wanted)
+
+
+# -- Fourier transforms
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_fourier_transforms(fakes: Fakes, single: bool) -> None:
+    real, full = (np.float32, np.complex64) if single else (np.float64, np.complex128)
+    for shape in [(1,), (2,), (7,), (8,), (3, 6), (2, 3, 5), (3, 1), (0, 4)]:
+        for inverse in (True, False):
+            made, wanted, error = device_call("fft", [numbers(shape, full)], {"inverse": inverse})
+            close(made, wanted)
+        made, wanted, error = device_call("rfft", [numbers(shape, real)], {})
+        close(made, wanted)
+        points = (*shape[:-1], shape[-1] // 2 + 1)
+        made, wanted, error = device_call("irfft", [numbers(points, full)], {"n": shape[-1]})
+        close(made, wanted)
+        assert not error
+    assert set(fakes.cufft.calls) == {"c2c", "r2c", "c2r"}

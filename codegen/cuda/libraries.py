@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from nufunc.codegen.cuda import library_conv, library_products
+from nufunc.codegen.cuda import library_conv, library_fft, library_linalg, library_products
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, Lower, Lowered
 from nufunc.codegen.nest_builder import Sites
@@ -28,10 +28,15 @@ _FAILURES = {
     "cholesky": "Matrix is not positive definite", "solve": "Singular matrix", "eigh": "Eigenvalues did not converge",
     "eig": "Eigenvalues did not converge", "svd": "SVD did not converge", "schur": "Schur form did not converge",
 }  # fmt: skip
-_WHERE: dict[str, Where] = {"dot": "cublas", "conv": "kernels", "require": "kernels"}
-_LOWER: dict[str, Lower] = {"dot": library_products.lower_dot}  # with NVIDIA's libraries
+_WHERE: dict[str, Where] = {
+    "dot": "cublas", "conv": "kernels", "require": "kernels", **dict.fromkeys(library_linalg.LOWER, "cusolver"),
+    "triangular_solve": "cublas", **dict.fromkeys(library_fft.LOWER, "cufft"),
+}  # fmt: skip
+_LOWER: dict[str, Lower] = {  # with NVIDIA's libraries
+    "dot": library_products.lower_dot, **library_linalg.LOWER, **library_fft.LOWER,
+}  # fmt: skip
 _OWN: dict[str, Lower] = {  # by kernels of our own
-    "dot": library_products.lower_own_dot, "conv": library_conv.lower_conv,
+    "dot": library_products.lower_own_dot, "conv": library_conv.lower_conv, "require": library_linalg.lower_require,
 }  # fmt: skip
 
 

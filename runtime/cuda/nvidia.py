@@ -81,6 +81,19 @@ class Handles:
         library.set_stream(self.solver_handle, self.number)
         return library, self.solver_handle
 
+    def plan(self, library: Any, kind: int, n: int, batch: int) -> tuple[int, int]:
+        """A plan for transforms side by side, and how many bytes it works in."""
+        key = (kind, n, batch)
+        if key not in self.plans:
+            if len(self.plans) >= _MOST_PLANS:
+                self.driver.synchronize(self.stream)  # what still runs reads the plan's tables
+                library.destroy(self.plans.pop(next(iter(self.plans)))[0])
+            plan = library.create()
+            library.set_auto_allocation(plan, 0)
+            size = library.make_plan_many64(plan, 1, [n], 0, 1, 0, 0, 1, 0, kind, batch)
+            self.plans[key] = plan, size
+        return self.plans[key]
+
     def with_space(self, nbytes: int, use: Callable[[int], None]) -> None:
         """Run something in so many bytes of fresh memory."""
         address = self.driver.allocate(max(nbytes, 256), self.stream)
@@ -144,4 +157,169 @@ def _gemv(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -
     )  # fmt: skip
 
 
-ROUTINES: dict[str, Callable[[Handles, np.dtype, Places, Numbers], None]] = {"gemm": _gemm, "gemv": _gemv}
+def _trsm(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    """b = b op(a)^-1 for each of a batch, in place; a is a triangle, to the right."""
+    library, handle = handles.blas()
+    library.set_workspace(handle, places["workspace"], numbers["workspace_bytes"])
+    one, _ = _scalars(dtype)
+    sizes = [numbers[k] for k in ("m", "n", "lda", "ldb")]
+    m, n, lda, ldb = sizes
+    flags = [int(numbers[k]) for k in ("right", "upper", "trans", "unit")]
+    function = getattr(library, f"{LETTER[_code(dtype)]}trsm" + ("" if max(sizes) <= _LIMIT else "_64"))
+    for i in range(numbers["batch"]):
+        a, b = _matrix(dtype, places, numbers, i, "a", "b")
+        function(handle, *flags, m, n, one, a, lda, b, ldb)
+
+
+def _matrix(dtype: np.dtype, places: Places, numbers: Numbers, i: int, *names: str) -> list[int]:
+    """The addresses of matrix i of arrays."""
+    return [places[name] + i * numbers[f"stride_{name}"] * dtype.itemsize for name in names]
+
+
+# -- cuSOLVER
+
+
+def _solver_letter(dtype: np.dtype) -> str:
+    return LETTER[_code(dtype)]
+
+
+def _potrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    letter, (upper, n, lda) = _solver_letter(dtype), (int(numbers["upper"]), numbers["n"], numbers["lda"])
+    items = getattr(library, f"{letter}potrf_buffer_size")(handle, upper, n, places["a"], lda)
+
+    def run(space: int) -> None:
+        for i in range(numbers["batch"]):
+            (a,) = _matrix(dtype, places, numbers, i, "a")
+            getattr(library, f"{letter}potrf")(handle, upper, n, a, lda, space, items, places["info"] + 4 * i)
+
+    handles.with_space(items * dtype.itemsize, run)
+
+
+def _getrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    letter, (m, n, lda) = _solver_letter(dtype), (numbers["m"], numbers["n"], numbers["lda"])
+    items = getattr(library, f"{letter}getrf_buffer_size")(handle, m, n, places["a"], lda)
+
+    def run(space: int) -> None:
+        for i in range(numbers["batch"]):
+            (a,) = _matrix(dtype, places, numbers, i, "a")
+            exchanges = places["exchanges"] + 4 * i * numbers["stride_exchanges"]
+            getattr(library, f"{letter}getrf")(handle, m, n, a, lda, space, exchanges, places["info"] + 4 * i)
+
+    handles.with_space(items * dtype.itemsize, run)
+
+
+def _getrs(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    function = getattr(library, f"{_solver_letter(dtype)}getrs")
+    for i in range(numbers["batch"]):
+        a, b = _matrix(dtype, places, numbers, i, "a", "b")
+        exchanges = places["exchanges"] + 4 * i * numbers["stride_exchanges"]
+        function(
+            handle, int(numbers["trans"]), numbers["n"], numbers["nrhs"], a, numbers["lda"], exchanges, b,
+            numbers["ldb"], places["info"],
+        )  # fmt: skip
+
+
+def _geqrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    letter, (m, n, lda) = _solver_letter(dtype), (numbers["m"], numbers["n"], numbers["lda"])
+    items = getattr(library, f"{letter}geqrf_buffer_size")(handle, m, n, places["a"], lda)
+
+    def run(space: int) -> None:
+        for i in range(numbers["batch"]):
+            a, tau = _matrix(dtype, places, numbers, i, "a", "tau")
+            getattr(library, f"{letter}geqrf")(handle, m, n, a, lda, tau, space, items, places["info"])
+
+    handles.with_space(items * dtype.itemsize, run)
+
+
+def _orgqr(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    name = _solver_letter(dtype) + ("ungqr" if dtype.kind == "c" else "orgqr")
+    m, n, k, lda = (numbers[key] for key in ("m", "n", "k", "lda"))
+    items = getattr(library, f"{name}_buffer_size")(handle, m, n, k, places["a"], lda, places["tau"])
+
+    def run(space: int) -> None:
+        for i in range(numbers["batch"]):
+            a, tau = _matrix(dtype, places, numbers, i, "a", "tau")
+            getattr(library, name)(handle, m, n, k, a, lda, tau, space, items, places["info"])
+
+    handles.with_space(items * dtype.itemsize, run)
+
+
+def _syevd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    name = _solver_letter(dtype) + ("heevd" if dtype.kind == "c" else "syevd")
+    given = int(numbers["vectors"]), int(numbers["upper"]), numbers["n"]
+    real = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+    lda = numbers["lda"]
+    items = getattr(library, f"{name}_buffer_size")(handle, *given, places["a"], lda, places["w"])
+
+    def run(space: int) -> None:
+        for i in range(numbers["batch"]):
+            (a,) = _matrix(dtype, places, numbers, i, "a")
+            w = places["w"] + i * numbers["stride_w"] * real
+            getattr(library, name)(handle, *given, a, lda, w, space, items, places["info"] + 4 * i)
+
+    handles.with_space(items * dtype.itemsize, run)
+
+
+def _gesvd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    letter, (m, n, lda) = _solver_letter(dtype), (numbers["m"], numbers["n"], numbers["lda"])
+    real = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+    job = ord(numbers["job"])
+    items = getattr(library, f"{letter}gesvd_buffer_size")(handle, m, n)
+
+    def run(space: int) -> None:
+        for i in range(numbers["batch"]):
+            (a,) = _matrix(dtype, places, numbers, i, "a")
+            u, vt = _matrix(dtype, places, numbers, i, "u", "vt") if "u" in places else (0, 0)
+            s, rwork = (places[key] + i * numbers["stride_s"] * real for key in ("s", "rwork"))
+            getattr(library, f"{letter}gesvd")(
+                handle, job, job, m, n, a, lda, s, u, numbers["ldu"], vt, numbers["ldvt"], space, items, rwork,
+                places["info"] + 4 * i,
+            )  # fmt: skip
+
+    handles.with_space(items * dtype.itemsize, run)
+
+
+# -- cuFFT
+
+_KINDS = {  # the routine, and its number as a type of plan
+    ("c2c", 8): ("exec_c2c", 0x29), ("c2c", 16): ("exec_z2z", 0x69), ("r2c", 4): ("exec_r2c", 0x2A),
+    ("r2c", 8): ("exec_d2z", 0x6A), ("c2r", 8): ("exec_c2r", 0x2C), ("c2r", 16): ("exec_z2d", 0x6C),
+}  # fmt: skip
+_MOST_PLANS = 64
+
+
+def _fft(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    """Transforms of n points, side by side."""
+    library, kind = module("cufft"), numbers["kind"]
+    name, number = _KINDS[kind, dtype.itemsize]
+    plan, work = handles.plan(library, number, numbers["n"], numbers["batch"])
+    library.set_stream(plan, handles.number)
+    x, y = places["x"], places["y"]
+    driver, stream = handles.driver, handles.stream
+    if kind == "r2c" and x % (2 * dtype.itemsize):
+        driver.copy(places["aligned_x"], x, numbers["x_bytes"], stream)
+        x = places["aligned_x"]
+    if kind == "c2r" and y % dtype.itemsize:
+        y = places["aligned_y"]
+    direction = [1 if numbers["inverse"] else -1] if kind == "c2c" else []
+
+    def run(space: int) -> None:
+        library.set_work_area(plan, space)
+        getattr(library, name)(plan, x, y, *direction)
+
+    handles.with_space(work, run)
+    if y != places["y"]:
+        driver.copy(places["y"], y, numbers["y_bytes"], stream)
+
+
+ROUTINES: dict[str, Callable[[Handles, np.dtype, Places, Numbers], None]] = {
+    "gemm": _gemm, "gemv": _gemv, "trsm": _trsm, "potrf": _potrf, "getrf": _getrf, "getrs": _getrs, "geqrf": _geqrf,
+    "orgqr": _orgqr, "syevd": _syevd, "gesvd": _gesvd, "fft": _fft,
+}  # fmt: skip

@@ -142,10 +142,14 @@ class _Writer:
         per = -(-steps // self.parts) * tile.depth
         self.line(f"lefts = cuda.shared.array({tile.depth * (tile.height + 1)}, {self.type})")
         self.line(f"rights = cuda.shared.array({tile.depth * (tile.width + 1)}, {self.type})")
-        self.line("thread = cuda.threadIdx.x")
+        wide = max(made.sizes) * self.parts >= 2**31  # beyond what 32 bits count
+        thread, block, blocks = (
+            f"int64({text})" if wide else text for text in ("cuda.threadIdx.x", "cuda.blockIdx.x", "cuda.gridDim.x")
+        )
+        self.line(f"thread = {thread}")
         self.line(f"across = thread % {tile.across}")
         self.line(f"down = thread // {tile.across}")
-        self.line(f"for tile in range(cuda.blockIdx.x, {down * over * count * self.parts}, cuda.gridDim.x):")
+        self.line(f"for tile in range({block}, {down * over * count * self.parts}, {blocks}):")
         self.depth += 1
         self.line(f"column0 = tile % {over} * {tile.width}")
         self.line(f"row0 = tile // {over} % {down} * {tile.height}")

@@ -57,6 +57,8 @@ def _declarations() -> dict[str, str]:
     found["llvm.nvvm.vote.sync"] = "declare {i32, i1} @llvm.nvvm.vote.sync(i32, i32, i1)"
     for bits in (32, 64):
         found[f"llvm.ctpop.i{bits}"] = f"declare i{bits} @llvm.ctpop.i{bits}(i{bits})"
+        kind = "double" if bits == 64 else "float"
+        found[f"llvm.fma.f{bits}"] = f"declare {kind} @llvm.fma.f{bits}({', '.join([kind] * 3)})"
     return found
 
 
@@ -198,6 +200,15 @@ def _popcount(f: _Function, args: list[Value]) -> Value:
     return f.convert(f.value(f"call i{bits} @llvm.ctpop.i{bits}(i{bits} {value.text})", f"uint{bits}"), "int32")
 
 
+def _fused(f: _Function, args: list[Value]) -> Value:
+    """x * y + z, rounded once."""
+    x, y, z = (f.convert(v, f.typed(args[2]).type) for v in args)
+    bits = 8 * size_of(z.type)
+    kind = "double" if bits == 64 else "float"
+    call = f"call {kind} @llvm.fma.f{bits}({kind} {x.text}, {kind} {y.text}, {kind} {z.text})"
+    return f.value(call, z.type)
+
+
 # -- memory
 
 _ATOMICS = {"add": "add", "sub": "sub", "and_": "and", "or_": "or", "xor": "xor", "exch": "xchg"}
@@ -294,7 +305,7 @@ CALLS: dict[str, Rule] = {
     "cuda.shfl_sync": _shuffle(0, 31), "cuda.shfl_up_sync": _shuffle(1, 0), "cuda.shfl_down_sync": _shuffle(2, 31),
     "cuda.shfl_xor_sync": _shuffle(3, 31),
     "cuda.all_sync": _vote(0, 1), "cuda.any_sync": _vote(1, 1), "cuda.ballot_sync": _vote(3, 0),
-    "cuda.popc": _popcount,
+    "cuda.popc": _popcount, "cuda.fma": _fused,
     **{f"cuda.atomic.{name}": _atomic(name) for name in (*_ATOMICS, "max", "min")},
     "cuda.atomic.cas": _compare_and_swap,
     "load_vec": _load_vec, "store_vec": _store_vec, "aligned": _aligned,

@@ -18,6 +18,7 @@ may use
     cuda.shfl_sync(-1, v, lane), cuda.shfl_up_sync(-1, v, n), cuda.shfl_down_sync(-1, v, n),
     cuda.shfl_xor_sync(-1, v, n): of integers and floats of 4 or 8 bytes; all 32 lanes take part
     cuda.ballot_sync(-1, v), cuda.any_sync(-1, v), cuda.all_sync(-1, v), cuda.popc(v)
+    cuda.fma(x, y, z): x * y + z of one type, rounded once
     cuda.atomic.add(x, i, v), .max, .min, .and_, .or_, .xor, .exch(x, i, v), .cas(x, i, old, v): on buffers and shared
     arrays; the value before
     load_vec(x, i, n): a tuple of x[i] to x[i + n - 1]; store_vec(x, i, (v, ...)): where `aligned(16, x)`, i is a
@@ -67,11 +68,13 @@ class Kernel:
 def kernels(nest: LoopNest, name: str, sites: Sites | None = None, threads: int = THREADS) -> list[Kernel]:
     """The kernels of a nest, to be launched in order."""
     from nufunc.codegen.cuda.scans import scan_kernels
+    from nufunc.codegen.cuda.scatter import scatter_kernels
 
     nest = _parallel_first(collapse(nest))
-    scans = scan_kernels(nest, name, sites, threads)
-    if scans is not None:
-        return scans
+    for special in (scan_kernels, scatter_kernels):
+        made = special(nest, name, sites, threads)
+        if made is not None:
+            return made
     points = _points(nest.axes)
     if not _by_block(nest):
         blocks = min(-(-_points(_parallel(nest.axes)) // threads), _BLOCKS)

@@ -68,7 +68,8 @@ class Parameter:
 
     @property
     def by_value(self) -> bool:
-        return not self.written and self.shape == () and self.dtype.kind in "iufb"
+        """Numbers are, but for complex ones, which are pairs, and float16, for whose bits 0.5 would silently be 0."""
+        return not self.written and self.shape == () and self.dtype.kind in "iufb" and self.dtype.name != "float16"
 
     @property
     def c_type(self) -> str:
@@ -86,6 +87,7 @@ class Parameter:
 
     def described(self) -> str:
         kind = "complex, as pairs (real, imaginary), " if self.dtype.kind == "c" else ""
+        kind = "the bits of float16, " if self.dtype.name == "float16" else kind
         size = " x ".join(map(str, self.shape)) or "1"
         return f"{kind}{size} {self.c_type}, {self.about}"
 

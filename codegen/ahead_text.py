@@ -90,13 +90,17 @@ def _called(entry: EntryPoint) -> str:
         lines.append(f"    {p.c_type} *{p.name} = calloc({max(p.elements, 1)}, sizeof *{p.name});")
         lines.append(f"    if (!{p.name}) return 1;")
         if p in entry.inputs:
-            number = f"({p.c_type})((double)(i % 10) / 10.0)"
+            number = "0x3800 + i % 10" if p.dtype.name == "float16" else f"({p.c_type})((double)(i % 10) / 10.0)"
             lines.append(f"    for (int64_t i = 0; i < {p.elements}; i++) {p.name}[i] = {number};")
     arguments = ", ".join([*(p.name for p in entry.parameters), "NULL"])
     lines.append(f'    printf("{entry.name}: %s\\n", {entry.name}_error({entry.name}({arguments})));')
     lines += [
         f"    for (int64_t i = 0; i < {min(p.elements, 4)}; i++) "
-        f'printf("    {p.name}[%d] = %.17g\\n", (int)i, (double){p.name}[i]);'
+        + (
+            f'printf("    {p.name}[%d] = 0x%04x\\n", (int)i, {p.name}[i]);'
+            if p.dtype.name == "float16"
+            else f'printf("    {p.name}[%d] = %.17g\\n", (int)i, (double){p.name}[i]);'
+        )
         for p in entry.parameters
         if p.written
     ]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -185,6 +186,29 @@ def test_the_c_example(library, tmp_path):
         block = re.search(rf"model_{name}: done\n((?:    .*\n)*)", printed)[1]
         found = [float(line.rsplit("=", 1)[1]) for line in block.splitlines()]
         np.testing.assert_array_equal(found, want)
+
+
+@needs_cc
+def test_float16_is_passed_as_bits_in_memory(tmp_path):
+    """Numbers too: as a number 0.5 would become the bits 0."""
+    halves = (np.float16(0.5), np.array([1.5, -2.0, 3.0], np.float16))
+    built = aot.compile({"f": lambda a, x: (a * x + 1, a + a)}, *halves, out=tmp_path / "halves")
+    assert "const uint16_t *a, const uint16_t *x, uint16_t *result_0" in built.header.read_text()
+    code = f"""
+    sys.path.insert(0, {str(tmp_path)!r})
+    import halves
+    products, double = halves.halves_f(np.float16(0.5), np.array([1.5, -2.0, 3.0], np.float16))
+    print(products.dtype, products.tolist(), double.dtype, double)
+    """
+    done = subprocess.run([sys.executable, "-c", ALONE + textwrap.dedent(code)], capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "float16 [1.75, 0.0, 2.5] float16 1.0", done.stderr
+    strict = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-std=c99"]
+    command = [CC, *strict, "example.c", "-L.", "-lhalves", "-lm", "-Wl,-rpath,.", "-o", "example"]
+    subprocess.run(command, cwd=built.folder, check=True)
+    printed = subprocess.run(["./example"], cwd=built.folder, capture_output=True, text=True, check=True).stdout
+    bits = [int(line.rsplit("=", 1)[1], 16) for line in printed.splitlines() if "=" in line]
+    half, x = np.float16(0.5), np.array([0x3800, 0x3801, 0x3802], np.uint16).view(np.float16)
+    assert bits == [*(half * x + np.float16(1)).view(np.uint16).tolist(), 0x3C00]
 
 
 @needs_cc

@@ -30,7 +30,7 @@ from nufunc.ir.types import INT64
 
 FAR = 2**63 - 1  # the place of "none yet" in argmax
 _OWN = re.compile(r"(v|a|i|r|tree|part)\d")
-_OWN_WORDS = frozenset("abs range complex error cuda point item thread block width first inside".split())
+_OWN_WORDS = frozenset("abs range complex error cuda point item thread block width first inside key source same".split())
 _numbers = itertools.count()
 
 Arrays = Sequence[np.ndarray]

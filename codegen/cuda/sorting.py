@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,13 +34,29 @@ def sort_kernels(
     """
     if type_.size == 0:
         return []
-    tile = min(tile, max(2, 1 << (type_.shape[axis] - 1).bit_length()))
-    lines = _Lines(prim, type_, axis, threads, tile)
-    return lines.kernels(name)
+    lines = Lines.of(prim, type_, axis, threads, tile)
+    x = Buffer("x", type_.dtype, type_.size)
+    y = Buffer("y", INT64 if prim == "argsort" else type_.dtype, type_.size, written=True)
+    buffers = (x, y, *lines.scratch)
+    head = ", ".join((*(b.name for b in buffers), "error"))
+    made = []
+    for part in lines.parts():
+        source = "\n".join((f"def {name}{part.suffix}({head}):", *("    " + text for text in part.text))) + "\n"
+        blocks = min(part.blocks, _BLOCKS)
+        made.append(Kernel(name + part.suffix, source, buffers, len(lines.scratch), blocks, threads))
+    return made
+
+
+class Part(NamedTuple):
+    """The text of one kernel over the buffers x, y and the scratch memory, indented by nothing."""
+
+    suffix: str
+    text: list[str]
+    blocks: int
 
 
 @dataclass(frozen=True)
-class _Lines:
+class Lines:
     """The lines of an array along an axis; `tile` is a power of two."""
 
     prim: str
@@ -47,6 +64,10 @@ class _Lines:
     axis: int
     threads: int
     tile: int
+
+    @staticmethod
+    def of(prim: str, type_: ArrayType, axis: int, threads: int, tile: int = _TILE) -> Lines:
+        return Lines(prim, type_, axis, threads, min(tile, max(2, 1 << (type_.shape[axis] - 1).bit_length())))
 
     @property
     def length(self) -> int:
@@ -65,31 +86,28 @@ class _Lines:
     def place_dtype(self) -> np.dtype:
         return np.dtype(np.int32 if self.length < 2**31 - self.tile else np.int64)
 
-    def kernels(self, name: str) -> list[Kernel]:
-        x = Buffer("x", self.type.dtype, self.type.size)
-        y = Buffer("y", INT64 if self.prim == "argsort" else self.type.dtype, self.type.size, written=True)
-        if self.length <= self.tile:
-            return [self._kernel(name, (x, y), 0, self._short(), -(-self.count // self._together()))]
-        widths = [self.tile << k for k in range((-(-self.length // self.tile) - 1).bit_length())]
-        scratch = [
-            Buffer(f"{word}{k}", dtype, self.type.size, written=True)
-            for k in range(min(len(widths), 2))
-            for word, dtype in (("keys", _key_dtype(self.type.dtype)), ("places", self.place_dtype))
-        ]
-        buffers = (x, y, *scratch)
-        tiles = self.count * -(-self.length // self.tile)
-        made = [self._kernel(f"{name}_tiles", buffers, len(scratch), self._tiles(tiles), tiles)]
-        groups = self.count * -(-self.length // _TAKEN)
-        for k, width in enumerate(widths):
-            lines = self._merge(width, k % 2, last=k == len(widths) - 1)
-            blocks = -(-groups // self.threads)
-            made.append(self._kernel(f"{name}_merge{width}", buffers, len(scratch), lines, blocks))
-        return made
+    @property
+    def widths(self) -> list[int]:
+        """Of the runs that are merged, one pass after the other."""
+        return [self.tile << k for k in range((-(-self.length // self.tile) - 1).bit_length())]
 
-    def _kernel(self, name: str, buffers: tuple[Buffer, ...], scratch: int, lines: list[str], blocks: int) -> Kernel:
-        head = f"def {name}({', '.join(b.name for b in buffers)}, error):"
-        source = "\n".join((head, *("    " + line for line in lines))) + "\n"
-        return Kernel(name, source, buffers, scratch, min(blocks, _BLOCKS), self.threads)
+    @property
+    def scratch(self) -> list[Buffer]:
+        """Keys and places, twice where more than one pass goes from the one to the other."""
+        kinds = (("keys", _key_dtype(self.type.dtype)), ("places", self.place_dtype))
+        sets = range(min(len(self.widths), 2))
+        return [Buffer(f"{word}{k}", dtype, self.type.size, written=True) for k in sets for word, dtype in kinds]
+
+    def parts(self) -> list[Part]:
+        if not self.widths:
+            return [Part("", self._short(), -(-self.count // self._together()))]
+        tiles = self.count * -(-self.length // self.tile)
+        made = [Part("_tiles", self._tiles(tiles), tiles)]
+        groups = self.count * -(-self.length // _TAKEN)
+        for k, width in enumerate(self.widths):
+            text = self._merge(width, k % 2, last=k == len(self.widths) - 1)
+            made.append(Part(f"_merge{width}", text, -(-groups // self.threads)))
+        return made
 
     # -- text
 

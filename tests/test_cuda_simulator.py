@@ -163,6 +163,14 @@ def test_counting_barriers_and_atomics():
     np.testing.assert_array_equal(i, 780 * 100 + 34)
 
 
+def test_multiplied_and_added_at_once():
+    tiny = 2.0**-60
+    y = np.array([1 + 2.0**-30, 1 - 2.0**-30, -1.0, 0.0])
+    run(kernel("y[3] = cuda.fma(y[0], y[1], y[2])\ny[0] = y[0] * y[1] + y[2]", y=4), y, blocks=1, threads=1)
+    assert y[3] == -tiny
+    assert y[0] == 0.0
+
+
 def test_neighbours_at_once():
     body = """
         for p in range(cuda.grid(1), 4, cuda.gridsize(1)):

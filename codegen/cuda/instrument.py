@@ -11,6 +11,8 @@ ranges give. Lines keep their numbers, so that tracebacks show the text as it wa
 from __future__ import annotations
 
 import ast
+import ctypes
+import ctypes.util
 import functools
 import itertools
 import linecache
@@ -307,6 +309,21 @@ def _aligned(n: int, *arrays: Any) -> bool:
     return all(getattr(a, "array", a).__array_interface__["data"][0] % n == 0 for a in arrays)
 
 
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(ctypes.util.find_library("m"))
+    library.fma.restype, library.fma.argtypes = ctypes.c_double, [ctypes.c_double] * 3
+    library.fmaf.restype, library.fmaf.argtypes = ctypes.c_float, [ctypes.c_float] * 3
+    return library
+
+
+def _fma(x: Any, y: Any, z: Any) -> Any:
+    library = _library()
+    if isinstance(x, np.float32):
+        return np.float32(library.fmaf(x, y, z))
+    return np.float64(library.fma(x, y, z))
+
+
 def _bits(x: Any) -> str:
     """The bits of an integer, the highest one first."""
     width = 8 * x.dtype.itemsize if isinstance(x, np.generic) else 64
@@ -316,6 +333,7 @@ def _bits(x: Any) -> str:
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "_below": _below,
     "_local_array": _local_array,
+    "_fma": _fma,
     "load_vec": _load_vec,
     "store_vec": _store_vec,
     "aligned": _aligned,
@@ -332,6 +350,5 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "_clz": lambda x: len(_bits(x)) - len(_bits(x).lstrip("0")),
     "_ffs": lambda x: 0 if x == 0 else len(_bits(x)) - len(_bits(x).rstrip("0")) + 1,
     "_brev": lambda x: type(x)(int(_bits(x)[::-1], 2)),
-    "_fma": lambda x, y, z: type(z)(float(x) * float(y) + float(z)),
     "_selp": lambda test, x, y: x if test else y,
 }

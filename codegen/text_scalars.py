@@ -54,6 +54,8 @@ def number(value: Any, dtype: np.dtype) -> str:
         return f"{dtype.name}({_float(float(value))})"
     if dtype.kind == "b":
         return f"bool_({bool(value)})"
+    if dtype.kind == "u":
+        return f"{dtype.name}({int(value) % 2 ** (8 * dtype.itemsize)})"  # all bits may be written as -1
     return f"{dtype.name}({int(value)})"
 
 

@@ -12,6 +12,7 @@ from nufunc.runtime.batching import Vmap
 from nufunc.runtime.compilation import lower_program
 from nufunc.runtime.executable import Program
 from nufunc.runtime.jacobian import Jacobian
+from nufunc.runtime.stored import workspace_of
 from nufunc.runtime.transform import Transform
 from nufunc.tracer.usercode import user_location
 
@@ -23,26 +24,33 @@ Chain = tuple[Transform, ...]
 
 def fitting(transforms: Chain, limit: int, trace: Callable[[Chain], Program]) -> Chain:
     """The chain with a `chunk_size` for each vmap and Jacobian that has none, such that temporaries take `limit` bytes
-    at most: the largest power of two that fits. Programs are traced and lowered for it, not compiled.
+    at most: the largest power of two that fits. Programs are traced for it, and lowered where it is not on disk what
+    they take, not compiled.
     """
 
-    def lowered(chain: Chain) -> Lowered:
+    def lowered(program: Program) -> Lowered:
         with pipeline.recording(None):
-            return lower_program(trace(chain))
+            return lower_program(program)
 
-    whole = lowered(transforms)
-    if whole.workspace <= limit:
+    def traced(chain: Chain) -> tuple[Program, bool]:
+        with pipeline.recording(None):
+            program = trace(chain)
+        return program, workspace_of(program, lambda: lowered(program).workspace) <= limit
+
+    whole, fits = traced(transforms)
+    if fits:
         return transforms
     found, size, last = None, 1, whole
-    most = max((v.type.size for v in (*whole.grouped.params, *whole.grouped.outputs)), default=1)
+    most = max((v.type.size for v in (*whole.graph.params, *whole.graph.outputs)), default=1)
     while size <= most and any(_is_free(t) for t in transforms):  # there are no more lanes than elements
         chain = tuple(_chunked(t, size) for t in transforms)
-        last = lowered(chain)
-        if last.workspace > limit:
+        last, fits = traced(chain)
+        if not fits:
             break
         found, size = chain, 2 * size
     if found is None:
-        raise ArgumentError(_refusal(limit, whole, last), user_location())
+        first = lowered(whole)
+        raise ArgumentError(_refusal(limit, first, first if last is whole else lowered(last)), user_location())
     return found
 
 

@@ -130,6 +130,21 @@ def attach() -> None:
     backend.use_store(DISK)
 
 
+def workspace_of(program: Program, ask: Callable[[], int]) -> int:
+    """The bytes of a program's temporaries, which `ask` tells at length."""
+    attach()
+    address = address_of(program) if DISK.reason_off() is None and not _edited() else ""
+    if isinstance(address, str):
+        return ask()
+    key = hashlib.sha256(f"workspace {address.key}".encode()).hexdigest()
+    found = DISK.get(key)
+    if found is not None:
+        return int(found)
+    size = ask()
+    DISK.put(key, str(size).encode(), f"temporaries of {described(program.name, program.graph)}")
+    return size
+
+
 def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False) -> tuple[Compiled, Origin]:
     """The entry of a program: loaded, or compiled and stored. With `fresh` it is compiled in any case."""
     begin = time.perf_counter()

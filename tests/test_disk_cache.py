@@ -171,6 +171,22 @@ def test_a_second_process_needs_neither_numba_nor_llvm(tmp_path: Path) -> None:
     assert first[0] == second[0] == second[6]
 
 
+def test_a_limit_of_temporaries_needs_no_numba_the_second_time(tmp_path: Path) -> None:
+    limited = """
+        import sys
+        import numpy as np, nufunc as nf
+        from nufunc.runtime.cache import CACHE
+        jacobian = nf.jacrev(lambda x: np.cumsum(np.sin(np.outer(x, x)), axis=1).sum(1))
+        x = np.linspace(0, 1, 40)
+        f = nf.jit(jacobian, max_bytes=100_000)
+        print(f(x).sum())
+        print(*(e.origin.how for v in CACHE.entries.values() for e in v.executables), "numba" in sys.modules)
+    """
+    first, second = run(limited, tmp_path), run(limited, tmp_path)
+    assert first[1] == "compiled True"
+    assert second == [first[0], "loaded False"]
+
+
 def test_what_is_imported_is_frozen_where_that_is_safe(tmp_path: Path) -> None:
     """A file in a cycle is written to at the end of the process, which frozen objects would not be."""
     assert int(run("import nufunc, gc; print(gc.get_freeze_count())", tmp_path)[0]) > 10_000

@@ -26,6 +26,7 @@ class Machine:
         self.error = np.zeros(1, np.int32)
         self.counters: dict[int, int] = {}
         self.launched = 0
+        self.races = False  # whether threads that touch one element between barriers are errors
 
     def run(self) -> list[np.ndarray]:
         with np.errstate(all="ignore"):
@@ -106,10 +107,12 @@ def noise(size: int) -> np.ndarray:
     return np.full(size, 0xFF, np.uint8)
 
 
-def device_run(function, *arguments):
+def device_run(function, *arguments, races=False):
     """The device program of a function of arrays, and what a run of it gives, as a list."""
     transformed = function if isinstance(function, Transformed) else Transformed((), function)
     traced, values = transformed.program_of(arguments, {})
     program = device_program(pipeline.grouped(traced.graph, []), "f")
-    results = Machine(program, [np.asarray(v) for v in values]).run()
+    machine = Machine(program, [np.asarray(v) for v in values])
+    machine.races = races
+    results = machine.run()
     return program, results[: len(results) - len(traced.graph.updates)]

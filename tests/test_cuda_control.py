@@ -7,6 +7,7 @@ from cuda_machine import device_run
 from test_control_samples import ours, weighted
 
 import nufunc as nf
+from nufunc.codegen.cuda import control_choice
 from nufunc.codegen.cuda.program import Copy, Repeat
 
 DIRECTION = np.array([0.5, -1.0, 0.25])
@@ -19,9 +20,12 @@ WAYS = {
 }
 
 
-def compared(function, *arguments):
+MAPPED = ("newton", "both_bounds_from_data", "while_in_a_scan", "switch_in_a_while")  # those looked at under vmap
+
+
+def compared(function, *arguments, races=False):
     """The device program of a function, whose results are the CPU's."""
-    program, found = device_run(function, *arguments)
+    program, found = device_run(function, *arguments, races=races)
     wanted = [np.asarray(leaf) for leaf in nf.tree.leaves(nf.jit(function)(*arguments))]
     for got, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-13)
@@ -37,6 +41,15 @@ def kinds(program):
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
 def test_samples(name, way):
     transform, argument = WAYS[way]
+    assert compared(transform(ours(name)), argument, races=way == "value").replayable
+
+
+@pytest.mark.parametrize("mode", [None, "block"])
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_other_ways_to_run_samples(name, mode, monkeypatch):
+    chosen = control_choice.mode
+    monkeypatch.setattr(control_choice, "mode", lambda node: mode if chosen(node) else None)
+    transform, argument = WAYS["vmap" if name in MAPPED else "value"]
     compared(transform(ours(name)), argument)
 
 

@@ -44,7 +44,8 @@ def device_program(
     memory of their own if they would only be copied."""
     count = len(grouped.outputs) - len(grouped.updates)
     given = {**(lent or {}), **{count + k: p for k, p in enumerate(grouped.updates)}}
-    planner = Planner(prepared(grouped), name)
+    modes: dict[Node, str] = {}
+    planner = Planner(prepared(grouped, modes), name, modes)
     program = planner.program(given, tuple(given))
     unhelpful = [k for k in planner.copied if k in early]
     if unhelpful:
@@ -58,8 +59,12 @@ def device_program(
 class Planner:
     """Makes the programs of one graph; what does not depend on who lends what is made once."""
 
-    def __init__(self, graph: Graph, name: str) -> None:
+    def __init__(self, graph: Graph, name: str, modes: Mapping[Node, str]) -> None:
+        """`modes` are the control nodes inside kernels, see `prepared`."""
         self.graph, self.name, self.sites = graph, name, Sites()
+        self.modes = {n: modes[n] for n in _outermost(graph, modes)}
+        self.inside = {n for outer in self.modes for r in outer.regions for n in r.walk()}
+        self.built: dict[Node, list[LoopNest]] = {}
         self.constants: list[np.ndarray] = []
         self.numbers: dict[int, int] = {}  # of constants, by identity
         self.groups: dict[Node, list[Piece]] = {}
@@ -137,10 +142,12 @@ class Planner:
                 self.copy(outputs[k], sources[k], graph.outputs[k].type.nbytes)
 
     def node(self, scope: Scope, node: Node) -> None:
-        from nufunc.codegen.cuda import control
+        from nufunc.codegen.cuda import control, control_kernels
 
         if node.prim == "fused":
             self.fused(scope, node)
+        elif node in self.modes:
+            self.steps.append(control_kernels.launch(self, scope, node, self.modes[node]))
         elif node.prim in control.STEPS:
             control.STEPS[node.prim](self, scope, node)
         elif node.prim in ("sort", "argsort"):
@@ -198,12 +205,17 @@ class Planner:
         """The kernels of a fused node, nest by nest."""
         if node not in self.groups:
             found: list[Piece] = []
-            for nest in build_nests(node.regions[0], node.attrs["kind"], self.sites):
+            for nest in self.nests(node):
                 small, used = narrowed(nest)
                 numbers = [k for k in used if not nest.buffers[k].scratch]
                 found.append((nest.copies is not None, self.kernels(small), numbers))
             self.groups[node] = found
         return self.groups[node]
+
+    def nests(self, node: Node) -> list[LoopNest]:
+        if node not in self.built:
+            self.built[node] = build_nests(node.regions[0], node.attrs["kind"], self.sites)
+        return self.built[node]
 
     def kernels(self, nest: LoopNest) -> list[Kernel]:
         key = str(nest)
@@ -234,10 +246,15 @@ class Planner:
     # -- memory
 
     def scratch_of(self, node: Node, frames: list[Frame]) -> int:
-        from nufunc.codegen.cuda import control
+        from nufunc.codegen.cuda import control, control_kernels
 
         if is_view(node):
             return 0
+        if node in self.inside and node.prim == "fused":
+            return control_kernels.rows_bytes(node)
+        if node in self.inside or node in self.modes:
+            blocks = control_kernels.blocks_of(node) if node in self.modes else 1
+            return blocks * control_kernels.scratch(node, frames)
         if node.prim == "fused":
             return max((_scratch_bytes(k) for _, made, _ in self.pieces(node) for k in made), default=0)
         if node.prim in ("sort", "argsort"):
@@ -289,6 +306,15 @@ def _scratch_offsets(kernel: Kernel) -> list[int]:
 def _scratch_bytes(kernel: Kernel) -> int:
     own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
     return sum(aligned(b.size * b.dtype.itemsize) for b in own)
+
+
+def _outermost(graph: Graph, modes: Mapping[Node, str]) -> Iterator[Node]:
+    for node in graph.nodes:
+        if node in modes:
+            yield node
+        elif node.prim != "fused":
+            for region in node.regions:
+                yield from _outermost(region, modes)
 
 
 def _rounded(place: Place) -> Place:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from nufunc.codegen.buffers import is_view
+from nufunc.codegen.cuda import control_choice
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.product_group import Halves, halves, is_product
 
 
-def prepared(graph: Graph) -> Graph:
-    """The graph with its regions, rewritten for a device."""
+def prepared(graph: Graph, modes: dict[Node, str]) -> Graph:
+    """The graph with its regions, rewritten for a device. `modes` gets the control nodes that run inside a kernel, and
+    whether that is of threads or blocks; in these, products are sums."""
     nodes: list[Node] = []
     views: dict[Value, Node] = {}
     for node in graph.nodes:
@@ -28,8 +30,13 @@ def prepared(graph: Graph) -> Graph:
                 made = Node("fused", made.operands, {"kind": "copy"}, made.regions, made.results, made.loc)
                 views[made.result] = made
             elif made.prim != "fused" and made.regions:
-                regions = [prepared(r) for r in made.regions]
+                regions = [prepared(r, modes) for r in made.regions]
                 made = Node(made.prim, made.operands, made.attrs, regions, made.results, made.loc)
+                mode = control_choice.mode(made)
+                if mode is not None:
+                    regions = [control_choice.with_sums(r) for r in made.regions]
+                    made = Node(made.prim, made.operands, made.attrs, regions, made.results, made.loc)
+                    modes[made] = mode
             nodes.append(made)
     return graph.replace(nodes=_read(nodes, graph.outputs, set(views)))
 

@@ -1,0 +1,235 @@
+"""Which control flow runs inside a kernel: how long it takes there and how long if the host drives it.
+
+Note [Where loops run]
+A control node whose regions hold nothing but loops over small arrays, and further control, can be one kernel. For a map
+over lanes that is a thread per lane where every value is small enough for registers and the stack, and else a block per
+lane; for anything else a block, of which every thread knows what is one number. The alternative is a launch for each
+nest of each iteration, and a flag read back by the host for each decision.
+
+Both are estimated from shapes: a block takes `_MEETING` for a nest, whose values come from and go to memory between
+two barriers, and works at the rate of one multiprocessor; a thread alone waits for each instruction; a launch costs
+`_LAUNCH` beside its work, a decision of the host `_DECISION`. What is not known (how often a `while` runs) is in both.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+from nufunc.codegen.buffers import is_view
+from nufunc.codegen.cuda import control_nests
+from nufunc.codegen.loops import LoopNest
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests
+from nufunc.codegen.schedule import op_cost
+from nufunc.ir.builder import Builder
+from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import TapeType
+
+Rule = Callable[[Node], float]
+CONTROL = ("scan", "map", "while", "cond")
+_PLAIN = ("checkpoint", "named")
+_LAUNCH, _DECISION, _MEETING = 2.5, 15.0, 0.25  # microseconds
+_BLOCK_RATE = 40e3  # instructions of a nest per microsecond that the threads of one block do together
+_THREAD_RATE = 250.0  # and one thread alone
+_DEVICE_RATE = 4e6
+_BLOCKS, _THREADS = 132, 132 * 512  # at work at the same time
+SMALL, LOCAL = 32, 1024  # elements of a value, and bytes of all values, that a thread keeps for itself
+ALONE = 8  # elements of a value where a single thread does everything
+LARGEST = 1 << 15  # elements of a value in a block
+
+
+def mode(node: Node) -> str | None:
+    """"thread" or "block" where a control node runs inside a kernel."""
+    if node.prim not in CONTROL or not all(map(_fits, node.regions)) or not _plain_types(node):
+        return None
+    lanes = node.attrs["length"] if node.prim == "map" else 1
+    largest = SMALL if node.prim == "map" else ALONE
+    inside = _largest(node)
+    if inside > LARGEST or lanes == 0:
+        return None
+    times = {"block": _waves(lanes, _BLOCKS) * _once(node, _in_block)}
+    if inside <= largest and _local_bytes(node) <= LOCAL:
+        times["thread"] = _waves(lanes, _THREADS) * _once(node, _in_thread)
+    best = min(times, key=lambda k: (times[k], k == "block"))
+    host = _hosted(node)
+    return best if times[best] < host else None
+
+
+def _waves(lanes: int, most: int) -> int:
+    return -(-lanes // most)
+
+
+def _plain_types(node: Node) -> bool:
+    return not any(isinstance(v.type, TapeType) for v in (*node.operands, *node.results))
+
+
+def _fits(region: Graph) -> bool:
+    """Whether all that a region does can be done inside a kernel."""
+    for node in region.nodes:
+        if not _plain_types(node):
+            return False
+        if node.prim == "fused":
+            if not is_view(node) and not all(_orderly(node, nest) for nest in nests_of(node)):
+                return False
+        elif node.prim in (*CONTROL, *_PLAIN):
+            if not all(map(_fits, node.regions)):
+                return False
+        elif node.prim != "dot" or not node.result.type.size:
+            return False
+    return True
+
+
+def _orderly(node: Node, nest: LoopNest) -> bool:
+    """Whether numbers that go to registers are computed once, not by the points of a loop."""
+    inputs = len(node.operands) + len(node.regions[0].consts)
+    to_numbers = {inputs + k for k, r in enumerate(node.results) if r.type.size == 1}
+    stores = {i.buffer for p in nest.phases for i in p.body if i.op == "store"}
+    return to_numbers.isdisjoint(stores) or control_nests.outer_points(nest) == 1
+
+
+def nests_of(node: Node) -> list[LoopNest]:
+    """The nests of a fused node, for estimates."""
+    facts = node.regions[0].facts
+    if "nests" not in facts:
+        facts["nests"] = build_nests(node.regions[0], "estimate", Sites())
+    found: list[LoopNest] = facts["nests"]
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def as_sum(node: Node) -> Node:
+    """A dot as a fused node."""
+    x, y = node.operands
+    (xc, yc), (xb, yb) = node.attrs["contract"], node.attrs["batch"]
+    free = [[a for a in range(v.ndim) if a not in c and a not in d] for v, c, d in ((x, xc, xb), (y, yc, yb))]
+    batch, first, second, inner = len(xb), len(free[0]), len(free[1]), len(xc)
+    rank = batch + first + second + inner
+    shape = (*node.result.shape, *(x.shape[a] for a in xc))
+    along_x = (*range(batch + first), *range(batch + first + second, rank))
+    along_y = (*range(batch), *range(batch + first, rank))
+    b = Builder("fused", "pure")
+    params = [b.param(x.type), b.param(y.type)] if x is not y else [b.param(x.type)]
+    sides = []
+    for value, order, dims in (
+        (params[0], (*xb, *free[0], *xc), along_x), (params[-1], (*yb, *free[1], *yc), along_y)
+    ):  # fmt: skip
+        (turned,) = b.emit("transpose", (value,), {"perm": tuple(order)})
+        sides.append(b.emit("broadcast", (turned,), {"shape": shape, "dims": tuple(dims)})[0])
+    (product,) = b.emit("mul", sides)
+    (total,) = b.emit("reduce_sum", (product,), {"axes": tuple(range(rank - inner, rank))})
+    return Node("fused", list(dict.fromkeys((x, y))), {"kind": "reduce"}, (b.build([total]),), node.results, node.loc)
+
+
+def with_sums(graph: Graph) -> Graph:
+    """A region with its products as sums."""
+    nodes = []
+    for node in graph.nodes:
+        if node.prim == "dot":
+            node = as_sum(node)
+        elif node.prim != "fused" and node.regions:
+            regions = [with_sums(r) for r in node.regions]
+            node = Node(node.prim, node.operands, node.attrs, regions, node.results, node.loc)
+        nodes.append(node)
+    return graph.replace(nodes=nodes)
+
+
+# -- sizes
+
+
+def _values(node: Node) -> Sequence[Value]:
+    """What is made inside of a node's regions, and what they carry."""
+    found: list[Value] = []
+    for region in node.regions:
+        for inner in region.nodes:
+            found += inner.results if not is_view(inner) else ()
+            if inner.prim in CONTROL:
+                found += _values(inner)
+    return found
+
+
+def _largest(node: Node) -> int:
+    own = node.results if node.prim in ("while", "cond") else node.results[: node.attrs.get("num_carry", 0)]
+    return max((v.type.size for v in (*own, *_values(node))), default=1)
+
+
+def _local_bytes(node: Node) -> int:
+    own = node.results if node.prim in ("while", "cond") else node.results[: node.attrs.get("num_carry", 0)]
+    return sum(2 * v.type.nbytes for v in (*own, *_values(node)) if v.type.size > 1)
+
+
+# -- times in microseconds
+
+
+def _instructions(nest: LoopNest) -> float:
+    """Instructions of all points of a nest."""
+    outer = control_nests.count(nest.axes)
+    inner = sum(
+        control_nests.count(p.axes) * sum(op_cost(i.op) for i in p.body if i.op not in ("const", "index"))
+        for p in nest.phases
+    )
+    return float(outer * inner)
+
+
+def _work(node: Node) -> list[tuple[float, int]]:
+    """(instructions, points) of each nest of a fused node or a dot."""
+    if node.prim == "dot":
+        node = as_sum(node)
+    points = lambda nest: control_nests.outer_points(nest) * control_nests.reduced_points(nest)
+    return [(_instructions(nest), points(nest)) for nest in nests_of(node)]
+
+
+def _in_block(node: Node) -> float:
+    total = 0.0
+    for work, points in _work(node):
+        threads = min(max(points, 1), 512)
+        alone = work / _THREAD_RATE / threads  # no thread is faster than this
+        total += (_MEETING if points > 1 else 0.0) + max(work / _BLOCK_RATE, alone)
+    return total
+
+
+def _in_thread(node: Node) -> float:
+    return sum(work for work, _ in _work(node)) / _THREAD_RATE
+
+
+def _launched(node: Node) -> float:
+    return sum(_LAUNCH + work / _DEVICE_RATE for work, _ in _work(node))
+
+
+def _once(node: Node, of: Rule) -> float:
+    """The time of one lane of a map, or of another control node."""
+    return sum(_time(n, of) for n in node.regions[0].nodes) if node.prim == "map" else _time(node, of)
+
+
+def _time(node: Node, of: Rule) -> float:
+    """The time of a control node, or of what is inside, by a rule for its nests."""
+    if node.prim in ("fused", "dot"):
+        return 0.0 if node.prim == "fused" and is_view(node) else of(node)
+    inner = [sum(_time(n, of) for n in r.nodes) for r in node.regions]
+    hosted = of is _launched
+    match node.prim:
+        case "scan" | "map":
+            return float(node.attrs["length"] * inner[0])
+        case "while":
+            return sum(inner) + (_DECISION if hosted else 0.0)
+        case "cond":
+            return max(inner) + (_DECISION if hosted else 0.0)
+        case "named":
+            return _LAUNCH if hosted else 0.0
+        case _:
+            return sum(inner)
+
+
+def _hosted(node: Node) -> float:
+    lanes = node.attrs["length"] if node.prim == "map" else 1
+    return lanes * _once(node, _launched)
+
+
+def threads_of(nodes: Sequence[Node]) -> int:
+    """Threads of a block for some nests: as many as most of the points, a power of two."""
+    most = 1
+    for node in nodes:
+        for nest in nests_of(node) if not is_view(node) else ():
+            most = max(most, control_nests.outer_points(nest) * min(control_nests.reduced_points(nest), 32))
+    return min(512, max(32, 1 << math.ceil(math.log2(most))))

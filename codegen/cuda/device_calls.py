@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Rule = Callable[["_Function", list[Any]], Any]
 _OTHER_NAMES = {"gamma": "tgamma"}  # in libdevice
-_ARITY = {"pow": 2, "atan2": 2, "copysign": 2, "nextafter": 2, "hypot": 2, "fmod": 2, "fabs": 1}
+_ARITY = {"fma": 3, "pow": 2, "atan2": 2, "copysign": 2, "nextafter": 2, "hypot": 2, "fmod": 2, "fabs": 1}
 _MATH = [f for f in (*FUNCTIONS, *ROUNDED) if f not in LACKING]
 
 
@@ -44,7 +44,7 @@ def device_function(name: str) -> Callable[..., Any] | None:
 
 def _declarations() -> dict[str, str]:
     found = {}
-    for name in (*_MATH, "fabs"):
+    for name in (*_MATH, "fabs", "fma"):
         base = _OTHER_NAMES.get(name, name)
         for suffix, kind in (("", "double"), ("f", "float")):
             args = ", ".join([kind] * _ARITY.get(name, 1))
@@ -165,8 +165,11 @@ def _shuffle(mode: int, clamp: int) -> Rule:
     def rule(f: _Function, args: list[Value]) -> Value:
         _, value, lane = args
         value, lane = f.typed(value), f.convert(lane, "int32")
-        if is_complex(value.type) or size_of(value.type) not in (4, 8):
-            f.refuse(f"shuffle of {value.type}")
+        if is_complex(value.type):
+            parts = [rule(f, [args[0], Value(real_of(value.type), part), lane]) for part in value.text]
+            return Value(value.type, tuple(part.text for part in parts))
+        if size_of(value.type) < 4:
+            return f.convert(rule(f, [args[0], f.convert(value, "int32"), lane]), value.type)
         bits, text = 8 * size_of(value.type), value.text
         if is_float(value.type):
             text = f.op(f"bitcast {llvm(value.type)} {text} to i{bits}")
@@ -244,7 +247,7 @@ def _swapped(f: _Function, name: str, pointer: Pointer, place: str, value: Value
     kind, bits = llvm(pointer.type), f"i{8 * size_of(pointer.type)}"
     space = f" addrspace({pointer.space})" if pointer.space else ""
     place = f.op(f"bitcast {kind}{space}* {place} to {bits}{space}*")
-    seen = f"old{f.labels}"
+    seen = f"old.{f.labels}"
     f.assign(seen, f.value(f"load volatile {bits}, {bits}{space}* {place}", bits.replace("i", "int")))
     again, after = f.label("again"), f.label("after")
     f.jump(again)
@@ -299,7 +302,7 @@ CALLS: dict[str, Rule] = {
     **{name: _mathematics(name) for name in _MATH},
     "int_as_float": _bits("float32"), "longlong_as_double": _bits("float64"), "float_as_int": _bits("int32"),
     "double_as_longlong": _bits("int64"),
-    "power": _power,
+    "power": _power, "cuda.fma": _mathematics("fma"),
     "min": _extreme("<"), "max": _extreme(">"), "complex": _complex, "abs": _absolute,
     "cuda.grid": _grid, "cuda.gridsize": _gridsize, "cuda.syncthreads": _barrier, "cuda.syncwarp": _warp_barrier,
     "cuda.shfl_sync": _shuffle(0, 31), "cuda.shfl_up_sync": _shuffle(1, 0), "cuda.shfl_down_sync": _shuffle(2, 31),

@@ -130,7 +130,7 @@ def test_many_neighbouring_lines_are_a_thread_each():
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda is not installed")
-@pytest.mark.parametrize("dtype", ["i4", "i8", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["?", "u1", "i4", "i8", "f4", "f8", "c16"])
 def test_ptx(dtype):
     from nufunc.codegen.cuda.compile import ptx
 

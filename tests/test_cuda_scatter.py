@@ -143,7 +143,7 @@ def test_launches():
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda is not installed")
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", ["?", "i8", "f4", "c16"])
 def test_ptx(dtype):
     from nufunc.codegen.cuda.compile import ptx
 

@@ -40,7 +40,9 @@ def dump(func: Callable[..., Any], *args: Any, stage: str | None = None, **kwarg
     stage : one of "traced", "functionalized", "tangents", "linearized", "linear", "transposed", "vmapped", "jacobian",
         "whole", "pure", "simplified", "grouped", "fusion", "loops", "llvm", "asm"; None for all. A stage that is passed
         several times (once per transform) gives several texts. "fusion" says why neighbours do not share a kernel.
-        Programs for a device have "device" and "ptx" (which is not among "all") in the place of "llvm" and "asm".
+        "device" is the program for a CUDA device, and "ptx" its kernels (with the packages of `nufunc[cuda]`): also for
+        functions of the host, and without a device, but only when asked for. Programs for a device have neither "llvm"
+        nor "asm".
 
     Returns
     -------

@@ -64,7 +64,9 @@ class Lowered:
 
             return machine_text(self._module, self._program, stage)
         if self._program.device is None and stage in ("device", "ptx"):
-            raise ArgumentError(f"as_text: the stage {stage!r} is one of programs for a device (target='cuda')")
+            from nufunc.runtime.cuda.compiled import text_for_any_device
+
+            return text_for_any_device(self._program, stage)
         if stage in ("llvm", "asm"):
             entry = self.compile().executable.entry
             return str(entry.llvm() if stage == "llvm" else entry.assembly())

@@ -27,6 +27,27 @@ def expected():
     return 2 * t * (1 - t**2) * y
 
 
+def test_kernels_for_a_device_without_a_device():
+    text = nf.dump(nf.grad(loss), W, X, stage="device")
+    assert text.startswith("# device\nprogram loss(f64[3], f64[4,3])")
+    assert "# device" not in nf.dump(nf.grad(loss), W, X)
+
+
+def test_ptx_or_what_is_missing_for_it():
+    from nufunc.codegen.cuda import compile as compiler
+
+    try:
+        compiler.nvvm_version()
+    except compiler.CompilerMissingError:
+        with pytest.raises(ImportError, match=r"pip install nufunc\[cuda\]"):
+            nf.dump(nf.grad(loss), W, X, stage="ptx")
+        return
+    text = nf.dump(nf.grad(loss), W, X, stage="ptx")
+    assert text.startswith("# ptx\n")
+    assert ".target sm_80" in text
+    assert ".visible .entry" in text
+
+
 def sections(text):
     """(stage, body) of each headline of a dump."""
     parts = text.split("\n\n# ")

@@ -21,6 +21,7 @@ from nufunc.runtime.cuda.entry import DeviceEntry, specs
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.stored import Origin
 
+CAPABILITY = (8, 0)  # of PTX for no device in particular, which drivers of later ones compile too
 UNSTORED = "a program for a device is planned anew; its kernels are kept on disk one by one"
 
 
@@ -85,6 +86,18 @@ def machine_text(lowered: DeviceLowered, program: Program, stage: str) -> str:
     assert program.device is not None
     capability = device_of(program.device).driver.capability
     return "\n\n".join(compiled(kernel, capability).ptx for kernel in lowered.steps.kernels)
+
+
+def text_for_any_device(program: Program, stage: str) -> str:
+    """A program of the host as it would be on a device: its steps, or its kernels as PTX for `CAPABILITY`. No device is
+    needed."""
+    with pipeline.recording(None):
+        steps = lowered_for(program).steps
+    if stage == "device":
+        return str(steps)
+    from nufunc.codegen.cuda.compile import compiled_together
+
+    return "\n\n".join(dict.fromkeys(code.ptx for code in compiled_together(steps.kernels, CAPABILITY)))
 
 
 def executable_for(program: Program, lowered: DeviceLowered) -> DeviceExecutable:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from nufunc.codegen.nest_builder import NestBuilder
 
 Index = tuple[Affine, ...]
-CUMULATIVE = {"cumsum": "add", "cumprod": "mul", "cummax": "maximum", "cummin": "minimum"}
+CUMULATIVE = {
+    "cumsum": "add", "cumprod": "mul", "cummax": "maximum", "cummin": "minimum", "cumand": "bit_and", "cumor": "bit_or",
+    "cumxor": "bit_xor",
+}  # fmt: skip
 REDUCTIONS = {
     "reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum",
-    "reduce_and": "bit_and", "reduce_or": "bit_or", "argmax": "argmax", "argmin": "argmin",
+    "reduce_and": "bit_and", "reduce_or": "bit_or", "reduce_xor": "bit_xor",
+    "argmax": "argmax", "argmin": "argmin",
 }  # fmt: skip
 ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
 
@@ -33,8 +37,8 @@ def identity(op: str, dtype: np.dtype) -> Any:
         return False if kind == "b" else 0 if kind in "iu" else -0.0 if kind == "f" else complex(-0.0, -0.0)
     if op in ("mul", "bit_and"):
         return True if kind == "b" else -1 if op == "bit_and" else 1 if kind in "iu" else 1.0 if kind == "f" else 1 + 0j
-    if op == "bit_or":
-        return kind != "b" and 0
+    if op in ("bit_or", "bit_xor"):
+        return False if kind == "b" else 0
     low = op in ("maximum", "argmax")
     if kind == "f":
         return -math.inf if low else math.inf

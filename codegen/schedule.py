@@ -241,8 +241,9 @@ def _inner_choice(nest: LoopNest, phase: Phase, width: int) -> tuple[float, Axis
     points = _points((*nest.axes, *phase.axes))
     scalar = points * sum(inst_cost(i, "", set(), 1) for i in phase.body)
     best: tuple[float, Axis | None] = (float(scalar), None)
-    if any(i.op == "running" for i in phase.body):
-        return best
+    running = [i for i in phase.body if i.op == "running"]
+    if running:  # of ints it is over in a cycle, as are loads and stores beside it
+        return (scalar / 3 if all(i.dtype.kind in "iub" for i in running) else scalar), None
     for axis in phase.axes:
         if axis.kind == "serial" or axis.extent == 1:
             continue

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from nufunc.ir import primitive
 from nufunc.ir.graph import Node, Value
 
-CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin")
+CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin", "cumand", "cumor", "cumxor")
 ASSEMBLY = ("concat", "update", "dynamic_update", "scatter_set", "scatter_add")
 READS = ("gather", "dynamic_slice")
 _STACK = 8  # arrays of a stack that a group stores

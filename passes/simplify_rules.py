@@ -114,6 +114,13 @@ def _abs(s: Simplifier, node: Node) -> Value | None:
     return s.again("abs", inner.operands) if inner and x.dtype.kind == "f" else None
 
 
+def _pow(s: Simplifier, node: Node) -> Value | None:
+    """Known powers of ints."""
+    (x, y), known = node.operands, s.fill_of(node.operands[1])
+    whole = x.dtype.kind in "iu" and x.dtype == y.dtype and known is not None and 0 <= known < 64
+    return s.again("integer_pow", (x,), {"y": int(known)}) if whole else None
+
+
 def _integer_pow(s: Simplifier, node: Node) -> Value | None:
     (x,), y = node.operands, node.attrs["y"]
     if y == 1 and x.dtype.kind != "c":  # NumPy's complex power loses the sign of a zero
@@ -300,7 +307,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "div": (_div,),
     "neg": (_neg,),
     "abs": (_abs,),
-    "integer_pow": (_integer_pow,),
+    "pow": (_pow,), "integer_pow": (_integer_pow,),
     "bit_and": (_bit_and,),
     "bit_or": (_bit_or,),
     "bit_not": (_bit_not,),
@@ -311,7 +318,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "complex": (_complex,),
     "conj": (_conj,),
     "reduce_sum": (_reduce, _reduce_sum),
-    **dict.fromkeys(("reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or"), (_reduce,)),
+    **dict.fromkeys(("reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_xor"), (_reduce,)),
 }
 RULES.update(
     (name, RULES.get(name, ()) + (_on_repeated,))

@@ -626,6 +626,13 @@ for _name, _fold in (("reduce_and", lambda a, b: a and b), ("reduce_or", lambda 
     ):
         _reference = _folded(_fold, _name == "reduce_and")
         _row(_name, _spec, attrs={"axes": _axes}, reference=lambda x, f=_reference, a=_axes: f(x, a))
+for _name, _fold, _first in (
+    ("reduce_and", lambda a, b: a & b, -1), ("reduce_or", lambda a, b: a | b, 0), ("reduce_xor", lambda a, b: a ^ b, 0),
+):  # fmt: skip
+    for _spec, _axes in (("i64[3,4]", (1,)), ("i8[3,40]", (0, 1)), ("i32[0,2]", (0,)), ("i8[5]", (0,))):
+        _reference = _folded(_fold, _first)
+        _row(_name, _spec, attrs={"axes": _axes}, reference=lambda x, f=_reference, a=_axes: f(x, a))
+_row("reduce_xor", "b1[3,4]", attrs={"axes": (1,)}, reference=lambda x: np.logical_xor.reduce(x, axis=1))
 for _name, _better in (("argmax", np.greater), ("argmin", np.less)):
     for _spec, _axis in (
         ("f64[3,4]", 1), ("f64[3,4]", 0), ("f64[1]", 0), ("f32[5] ties", 0), ("i64[2,6]", 1), ("b1[5]", 0),
@@ -664,6 +671,13 @@ for _name, _ufunc, _kinds in (
     _row(
         _name, f"f64[{_count('f64')}] special", attrs={"axis": 0, "reverse": False}, smooth=False, batch=False
     )
+for _name, _ufunc in (("cumand", np.bitwise_and), ("cumor", np.bitwise_or), ("cumxor", np.bitwise_xor)):
+    for _spec, _axis in (("i64[5]", 0), ("i32[3,4]", 0), ("u8[3,4]", 1), ("b1[7]", 0), ("i8[0,2]", 0)):
+        for _reverse in (False, True):
+            _row(
+                _name, _spec, attrs={"axis": _axis, "reverse": _reverse},
+                reference=lambda x, u=_ufunc, a=_axis, r=_reverse: _running(x, u, a, r),
+            )  # fmt: skip
 
 
 # library

@@ -39,6 +39,7 @@ _REGROUPED = frozenset(
 )
 _SEVERAL_AXES = _REGROUPED - {"lcm"}
 _IDEMPOTENT = frozenset("fmax fmin maximum minimum bitwise_and bitwise_or logical_and logical_or".split())
+_BITS = {f"bitwise_{op}": (f"reduce_{op}", f"cum{op}") for op in ("and", "or", "xor")}
 _WRITTEN_OUT = 8  # steps; more become a loop
 _MASKED = 4096  # elements times segments up to which each segment looks at all elements
 
@@ -125,6 +126,14 @@ def _direct(
     if (name in ("logical_and", "logical_or") or of_bools) and dtype is None and not given(initial):
         every = np_reduce.all if name.endswith("and") else np_reduce.any
         return every(x, axis, out, keepdims, where=where)
+    if name in _BITS and x.dtype.kind in "iu" and dtype is None and not given(initial) and not masked(where):
+        axes = reduction_axes(axis, x.ndim)
+        value = builder().emit(_BITS[name][0], (value_of(x),), {"axes": tuple(axes)})[0]
+        if keepdims:
+            value = builder().reshaped(value, tuple(1 if k in axes else n for k, n in enumerate(x.shape)))
+        strides = np_reduce.result_order(x, axes, keepdims) if value.shape else None
+        exact_out(value, out, name)
+        return finish(value, out, name, strides=strides)
     return None
 
 
@@ -241,6 +250,15 @@ def accumulated(ufunc: Any, x: Array, index: int, kind: np.dtype, out: Any) -> A
     if name in ("maximum", "minimum") and kind.kind != "c":
         prim = "cummax" if name == "maximum" else "cummin"
         value = builder().emit(prim, (value_of(y),), {"axis": index, "reverse": False})[0]
+        return finish(value, out, name, scalar=False, strides=strides)
+    if name in _BITS and kind.kind in "iub":
+        value = builder().emit(_BITS[name][1], (value_of(y),), {"axis": index, "reverse": False})[0]
+        return finish(value, out, name, scalar=False, strides=strides)
+    if name == "subtract":  # a - b is a + (-b), to the last bit
+        b, operand = builder(), value_of(y)
+        place = b.iota(shape=y.shape, dtype=INT64, axis=index)
+        signed = b.select(b.eq(place, b.like(place, 0)), operand, b.neg(operand))
+        value = b.cumsum(signed, axis=index, reverse=False)
         return finish(value, out, name, scalar=False, strides=strides)
     rows = wrap(builder().moved(value_of(y), index, 0), scalar=False)
     totals = value_of(_running(_step(ufunc, kind), rows)) if rows.shape[0] else value_of(rows)

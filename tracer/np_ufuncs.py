@@ -83,6 +83,8 @@ class TracedUfunc:
         if _concrete((A, B), kwargs):
             return self.original.outer(A, B, **kwargs)
         a, b = (as_array(np.asarray(x)[()] if is_scalar(x) else x) for x in (A, B))  # no scalar is weak here
+        if is_scalar(B):  # a known exponent, say
+            return self(a, np.asarray(B)[()], **kwargs)
         return self(a[(..., *(None,) * b.ndim)] if b.ndim else a, b, **kwargs)
 
     def at(self, a: Any, indices: Any, b: Any = None, /) -> None:

@@ -14,6 +14,7 @@ from nufunc.ir.primitive import Jvp, Primitive, Transpose, register
 from nufunc.ir.prims.kinds import (
     ANY,
     BOOLS,
+    INTS,
     REALS,
     Arrays,
     Maybe,
@@ -126,8 +127,9 @@ _reduce(
 _reduce("reduce_prod", np.multiply, ANY, jvp=_reduce_prod_jvp)
 _reduce("reduce_max", np.maximum, REALS + BOOLS, has_identity=False, jvp=_reduce_extreme_jvp)
 _reduce("reduce_min", np.minimum, REALS + BOOLS, has_identity=False, jvp=_reduce_extreme_jvp)
-_reduce("reduce_and", np.logical_and, BOOLS, differentiable=False)
-_reduce("reduce_or", np.logical_or, BOOLS, differentiable=False)
+_reduce("reduce_and", np.bitwise_and, INTS + BOOLS, differentiable=False)
+_reduce("reduce_or", np.bitwise_or, INTS + BOOLS, differentiable=False)
+_reduce("reduce_xor", np.bitwise_xor, INTS + BOOLS, differentiable=False)
 
 
 def _next_axis(size: int, attrs: Attrs) -> dict[str, Any]:
@@ -164,7 +166,7 @@ _arg_extreme("argmin", np.argmin)
 
 
 def _cumulative(
-    name: str, ufunc: np.ufunc, kinds: str, *, jvp: Jvp, transpose: Transpose | None = None
+    name: str, ufunc: np.ufunc, kinds: str, *, jvp: Jvp | None = None, transpose: Transpose | None = None
 ) -> None:
     def infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
         need_count(name, types, 1)
@@ -188,6 +190,7 @@ def _cumulative(
             transpose,
             batch_shifted(name, _next_axis),
             attrs=("axis", "reverse"),
+            differentiable=jvp is not None,
         )
     )
 
@@ -248,3 +251,6 @@ _cumulative(
 _cumulative("cumprod", np.multiply, ANY, jvp=_cumprod_jvp)
 _cumulative("cummax", np.maximum, REALS + BOOLS, jvp=_running_extreme_jvp)
 _cumulative("cummin", np.minimum, REALS + BOOLS, jvp=_running_extreme_jvp)
+_cumulative("cumand", np.bitwise_and, INTS + BOOLS)
+_cumulative("cumor", np.bitwise_or, INTS + BOOLS)
+_cumulative("cumxor", np.bitwise_xor, INTS + BOOLS)

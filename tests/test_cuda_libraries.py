@@ -14,8 +14,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_nvmath
 
-from nufunc.codegen.cuda import contraction, libraries
+from nufunc.codegen.cuda import contraction, libraries, small_matrices
+from nufunc.codegen.cuda.compile import compiled_together
+from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.program import Call, Operand, Place
+from nufunc.codegen.cuda.simulate import simulate
 from nufunc.ir import primitive
 from nufunc.ir.types import ArrayType, type_of
 from nufunc.runtime.cuda import libraries as running
@@ -42,6 +45,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     monkeypatch.setattr(nvidia, "module", lambda name: made[name])
     monkeypatch.setattr(nvidia, "_handles", {})
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")
+    monkeypatch.setattr(libraries.small_matrices, "is_small", lambda made: False)
+    monkeypatch.setattr(libraries, "_KEPT", {})
     return made
 
 
@@ -196,10 +201,11 @@ def test_convolutions(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any,
         close(made, wanted)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(40, 70, 35), (70, 20, 5), (130, 140, 9), (17, 33, 1100)])
+@pytest.mark.parametrize(("m", "n", "k"), [(40, 70, 20), (70, 20, 5), (17, 18, 100)])
 def test_tiles_of_full_size(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, m: int, n: int, k: int) -> None:
     """Also sums in several parts."""
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
+    monkeypatch.setattr(contraction, "DEEP", 40)
     arrays = [numbers((k, m), np.float32), numbers((n, k), np.float32)]
     made, wanted, error = device_call("dot", arrays, {"contract": ((0,), (1,)), "batch": ((), ())})
     assert not error
@@ -298,6 +304,80 @@ def test_failures_are_told(fakes: Fakes) -> None:
     made, wanted, error = device_call("require", [np.ones(2), np.array(True)], {"message": "no"})
     assert not error
     close(made, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("memory", ["fast", "global", "thread"])
+def test_small_matrices(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, memory: str) -> None:
+    """Kernels of our own, with the matrices in shared, global or a thread's memory."""
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
+    if memory == "global":
+        monkeypatch.setattr(small_matrices, "SHARED", 0)
+    if memory == "thread":
+        monkeypatch.setattr(small_matrices, "MANY", 2)
+    for shape in SQUARES:
+        a = positive(shape, dtype)
+        results = [device_call("cholesky", [a], {})]
+        a = numbers(shape, dtype)
+        results += [device_call(prim, [a], {}) for prim in ("det", "slogdet")]
+        for columns in (1, 3):
+            b = numbers((*shape[:-1], columns), dtype, 1)
+            results.append(device_call("solve", [a, b], {}))
+            for k in range(8):
+                attrs = {"lower": bool(k & 1), "trans": bool(k & 2), "unit": bool(k & 4)}
+                results.append(device_call("triangular_solve", [a, b], attrs))
+        for made, wanted, error in results:
+            assert not error
+            close(made, wanted)
+    for shape in RECTANGLES:
+        made, wanted, error = device_call("lu", [numbers(shape, dtype)], {})
+        assert not error
+        close(made, wanted)
+    singular = np.ones((2, 3, 3), dtype)
+    made, wanted, error = device_call("slogdet", [singular], {})
+    close(made, wanted)
+    assert device_call("solve", [singular, singular], {})[2] == SITE
+    assert device_call("cholesky", [-positive((2, 3, 3), dtype)], {})[2] == SITE
+    made, wanted, error = device_call("lu", [singular], {})
+    close(made, wanted)
+    assert not fakes.cusolverDn.calls
+    assert not fakes.cublas.calls
+
+
+def test_kernels_have_no_races_and_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another order of threads, with a watch on every access; and as machine code for several generations."""
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
+    monkeypatch.setattr(small_matrices, "SHARED", 600)
+    monkeypatch.setattr(contraction, "DEEP", 16)
+    small = contraction.Tile(4, 4, 2, 2, 4)
+    monkeypatch.setattr("nufunc.codegen.cuda.library_products.tile_for", lambda form: small)
+    kernels: list[Kernel] = []
+
+    def watched(kernel: Kernel, arrays: list[np.ndarray]) -> None:
+        kernels.append(kernel)
+        simulate(kernel, arrays, order=3, races=True)
+
+    monkeypatch.setattr("nufunc.runtime.cuda.simulated._simulator", lambda: watched)
+    for dtype in (np.float32, np.complex128):
+        a, right = positive((2, 5, 5), dtype), numbers((2, 5, 2), dtype)
+        product = {"contract": ((2,), (1,)), "batch": ((0,), (0,))}
+        flags = {"lower": True, "trans": True, "unit": False}
+        for prim, arrays, attrs in [
+            ("cholesky", [a], {}), ("solve", [a, right], {}), ("triangular_solve", [a, right], flags),
+            ("slogdet", [a], {}), ("det", [a[:1]], {}), ("lu", [numbers((2, 3, 5), dtype)], {}),
+            ("dot", [numbers((2, 9, 40), dtype), numbers((2, 40, 6), dtype)], product),
+        ]:  # fmt: skip
+            made, wanted, error = device_call(prim, arrays, attrs)
+            assert not error
+            close(made, wanted)
+    x, w, out, window, left, right_shape, rows = CONVS[6]
+    arrays = [numbers(left, np.float32), numbers(right_shape, np.float32)]
+    made, wanted, error = device_call("conv", arrays, conv_attrs(x, w, out, window, rows))
+    close(made, wanted)
+    assert len(kernels) == 15
+    pytest.importorskip("numba.cuda")
+    for kernel, code in zip(kernels, compiled_together(kernels, (8, 0)), strict=True):
+        assert f".entry {code.symbol}" in code.ptx, kernel.name
 
 
 # -- Fourier transforms

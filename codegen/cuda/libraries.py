@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from nufunc.codegen.cuda import library_conv, library_fft, library_linalg, library_products
+from nufunc.codegen.cuda import library_conv, library_fft, library_linalg, library_products, small_matrices
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, Lower, Lowered
 from nufunc.codegen.nest_builder import Sites
@@ -37,6 +37,7 @@ _LOWER: dict[str, Lower] = {  # with NVIDIA's libraries
 }  # fmt: skip
 _OWN: dict[str, Lower] = {  # by kernels of our own
     "dot": library_products.lower_own_dot, "conv": library_conv.lower_conv, "require": library_linalg.lower_require,
+    **small_matrices.LOWER,
 }  # fmt: skip
 
 
@@ -85,7 +86,9 @@ def lowered(
     key = (prim, tuple(operands), tuple(results), attr_tuple(attrs), site, nvidia)
     if key not in _KEPT:
         made = Lowered(prim, tuple(operands), tuple(results), attrs, site)
-        lower = (_LOWER.get(prim) if nvidia else None) or _OWN.get(prim)
+        lower = _OWN.get(prim)
+        if nvidia and prim in _LOWER and not (prim in small_matrices.LOWER and small_matrices.is_small(made)):
+            lower = _LOWER[prim]
         if lower is None:
             made.steps.append(Hosted())
         elif any(t.size for t in results):

@@ -49,6 +49,9 @@ class Driver(Protocol):
     def clear(self, address: int, nbytes: int, stream: Any) -> None:
         """Fill with zero bytes."""
 
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        """Compile kernels together, before they are loaded one by one."""
+
     def load(self, kernel: Kernel) -> Any:
         """A kernel, compiled and ready to launch; the same for equal kernels."""
 
@@ -76,8 +79,10 @@ class Driver(Protocol):
     def memory(self) -> tuple[int, int]:
         """Bytes that are free, and bytes in all."""
 
+    recording_stream: Any
+
     def record(self, run: Callable[[Any], None], before: Any = None) -> Any:
-        """A graph of what `run` queues on the stream that it is given, instead of doing it. One made `before` for the
+        """A graph of what `run` queues on `recording_stream`, instead of doing it. One made `before` for the
         same steps with other addresses is changed, where that can be done, and not to be used any more."""
 
     def replay(self, graph: Any, stream: Any) -> None:

@@ -73,6 +73,7 @@ class Machine:
 
     def __init__(self, program: Program, driver: Driver, pool: Pool, location: Location | None = None) -> None:
         self.program, self.driver, self.pool, self.location = program, driver, pool, location
+        driver.prepare(program.kernels)
         self.functions = {kernel: driver.load(kernel) for kernel in program.kernels}
         self.constants = [self._uploaded(array) for array in program.constants]
         self.replayable = program.replayable and (driver.simulated or not _hosted(program))
@@ -120,8 +121,11 @@ class Machine:
     def run(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
         """Queue the steps, on memory for the inputs and for those outputs that are not inputs."""
         self.runs += 1
-        if not self.replayable or self.runs == 1:
+        if not self.replayable:
             self.queue(inputs, outputs, stream)
+            return
+        if self.runs == 1:
+            self.first(inputs, outputs, stream)
             return
         key = (*inputs, *outputs)
         recorded = self.graphs.get(key)
@@ -156,6 +160,17 @@ class Machine:
             )
             made = self.graphs[key] = Recorded(graph, workspace, None, stream)
             return made
+
+    def first(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
+        """The first run, on the stream of recordings where libraries are called: what they make at their first use on a
+        stream cannot be recorded."""
+        driver, within = self.driver, self.driver.recording_stream
+        if not any(isinstance(step, Call) for step in self.program.walk()):
+            self.queue(inputs, outputs, stream)
+            return
+        driver.wait(within, stream)
+        self.queue(inputs, outputs, within)
+        driver.wait(stream, within)
 
     def queue(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
         """Queue the steps one by one."""

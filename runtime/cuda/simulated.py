@@ -58,6 +58,7 @@ class SimulatedDriver:
         self._words: dict[int, np.ndarray] = {}
         self._loaded: dict[Any, Any] = {}
         self._streams = 0
+        self.recording_stream = self.new_stream()
 
     # -- memory
 
@@ -148,6 +149,9 @@ class SimulatedDriver:
         del self._words[address]
 
     # -- kernels
+
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        pass
 
     def load(self, kernel: Kernel) -> Any:
         if kernel not in self._loaded:

@@ -1,0 +1,532 @@
+"""NVIDIA's driver behind the protocol of `nufunc.runtime.cuda.driver`, by way of cuda-bindings.
+
+Note [Contexts of CUDA]
+All work happens in the device's primary context, which other libraries of the process share, retained at first use and
+current in each thread that gets here. With one device it stays so; with several each entry here sets it, since other
+libraries may have changed it. A fork leaves the child a context that does not work: it is told so at once.
+
+Note [Host memory]
+Copies from pageable memory need not have read it when they return. So small uploads go through a ring of pinned
+memory, whose quarters are used again once events say that their copies have been made; large ones wait. Large downloads
+alternate between two pinned buffers, so that the copy out of one hides behind the copy into the other.
+
+Note [Recording]
+Graphs are captured on a stream of their own, non-blocking, since the default stream cannot be captured and would be
+waited for; they are replayed on whatever stream the call has.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nufunc.ir.errors import (
+    DeviceError,
+    DriverTooOldError,
+    LaunchError,
+    LostDeviceError,
+    NoDeviceError,
+    NoDriverError,
+)
+from nufunc.runtime.cuda.memory import no_memory
+from nufunc.runtime.disk_cache import DISK
+
+if TYPE_CHECKING:
+    from nufunc.codegen.cuda.kernels import Kernel
+
+_STAGED = 1 << 20  # bytes up to which an upload goes through the ring
+_RING, _QUARTERS = 1 << 23, 4
+_CHUNK = 1 << 22  # bytes of a download at a time
+_WORDS = 1024  # error words to a page
+_LOST = frozenset((214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719))  # after these the context is broken
+_LAUNCH = frozenset((1, 98, 400, 701))
+_TOO_OLD = frozenset((35, 36, 222, 803, 804))
+_MANY = 0xFFFFFFFFFFFFFFFF
+
+
+class _Process(threading.local):
+    """What the threads of this process know: the device whose context is current here."""
+
+    bound: int | None = None
+
+
+_THREAD = _Process()
+_FORKED = [False]
+_LOCK = threading.RLock()
+
+
+def _forked() -> None:
+    _FORKED[0] = True
+
+
+@functools.cache
+def api() -> Any:
+    """`cuda.bindings.driver`, with the driver started."""
+    try:
+        module = importlib.import_module("cuda.bindings.driver")
+    except ImportError as error:
+        raise NoDriverError(
+            f"the package cuda-bindings cannot be imported ({error}); install nufunc with its extra: "
+            'pip install "nufunc[cuda]" (or cuda13, for drivers from 580 on)'
+        ) from error
+    started(module)
+    os.register_at_fork(after_in_child=_forked)
+    return module
+
+
+def started(module: Any) -> None:
+    """Start the driver, or say why it does not."""
+    try:
+        answer = module.cuInit(0)
+    except RuntimeError as error:
+        if "not found" in str(error) and "cuInit" in str(error):
+            raise DriverTooOldError(f"the NVIDIA driver is too old: {error}") from error
+        raise NoDriverError(
+            f"no NVIDIA driver: libcuda.so.1 was not found ({str(error).splitlines()[0]}); NUFUNC_CUDA_SIMULATOR=1 "
+            "runs everything in host memory"
+        ) from error
+    number = int(answer[0])
+    if number == 100:
+        raise NoDeviceError("the NVIDIA driver finds no CUDA device (CUDA_VISIBLE_DEVICES may hide it)")
+    if number in _TOO_OLD:
+        raise DriverTooOldError(f"the NVIDIA driver does not fit: {_named(module, answer[0])}")
+    if number:
+        raise NoDriverError(f"the NVIDIA driver does not start: {_named(module, answer[0])}")
+    version, made_for = int(module.cuDriverGetVersion()[1]), int(module.CUDA_VERSION)
+    if version // 1000 < made_for // 1000:
+        raise DriverTooOldError(
+            f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}, but the installed packages "
+            f"make code of CUDA {made_for // 1000}; update the driver, or install nufunc[cuda] in place of nufunc[cuda13]"
+        )
+
+
+def _named(module: Any, result: Any) -> str:
+    """The name of an error, and what the driver says about it."""
+    name = getattr(result, "name", None) or f"error {int(result)}"
+    try:
+        text = module.cuGetErrorString(result)[1]
+    except RuntimeError:
+        return str(name)
+    return f"{name} ({text.decode() if isinstance(text, bytes) else text})"
+
+
+def count() -> int:
+    if _FORKED[0]:
+        _refuse_fork()
+    return int(checked(api(), api().cuDeviceGetCount(), "count devices"))
+
+
+def device_at(address: int) -> int:
+    """The number of the device that memory belongs to."""
+    module = api()
+    attribute = module.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(checked(module, module.cuPointerGetAttribute(attribute, address), "look at an array"))
+
+
+def _refuse_fork() -> None:
+    raise DeviceError(
+        "CUDA was in use before this process was forked, and cannot be used in it; start processes with "
+        "multiprocessing's 'spawn' or 'forkserver'"
+    )
+
+
+def checked(module: Any, answer: tuple[Any, ...], what: str) -> Any:
+    """The value of a driver's answer; its error as one of ours."""
+    if answer[0]:
+        raise _error(module, answer[0], what)
+    return answer[1] if len(answer) == 2 else answer[1:] if len(answer) > 2 else None
+
+
+def _error(module: Any, result: Any, what: str) -> DeviceError:
+    number, text = int(result), _named(module, result)
+    if number in _LOST:
+        return LostDeviceError(
+            f"the device failed ({what}): {text}. This process cannot use it any more; start another one. "
+            "CUDA_LAUNCH_BLOCKING=1 shows the call that breaks"
+        )
+    if number in _TOO_OLD:
+        return DriverTooOldError(f"the NVIDIA driver is too old for this code ({what}): {text}; update it")
+    if number == 209:
+        return DriverTooOldError(f"there is no code for this device ({what}): {text}; a newer toolkit may make it")
+    return LaunchError(f"{what}: {text}") if number in _LAUNCH and "launch" in what else DeviceError(f"{what}: {text}")
+
+
+class HardwareDriver:
+    """One device of NVIDIA's."""
+
+    simulated = False
+
+    def __init__(self, index: int, module: Any = None) -> None:
+        self._api = cuda = api() if module is None else module
+        self.index = index
+        self._device = self._ask(cuda.cuDeviceGet(index), "open a device")
+        self._several = int(self._ask(cuda.cuDeviceGetCount(), "count devices")) > 1
+        name = self._ask(cuda.cuDeviceGetName(256, self._device), "name a device")
+        self.name = (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0 ")
+        known = cuda.CUdevice_attribute
+        self.capability = (
+            self._attribute(known.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+            self._attribute(known.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+        )
+        self.multiprocessors = self._attribute(known.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+        self._context = self._ask(cuda.cuDevicePrimaryCtxRetain(self._device), "open a device")
+        self._streams: dict[Any, Any] = {}
+        self._functions: dict[Kernel, Any] = {}
+        self._modules: dict[str, Any] = {}
+        self._recording = threading.RLock()
+        self._enter()
+        self._pooled = bool(self._attribute(known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED))
+        if self._pooled:
+            pool = self._ask(cuda.cuDeviceGetDefaultMemPool(self._device), "open the pool of memory")
+            attribute = cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+            self._ask(cuda.cuMemPoolSetAttribute(pool, attribute, cuda.cuuint64_t(_MANY)), "open the pool of memory")
+        self.recording_stream = self.new_stream()
+        self._staging: _Staging | None = None
+        self._landing: _Landing | None = None
+        self._free_words: list[tuple[int, np.ndarray]] = []
+        self._views: dict[int, np.ndarray] = {}
+
+    # -- calls of the driver
+
+    def _ask(self, answer: tuple[Any, ...], what: str) -> Any:
+        return checked(self._api, answer, what)
+
+    def _attribute(self, which: Any) -> int:
+        return int(self._ask(self._api.cuDeviceGetAttribute(which, self._device), "ask about a device"))
+
+    def _enter(self) -> None:
+        """Make the context current; see Note [Contexts of CUDA]."""
+        if _FORKED[0]:
+            _refuse_fork()
+        if self._several or _THREAD.bound != self.index:
+            self._ask(self._api.cuCtxSetCurrent(self._context), "use a device")
+            _THREAD.bound = self.index
+
+    def native(self, stream: Any) -> int:
+        """The stream as C functions take it."""
+        return int(stream)
+
+    def stream_of(self, stream: Any) -> Any:
+        """The stream as cuda-bindings takes it."""
+        found = self._streams.get(stream)
+        if found is None:
+            found = self._streams[stream] = self._api.CUstream(int(stream))
+        return found
+
+    def external(self, stream: Any) -> int:
+        return int(stream) or 1
+
+    # -- memory
+
+    def allocate(self, nbytes: int, stream: Any) -> int:
+        self._enter()
+        cuda = self._api
+        if self._pooled:
+            answer = cuda.cuMemAllocAsync(nbytes, self.stream_of(stream))
+        else:
+            answer = cuda.cuMemAlloc(nbytes)
+        if int(answer[0]) == 2:
+            raise no_memory(nbytes, *self.memory())
+        return int(self._ask(answer, f"allocate {nbytes} bytes"))
+
+    def free(self, address: int, stream: Any) -> None:
+        self._enter()
+        if self._pooled:
+            self._ask(self._api.cuMemFreeAsync(address, self.stream_of(stream)), "free memory")
+        else:
+            self._ask(self._api.cuMemFree(address), "free memory")
+
+    def lend(self, address: int, nbytes: int) -> None:
+        pass
+
+    def take_back(self, address: int, nbytes: int) -> None:
+        pass
+
+    def memory(self) -> tuple[int, int]:
+        self._enter()
+        free, total = self._ask(self._api.cuMemGetInfo(), "ask for free memory")
+        return int(free), int(total)
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        """Bytes of the host that the device copies from and to by itself; they stay until the process ends."""
+        self._enter()
+        address = int(self._ask(self._api.cuMemHostAlloc(nbytes, 1), "allocate pinned memory"))  # 1: for all contexts
+        return np.frombuffer((ctypes.c_char * nbytes).from_address(address), np.uint8)
+
+    def upload(self, address: int, array: np.ndarray, stream: Any) -> None:
+        self._enter()
+        cuda, nbytes = self._api, array.nbytes
+        if nbytes > _STAGED:
+            self._ask(cuda.cuMemcpyHtoDAsync(address, array.ctypes.data, nbytes, self.stream_of(stream)), "upload")
+            self.synchronize(stream)
+            return
+        with _LOCK:
+            if self._staging is None:
+                self._staging = _Staging(self)
+            source = self._staging.place(array, stream)
+            self._ask(cuda.cuMemcpyHtoDAsync(address, source, nbytes, self.stream_of(stream)), "upload")
+
+    def download(self, array: np.ndarray, address: int, stream: Any) -> None:
+        self._enter()
+        if array.nbytes > _CHUNK:
+            with _LOCK:
+                if self._landing is None:
+                    self._landing = _Landing(self)
+            self._landing.fetch(array, address, stream)
+            return
+        cuda = self._api
+        self._ask(
+            cuda.cuMemcpyDtoHAsync(array.ctypes.data, address, array.nbytes, self.stream_of(stream)), "download"
+        )
+        self.synchronize(stream)
+
+    def copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
+        self._enter()
+        self._ask(self._api.cuMemcpyDtoDAsync(target, source, nbytes, self.stream_of(stream)), "copy")
+
+    def clear(self, address: int, nbytes: int, stream: Any) -> None:
+        self._enter()
+        self._ask(self._api.cuMemsetD8Async(address, 0, nbytes, self.stream_of(stream)), "clear memory")
+
+    # -- error words
+
+    def word(self) -> tuple[int, np.ndarray]:
+        with _LOCK:
+            if not self._free_words:
+                start = self.allocate(4 * _WORDS, 0)
+                self.clear(start, 4 * _WORDS, 0)
+                self.synchronize(0)
+                views = self.pinned(4 * _WORDS).view(np.int32)
+                views[:] = 0
+                self._free_words = [(start + 4 * k, views[k : k + 1]) for k in reversed(range(_WORDS))]
+            address, view = self._free_words.pop()
+            self._views[address] = view
+            return address, view
+
+    def report(self, address: int, stream: Any) -> None:
+        self._enter()
+        view = self._views[address]
+        self._ask(self._api.cuMemcpyDtoHAsync(view.ctypes.data, address, 4, self.stream_of(stream)), "report")
+
+    def free_word(self, address: int) -> None:
+        self.clear(address, 4, 0)
+        view = self._views.pop(address)
+        view[0] = 0
+        self._free_words.append((address, view))
+
+    # -- kernels
+
+    def prepare(self, kernels: Sequence[Kernel]) -> None:
+        from nufunc.codegen.cuda.compile import compiled_together
+
+        new = [kernel for kernel in kernels if kernel not in self._functions]
+        if new:
+            compiled_together(new, self.capability, _STORE)
+
+    def load(self, kernel: Kernel) -> Any:
+        found = self._functions.get(kernel)
+        if found is not None:
+            return found
+        from nufunc.codegen.cuda.compile import compiled
+
+        code = compiled(kernel, self.capability, _STORE)
+        with _LOCK:
+            self._enter()
+            if code.module not in self._modules:
+                self._modules[code.module] = self._module(code.ptx, code.cubin, kernel.name)
+            module = self._modules[code.module]
+            function = self._ask(self._api.cuModuleGetFunction(module, code.symbol.encode()), f"load {kernel.name}")
+            types = (ctypes.c_void_p,) * (len(kernel.buffers) + 1)
+            found = self._functions[kernel] = (function, kernel.blocks, kernel.threads, types, kernel.name)
+        return found
+
+    def _module(self, ptx: str, cubin: bytes | None, name: str) -> Any:
+        cuda = self._api
+        if cubin is not None:
+            return self._ask(cuda.cuModuleLoadData(cubin), f"load {name}")
+        log = bytearray(1 << 14)
+        options = [cuda.CUjit_option.CU_JIT_ERROR_LOG_BUFFER, cuda.CUjit_option.CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES]
+        answer = cuda.cuModuleLoadDataEx(ptx.encode() + b"\0", 2, options, [log, len(log)])
+        if answer[0]:
+            said = bytes(log).split(b"\0", 1)[0].decode(errors="replace").strip()
+            raise type(_error(cuda, answer[0], name))(
+                f"the driver refuses the code of {name}: {_named(cuda, answer[0])}\n{said}"
+            )
+        return answer[1]
+
+    def launch(self, function: Any, addresses: Sequence[int], stream: Any) -> None:
+        self._enter()
+        code, blocks, threads, types, name = function
+        answer = self._api.cuLaunchKernel(
+            code, blocks, 1, 1, threads, 1, 1, 0, self.stream_of(stream), (tuple(addresses), types), 0
+        )
+        if answer[0]:
+            raise _error(self._api, answer[0], f"launch of {name} ({blocks} blocks of {threads} threads)")
+
+    # -- order
+
+    def synchronize(self, stream: Any) -> None:
+        self._enter()
+        self._ask(self._api.cuStreamSynchronize(self.stream_of(stream)), "wait for the device")
+
+    def wait(self, stream: Any, other: Any) -> None:
+        self._enter()
+        event = self.event(other)
+        self._ask(self._api.cuStreamWaitEvent(self.stream_of(stream), event, 0), "order streams")
+        self._ask(self._api.cuEventDestroy(event), "order streams")  # the driver keeps it until it has passed
+
+    def event(self, stream: Any) -> Any:
+        """What a stream holds now, as an event."""
+        flags = int(self._api.CUevent_flags.CU_EVENT_DISABLE_TIMING)
+        event = self._ask(self._api.cuEventCreate(flags), "make an event")
+        self._ask(self._api.cuEventRecord(event, self.stream_of(stream)), "record an event")
+        return event
+
+    def await_event(self, event: Any) -> None:
+        """Wait until what the event stands for is done, and forget it."""
+        self._ask(self._api.cuEventSynchronize(event), "wait for the device")
+        self._ask(self._api.cuEventDestroy(event), "wait for the device")
+
+    def new_stream(self) -> Any:
+        self._enter()
+        flags = int(self._api.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        made = self._ask(self._api.cuStreamCreate(flags), "make a stream")
+        self._streams[int(made)] = made
+        return int(made)
+
+    # -- graphs
+
+    def record(self, run: Callable[[Any], None], before: Any = None) -> Any:
+        cuda, stream = self._api, self.stream_of(self.recording_stream)
+        with self._recording:
+            self._enter()
+            mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+            self._ask(cuda.cuStreamBeginCapture(stream, mode), "record a run")
+            try:
+                run(self.recording_stream)
+            except BaseException:
+                cuda.cuStreamEndCapture(stream)
+                raise
+            graph = self._ask(cuda.cuStreamEndCapture(stream), "record a run")
+        try:
+            if before is not None:
+                if not int(cuda.cuGraphExecUpdate(before.graph, graph)[0]):
+                    return before
+                self.drop(before)
+            return _Graph(self._ask(cuda.cuGraphInstantiate(graph, 0), "record a run"))
+        finally:
+            self._ask(cuda.cuGraphDestroy(graph), "record a run")
+
+    def replay(self, graph: Any, stream: Any) -> None:
+        if self._several or _THREAD.bound != self.index or _FORKED[0]:
+            self._enter()
+        graph.stream = stream
+        answer = self._api.cuGraphLaunch(graph.graph, self._streams.get(stream) or self.stream_of(stream))
+        if answer[0]:
+            raise _error(self._api, answer[0], "launch of a recorded run")
+
+    def drop(self, graph: Any) -> None:
+        if _FORKED[0]:
+            return
+        self._enter()
+        if graph.stream is not None:
+            self.synchronize(graph.stream)
+        self._ask(self._api.cuGraphExecDestroy(graph.graph), "forget a recorded run")
+
+
+class _Graph:
+    """An executable graph, and the stream that it ran on last."""
+
+    __slots__ = ("graph", "stream")
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+        self.stream: Any = None
+
+
+class _Staging:
+    """A ring of pinned memory for uploads; see Note [Host memory]."""
+
+    def __init__(self, driver: HardwareDriver) -> None:
+        self.driver = driver
+        self.memory = driver.pinned(_RING)
+        self.address = self.memory.ctypes.data
+        self.quarter, self.position = 0, 0
+        self.streams: set[Any] = set()  # that copy out of this quarter
+        self.events: list[list[Any]] = [[] for _ in range(_QUARTERS)]
+
+    def place(self, array: np.ndarray, stream: Any) -> int:
+        """The address of a copy of an array that is about to be queued on a stream."""
+        size = _RING // _QUARTERS
+        nbytes = -(-array.nbytes // 64) * 64
+        if self.position + nbytes > size:
+            self.events[self.quarter] = [self.driver.event(s) for s in self.streams]
+            self.streams = set()
+            self.quarter, self.position = (self.quarter + 1) % _QUARTERS, 0
+            for event in self.events[self.quarter]:
+                self.driver.await_event(event)
+            self.events[self.quarter] = []
+        start = self.quarter * size + self.position
+        self.memory[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        self.position += nbytes
+        self.streams.add(stream)
+        return int(self.address + start)
+
+
+class _Landing:
+    """Two pinned buffers for large downloads; see Note [Host memory]."""
+
+    def __init__(self, driver: HardwareDriver) -> None:
+        self.driver = driver
+        self.buffers = [driver.pinned(_CHUNK) for _ in range(2)]
+        self.lock = threading.Lock()
+
+    def fetch(self, array: np.ndarray, address: int, stream: Any) -> None:
+        driver, target = self.driver, array.reshape(-1).view(np.uint8)
+        starts = range(0, array.nbytes, _CHUNK)
+        with self.lock:
+            coming: list[tuple[int, int, Any]] = []
+            for k, start in enumerate(starts):
+                size = min(_CHUNK, array.nbytes - start)
+                buffer = self.buffers[k % 2]
+                if len(coming) == 2:
+                    self._land(target, *coming.pop(0))
+                driver._ask(
+                    driver._api.cuMemcpyDtoHAsync(buffer.ctypes.data, address + start, size, driver.stream_of(stream)),
+                    "download",
+                )
+                coming.append((k, start, driver.event(stream)))
+            for one in coming:
+                self._land(target, *one)
+
+    def _land(self, target: np.ndarray, k: int, start: int, event: Any) -> None:
+        self.driver.await_event(event)
+        size = min(_CHUNK, target.size - start)
+        target[start : start + size] = self.buffers[k % 2][:size]
+
+
+class _Kept:
+    """Compiled kernels in the cache on disk."""
+
+    def get(self, key: str) -> bytes | None:
+        return None if DISK.reason_off() is not None else DISK.get(_disk_key(key))
+
+    def put(self, key: str, data: bytes) -> None:
+        if DISK.reason_off() is None:
+            DISK.put(_disk_key(key), data, f"a kernel for CUDA: {key}")
+
+
+def _disk_key(key: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(f"cuda kernel {key}".encode()).hexdigest()
+
+
+_STORE = _Kept()

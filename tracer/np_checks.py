@@ -64,15 +64,16 @@ _OTHER = frozenset({("sort", "order"), ("argsort", "order"), ("partition", "orde
 
 
 def checks_of(function: Callable[..., Any]) -> tuple[tuple[int, str, Callable[[Any], None]], ...]:
-    """Place, name and check of each parameter of a function that has one."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
+    """Place, name and check of each parameter of a function that has one. It is asked for hundreds of functions while
+    they are imported, where `inspect.signature` would take a twentieth of the time."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
         return ()
+    count = code.co_argcount
     return tuple(
-        (10**6 if p.kind is p.KEYWORD_ONLY else place, p.name, _BY_NAME[p.name])
-        for place, p in enumerate(parameters)
-        if p.name in _BY_NAME and (function.__name__, p.name) not in _OTHER
+        (place if place < count else 10**6, name, _BY_NAME[name])
+        for place, name in enumerate(code.co_varnames[: count + code.co_kwonlyargcount])
+        if name in _BY_NAME and (function.__name__, name) not in _OTHER
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from nufunc.codegen.cuda import library_conv, library_fft, library_linalg, library_products, small_matrices
 from nufunc.codegen.cuda.kernels import Kernel, kernels
-from nufunc.codegen.cuda.library_steps import Glue, Hosted, Lower, Lowered
+from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Lower, Lowered, Routine
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests, narrowed
 from nufunc.ir.graph import Node
@@ -46,9 +46,14 @@ def where(prim: str) -> Where:
     return _WHERE.get(prim, "host")
 
 
-def replayable(prim: str) -> bool:
-    """Whether a call stays on the device, so that it can be recorded."""
-    return where(prim) != "host"
+def replayable(steps: Sequence[LibraryStep]) -> bool:
+    """Whether the steps of a call can be recorded: the host does nothing, and no library works in memory of its own."""
+    return not any(
+        isinstance(step, Hosted) or (isinstance(step, Routine) and step.name not in _RECORDED) for step in steps
+    )
+
+
+_RECORDED = frozenset(("gemm", "gemv", "trsm", "fft"))
 
 
 def failure(prim: str, attrs: Mapping[str, Any]) -> str | None:

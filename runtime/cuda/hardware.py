@@ -209,6 +209,9 @@ class HardwareDriver:
             self._ask(self._api.cuCtxSetCurrent(self._context), "use a device")
             _THREAD.bound = self.index
 
+    def enter(self) -> None:
+        self._enter()
+
     def native(self, stream: Any) -> int:
         """The stream as C functions take it."""
         return int(stream)

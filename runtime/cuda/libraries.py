@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.codegen.cuda import libraries
 from nufunc.codegen.cuda.libraries import glue_kernels, lowered
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Routine
 from nufunc.codegen.cuda.program import Call, Copy, Launch
@@ -45,6 +46,12 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
                 _glue(step, driver, [at(place) for place in step.places], stream)
             case Hosted():
                 (_in_host_memory if driver.simulated else _by_the_host)(call, driver, addresses, stream)
+
+
+def replayable(call: Call, driver: Driver) -> bool:
+    """Whether a call can be recorded, and replayed without the host."""
+    how = route(driver)
+    return driver.simulated or (how != "host" and libraries.replayable(_steps(call, how)))
 
 
 def route(driver: Driver) -> str:

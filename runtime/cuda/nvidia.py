@@ -1,7 +1,8 @@
 """cuBLAS, cuSOLVER and cuFFT through nvmath-python's bindings, one routine each; all matrices are by columns.
 
-Handles belong to a device and a stream. Nothing here waits for the device: info words stay where they are, and memory
-that a library works in is given to it, of a size that it tells. Matrices lie apart by `stride_...` elements.
+Handles belong to a device; what works in memory of its own (the solvers) runs on one stream after the other. Nothing
+here waits for the device: info words stay where they are, and memory that a library works in is given to it, of a size
+that it tells. Matrices lie apart by `stride_...` elements.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _DEFAULT = -1  # CUBLAS_GEMM_DEFAULT
 _LIMIT = 2**31 - 1  # of what the routines of 32 bits are given
 
 _lock = threading.RLock()
-_handles: dict[tuple[int, int], Handles] = {}
+_handles: dict[int, Handles] = {}
 _memo: dict[str, Any] = {}
 
 Places = Mapping[str, int]
@@ -59,11 +60,13 @@ def _scalars(dtype: np.dtype) -> tuple[int, int]:
 
 
 class Handles:
-    """The libraries' handles for a device and a stream."""
+    """The libraries' handles for a device, and the stream that is asked for now."""
 
-    def __init__(self, driver: Driver, stream: Any) -> None:
-        self.driver, self.stream = driver, stream
-        self.number = _number(driver, stream)
+    def __init__(self) -> None:
+        self.driver: Any = None
+        self.stream: Any = 0
+        self.number = 0
+        self.solved_on: Any = None  # the stream that the solvers ran on last
         self.blas_handle = self.solver_handle = 0
         self.plans: dict[Any, tuple[int, int]] = {}
 
@@ -78,6 +81,9 @@ class Handles:
         library = module("cusolverDn")
         if not self.solver_handle:
             self.solver_handle = library.create()
+        if self.solved_on not in (None, self.stream):
+            self.driver.wait(self.stream, self.solved_on)
+        self.solved_on = self.stream
         library.set_stream(self.solver_handle, self.number)
         return library, self.solver_handle
 
@@ -103,19 +109,13 @@ class Handles:
             self.driver.free(address, self.stream)
 
 
-def _number(driver: Driver, stream: Any) -> int:
-    """A stream as the libraries know it."""
-    return int(getattr(driver, "native", int)(stream))
-
-
 def call(name: str, driver: Driver, stream: Any, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     """Queue a routine."""
     with _lock:
-        key = (driver.index, _number(driver, stream))
-        if key not in _handles:
-            _handles[key] = Handles(driver, stream)
-        handles = _handles[key]
-        handles.stream = stream
+        handles = _handles.setdefault(driver.index, Handles())
+        handles.driver, handles.stream = driver, stream
+        handles.number = int(getattr(driver, "native", int)(stream))
+        driver.enter()
         ROUTINES[name](handles, dtype, places, numbers)
 
 
@@ -314,7 +314,10 @@ def _fft(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) ->
         library.set_work_area(plan, space)
         getattr(library, name)(plan, x, y, *direction)
 
-    handles.with_space(work, run)
+    if work <= numbers["workspace_bytes"]:
+        run(places["workspace"])
+    else:
+        handles.with_space(work, run)
     if y != places["y"]:
         driver.copy(places["y"], y, numbers["y_bytes"], stream)
 

@@ -60,6 +60,9 @@ class SimulatedDriver:
         self._streams = 0
         self.recording_stream = self.new_stream()
 
+    def enter(self) -> None:
+        pass
+
     # -- memory
 
     def allocate(self, nbytes: int, stream: Any) -> int:

@@ -201,24 +201,28 @@ def _never_negative(function: ast.FunctionDef) -> frozenset[str]:
 
 
 def _assignments(function: ast.FunctionDef) -> Iterator[tuple[str, Callable[[frozenset[str]], bool]]]:
+    """Each name that is given a value, and whether this is never negative if some names are not."""
     for node in ast.walk(function):
         match node:
             case ast.Assign(targets=targets, value=value):
                 for target in targets:
-                    if isinstance(target, ast.Name):
-                        yield target.id, lambda known, v=value: _is_never_negative(v, known)
-                    elif isinstance(target, ast.Tuple):
-                        values = value.elts if isinstance(value, ast.Tuple) else [None] * len(target.elts)
-                        for t, v in zip(target.elts, values, strict=True):
-                            if isinstance(t, ast.Name):
-                                yield t.id, lambda known, v=v: v is not None and _is_never_negative(v, known)
-            case ast.NamedExpr(target=target, value=value):
-                yield target.id, lambda known, v=value: _is_never_negative(v, known)
+                    for name, part in _assigned(target, value):
+                        yield name, functools.partial(_is_never_negative, part)
             case ast.AugAssign(target=ast.Name(id=name), op=op, value=value):
-                both = ast.BinOp(ast.Name(name, ast.Load()), op, value)
-                yield name, lambda known, v=both: _is_never_negative(v, known)
+                yield name, functools.partial(_is_never_negative, ast.BinOp(ast.Name(name, ast.Load()), op, value))
             case ast.For(target=ast.Name(id=name), iter=ranged):
-                yield name, lambda known, r=ranged: _counts_from_zero(r, known)
+                yield name, functools.partial(_counts_from_zero, ranged)
+
+
+def _assigned(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+    """The names of an assignment; those of a tuple that is not written out may get anything."""
+    if isinstance(target, ast.Name):
+        yield target.id, value
+    elif isinstance(target, ast.Tuple):
+        unknown: ast.expr = ast.Constant(None)
+        values = value.elts if isinstance(value, ast.Tuple) else [unknown] * len(target.elts)
+        for t, v in zip(target.elts, values, strict=True):
+            yield from _assigned(t, v)
 
 
 def _counts_from_zero(ranged: ast.expr, known: frozenset[str]) -> bool:

@@ -14,6 +14,7 @@ blocks: the points are the same.
 
 from __future__ import annotations
 
+import functools
 import linecache
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -114,9 +115,10 @@ class _Block:
             self.watch.begin(self.block)
             shared = [self.watch.array(a, f"shared array {k}") for k, a in enumerate(shared)]
         size, first = self.threads * self.blocks, self.block * self.threads
-        thread = lambda t: self.text.function(
-            *given, t, self.block, self.threads, self.blocks, first + t, size, shared
-        )
+
+        def thread(t: int) -> Any:
+            return self.text.function(*given, t, self.block, self.threads, self.blocks, first + t, size, shared)
+
         if self.text.warps:
             self.warps([thread(t) for t in range(self.threads)])
         elif self.text.barriers:
@@ -184,7 +186,7 @@ class _Block:
             if not all(isinstance(token, tuple) and token[:2] == there[0][:2] for token in there):
                 self.divergent(tokens, lanes)
             line, name, *_ = there[0]
-            found = _OF_WARPS[name]([token[2:] for token in there], lambda m, line=line: self.refuse(line, m))
+            found = _OF_WARPS[name]([token[2:] for token in there], functools.partial(self.refuse, line))
             for t, answer in zip(lanes, found, strict=True):
                 answers[t] = answer
             if self.watch is not None and name == "syncwarp":

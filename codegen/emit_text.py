@@ -29,8 +29,11 @@ from nufunc.ir.product_group import expanded
 from nufunc.ir.types import INT64
 
 FAR = 2**63 - 1  # the place of "none yet" in argmax
-_OWN = re.compile(r"(v|a|i|r|tree|part)\d")
-_OWN_WORDS = frozenset("abs range complex error cuda point item thread block width first inside key source same".split())
+_OWN = re.compile(r"(v|a|i|r|tree|part)\d|tree_|tile_")
+_OWN_WORDS = frozenset(
+    "abs range complex error cuda point item thread block width first inside key source same slot lane place number "
+    "rest".split()
+)
 _numbers = itertools.count()
 
 Arrays = Sequence[np.ndarray]
@@ -143,12 +146,17 @@ class NestWriter:
         for acc in phase.accumulators:
             self.initial(acc)
 
+    def accumulator(self, acc: Accumulator) -> str:
+        """The variable that accumulates; beside that of a position there is one of the value, `_best`."""
+        return f"a{acc.id}"
+
     def initial(self, acc: Accumulator) -> None:
+        a = self.accumulator(acc)
         if acc.index is not None:
-            self.line(f"a{acc.id}_best = {number(acc.init, acc.dtype)}")
-            self.line(f"a{acc.id} = int64({FAR})")
+            self.line(f"{a}_best = {number(acc.init, acc.dtype)}")
+            self.line(f"{a} = int64({FAR})")
         else:
-            self.line(f"a{acc.id} = {number(acc.init, acc.dtype)}")
+            self.line(f"{a} = {number(acc.init, acc.dtype)}")
 
     def combine_values(self, phase: Phase) -> None:
         ran = {i.attrs["accumulator"] for i in phase.body if i.op == "running"}
@@ -159,13 +167,13 @@ class NestWriter:
 
     def combine(self, acc: Accumulator, value: str, place: str | None) -> None:
         """Take a further value into an accumulator."""
+        a = self.accumulator(acc)
         if place is None:
-            new = expression(acc.op, (f"a{acc.id}", value), (acc.dtype, acc.dtype), acc.dtype, {})
-            self.line(f"a{acc.id} = {new}")
+            self.line(f"{a} = {expression(acc.op, (a, value), (acc.dtype, acc.dtype), acc.dtype, {})}")
             return
-        self.line(f"if {acc.op}_better({value}, {place}, a{acc.id}_best, a{acc.id}):")
-        self.line(f"    a{acc.id}_best = {value}")
-        self.line(f"    a{acc.id} = {place}")
+        self.line(f"if {acc.op}_better({value}, {place}, {a}_best, {a}):")
+        self.line(f"    {a}_best = {value}")
+        self.line(f"    {a} = {place}")
 
     # -- instructions
 

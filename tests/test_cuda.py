@@ -79,7 +79,8 @@ def test_reductions_meet_in_shared_memory(capabilities):
     for kernel in (first, second):
         text = ptx(kernel, capabilities[0])
         assert "bar.sync" in text
-        assert re.search(r"\.shared \.align 8 \.b8 [\w$]+\[2048\]", text)
+        assert "shfl.sync.bfly" in text
+        assert re.search(r"\.shared \.align 16 \.b8 [\w$]+\[64\]", text)
 
 
 def test_shapes_of_kernels():
@@ -88,11 +89,17 @@ def test_shapes_of_kernels():
             (k.blocks, k.threads, len(k.buffers) - k.scratch, k.scratch) for k in kernels_of(graph_of(function, *types))
         ]
 
-    assert launch(lambda b, x: b.sin(x), array("f8", 1000)) == [(4, 256, 2, 0)]
-    assert launch(lambda b, x: b.reduce_sum(x, axes=(1,)), array("f8", 50, 1000)) == [(50, 256, 2, 0)]
-    short, column = array("f8", 5000, 8), array("f8", 300, 5000)
-    assert launch(lambda b, x: b.reduce_sum(x, axes=(1,)), short) == [(20, 256, 2, 0)]
-    assert launch(lambda b, x: b.reduce_sum(x, axes=(0,)), column) == [(20, 256, 2, 0)]
+    def sums(axis, *shape):
+        return launch(lambda b, x: b.reduce_sum(x, axes=(axis,)), array("f8", *shape))
+
+    assert launch(lambda b, x: b.sin(x), array("f8", 1000)) == [(2, 256, 2, 0)]
+    assert sums(1, 50, 1000) == [(50, 256, 2, 0)]
+    assert sums(1, 50_000, 100) == [(4096, 256, 2, 0)]
+    assert sums(1, 5000, 8) == [(40, 256, 2, 0)]
+    assert sums(1, 100_000, 8) == [(391, 256, 2, 0)]
+    assert sums(0, 50, 5000) == [(157, 256, 2, 0)]
+    assert sums(0, 50, 200_000) == [(782, 256, 2, 0)]
+    assert sums(0, 300, 5000) == [(471, 256, 2, 1), (157, 256, 2, 1)]
     whole = launch(lambda b, x: b.argmax(x, axis=0), array("f8", 100_000))
     assert whole == [(25, 256, 2, 2), (1, 256, 2, 2)]
 
@@ -101,7 +108,20 @@ def test_text_of_a_kernel():
     (kernel,) = kernels_of(graph_of(lambda b, x, y: b.add(b.mul(x, y), y), array("f8", 100), array("f8", 100)))
     assert kernel.source == (
         "def loop(x0, x1, y0, error):\n"
-        "    for point in range(cuda.grid(1), 100, cuda.gridsize(1)):\n"
+        "    first = 0\n"
+        "    if aligned(16, x0, x1, y0):\n"
+        "        for item in range(cuda.grid(1), 50, cuda.gridsize(1)):\n"
+        "            point = item * 2\n"
+        "            i0 = point\n"
+        "            v0_0, v0_1 = load_vec(x0, i0, 2)\n"
+        "            v1_0, v1_1 = load_vec(x1, i0, 2)\n"
+        "            v2_0 = v0_0 * v1_0\n"
+        "            v2_1 = v0_1 * v1_1\n"
+        "            v3_0 = v2_0 + v1_0\n"
+        "            v3_1 = v2_1 + v1_1\n"
+        "            store_vec(y0, i0, (v3_0, v3_1))\n"
+        "        first = 100\n"
+        "    for point in range(first + cuda.grid(1), 100, cuda.gridsize(1)):\n"
         "        i0 = point\n"
         "        v0 = x0[i0]\n"
         "        v1 = x1[i0]\n"

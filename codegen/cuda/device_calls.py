@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Rule = Callable[["_Function", list[Any]], Any]
 _OTHER_NAMES = {"gamma": "tgamma"}  # in libdevice
-_ARITY = {"fma": 3, "pow": 2, "atan2": 2, "copysign": 2, "nextafter": 2, "hypot": 2, "fmod": 2, "fabs": 1}
+_ARITY = {"pow": 2, "atan2": 2, "copysign": 2, "nextafter": 2, "hypot": 2, "fmod": 2, "fabs": 1}
 _MATH = [f for f in (*FUNCTIONS, *ROUNDED) if f not in LACKING]
 
 
@@ -44,7 +44,7 @@ def device_function(name: str) -> Callable[..., Any] | None:
 
 def _declarations() -> dict[str, str]:
     found = {}
-    for name in (*_MATH, "fabs", "fma"):
+    for name in (*_MATH, "fabs"):
         base = _OTHER_NAMES.get(name, name)
         for suffix, kind in (("", "double"), ("f", "float")):
             args = ", ".join([kind] * _ARITY.get(name, 1))
@@ -302,7 +302,7 @@ CALLS: dict[str, Rule] = {
     **{name: _mathematics(name) for name in _MATH},
     "int_as_float": _bits("float32"), "longlong_as_double": _bits("float64"), "float_as_int": _bits("int32"),
     "double_as_longlong": _bits("int64"),
-    "power": _power, "cuda.fma": _mathematics("fma"),
+    "power": _power,
     "min": _extreme("<"), "max": _extreme(">"), "complex": _complex, "abs": _absolute,
     "cuda.grid": _grid, "cuda.gridsize": _gridsize, "cuda.syncthreads": _barrier, "cuda.syncwarp": _warp_barrier,
     "cuda.shfl_sync": _shuffle(0, 31), "cuda.shfl_up_sync": _shuffle(1, 0), "cuda.shfl_down_sync": _shuffle(2, 31),

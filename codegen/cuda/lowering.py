@@ -188,7 +188,7 @@ class _Function(Emitter):
         self.memory: list[str] = []
         self.labels = 0
         self.line = 0
-        self.ended = False
+        self.ended = self.again = False
         self.loops: list[tuple[str, str]] = []  # where `continue` and `break` go
         self.returned: list[Value] = []
         self.result: str | None = None
@@ -210,6 +210,8 @@ class _Function(Emitter):
             self.put("ret void" if not returns else "unreachable")
         if returns and self.result is None:
             self.types["return"] = self.common(self.returned)
+            self.again = True
+        if self.again:
             raise _Wider
         self.lines = ["  " + line for line in self.entry] + self.lines
         for name, text in DECLARATIONS.items():
@@ -324,8 +326,9 @@ class _Function(Emitter):
                 raise _Wider
             value = self.convert(value, variable.type)
         if variable.natural and not value.natural:
+            variable.natural = False
             self.doubtful.add(name)
-            raise _Wider
+            self.again = True
         parts = value.text if is_complex(variable.type) else (value.text,)
         kind = llvm(real_of(variable.type))
         for part, slot in zip(parts, variable.slots, strict=True):
@@ -338,7 +341,7 @@ class _Function(Emitter):
         if where == "shared":
             symbol = f"{self.symbol}.{name}"
             self.memory.append(
-                f"@{symbol} = internal addrspace(3) global [{count} x {real}] undef, align {max(8, size_of(type))}"
+                f"@{symbol} = internal addrspace(3) global [{count} x {real}] undef, align 16"
             )
             place = f"getelementptr ([{count} x {real}], [{count} x {real}] addrspace(3)* @{symbol}, i32 0, i32 0)"
             self.pointers[name] = Pointer(type, place, 3)
@@ -402,9 +405,6 @@ class _Function(Emitter):
         self.jump(further)
         self.start(further)
         moved = self.binary("+", self.read(name), step)
-        if down and self.variables[name].natural:
-            self.doubtful.add(name)
-            raise _Wider
         self.assign(name, moved)
         self.jump(test)
         self.start(after)
@@ -533,7 +533,7 @@ class _Function(Emitter):
         """One of two values, of which only the one that is wanted is computed."""
         yes, no, after = self.label("yes"), self.label("no"), self.label("after")
         self.branch(test, *((yes, no) if first else (no, yes)))
-        name = f"chosen{self.labels}"
+        name = f"chosen.{self.labels}"
         for label, what in ((yes, one), (no, other)):
             self.start(label)
             value = what()

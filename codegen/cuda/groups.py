@@ -1,0 +1,507 @@
+"""Kernels of nests with loops inside their points: several threads share a point, and combine what they accumulate.
+
+Note [Groups of threads]
+The threads of a block are divided among `points` points, `lanes` for each. Lanes of a point stand side by side where
+its loop goes along memory: up to a warp they combine by shuffles, beyond it by shuffles and one step in shared memory.
+Where neighbouring points are neighbours in memory the points of a block stand side by side instead, and lanes combine
+through shared memory. A long loop of few points is cut into chunks, each for a block: one kernel leaves what each chunk
+adds up to, and the next begins by combining these. Everything that decides about the order of a sum is an extent.
+
+A lane goes through the same elements of a point in every phase, so that what one phase keeps for another is read by
+whoever has written it. Blocks whose points are not all there repeat the last one and store nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, count, has_rows, named
+from nufunc.codegen.loops import Accumulator, Buffer, Inst, LoopNest, Phase, varying
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.text_scalars import type_text
+from nufunc.ir.types import INT64
+
+WARP = 32
+_SHARED = 16384  # bytes of rows that a block keeps in shared memory
+_SIDE = 32  # points that stand side by side
+_FEW = 4  # elements of a short loop for each lane
+_LONG = 2048  # elements of a loop from which a block does it
+_FULL = 512  # blocks that keep a device busy
+_CHUNK = 4096  # elements of a chunk at least
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a block's threads are divided; see Note [Groups of threads]. `side`: points stand side by side."""
+
+    points: int
+    lanes: int
+    side: bool
+    chunks: int = 1
+    chunk: int = 0
+
+    @property
+    def threads(self) -> int:
+        return self.points * self.lanes
+
+
+def shape_of(nest: LoopNest, threads: int) -> Shape | None:
+    """The division for a nest; None where a thread for each point is best."""
+    phases = [p for p in nest.phases if p.axes]
+    if not phases or any(a.kind == "serial" for a in nest.all_axes()):
+        return None
+    length, points = max(count(p.axes) for p in phases), count(nest.axes)
+    if _along_points(nest, phases):
+        return _side_by_side(nest, points, length, threads)
+    if length <= _FEW or (length <= 2 * _FEW and points >= 1 << 16):
+        return None
+    lanes = _power(min(-(-length // _FEW), WARP, threads))
+    few = points < _FULL and length >= 8 * WARP
+    if length < _LONG and not few:
+        return Shape(max(1, min(threads // lanes, _power(points))), lanes, False)
+    chunks, chunk = 1, 0
+    if points < _FULL // 4 and length >= 2 * _CHUNK and _can_chunk(nest):
+        chunk = max(_CHUNK, -(-length * points // _FULL // threads) * threads)
+        chunks = -(-length // chunk)
+    return Shape(1, min(threads, _power(length)), False, chunks, chunk if chunks > 1 else 0)
+
+
+def _side_by_side(nest: LoopNest, points: int, length: int, threads: int) -> Shape | None:
+    """Neighbouring points read neighbouring elements."""
+    if points >= 1 << 17 or length <= 2 * _FEW:
+        return None
+    side = min(_SIDE, _power(points), threads)
+    lanes = min(threads // side, _power(-(-length // _FEW)))
+    if lanes <= 1:
+        return None
+    chunks, chunk, blocks = 1, 0, -(-points // side)
+    if blocks < _FULL // 2 and length >= 32 * lanes and _can_chunk(nest):
+        chunk = max(16 * lanes, -(-length * blocks // _FULL // lanes) * lanes)
+        chunks = -(-length // chunk)
+    return Shape(side, lanes, True, chunks, chunk if chunks > 1 else 0)
+
+
+def _power(n: int) -> int:
+    """The least power of two that is not less."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def _along_points(nest: LoopNest, phases: Sequence[Phase]) -> bool:
+    if not nest.axes:
+        return False
+    loads = [(p, i) for p in phases for i in p.body if i.op == "load"]
+    inner = sum(i.index.coefficient(p.axes[-1].name) == 1 for p, i in loads)
+    outer = sum(i.index.coefficient(nest.axes[-1].name) == 1 for _, i in loads)
+    return outer > inner
+
+
+def _can_chunk(nest: LoopNest) -> bool:
+    """Whether each phase with a loop can be a kernel of its own: what one keeps for another would have to lie in memory
+    for all points, and what runs between the loops is cheap."""
+    looped = [k for k, p in enumerate(nest.phases) if p.axes]
+    between = [p for k, p in enumerate(nest.phases) if k not in looped]
+    return not has_rows(nest) and not any(p.accumulators for p in between) and bool(nest.phases[looped[0]].accumulators)
+
+
+def group_kernels(nest: LoopNest, name: str, sites: Sites | None, shape: Shape) -> list[Kernel]:
+    """The kernels of a nest, divided as `shape` says."""
+    if shape.chunks == 1:
+        return [GroupWriter(nest, sites, shape).kernel(name)]
+    points = count(nest.axes)
+    last = max(k for k, p in enumerate(nest.phases) if p.axes)
+    stages = [k for k, p in enumerate(nest.phases) if p.accumulators]
+    accumulators = [acc for k in stages for acc in nest.phases[k].accumulators]
+    scratch = tuple(b for acc in accumulators for b in parts_of(acc, points * shape.chunks))
+    made = [ChunkWriter(nest, sites, shape, k, scratch).kernel(f"{name}_parts") for k in stages]
+    if last in stages:  # nothing is left but to finish
+        return [*made, ChunkWriter(nest, sites, shape, None, scratch).kernel(name)]
+    return [*made, ChunkWriter(nest, sites, shape, last, scratch).kernel(name)]
+
+
+def parts_of(acc: Accumulator, size: int) -> list[Buffer]:
+    """The workspace for partial results of an accumulator."""
+    if acc.index is None:
+        return [Buffer(f"part{acc.id}", acc.dtype, size, written=True)]
+    best = Buffer(f"part{acc.id}_best", acc.dtype, size, written=True)
+    return [best, Buffer(f"part{acc.id}", INT64, size, written=True)]
+
+
+class GroupWriter(CudaWriter):
+    """One kernel for a whole nest."""
+
+    def __init__(self, nest: LoopNest, sites: Sites | None, shape: Shape) -> None:
+        super().__init__(nest, named(nest), sites, shape.threads)
+        self.shape, self.points = shape, count(nest.axes)
+        self.scratch: tuple[Buffer, ...] = ()
+        rows = [b for b in nest.buffers if b.scratch]
+        size = sum(b.size * b.dtype.itemsize for b in rows) * shape.points
+        self.shared_rows = size <= _SHARED
+        self.rows = () if self.shared_rows else tuple(replace(b, size=b.size * self.workers) for b in rows)
+        looped = [p for p in nest.phases if p.axes]
+        widths = [1 if shape.side else self.vector_width([p], p.axes[-1]) for p in looped]
+        self.widths = dict(zip(map(id, looped), widths, strict=True))
+        if rows and len(set(widths)) > 1:  # a lane would not have the same elements in each phase
+            self.widths = dict.fromkeys(self.widths, 1)
+
+    @property
+    def workers(self) -> int:
+        """Points that are at work at the same time."""
+        return min(self.groups, BLOCKS) * self.shape.points
+
+    @property
+    def groups(self) -> int:
+        """Blocks that there would be with one for each of its sets of points."""
+        return -(-self.points // self.shape.points)
+
+    def kernel(self, name: str) -> Kernel:
+        lines = self.write()
+        own = [n for n, b in zip(self.names, self.nest.buffers, strict=True) if not b.scratch]
+        rows = [n for n, b in zip(self.names, self.nest.buffers, strict=True) if b.scratch and self.rows]
+        arguments = ", ".join((*own, *rows, *(b.name for b in self.scratch), "error"))
+        source = "\n".join((f"def {name}({arguments}):", *lines)) + "\n"
+        scratch = (*self.rows, *self.scratch)
+        buffers = (*(b for b in self.nest.buffers if not b.scratch), *scratch)
+        return Kernel(name, source, buffers, len(scratch), min(self.blocks, BLOCKS), self.threads)
+
+    @property
+    def blocks(self) -> int:
+        return self.groups
+
+    # -- structure
+
+    def row_place(self, buffer: Buffer, address: str) -> str:
+        if self.shape.points == 1:
+            return address if self.shared_rows else f"cuda.blockIdx.x * {buffer.size} + {address}"
+        worker = "slot" if self.shared_rows else f"(cuda.blockIdx.x * {self.shape.points} + slot)"
+        if self.shape.side and self.shared_rows:
+            return f"({address}) * {self.shape.points} + slot"
+        return f"{worker} * {buffer.size} + {address}"
+
+    def outer_loops(self) -> None:
+        self.prologue()
+        if self.nest.axes:
+            self.early(0)
+        self.over_groups()
+
+    def prologue(self) -> None:
+        """Who a thread is, and the memory of the block."""
+        points, lanes = self.shape.points, self.shape.lanes
+        self.line("thread = cuda.threadIdx.x")
+        if points > 1 and self.shape.side:
+            self.line(f"slot = thread % {points}")
+            self.line(f"lane = thread // {points}")
+        elif points > 1:
+            self.line(f"slot = thread // {lanes}")
+            self.line(f"lane = thread % {lanes}")
+        else:
+            self.line("lane = thread")
+        for text in self.trees():
+            self.line(text)
+        if self.shared_rows:
+            for name, buffer in zip(self.names, self.nest.buffers, strict=True):
+                if buffer.scratch:
+                    size = buffer.size * self.shape.points
+                    self.line(f"{name} = cuda.shared.array({size}, {_memory_type(buffer.dtype)})")
+
+    def trees(self) -> list[str]:
+        """The shared memory that lanes combine through, one for each type."""
+        size = self.shape.threads if self.shape.side else self.shape.lanes // WARP
+        if size <= 1:
+            return []
+        accumulators = [acc for p in self.nest.phases if p.axes for acc in p.accumulators]
+        made = {f"tree_{acc.dtype.name}": acc.dtype for acc in accumulators}
+        if any(acc.index is not None for acc in accumulators):
+            made["tree_place"] = INT64
+        return [f"{name} = cuda.shared.array({size}, {_memory_type(dtype)})" for name, dtype in sorted(made.items())]
+
+    def over_groups(self) -> None:
+        self.line(f"for block in range(cuda.blockIdx.x, {self.groups}, cuda.gridDim.x):")
+        self.depth += 1
+        self.group("block")
+
+    def group(self, block: str) -> None:
+        """Define the point of a thread from the number of its block's points."""
+        points = self.shape.points
+        if points == 1:
+            self.line(f"point = {self.first(block)}")
+        else:
+            self.line(f"number = {self.first(block)} * {points} + slot")
+            if self.points % points:
+                self.line(f"point = min(number, {self.points - 1})")
+            else:
+                self.line("point = number")
+        if self.nest.axes:
+            self.inside(self.nest.axes)
+
+    @property
+    def present(self) -> str | None:
+        """The test that a thread's point is there, or None."""
+        return f"number < {self.points}" if self.points % self.shape.points else None
+
+    # -- phases
+
+    def phase(self, phase: Phase) -> None:
+        if not phase.axes:
+            super().phase(phase)
+            return
+        self.body(phase, len(self.nest.axes))
+        self.begin(phase)
+        self.items(phase)
+        for acc in phase.accumulators:
+            self.meet(acc)
+
+    def items(self, phase: Phase) -> None:
+        """The lanes' loop over the points of a phase's axes."""
+        self.over_items(phase, "0", count(phase.axes), None)
+
+    def over_items(self, phase: Phase, start: str, stop: int, end: str | None) -> None:
+        """From `start` to `stop`, or to the lesser number `end`."""
+        width = self.widths[id(phase)]
+        if width == 1:
+            self.scalar_items(phase, start, end or str(stop))
+            return
+        buffers = {
+            self.names[i.buffer]: None
+            for i in phase.body
+            if i.op in ("load", "store") and self.contiguous(i, phase.axes[-1].name, width)
+            and not self.nest.buffers[i.buffer].scratch
+        }  # fmt: skip
+        for acc in phase.accumulators:
+            for k in range(width):
+                self.lane = k
+                self.initial(acc)
+            self.lane = None
+        first = "lane" if start == "0" else f"{start} // {width} + lane"
+        last = f"{end} // {width}" if end else str(stop // width)
+        for vectors in (True, False):
+            self.line(f"if aligned(16, {', '.join(buffers)}):" if vectors else "else:")
+            self.depth += 1
+            self.line(f"for item in range({self.first(first)}, {last}, {self.shape.lanes}):")
+            self.depth += 1
+            self.vector_items(phase, width, vectors)
+            self.depth -= 2
+        for acc in phase.accumulators:
+            for k in range(width):
+                a = f"a{acc.id}_{k}"
+                self.combine(acc, *((a, None) if acc.index is None else (f"{a}_best", a)))
+
+    def scalar_items(self, phase: Phase, start: str, stop: str) -> None:
+        first = "lane" if start == "0" else f"{start} + lane"
+        self.line(f"for item in range({self.first(first)}, {stop}, {self.shape.lanes}):")
+        self.depth += 1
+        self.split(phase.axes, "item")
+        outer = len(self.nest.axes)
+        for level in range(outer + 1, outer + len(phase.axes) + 1):
+            self.body(phase, level)
+        self.combine_values(phase)
+        self.close()
+        self.depth -= 1
+
+    def vector_items(self, phase: Phase, width: int, vectors: bool) -> None:
+        """One vector of a phase's points; each lane of it has accumulators of its own."""
+        axis, outer = phase.axes[-1].name, len(self.nest.axes)
+        self.line(f"place = item * {width}")
+        self.split(phase.axes, "place")
+        self.moving = axis
+        self.varying = varying(self.nest, phase, axis, set())
+        for inst in phase.body:
+            if self.level[inst.id] > outer:
+                self.vector_inst(phase, inst, axis, width, vectors)
+        for acc in phase.accumulators:
+            for k in range(width):
+                self.lane = k
+                self.combine(acc, self.value(acc.value), None if acc.index is None else self.value(acc.index))
+        self.lane = self.moving = None
+        self.varying = set()
+
+    def accumulator(self, acc: Accumulator) -> str:
+        return super().accumulator(acc) + ("" if self.lane is None else f"_{self.lane}")
+
+    def store(self, inst: Inst) -> None:
+        tests = [] if self.present is None or self.nest.buffers[inst.buffer].scratch else [self.present]
+        if self.level[inst.id] <= len(self.nest.axes):
+            tests.append("lane == 0")
+        if tests:
+            self.line(f"if {' and '.join(tests)}:")
+        self.depth += bool(tests)
+        super().store(inst)
+        self.depth -= bool(tests)
+
+    def vector_access(self, inst: Inst, width: int) -> None:
+        guarded = inst.op == "store" and self.present and not self.nest.buffers[inst.buffer].scratch
+        if guarded:
+            self.line(f"if {self.present}:")
+        self.depth += bool(guarded)
+        super().vector_access(inst, width)
+        self.depth -= bool(guarded)
+
+    # -- lanes meet
+
+    def meet(self, acc: Accumulator) -> None:
+        """Combine the lanes' parts of an accumulator in a fixed order; all of them get the result."""
+        if self.shape.side:
+            self.meet_in_memory(acc)
+            return
+        lanes = self.shape.lanes
+        self.meet_in_warp(acc, min(lanes, WARP))
+        if lanes > WARP:
+            names = self.names_of(acc)
+            self.line(f"if lane % {WARP} == 0:")
+            for own, tree in names:
+                self.line(f"    {tree}[lane // {WARP}] = {self.stored(own, self.dtype_of(acc, own))}")
+            self.line("cuda.syncthreads()")
+            for own, tree in names:
+                self.line(f"{own} = {self.loaded(acc, own, f'{tree}[lane % {lanes // WARP}]')}")
+            self.meet_in_warp(acc, lanes // WARP)
+            self.line("cuda.syncthreads()")
+
+    def names_of(self, acc: Accumulator) -> list[tuple[str, str]]:
+        """An accumulator's variables, and the shared memory that they meet in."""
+        if acc.index is None:
+            return [(f"a{acc.id}", f"tree_{acc.dtype.name}")]
+        return [(f"a{acc.id}_best", f"tree_{acc.dtype.name}"), (f"a{acc.id}", "tree_place")]
+
+    def dtype_of(self, acc: Accumulator, own: str) -> np.dtype:
+        return INT64 if acc.index is not None and not own.endswith("_best") else acc.dtype
+
+    def loaded(self, acc: Accumulator, own: str, place: str) -> str:
+        return f"{place} != 0" if self.dtype_of(acc, own).kind == "b" else place
+
+    def meet_in_warp(self, acc: Accumulator, lanes: int) -> None:
+        """Lanes exchange theirs crosswise, so that all end with the same."""
+        step = lanes // 2
+        while step:
+            others = []
+            for own, _ in self.names_of(acc):
+                other = f"{own}_other"
+                self.line(f"{other} = {_shuffled(own, step, self.dtype_of(acc, own))}")
+                others.append(other)
+            self.combine(acc, others[0], others[1] if len(others) > 1 else None)
+            step //= 2
+
+    def meet_in_memory(self, acc: Accumulator) -> None:
+        points, lanes = self.shape.points, self.shape.lanes
+        names = self.names_of(acc)
+        for own, tree in names:
+            self.line(f"{tree}[thread] = {self.stored(own, self.dtype_of(acc, own))}")
+        self.line("cuda.syncthreads()")
+        for own, tree in names:
+            self.line(f"{own} = {self.loaded(acc, own, f'{tree}[slot]' if points > 1 else f'{tree}[0]')}")
+        slot = "slot + " if points > 1 else ""
+        for k in range(1, lanes):
+            others = [f"{tree}[{slot}{k * points}]" for _, tree in names]
+            texts = [self.loaded(acc, own, o) for (own, _), o in zip(names, others, strict=True)]
+            texts = [f"({t})" if t.endswith("!= 0") else t for t in texts]
+            self.combine(acc, texts[0], texts[1] if len(texts) > 1 else None)
+        self.line("cuda.syncthreads()")
+
+
+def _memory_type(dtype: np.dtype) -> str:
+    return "uint8" if dtype.kind == "b" else type_text(dtype)
+
+
+def _shuffled(own: str, step: int, dtype: np.dtype) -> str:
+    """What the lane `step` away has."""
+    call = lambda text: f"cuda.shfl_xor_sync(-1, {text}, {step})"
+    if dtype.kind == "b":
+        return f"{call(f'int32({own})')} != 0"
+    if dtype.kind == "c":
+        return f"{dtype.name}(complex({call(f'{own}.real')}, {call(f'{own}.imag')}))"
+    if dtype.itemsize < 4:
+        return f"{dtype.name}({call(f'int32({own})')})"
+    return call(own)
+
+
+class ChunkWriter(GroupWriter):
+    """One kernel of several: the loop of phase `stage`, cut into chunks, behind what the stages before it have left in
+    `scratch`. With no stage it only finishes."""
+
+    def __init__(
+        self, nest: LoopNest, sites: Sites | None, shape: Shape, stage: int | None, scratch: tuple[Buffer, ...]
+    ) -> None:
+        super().__init__(nest, sites, shape)
+        self.stage, self.scratch = stage, scratch
+        self.last = max(k for k, p in enumerate(nest.phases) if p.axes)
+
+    @property
+    def finishes(self) -> bool:
+        """Whether results of points are stored here: by the blocks of the first chunk."""
+        return self.stage is None or not self.nest.phases[self.stage].accumulators
+
+    @property
+    def blocks(self) -> int:
+        return self.groups * (1 if self.stage is None else self.shape.chunks)
+
+    def over_groups(self) -> None:
+        if self.stage is None:
+            super().over_groups()
+            return
+        self.line(f"for block in range(cuda.blockIdx.x, {self.blocks}, cuda.gridDim.x):")
+        self.depth += 1
+        self.line(f"first = {self.first('block')} % {self.shape.chunks} * {self.shape.chunk}")
+        self.group(f"block // {self.shape.chunks}")
+
+    def phase(self, phase: Phase) -> None:
+        number = self.nest.phases.index(phase)
+        if self.stage is None or number < self.stage:
+            if phase.axes:
+                self.body(phase, len(self.nest.axes))
+                self.begin(phase)
+                self.gather(phase)
+                for acc in phase.accumulators:
+                    self.meet(acc)
+            else:
+                super().phase(phase)
+        elif number == self.stage:
+            super().phase(phase)
+            if phase.accumulators:
+                self.leave(phase)
+        elif self.finishes:
+            super().phase(phase)
+
+    def items(self, phase: Phase) -> None:
+        length = count(phase.axes)
+        self.over_items(phase, "first", length, f"min(first + {self.shape.chunk}, {length})")
+
+    def chunk_place(self, chunk: str) -> str:
+        """Where a chunk's part of a point stands: where those who read it are side by side."""
+        if self.shape.side:
+            return f"{chunk} * {self.points} + point"
+        return f"point * {self.shape.chunks} + {chunk}"
+
+    def gather(self, phase: Phase) -> None:
+        """Combine the parts of a phase's accumulators."""
+        self.line(f"for item in range(lane, {self.shape.chunks}, {self.shape.lanes}):")
+        self.depth += 1
+        place = self.chunk_place("item")
+        for acc in phase.accumulators:
+            texts = [f"{p.name}[{place}]" for p in parts_of(acc, 0)]
+            if acc.dtype.kind == "b":
+                texts[0] = f"({texts[0]} != 0)"
+            self.combine(acc, texts[0], texts[1] if len(texts) > 1 else None)
+        self.depth -= 1
+
+    def leave(self, phase: Phase) -> None:
+        """Store the parts."""
+        tests = ["lane == 0"] if self.present is None else ["lane == 0", self.present]
+        self.line(f"if {' and '.join(tests)}:")
+        place = self.chunk_place(f"block % {self.shape.chunks}")
+        for acc in phase.accumulators:
+            for part in parts_of(acc, 0):
+                own = f"a{part.name.removeprefix('part')}"
+                self.line(f"    {part.name}[{place}] = {self.stored(own, part.dtype)}")
+
+    def store(self, inst: Inst) -> None:
+        """What belongs to a point is stored by the last kernel, once."""
+        of_point = self.level[inst.id] <= len(self.nest.axes)
+        if of_point and not self.finishes:
+            return
+        once = of_point and self.stage is not None
+        if once:
+            self.line("if first == 0:")
+        self.depth += once
+        super().store(inst)
+        self.depth -= once

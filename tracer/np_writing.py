@@ -98,6 +98,8 @@ def putmask(a: Any, mask: Any, values: Any) -> None:
     if chosen.size != x.size:
         raise fail(ShapeError, "putmask: mask and data must be the same size")
     line = as_array(values).reshape(-1)
+    if isinstance(values, (Array, np.ndarray)) and not line.weak and not np.can_cast(line.dtype, x.dtype, "safe"):
+        raise fail(DTypeError, f"Cannot cast array data from {line.dtype!r} to {x.dtype!r} by the rule 'safe'")
     if not line.size or not x.size:
         return
     stored = repeated(line, x.size)
@@ -207,24 +209,27 @@ def _accumulate(ufunc: Any, x: Array, items: list[Item], operand: Any) -> None:
 
 def _one_by_one(ufunc: Any, x: Array, items: list[Item], operand: Any) -> None:
     """A loop over the places that the index arrays name, in C order."""
-    from nufunc.tracer.control import fori_loop
+    from nufunc.tracer.control import scan
 
     y = basic_view(x, items)
-    axes, indices, place, _, shape = advanced_indices(y, items)
+    axes, _, place, _, shape = advanced_indices(y, items)
     b = builder()
-    lines = [wrap(b.reshaped(index, (_size(shape),)), scalar=False) for index in indices]
+    given = [value_of(as_array(item.value)) for item in items if item.kind in ("dynamic", "array")]
+    lines = [wrap(b.reshaped(b.broadcast_to(index, shape), (_size(shape),)), scalar=False) for index in given]
     kept = tuple(n for k, n in enumerate(y.shape) if k not in axes)
-    values = None if operand is None else _operand_rows(operand, kept, place, shape)
+    one = operand is None or is_scalar(operand) or as_array(operand).size == 1
+    rows = () if one else (_operand_rows(operand, kept, place, shape),)
+    single = None if operand is None or not one else _single(operand)
 
-    def body(i: Any, carry: Any) -> Any:
+    def body(carry: Any, line: tuple[Any, ...]) -> tuple[Any, None]:
         key: list[Any] = [slice(None)] * y.ndim
-        for k, line in zip(axes, lines):
-            key[k] = line[i]
-        y[tuple(key)] = _computed(ufunc, x, y[tuple(key)], None if values is None else values[i])
-        return carry
+        for k, index in zip(axes, line):
+            key[k] = index
+        y[tuple(key)] = _computed(ufunc, x, y[tuple(key)], single if one else line[-1])
+        return carry, None
 
     if _size(shape):
-        fori_loop(0, _size(shape), body, 0)
+        scan(body, 0, (*lines, *rows))
 
 
 def _size(shape: Sequence[int]) -> int:

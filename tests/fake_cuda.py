@@ -1,8 +1,8 @@
 """A stand-in of `cuda.bindings.driver` over host memory, for tests of the code that calls it.
 
 Every call is first made to the real function, which converts its arguments and then fails for want of libcuda: a wrong
-name, count or kind of argument fails the test. Then it happens in host memory; kernels run in the simulator. Streams are
-kept in order by doing everything at once, except what is captured.
+name, count or kind of argument fails the test. Then it happens in host memory; kernels run in the simulator. Streams
+are kept in order by doing everything at once, except what is captured.
 """
 
 import ctypes
@@ -89,7 +89,8 @@ class FakeCuda:
     def do_cuDeviceGetAttribute(self, attribute, device):
         known = real.CUdevice_attribute
         return OK, {
-            known.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: 8, known.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: 0,
+            known.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: 8,
+            known.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: 0,
             known.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: 4, known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED: 1,
         }[attribute]  # fmt: skip
 
@@ -170,7 +171,8 @@ class FakeCuda:
         return OK, real.CUmodule(next(self.numbers))
 
     def do_cuModuleLoadDataEx(self, image, count, options, values):
-        assert image == b"// ptx\0" and count == len(options) == len(values)
+        assert image == b"// ptx\0"
+        assert count == len(options) == len(values)
         return OK, real.CUmodule(next(self.numbers))
 
     def do_cuModuleGetFunction(self, module, name):

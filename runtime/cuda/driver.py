@@ -76,9 +76,6 @@ class Driver(Protocol):
     def report(self, address: int, stream: Any) -> None:
         """Queue the copy of a word to the host's array."""
 
-    def free_word(self, address: int) -> None:
-        """Give back what `word` gave; nothing queued uses it any more."""
-
     def memory(self) -> tuple[int, int]:
         """Bytes that are free, and bytes in all."""
 

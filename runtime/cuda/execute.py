@@ -9,21 +9,20 @@ one of them failed, the results of all of them raise the failure whenever they a
 Note [Recorded runs]
 A program that never waits for the host is recorded at its second run and replayed from then on. A recorded graph knows
 addresses: those of inputs and outputs are its key, its workspace and its numbers are its own. Few are kept per program;
-the one used longest ago is changed to new addresses when they come up, if the device can do that.
+the oldest is changed to new addresses when they come up, if the device can do that. Where every run has new addresses,
+to record would be a waste, and steps are queued one by one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from nufunc.codegen.callback import HostCall
-from nufunc.codegen.cuda.libraries import replayable
 from nufunc.codegen.cuda.program import (
     Branch,
     Call,
@@ -39,11 +38,14 @@ from nufunc.codegen.cuda.program import (
 )
 from nufunc.codegen.nest_builder import site_error
 from nufunc.ir.errors import Location
+from nufunc.ir.types import BOOL, ArrayType
 from nufunc.runtime.cuda import libraries
 from nufunc.runtime.cuda.driver import Driver
 from nufunc.runtime.cuda.memory import Block, Pool
+from nufunc.runtime.cuda.tapes import Tapes
 
 MAX_GRAPHS = 8  # recorded runs kept per program
+_AGAIN = 64  # runs with new addresses all the time after which one is recorded nevertheless
 
 
 class Span:
@@ -76,9 +78,10 @@ class Machine:
         driver.prepare(program.kernels)
         self.functions = {kernel: driver.load(kernel) for kernel in program.kernels}
         self.constants = [self._uploaded(array) for array in program.constants]
-        self.replayable = program.replayable and (driver.simulated or not _hosted(program))
+        self.replayable = program.replayable and not _hosted(program, driver)
         self.runs = 0
-        self.graphs: OrderedDict[Any, Recorded] = OrderedDict()
+        self.missed = self.strange = 0  # the last run with new addresses, and how many of these came in a row
+        self.graphs: dict[Any, Recorded] = {}
         self.recording = threading.Lock()
         self.word, self.view = driver.word()
         self.checked = bool(program.sites) and any(
@@ -130,9 +133,12 @@ class Machine:
         key = (*inputs, *outputs)
         recorded = self.graphs.get(key)
         if recorded is None:
+            self.strange = self.strange + 1 if self.runs - self.missed <= 1 else 0
+            self.missed = self.runs
+            if self.strange > 2 * MAX_GRAPHS and self.strange % _AGAIN:
+                self.queue(inputs, outputs, stream)
+                return
             recorded = self.recorded(key, inputs, outputs, stream)
-        elif len(self.graphs) > 1:
-            self.graphs.move_to_end(key)
         self.replay(recorded, stream)
 
     def replay(self, recorded: Recorded, stream: Any) -> None:
@@ -149,7 +155,7 @@ class Machine:
                 return found
             before = None
             if len(self.graphs) >= MAX_GRAPHS:
-                before = self.graphs.popitem(last=False)[1]
+                before = self.graphs.pop(next(iter(self.graphs)))
             workspace = self._workspace(stream) if before is None else before.held
             if before is not None and before.stream != stream:
                 self.driver.wait(stream, before.stream)
@@ -191,7 +197,11 @@ class Machine:
         }  # fmt: skip
 
     def _all(self, bases: dict[str, Sequence[int]], stream: Any) -> None:
-        self._steps(self.program.steps, bases, {}, stream)
+        launch = lambda kernel, addresses: self.driver.launch(
+            self.functions[kernel], [*addresses, self.word], stream
+        )
+        kept: Any = [Tapes(self.driver, self.pool, stream, launch)]
+        self._steps(self.program.steps, {**bases, "tapes": kept}, {}, stream)
         if self.checked:
             self.driver.report(self.word, stream)
 
@@ -219,6 +229,11 @@ class Machine:
                     self._steps(branch, bases, loops, stream)
                 case Host():
                     self._host(step, at, stream)
+                case _:
+                    tapes: Any = bases["tapes"][0]
+                    inside = lambda steps: self._steps(steps, bases, loops, stream)
+                    holds = lambda place: self._read(Operand(place, ArrayType((), BOOL)), at, stream) != 0
+                    tapes.step(step, at, inside, holds)
 
     def _while(
         self, step: While, bases: dict[str, Sequence[int]], loops: dict[int, int], stream: Any
@@ -271,9 +286,9 @@ class Machine:
                 self.driver.upload(at(operand.place), np.ascontiguousarray(array), stream)
 
 
-def _hosted(program: Program) -> bool:
-    """Whether a routine is computed by the host."""
-    return any(isinstance(step, Call) and not replayable(step.prim) for step in program.walk())
+def _hosted(program: Program, driver: Driver) -> bool:
+    """Whether a call needs the host, or cannot be recorded for another reason."""
+    return any(isinstance(step, Call) and not libraries.replayable(step, driver) for step in program.walk())
 
 
 def address(place: Place, bases: dict[str, Sequence[int]], loops: dict[int, int]) -> int:

@@ -103,7 +103,7 @@ def started(module: Any) -> None:
     if version // 1000 < made_for // 1000:
         raise DriverTooOldError(
             f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}, but the installed packages "
-            f"make code of CUDA {made_for // 1000}; update the driver, or install nufunc[cuda] in place of nufunc[cuda13]"
+            f"make code of CUDA {made_for // 1000}; update the driver, or install nufunc[cuda], not nufunc[cuda13]"
         )
 
 
@@ -240,6 +240,8 @@ class HardwareDriver:
         return int(self._ask(answer, f"allocate {nbytes} bytes"))
 
     def free(self, address: int, stream: Any) -> None:
+        if _FORKED[0]:
+            return  # it is the parent's
         self._enter()
         if self._pooled:
             self._ask(self._api.cuMemFreeAsync(address, self.stream_of(stream)), "free memory")
@@ -317,12 +319,6 @@ class HardwareDriver:
         self._enter()
         view = self._views[address]
         self._ask(self._api.cuMemcpyDtoHAsync(view.ctypes.data, address, 4, self.stream_of(stream)), "report")
-
-    def free_word(self, address: int) -> None:
-        self.clear(address, 4, 0)
-        view = self._views.pop(address)
-        view[0] = 0
-        self._free_words.append((address, view))
 
     # -- kernels
 

@@ -31,16 +31,21 @@ def rounded(nbytes: int) -> int:
 
 
 class Block:
-    """Memory in use, until the object dies."""
+    """Memory in use, until the object dies. `free` is the list that its address then returns to."""
 
-    __slots__ = ("__weakref__", "address", "others", "pool", "size", "stream")
+    __slots__ = ("__weakref__", "address", "free", "others", "pool", "size", "stream")
 
-    def __init__(self, pool: Pool, address: int, size: int, stream: Any) -> None:
-        self.pool, self.address, self.size, self.stream = pool, address, size, stream
+    def __init__(self, pool: Pool, address: int, size: int, stream: Any, free: list[int]) -> None:
+        self.pool, self.address, self.size, self.stream, self.free = pool, address, size, stream, free
         self.others: tuple[Any, ...] = ()
 
     def __del__(self) -> None:
-        self.pool.give(self)
+        pool = self.pool
+        if pool.plain and not self.others and pool.kept < pool.room:
+            pool.kept += self.size
+            self.free.append(self.address)
+        else:
+            pool.give(self)
 
 
 class Foreign:
@@ -58,52 +63,62 @@ class Pool:
 
     def __init__(self, driver: Driver, limit: int) -> None:
         self.driver, self.limit = driver, limit
+        self.room = limit - limit // 16  # below which any but huge blocks fit
         self.kept = 0  # bytes in free lists
-        self.used = 0  # bytes in use
+        self.allocated = 0  # bytes in all
+        self.plain = not driver.simulated  # the driver wants to know nothing about blocks that come and go
         self._free: dict[tuple[Any, int], list[int]] = {}
-        self._closed = False
+
+    @property
+    def used(self) -> int:
+        """Bytes in use."""
+        return self.allocated - self.kept
 
     def take(self, nbytes: int, stream: Any, location: Location | None = None) -> Block:
         """A block, for what is queued on the stream from now on; an error names the user's `location`."""
-        size = rounded(nbytes)
+        return self.take_sized(rounded(nbytes), stream, location)
+
+    def take_sized(self, size: int, stream: Any, location: Location | None = None) -> Block:
+        """`take` for a size that is `rounded`."""
         free = self._free.get((stream, size))
+        if free is None:
+            free = self._free.setdefault((stream, size), [])
         try:
-            address = free.pop() if free else 0
-        except IndexError:  # another thread has taken it
-            address = 0
-        if address:
+            address = free.pop()
             self.kept -= size
-        else:
+        except IndexError:
             address = self._allocated(size, stream, location)
-        self.used += size
-        self.driver.lend(address, size)
-        return Block(self, address, size, stream)
+        if not self.plain:
+            self.driver.lend(address, size)
+        return Block(self, address, size, stream, free)
 
     def _allocated(self, size: int, stream: Any, location: Location | None) -> int:
-        try:
-            return self.driver.allocate(size, stream)
-        except DeviceMemoryError:
-            self.trim()
-            self.driver.synchronize(stream)
-        try:
-            return self.driver.allocate(size, stream)
-        except DeviceMemoryError:
-            raise no_memory(size, *self.driver.memory(), location) from None
+        for last in (False, True):
+            try:
+                address = self.driver.allocate(size, stream)
+                self.allocated += size
+                return address
+            except DeviceMemoryError:
+                if last:
+                    raise no_memory(size, *self.driver.memory(), location) from None
+                self.trim()
+                self.driver.synchronize(stream)
+        raise AssertionError
 
     def give(self, block: Block) -> None:
-        """Called when a block dies."""
+        """What a dying block does that is not plain."""
         address, size, stream = block.address, block.size, block.stream
-        self.used -= size
-        if self._closed:
+        if self.limit < 0:
             return
         for other in block.others:
             self.driver.wait(stream, other)
-        self.driver.take_back(address, size)
         if self.kept + size > self.limit:
+            self.allocated -= size
             self.driver.free(address, stream)
             return
+        self.driver.take_back(address, size)
         self.kept += size
-        self._free.setdefault((stream, size), []).append(address)
+        block.free.append(address)
 
     def trim(self) -> None:
         """Give all that nobody uses back to the device."""
@@ -114,11 +129,12 @@ class Pool:
                 except IndexError:
                     break
                 self.kept -= size
+                self.allocated -= size
                 self.driver.free(address, stream)
 
     def close(self) -> None:
         """The process ends: blocks that die from now on are nobody's concern."""
-        self._closed = True
+        self.limit = self.room = -1
 
 
 def no_memory(nbytes: int, free: int, total: int, location: Location | None = None) -> DeviceMemoryError:

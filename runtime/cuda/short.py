@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nufunc.runtime.cuda.arrays import DeviceArray
 from nufunc.runtime.cuda.devices import CURRENT
-from nufunc.runtime.cuda.memory import Block
+from nufunc.runtime.cuda.memory import Block, rounded
 from nufunc.runtime.front import define
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def short_way(entry: DeviceEntry) -> Callable[..., Any]:
     if unusual or not entry.on_device or not machine.replayable:
         return _missed
     names: dict[str, Any] = {
-        "DeviceArray": DeviceArray, "Block": Block, "streams": CURRENT, "take": entry.device.pool.take,
+        "DeviceArray": DeviceArray, "Block": Block, "streams": CURRENT, "take": entry.device.pool.take_sized,
         "machine": machine, "run": machine.run, "view": machine.view, "unchecked": entry.device.unchecked,
-        "index": entry.device.index,
+        "index": entry.device.index, "graphs": machine.graphs, "replay": entry.device.driver.replay,
     }  # fmt: skip
     lines = ["s = streams.streams.get(index, 0)"]
     if machine.checked:
@@ -45,9 +45,12 @@ def short_way(entry: DeviceEntry) -> Callable[..., Any]:
         inputs.append(f"a{k}.address + {low}" if low else f"a{k}.address")
     for k in entry.own:
         names[f"r{k}"] = entry.results[k]
-        lines.append(f"o{k} = take({entry.results[k].nbytes}, s)")
+        lines.append(f"o{k} = take({rounded(entry.results[k].nbytes)}, s)")
     outputs = [f"o{k}.address" for k in entry.own]
-    lines.append(f"run(({''.join(f'{x}, ' for x in inputs)}), ({''.join(f'{x}, ' for x in outputs)}), s)")
+    given, own = (f"({''.join(f'{x}, ' for x in places)})" for places in (inputs, outputs))
+    lines += [f"g = graphs.get(({''.join(f'{x}, ' for x in (*inputs, *outputs))}))"]
+    lines += [f"if g is None or g.stream != s: run({given}, {own}, s)"]
+    lines += ["else:", "    machine.runs += 1", "    replay(g.graph, s)"]
     if machine.checked:
         lines += ["unchecked.add(machine)", "span = machine.span"]
         lines += [f"a{k}.span = span" for k, way in enumerate(entry.ways) if way.written]

@@ -148,9 +148,6 @@ class SimulatedDriver:
     def report(self, address: int, stream: Any) -> None:
         pass  # the host sees it as it is
 
-    def free_word(self, address: int) -> None:
-        del self._words[address]
-
     # -- kernels
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:

@@ -8,6 +8,9 @@ from nufunc.codegen.cuda.simulate import simulate
 from nufunc.codegen.nest_builder import site_error
 from nufunc.ir import primitive
 from nufunc.runtime import pipeline
+from nufunc.runtime.cuda.execute import Machine as DeviceMachine
+from nufunc.runtime.cuda.memory import Pool
+from nufunc.runtime.cuda.simulated import SimulatedDriver
 from nufunc.runtime.function import Transformed
 
 
@@ -116,3 +119,30 @@ def device_run(function, *arguments, races=False):
     machine.races = races
     results = machine.run()
     return program, results[: len(results) - len(traced.graph.updates)]
+
+
+def driven(function, *arguments):
+    """The same on a simulated driver, by what runs programs on devices."""
+    transformed = function if isinstance(function, Transformed) else Transformed((), function)
+    traced, values = transformed.program_of(arguments, {})
+    program = device_program(pipeline.grouped(traced.graph, []), "f")
+    driver = SimulatedDriver()
+    pool = Pool(driver, 0)
+    machine = DeviceMachine(program, driver, pool)
+    given = [np.array(v, t.dtype, order="C") for v, t in zip(values, program.inputs, strict=True)]
+    inputs = [pool.take(a.nbytes, 0) for a in given]
+    for block, array in zip(inputs, given, strict=True):
+        if array.size:
+            driver.upload(block.address, array, 0)
+    own = [o for o in program.outputs if o.place.space == "output"]
+    outputs = [pool.take(o.type.nbytes, 0) for o in own]
+    machine.run([b.address for b in inputs], [b.address for b in outputs], 0)
+    results = [np.empty(o.type.shape, o.type.dtype) for o in own]
+    for block, array in zip(outputs, results, strict=True):
+        if array.size:
+            driver.download(array, block.address, 0)
+    error = machine.failed(0)
+    if error is not None:
+        raise error
+    del inputs, outputs, block, machine
+    return program, results, driver

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from control_samples import LANES, POINT, PROGRAMS
-from cuda_machine import device_run
+from cuda_machine import device_run, driven
 from test_control_samples import ours, weighted
 
 import nufunc as nf
@@ -17,9 +17,8 @@ WAYS = {
     "vmap": (nf.vmap, np.outer(LANES, POINT)),
     "grad": (lambda f: nf.grad(weighted(np, f)), POINT),
     "vmap_grad": (lambda f: nf.vmap(nf.grad(weighted(np, f))), np.outer(LANES, POINT)),
+    "hessian": (lambda f: nf.hessian(weighted(np, f)), POINT),
 }
-
-
 MAPPED = ("newton", "both_bounds_from_data", "while_in_a_scan", "switch_in_a_while")  # those looked at under vmap
 
 
@@ -31,6 +30,21 @@ def compared(function, *arguments, races=False):
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-13)
         assert (got.dtype, got.shape) == (want.dtype, want.shape)
     return program
+
+
+NESTED = ("while_in_a_scan", "whiles_in_a_while", "whiles_of_each_item", "newton")  # whose further ways are looked at
+TAPES = [(name, "grad") for name in sorted(PROGRAMS)] + [(n, way) for n in NESTED for way in ("vmap_grad", "hessian")]
+
+
+@pytest.mark.parametrize(("name", "way"), TAPES)
+def test_derivatives_of_samples(name, way):
+    transform, argument = WAYS[way]
+    function = transform(ours(name))
+    _, found, driver = driven(function, argument)
+    wanted = [np.asarray(leaf) for leaf in nf.tree.leaves(nf.jit(function)(argument))]
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+    assert driver.used == 0  # tapes have given their memory back
 
 
 def kinds(program):

@@ -13,8 +13,21 @@ from typing import TYPE_CHECKING
 
 from nufunc.codegen import buffers
 from nufunc.codegen.buffers import ALIGNMENT, Frame, aligned
-from nufunc.codegen.cuda.program import Branch, Place, Repeat, While
-from nufunc.ir.graph import Node, Value
+from nufunc.codegen.cuda.program import (
+    Branch,
+    Operand,
+    Place,
+    Record,
+    Repeat,
+    Replay,
+    Scoped,
+    Step,
+    TapeStep,
+    While,
+)  # fmt: skip
+from nufunc.codegen.tapes import makes_tapes
+from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import ArrayType, TapeType
 
 if TYPE_CHECKING:
     from nufunc.codegen.cuda.plan import Planner, Scope
@@ -22,8 +35,9 @@ if TYPE_CHECKING:
 
 def scratch(planner: Planner, node: Node, frames: list[Frame]) -> int:
     """Bytes of scratch memory of a control node, given its regions' frames."""
-    flag = ALIGNMENT if node.prim == "while" else 0
-    return sum(_second_sizes(node, frames)) + flag + max((aligned(f.size) for f in frames), default=0)
+    flag = ALIGNMENT if node.prim in ("while", "record") else 0
+    items = sum(aligned(max(t.nbytes, 1)) for types in _item_types(node) for t in types)
+    return sum(_second_sizes(node, frames)) + flag + items + max((aligned(f.size) for f in frames), default=0)
 
 
 def _second_sizes(node: Node, frames: list[Frame]) -> list[int]:
@@ -36,6 +50,18 @@ def _second_sizes(node: Node, frames: list[Frame]) -> list[int]:
         in_place = frame.of(body.outputs[o]) is body.params[p] or frame.lent.get(o) is body.params[p]
         sizes.append(0 if in_place else aligned(max(body.outputs[o].type.nbytes, 1)))
     return sizes
+
+
+def _item_types(node: Node) -> tuple[list[ArrayType], list[ArrayType]]:
+    """The items of tapes that the body of a record or replay reads, and those that it makes."""
+    if node.prim == "record":
+        count = len(node.operands) - node.attrs["num_cond"] - node.attrs["num_body"]
+        return [], [o.type for o in node.regions[1].outputs[count:]]
+    if node.prim == "replay":
+        body = node.regions[0]
+        first, count = node.attrs["num_consts"] + node.attrs["num_carry"], node.attrs["num_carry"]
+        return [p.type for p in body.params[first:]], [o.type for o in body.outputs[count:]]
+    return [], []
 
 
 class _Carries:
@@ -102,12 +128,12 @@ def _scan(planner: Planner, scope: Scope, node: Node) -> None:
 
     alone = carry.places[0] == carry.places[1]
     if alone:
-        with repeated(planner, length) as loop:
+        with repeated(planner, length, body) as loop:
             once(0, 0, loop, 1)
         return
     if length % 2:
         once(1, 0, None, 1)
-    with repeated(planner, length // 2) as loop:
+    with repeated(planner, length // 2, body) as loop:
         once(0, length % 2, loop, 2)
         once(1, length % 2 + 1, loop, 2)
 
@@ -115,8 +141,8 @@ def _scan(planner: Planner, scope: Scope, node: Node) -> None:
 class repeated:
     """A Repeat of what is added inside; the number of the loop, or None where there is a single iteration."""
 
-    def __init__(self, planner: Planner, length: int) -> None:
-        self.planner, self.length = planner, length
+    def __init__(self, planner: Planner, length: int, body: Graph) -> None:
+        self.planner, self.length, self.body = planner, length, body
         self.loop = next(planner.loops) if length > 1 else None
 
     def __enter__(self) -> int | None:
@@ -129,7 +155,7 @@ class repeated:
         if self.loop is None:
             self.planner.steps += self.steps if self.length else []
         elif self.steps:
-            self.planner.steps.append(Repeat(self.loop, self.length, False, tuple(self.steps)))
+            self.planner.steps.append(Repeat(self.loop, self.length, False, _scoped(self.body, self.steps)))
 
 
 def _map(planner: Planner, scope: Scope, node: Node) -> None:
@@ -137,24 +163,80 @@ def _map(planner: Planner, scope: Scope, node: Node) -> None:
     if length == 0:
         return
     rows = _Rows(scope, node, node.attrs["num_consts"], 0)
-    with repeated(planner, length) as loop:
+    with repeated(planner, length, body) as loop:
         xs, ys = rows.at(0, loop)
         planner.run(body, frame, [*rows.fixed, *xs], ys, scope.scratch(node))
 
 
 def _while(planner: Planner, scope: Scope, node: Node) -> None:
+    """while and record."""
     (cond, body), (cond_frame, body_frame) = node.regions, scope.frame.frames[node]
     nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
     fixed = [scope.place(o) for o in node.operands[: nc + nb]]
     carry = _Carries(planner, scope, node, node.operands[nc + nb :])
-    flag, arena = carry.rest, carry.rest.moved(ALIGNMENT)
+    flag = carry.rest
+    items, arena = _items(_item_types(node)[1], flag.moved(ALIGNMENT))
     current, following = carry.places
     with planner.into() as condition:
         planner.run(cond, cond_frame, [*fixed[:nc], *current], [flag], arena)
     with planner.into() as steps:
-        planner.run(body, body_frame, [*fixed[nc:], *current], following, arena)
+        planner.run(body, body_frame, [*fixed[nc:], *current], [*following, *(i.place for i in items)], arena)
         carry.back()
-    planner.steps.append(While(tuple(condition), flag, tuple(steps)))
+    if node.prim == "while":
+        planner.steps.append(While(tuple(condition), flag, _scoped(body, steps)))
+        return
+    *tapes, count = [scope.place(r) for r in node.results[len(current) :]]
+    inside = _scoped(body, steps)
+    planner.steps.append(Record(tuple(condition), flag, inside, tuple(items), tuple(tapes), count))
+
+
+def _items(types: Sequence[ArrayType], place: Place) -> tuple[list[Operand], Place]:
+    """Places for the items of tapes, and what lies behind them."""
+    found = []
+    for type_ in types:
+        found.append(Operand(place, type_))
+        place = place.moved(aligned(max(type_.nbytes, 1)))
+    return found, place
+
+
+def _scoped(body: Graph, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps of a body, which forget its tapes where it gives none away."""
+    if not makes_tapes(body) or any(isinstance(o.type, TapeType) for o in body.outputs):
+        return tuple(steps)
+    return (Scoped(tuple(steps)),)
+
+
+def _replay(planner: Planner, scope: Scope, node: Node) -> None:
+    body, frame = node.regions[0], scope.frame.frames[node][0]
+    consts, count = node.attrs["num_consts"], node.attrs["num_carry"]
+    length, *operands = [scope.place(o) for o in node.operands]
+    carry = _Carries(planner, scope, node, node.operands[1 + consts : 1 + consts + count])
+    read, made = _item_types(node)
+    items, place = _items(read, carry.rest)
+    outs, arena = _items(made, place)
+    current, following = carry.places
+    with planner.into() as steps:
+        arguments = [*operands[:consts], *current, *(i.place for i in items)]
+        planner.run(body, frame, arguments, [*following, *(o.place for o in outs)], arena)
+        carry.back()
+    results = tuple(scope.place(r) for r in node.results[count:])
+    tapes = tuple(operands[consts + count :])
+    inside = _scoped(body, steps)
+    planner.steps.append(Replay(length, node.attrs["reverse"], tapes, tuple(items), inside, tuple(outs), results))
+
+
+def _tape_zeros(planner: Planner, scope: Scope, node: Node) -> None:
+    zeros = planner.zeros(node.result.type.size)
+    planner.copy(scope.place(node.result), zeros, node.result.type.nbytes)
+
+
+def _tape_step(planner: Planner, scope: Scope, node: Node) -> None:
+    operands, result = ([Operand(scope.place(v), v.type) for v in values] for values in (node.operands, node.results))
+    leaf: ArrayType = node.result.type
+    while isinstance(leaf, TapeType):
+        leaf = leaf.item
+    kernel = planner.adding(leaf) if node.prim == "tape_add" else None
+    planner.steps.append(TapeStep(node.prim, tuple(operands), result[0], kernel))
 
 
 def _cond(planner: Planner, scope: Scope, node: Node) -> None:
@@ -180,4 +262,6 @@ def _named(planner: Planner, scope: Scope, node: Node) -> None:
 
 STEPS: dict[str, Callable[[Planner, Scope, Node], None]] = {
     "scan": _scan, "map": _map, "while": _while, "cond": _cond, "checkpoint": _checkpoint, "named": _named,
+    "record": _while, "replay": _replay, "tape_zeros": _tape_zeros, "tape_add": _tape_step, "tape_join": _tape_step,
+    "tape_split": _tape_step,
 }  # fmt: skip

@@ -28,9 +28,10 @@ from nufunc.codegen.cuda.sorting import sort_kernels
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests, narrowed
+from nufunc.ir.builder import Builder
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.ir.types import TapeType
+from nufunc.ir.types import ArrayType, TapeType
 
 _ROUND = 256  # alignment of the memory of libraries
 Piece = tuple[bool, list[Kernel], list[int]]  # of a group: whether it only copies the base, kernels, numbers of buffers
@@ -42,6 +43,8 @@ def device_program(
     """The program of a grouped graph. `lent` tells which outputs have the memory of which inputs, beside those of the
     graph's updates; those of them in `early` may be written before the end even where something may fail, or have a
     memory of their own if they would only be copied."""
+    if any(isinstance(v.type, TapeType) for v in (*grouped.params, *grouped.outputs)):
+        raise UnsupportedError("on a device tapes of loops of unknown length cannot leave the function that made them")
     count = len(grouped.outputs) - len(grouped.updates)
     given = {**(lent or {}), **{count + k: p for k, p in enumerate(grouped.updates)}}
     modes: dict[Node, str] = {}
@@ -64,6 +67,7 @@ class Planner:
         self.graph, self.name, self.sites = graph, name, Sites()
         self.modes = {n: modes[n] for n in _outermost(graph, modes)}
         self.inside = {n for outer in self.modes for r in outer.regions for n in r.walk()}
+        self.no_tapes = np.zeros(1, np.int64)
         self.built: dict[Node, list[LoopNest]] = {}
         self.constants: list[np.ndarray] = []
         self.numbers: dict[int, int] = {}  # of constants, by identity
@@ -231,6 +235,18 @@ class Planner:
             self.known[key] = sort_kernels(node.prim, x, axis, f"{node.prim}_{len(self.known)}")
         return self.known[key]
 
+    def adding(self, item: ArrayType) -> Kernel | None:
+        """The kernel that adds two arrays."""
+        b = Builder("tape_add", "pure")
+        region = b.build([b.emit("add", (b.param(item), b.param(item)))[0]])
+        made = [k for nest in build_nests(region, "tape_add", self.sites) for k in self.kernels(nest)]
+        return made[0] if made else None
+
+    def zeros(self, size: int) -> Place:
+        """Handles of tapes of zeros."""
+        self.no_tapes = self.no_tapes if self.no_tapes.size >= size else np.zeros(size, np.int64)
+        return self.constant(self.no_tapes)
+
     def commit(self, target: Place, source: Place, value: Value) -> None:
         """Copy unless something has failed."""
         region = _identity(value)
@@ -323,7 +339,5 @@ def _rounded(place: Place) -> Place:
 
 
 def _identity(value: Value) -> Graph:
-    from nufunc.ir.builder import Builder
-
     b = Builder("commit", "pure")
     return b.build([b.reshaped(b.param(value.type), value.shape)])

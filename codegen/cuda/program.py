@@ -132,7 +132,51 @@ class Host:
     loc: Location | None = None
 
 
-Step = Launch | Copy | Call | Repeat | While | Branch | Host
+@dataclass(frozen=True)
+class Record:
+    """A While that also keeps what each iteration leaves at `items`: tapes, whose handles go to `tapes`, and how many
+    iterations there were, an i64, to `count`. See Note [Handles] of `runtime.cuda.tapes`."""
+
+    condition: tuple[Step, ...]
+    flag: Place
+    body: tuple[Step, ...]
+    items: tuple[Operand, ...]
+    tapes: tuple[Place, ...]
+    count: Place
+
+
+@dataclass(frozen=True)
+class Replay:
+    """`body` for each of `length` (an i64) iterations, before which the items of `tapes` are put at `items`, and after
+    which what stands at `made` goes to tapes, whose handles go to `results`."""
+
+    length: Place
+    reverse: bool
+    tapes: tuple[Place, ...]
+    items: tuple[Operand, ...]
+    body: tuple[Step, ...]
+    made: tuple[Operand, ...]
+    results: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class TapeStep:
+    """tape_add, tape_join or tape_split; `kernel` adds two items that are numbers."""
+
+    prim: str
+    operands: tuple[Operand, ...]
+    result: Operand
+    kernel: Kernel | None = None
+
+
+@dataclass(frozen=True)
+class Scoped:
+    """Steps after which the tapes that were made in them are not used any more."""
+
+    body: tuple[Step, ...]
+
+
+Step = Launch | Copy | Call | Repeat | While | Branch | Host | Record | Replay | TapeStep | Scoped
 
 
 @dataclass(frozen=True)
@@ -160,20 +204,24 @@ class Program:
     @property
     def replayable(self) -> bool:
         """Whether a run never waits for the host."""
-        return not any(isinstance(step, While | Branch | Host) for step in self.walk())
+        return not any(isinstance(step, _WAITING) for step in self.walk())
 
     @property
     def kernels(self) -> list[Kernel]:
-        return list(dict.fromkeys(step.kernel for step in self.walk() if isinstance(step, Launch)))
+        found = (step.kernel for step in self.walk() if isinstance(step, Launch | TapeStep))
+        return list(dict.fromkeys(k for k in found if k is not None))
+
+
+_WAITING = While | Branch | Host | Record | Replay | TapeStep
 
 
 def _walk(steps: Sequence[Step]) -> Iterator[Step]:
     for step in steps:
         yield step
         match step:
-            case Repeat():
+            case Repeat() | Replay() | Scoped():
                 yield from _walk(step.body)
-            case While():
+            case While() | Record():
                 yield from _walk(step.condition)
                 yield from _walk(step.body)
             case Branch():
@@ -198,11 +246,22 @@ def _text(steps: Sequence[Step], indent: str) -> Iterator[str]:
             case Repeat(loop, length, reverse, body):
                 yield f"{indent}for i{loop} in {'reversed ' if reverse else ''}0..{length}:"
                 yield from _text(body, deeper)
-            case While(condition, flag, body):
+            case While(condition, flag, body) | Record(condition, flag, body):
                 yield f"{indent}while {flag} after:"
                 yield from _text(condition, deeper)
                 yield f"{indent}do:"
                 yield from _text(body, deeper)
+                if isinstance(step, Record):
+                    yield f"{deeper}append {', '.join(map(str, step.items))} to {', '.join(map(str, step.tapes))}"
+            case Replay():
+                yield f"{indent}for each of {step.length}{' reversed' if step.reverse else ''}:"
+                yield f"{deeper}read {', '.join(map(str, step.items))} from {', '.join(map(str, step.tapes))}"
+                yield from _text(step.body, deeper)
+                yield f"{deeper}append {', '.join(map(str, step.made))} to {', '.join(map(str, step.results))}"
+            case TapeStep():
+                yield f"{indent}{step.result} = {step.prim}({', '.join(map(str, step.operands))})"
+            case Scoped(body):
+                yield from _text(body, indent)
             case Branch(index, branches):
                 for k, branch in enumerate(branches):
                     yield f"{indent}if {index} is {k}:"

@@ -11,14 +11,13 @@ from __future__ import annotations
 import itertools
 import math
 
-from nufunc.codegen.cuda.kernels import Kernel, _CudaWriter
+from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel
 from nufunc.codegen.emit_text import buffer_names
 from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import expression, number, type_text
 
 _WARP = 32
-_BLOCKS = 4096
 _SHORT = 32  # elements of a line that one thread goes through
 _MANY = 8192  # lines that lie side by side, from which a thread each is enough
 _TILES = 16  # of a chunk
@@ -80,10 +79,10 @@ def _kernel(writer: _LineWriter, name: str, blocks: int) -> Kernel:
     buffers = (*writer.nest.buffers, *writer.parts)
     arguments = ", ".join((*writer.names, *(p.name for p in writer.parts), "error"))
     source = "\n".join((f"def {name}({arguments}):", *writer.write())) + "\n"
-    return Kernel(name, source, buffers, len(writer.parts), min(blocks, _BLOCKS), writer.threads)
+    return Kernel(name, source, buffers, len(writer.parts), min(blocks, BLOCKS), writer.threads)
 
 
-class _LineWriter(_CudaWriter):
+class _LineWriter(CudaWriter):
     """A block goes through whole lines."""
 
     def __init__(self, nest: LoopNest, sites: Sites | None, threads: int, parts: tuple[Buffer, ...]) -> None:
@@ -109,7 +108,8 @@ class _LineWriter(_CudaWriter):
         """A block for each chunk of each line."""
         if self.nest.axes:
             self.early(0)
-        self.line(f"for block in range(cuda.blockIdx.x, {self.lines_count * self.chunks}, cuda.gridDim.x):")
+        start, stop = self.first("cuda.blockIdx.x"), self.lines_count * self.chunks
+        self.line(f"for block in range({start}, {stop}, cuda.gridDim.x):")
         self.depth += 1
         self.line(f"point = block // {self.chunks}")
         self.line(f"first = block % {self.chunks} * {self.chunk}")

@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from nufunc.codegen.cuda.kernels import Kernel, _CudaWriter, _parallel
 from nufunc.codegen.cuda.sorting import Lines
+from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, parallel
 from nufunc.codegen.emit_text import buffer_names
 from nufunc.codegen.loops import Affine, Buffer, Inst, LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import expression, number
 from nufunc.ir.types import ArrayType
 
-_BLOCKS = 4096
 _FEW = 16  # elements that one thread adds
 _LEAST = 32  # elements of a chunk
 
@@ -75,13 +74,13 @@ def _axes_of(body: Iterable[Inst]) -> dict[int, frozenset[str]]:
     return axes
 
 
-class _Writer(_CudaWriter):
+class _Writer(CudaWriter):
     """Writes the kernels of one nest; see Note [Scattered writes]."""
 
     def __init__(self, nest: LoopNest, store: Inst, sites: Sites | None, threads: int, chunk: int = 0) -> None:
         super().__init__(nest, buffer_names([b.name for b in nest.buffers]), sites, threads)
         self.target, self.chunk = store, chunk
-        self.windows = list(_parallel(nest.axes))
+        self.windows = list(parallel(nest.axes))
         self.serial = [a for a in nest.axes if a.kind == "serial"]
         self.axes = _axes_of(nest.phases[0].body)
         self.size = math.prod(a.extent for a in self.windows)
@@ -120,7 +119,7 @@ class _Writer(_CudaWriter):
     # -- kernels
 
     def kernel(self, name: str, what: str) -> Kernel:
-        self.lines = []
+        self.lines = list[str]()
         points: int = getattr(self, "_" + what)()
         return self._made(name, self.names, [s.name for s in self.scratch], self.lines, -(-points // self.threads))
 
@@ -137,7 +136,7 @@ class _Writer(_CudaWriter):
     def _made(self, name: str, names: list[str], scratch: list[str], lines: list[str], blocks: int) -> Kernel:
         source = "\n".join((f"def {name}({', '.join((*names, *scratch, 'error'))}):", *lines)) + "\n"
         buffers = (*self.nest.buffers, *self.scratch)
-        return Kernel(name, source, buffers, len(self.scratch), min(max(blocks, 1), _BLOCKS), self.threads)
+        return Kernel(name, source, buffers, len(self.scratch), min(max(blocks, 1), BLOCKS), self.threads)
 
     def _keys(self) -> int:
         self._over(self.count)
@@ -230,7 +229,7 @@ class _Writer(_CudaWriter):
 
     def _over(self, points: int) -> None:
         self.depth = 1
-        self.line(f"for point in range(cuda.grid(1), {points}, cuda.gridsize(1)):")
+        self.line(f"for point in range({self.first('cuda.grid(1)')}, {points}, cuda.gridsize(1)):")
         self.depth = 2
 
     def _if(self, test: str, then: Callable[[], None]) -> None:

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nufunc.codegen.cuda.kernels import Kernel
+from nufunc.codegen.cuda.writer import BLOCKS, Kernel
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.text_scalars import BITS, type_text
 from nufunc.ir.types import INT64, ArrayType
 
 _TILE = 2048  # elements that one block sorts, at most
+_NARROW = 1 << 30  # elements up to which places have 32 bits
 _TAKEN = 8  # elements that one thread merges
-_BLOCKS = 4096
 
 
 def sort_kernels(
@@ -42,7 +42,7 @@ def sort_kernels(
     made = []
     for part in lines.parts():
         source = "\n".join((f"def {name}{part.suffix}({head}):", *("    " + text for text in part.text))) + "\n"
-        blocks = min(part.blocks, _BLOCKS)
+        blocks = min(part.blocks, BLOCKS)
         made.append(Kernel(name + part.suffix, source, buffers, len(lines.scratch), blocks, threads))
     return made
 
@@ -110,6 +110,10 @@ class Lines:
         return made
 
     # -- text
+
+    def _first(self, text: str) -> str:
+        """A number that is counted from: of 64 bits where there are many elements."""
+        return f"int64({text})" if self.type.size >= _NARROW else text
 
     def _at(self, line: str, place: str) -> str:
         """The address of an element of a line."""
@@ -198,7 +202,7 @@ class Lines:
             "cuda.syncthreads()",
         ]
         tiles = -(-self.count // together)
-        loop = f"for tile in range(cuda.blockIdx.x, {tiles}, cuda.gridDim.x):"
+        loop = f"for tile in range({self._first('cuda.blockIdx.x')}, {tiles}, cuda.gridDim.x):"
         return [*self._memory(size), loop, *("    " + text for text in body)]
 
     def _tiles(self, tiles: int) -> list[str]:
@@ -219,7 +223,7 @@ class Lines:
             "        places0[to] = place[k]",
             "cuda.syncthreads()",
         ]
-        loop = f"for tile in range(cuda.blockIdx.x, {tiles}, cuda.gridDim.x):"
+        loop = f"for tile in range({self._first('cuda.blockIdx.x')}, {tiles}, cuda.gridDim.x):"
         return [*self._memory(self.tile), loop, *("    " + text for text in body)]
 
     def _merge(self, width: int, source: int, last: bool) -> list[str]:
@@ -261,7 +265,7 @@ class Lines:
             "        right = right + 1",
             *("    " + text for text in take),
         ]
-        loop = f"for point in range(cuda.grid(1), {self.count * groups}, cuda.gridsize(1)):"
+        loop = f"for point in range({self._first('cuda.grid(1)')}, {self.count * groups}, cuda.gridsize(1)):"
         return [loop, *("    " + text for text in body)]
 
 

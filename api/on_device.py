@@ -59,7 +59,7 @@ def _moved(leaf: Any, where: Any) -> Any:
 
 
 def _host(leaf: Any) -> np.ndarray:
-    if not isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex | list):
+    if not isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex):
         raise ArgumentTypeError(f"to_device takes arrays and numbers, got {type(leaf).__name__}", user_location())
     return np.asarray(leaf)
 

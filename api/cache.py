@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "clear":
-            print(f"removed {DISK.clear()} files from {folder_path()}")
-            return 0
+            count, left = DISK.clear()
+            return _removed(count, left, f" files from {folder_path()}")
         if given.command == "verify":
             return _verify(given.remove)
         stored = DISK.entries()
@@ -55,9 +55,15 @@ def _verify(remove: bool) -> int:
         print(row)
     print(f"{len(stored)} files, {len(damaged)} damaged")
     if remove:
-        DISK.remove([s.key for s in damaged])
-        print(f"removed {len(damaged)}")
-    return 1 if damaged and not remove else 0
+        return _removed(len(damaged), DISK.remove([s.key for s in damaged]), "")
+    return 1 if damaged else 0
+
+
+def _removed(count: int, left: Sequence[str], what: str) -> int:
+    print(f"removed {count - len(left)}{what}")
+    for line in left:
+        print(f"not removed: {line}", file=sys.stderr)
+    return 1 if left else 0
 
 
 def _bytes(size: int) -> str:

@@ -16,6 +16,7 @@ system left half written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -36,6 +37,7 @@ _TEMPORARY = r"\.writing-[0-9a-f]+"
 _ABANDONED = 3600  # seconds after which a temporary file is nobody's
 _FRESH = 600  # seconds in which a file's use is not written down again
 _FULL = 0.8  # of the limit: what is left after cleaning up
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _SHARE = 4  # a file may take this part of the limit
 DEFAULT_LIMIT = 1 << 30
 
@@ -192,7 +194,7 @@ class DiskCache:
         except Unusable as error:
             return _reported(error)
         except OSError as error:
-            if "NUFUNC_CACHE_DIR" in os.environ or not isinstance(error, PermissionError):
+            if "NUFUNC_CACHE_DIR" in os.environ or error.errno not in _READ_ONLY:
                 _warn("write", f"nufunc's cache on disk cannot be written to: {error.strerror}")
             return f"it could not be written: {error.strerror}"
         return None
@@ -216,22 +218,18 @@ class DiskCache:
                 found.append(Stored(name.removesuffix(_SUFFIX), about, status.st_size, status.st_mtime, problem))
         return sorted(found, key=lambda s: -s.used)
 
-    def remove(self, keys: list[str]) -> None:
-        """Remove files by key. Raises Unusable."""
+    def remove(self, keys: list[str]) -> list[str]:
+        """Remove files by key; which cannot be removed, and why. Raises Unusable."""
         with self._opened() as folder:
-            for key in keys:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(key + _SUFFIX, dir_fd=folder)
+            return _unlinked(folder, [key + _SUFFIX for key in keys])
 
-    def clear(self) -> int:
-        """Remove all files; how many there were. Raises Unusable."""
+    def clear(self) -> tuple[int, list[str]]:
+        """Remove all files; how many there were, and which of them cannot be removed, and why. Raises Unusable."""
         with self._opened() as folder:
             names = [name for name, _ in _files(folder)]
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=folder)
+            left = _unlinked(folder, names)
             _remove_abandoned(folder, age=0)
-        return len(names)
+        return len(names), left
 
 
 DISK = DiskCache()
@@ -246,17 +244,31 @@ def _foreign(status: os.stat_result) -> str | None:
     return None
 
 
+def _unlinked(folder: int, names: list[str]) -> list[str]:
+    """Remove files; which could not be, and why."""
+    left = []
+    for name in names:
+        try:
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:  # another process was faster
+            pass
+        except OSError as error:
+            left.append(f"{name}: {error.strerror}")
+    return left
+
+
 def _read(folder: int, name: str, size: int | None = None, touch: bool = True) -> bytes | None:
     """The bytes of a file, or the first of them; None where there is none."""
     try:
-        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
         return None
+    status = os.fstat(handle)
+    problem = _foreign(status) if stat.S_ISREG(status.st_mode) else "is no plain file"
+    if problem:
+        os.close(handle)
+        raise OSError(f"{name} {problem}")
     with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        problem = _foreign(status) if stat.S_ISREG(status.st_mode) else "is no plain file"
-        if problem:
-            raise OSError(f"{name} {problem}")
         data = file.read() if size is None else file.read(size)
         if touch and time.time() - status.st_mtime > _FRESH:
             with contextlib.suppress(OSError):  # a folder that can only be read serves as well
@@ -319,9 +331,8 @@ def _trim(folder: int, limit: int) -> None:
     if total <= limit:
         return
     for name, status in sorted(files, key=lambda f: f[1].st_mtime):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
-        total -= status.st_size
+        if not _unlinked(folder, [name]):
+            total -= status.st_size
         if total <= limit * _FULL:
             return
 

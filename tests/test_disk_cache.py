@@ -510,6 +510,24 @@ def test_a_link_is_not_followed(folder: Path) -> None:
     assert origins() == ["compiled"]
 
 
+def test_what_is_no_file_is_neither_read_nor_waited_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    f = nf.jit(lambda x: np.sin(x) * 3)
+    f(np.ones(3))
+    file = only_file(folder)
+    for make in (Path.mkdir, os.mkfifo):
+        file.unlink()
+        make(file)
+        disk_cache._warned.clear()
+        with pytest.warns(nf.CacheWarning) as caught:
+            np.testing.assert_array_equal(forgotten(f)(np.ones(3)), 3 * np.sin(np.ones(3)))
+        assert "is no plain file" in str(caught[0].message)
+        if make is Path.mkdir:
+            assert main(["verify", "--remove"]) == 1
+            assert "not removed" in capsys.readouterr().err
+            file.rmdir()
+            file.touch()
+
+
 def test_a_folder_that_can_only_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     f = nf.jit(lambda x: x + 1)
     f(np.ones(2))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from nufunc.ir.errors import DTypeError, Location, TraceError, UnsupportedError
+from nufunc.ir.errors import DTypeError, Location, ShapeError, TraceError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import ArrayType
 from nufunc.tracer.array_operators import Operators, namespace
@@ -364,12 +364,16 @@ class Array(Operators):
         if dtype is np.ndarray:
             dtype = None
         if type not in (None, np.ndarray):
+            if not (isinstance(type, builtins.type) and issubclass(type, np.ndarray)):
+                raise ShapeError("Type must be a sub-type of ndarray type", user_location())
             raise UnsupportedError(f"x.view({type.__name__}) of a traced array", user_location())
         return self[...] if dtype is None else np_bytes.as_dtype(self, dtype)
 
     # -- methods: the function of the same name
 
     def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
+        if not shape:
+            raise TypeError("reshape() takes exactly 1 argument (0 given)")
         return namespace().reshape(self, shape[0] if len(shape) == 1 else shape, order=order, copy=copy)
 
     def transpose(self, *axes: Any) -> Array:

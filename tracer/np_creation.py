@@ -46,7 +46,7 @@ def array(
 ) -> Array:
     """numpy.array: a fresh array; nested lists may hold traced values."""
     wanted = None if dtype is None else check_dtype(dtype)
-    if copy is False and (type(object) is not Array or wanted not in (None, object.dtype)):
+    if copy is False and (type(object) is not Array or (wanted is not None and wanted != object.dtype)):
         raise fail(ShapeError, "Unable to avoid copy while creating an array as requested.")
     result = _in_order(_from_object(object, wanted, fresh=copy is not False and copy is not None), order, object)
     if result.ndim < ndmin:

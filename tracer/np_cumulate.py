@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nufunc.ir.errors import ShapeError
+from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.types import BOOL, FLOAT16
 from nufunc.tracer import np_reduce
 from nufunc.tracer.array import Array, check_dtype
@@ -95,6 +95,8 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = NO_VALUE, append: An
     index = normal_axis(axis, x.ndim)
     edge = tuple(1 if i == index else m for i, m in enumerate(x.shape))
     parts = [x]
+    if prepend is None or append is None:
+        raise fail(DTypeError, "np.diff with None to prepend or append")
     if given(prepend):
         before = as_array(prepend)
         parts.insert(0, before if before.ndim else np_.broadcast_to(before, edge))

@@ -12,7 +12,7 @@ from nufunc.ir.errors import UnsupportedError
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, fail
 from nufunc.tracer.np_misc import where
-from nufunc.tracer.np_special_core import elementwise, elementwise_of, float_array, scalar_like
+from nufunc.tracer.np_special_core import elementwise, elementwise_of, float_array, loop_dtype, scalar_like
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 gamma, digamma = elementwise("gamma"), elementwise("digamma")
@@ -50,15 +50,15 @@ def _hurwitz(x: Any, q: Array, power: Callable[[Array], Array]) -> Array:
 
 def zeta(x: Any, q: Any = None) -> Any:
     """Hurwitz' zeta for x > 1 and q > 0; without q Riemann's, by the reflection formula below 0."""
-    s = float_array(x)
     if q is None:
-        return _riemann(s)
-    start = float_array(q)
+        return _riemann(float_array(x, "zeta"))
+    kind = loop_dtype("zeta", [as_array(x), as_array(q)])
+    s, start = float_array(x).astype(kind), float_array(q).astype(kind)
     inside = (s > 1.0) & (start > 0.0)
     power, base = where(inside, s, 2.0), where(inside, start, 1.0)
     value = _hurwitz(power, base, lambda z: UFUNCS["power"](z, -power))
     outside = where((s < 1.0) | (start < 0.0), math.nan, math.inf)
-    return scalar_like(where(inside, value, outside).astype(value.dtype))
+    return scalar_like(where(inside, value, outside).astype(kind))
 
 
 def _riemann(s: Array) -> Any:

@@ -180,6 +180,8 @@ def histogramdd(
     np_ = namespace()
     table = sample if type(sample) is Array and sample.ndim == 2 else None
     points: Array = table if table is not None else np_.atleast_2d(as_array(sample)).T
+    if points.ndim != 2:
+        raise fail(ShapeError, "the sample must have one or two axes")
     axes = points.shape[1]
     several = isinstance(bins, (list, tuple)) or (isinstance(bins, (Array, np.ndarray)) and bins.ndim > 0)
     each = list(bins) if several else [bins] * axes

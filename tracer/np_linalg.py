@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import is_complex
@@ -57,6 +59,12 @@ def matmul(
             f"{columns} rows",
         )
     kind = result_dtype(x, y) if dtype is None else check_dtype(dtype)
+    for place, v in enumerate((x, y) if dtype is not None else ()):
+        if not np.can_cast(v.dtype, kind, casting):  # type: ignore[arg-type]
+            raise fail(
+                DTypeError,
+                f"Cannot cast ufunc 'matmul' input {place} from {v.dtype!r} to {kind!r} with casting rule '{casting}'",
+            )
     b = builder()
     left, right = b.astype(value_of(x), kind), b.astype(value_of(y), kind)
     if (x.ndim <= 2 and y.ndim <= 2) or y.ndim <= 2:

@@ -285,6 +285,13 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     flat = index.reshape(-1) if index.ndim != 1 else index
     chosen = x[(slice(None),) * axis + (flat,)]
     value = builder().reshaped(value_of(chosen), x.shape[:axis] + shape + x.shape[axis + 1 :])
+    target = out_of(out)
+    if target is not None and not isinstance(target, (Array, np.ndarray)):
+        raise fail(DTypeError, "output must be an array")
+    if target is not None and not np.can_cast(target.dtype, value.dtype, "safe"):  # NumPy reads it too
+        raise fail(
+            DTypeError, f"Cannot cast array data from {target.dtype!r} to {value.dtype!r} according to the rule 'safe'"
+        )
     return finish(value, out, "take")
 
 

@@ -13,7 +13,7 @@ from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, builder, finish, normal_axis, value_of, wrap
 from nufunc.tracer.np_misc import where as choose
-from nufunc.tracer.np_reduce import NO_VALUE, given, mask_of, masked
+from nufunc.tracer.np_reduce import NO_VALUE, exact_out, given, mask_of, masked
 from nufunc.tracer.np_ufuncs import UFUNCS
 
 
@@ -71,6 +71,7 @@ def nanstd(
     where: Any = NO_VALUE, mean: Any = NO_VALUE, correction: Any = NO_VALUE,
 ) -> Array:  # fmt: skip
     spread = nanvar(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction)
+    exact_out(value_of(spread), out, "add")
     return finish(builder().sqrt(value_of(spread)), out, "nanstd", scalar=spread.scalar, strides=spread.strides_)
 
 
@@ -90,6 +91,7 @@ def _extreme(
         found = found | True
     chosen = choose(found, result, x.dtype.type(np.nan))
     chosen = chosen if chosen.ndim else chosen[()]
+    exact_out(value_of(chosen), out, "fmax" if sign > 0 else "fmin")
     return chosen if out is None else finish(value_of(chosen), out, "nanmax" if sign > 0 else "nanmin")
 
 

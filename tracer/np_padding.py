@@ -53,7 +53,7 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
 
 def _pairs(values: Any, ndim: int, what: str) -> Pairs:
     """Values before and behind for each axis, which may be traced."""
-    if values is None or is_scalar(values):
+    if values is None or (is_scalar(values) and what != "stat_length"):
         return [(values, values)] * ndim
     if isinstance(values, dict):
         table: Pairs = [(0 if what != "stat_length" else None,) * 2] * ndim

@@ -305,6 +305,7 @@ def count_nonzero(a: Any, axis: Any = None, *, keepdims: bool = False) -> Array:
 def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE) -> Array:
     x = as_array(a)
     spread = max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims)
+    exact_out(value_of(spread), out, "maximum")
     return spread if out_of(out) is None else finish(value_of(spread), out, "ptp")
 
 
@@ -410,6 +411,7 @@ def std(
     correction: Any = NO_VALUE,
 ) -> Array:
     spread = var(a, axis, dtype, None, ddof, keepdims, where=where, mean=mean, correction=correction)
+    exact_out(value_of(spread), out, "add")
     return finish(builder().sqrt(value_of(spread)), out, "std", scalar=spread.scalar, strides=spread.strides_)
 
 
@@ -436,6 +438,8 @@ def _arg(prim: str, a: Any, axis: Any, out: Any, keepdims: Any) -> Array:
             (1,) * len(shape) if axis is None else tuple(1 if i == index else n for i, n in enumerate(shape)),
         )
     exact_out(result, out, prim)
+    if out_of(out) is not None and out_of(out).dtype != INT64:
+        raise fail(DTypeError, f"Cannot cast array data from {out_of(out).dtype!r} to {INT64!r} by the rule 'safe'")
     return finish(result, out, prim)
 
 

@@ -11,6 +11,7 @@ from nufunc.ir.errors import ShapeError
 from nufunc.tracer.array import Array
 from nufunc.tracer.layout import broadcast_strides, is_f_contiguous, reshape_strides, result_strides
 from nufunc.tracer.np_core import (
+    AxisError,
     as_array,
     builder,
     concrete,
@@ -141,7 +142,7 @@ def rollaxis(a: Any, axis: int, start: int = 0) -> Array:
     target = start + x.ndim if start < 0 else start
     if not 0 <= target <= x.ndim:
         raise fail(
-            ShapeError, f"'start' arg requires {-x.ndim} <= start < {x.ndim + 1}, but {start} was passed in"
+            AxisError, f"'start' arg requires {-x.ndim} <= start < {x.ndim + 1}, but {start} was passed in"
         )
     perm = [p for p in range(x.ndim) if p != i]
     perm.insert(target - (i < target), i)

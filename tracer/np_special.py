@@ -59,8 +59,7 @@ def log_expit(x: Any) -> Any:
 
 
 def softplus(x: Any) -> Any:
-    p = float_array(x, "softplus")
-    return UFUNCS["logaddexp"](as_array(0.0).astype(p.dtype), p)
+    return UFUNCS["logaddexp"](0, as_array(x))
 
 
 def ndtr(x: Any) -> Any:
@@ -131,17 +130,19 @@ def softmax(x: Any, axis: Any = None) -> Any:
 
 
 def log_softmax(x: Any, axis: Any = None) -> Any:
-    p = float_array(x)
+    p = as_array(x)
+    if p.dtype == np.bool:
+        raise fail(DTypeError, "numpy boolean subtract, the `-` operator, is not supported, nor log_softmax of bools")
     shifted = p - _shift(p, axis)
     return shifted - UFUNCS["log"](sum_(UFUNCS["exp"](shifted), axis=axis, keepdims=True))
 
 
 def rel_entr(x: Any, y: Any) -> Any:
-    (p, q), _ = operands("rel_entr", x, y)
+    (p, q), kind = operands("rel_entr", x, y)
     inside = (p > 0) & (q > 0)
     ratio = where(inside, p, 1.0) / where(inside, q, 1.0)
     value = where(inside, p * UFUNCS["log"](ratio), where((p == 0) & (q >= 0), 0.0, math.inf))
-    return scalar_like(where(UFUNCS["isnan"](p) | UFUNCS["isnan"](q), math.nan, value))
+    return scalar_like(where(UFUNCS["isnan"](p) | UFUNCS["isnan"](q), math.nan, value).astype(kind))
 
 
 def _numpys(name: str) -> Callable[..., Any]:

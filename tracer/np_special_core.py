@@ -53,7 +53,8 @@ def loop_dtype(name: str, arrays: Sequence[Array]) -> np.dtype:
             raise fail(DTypeError, f"scipy.special.{name}: {error}") from None
         if found in (FLOAT32, FLOAT64):
             return found
-    return FLOAT32 if all(a.dtype == FLOAT32 for a in arrays) else FLOAT64
+    strong = [a.dtype for a in arrays if not a.weak]
+    return FLOAT32 if strong and all(kind == FLOAT32 for kind in strong) else FLOAT64
 
 
 def operands(name: str, *xs: Any) -> tuple[list[Array], np.dtype]:

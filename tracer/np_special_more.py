@@ -135,7 +135,7 @@ def multigammaln(a: Any, d: Any) -> Any:
     order = static_int(d, "d")
     if order < 1:
         raise fail(DomainError, "d should be a positive integer (dimension)")
-    p = float_array(a)
+    p = float_array(a).astype(np.float64)
     total = order * (order - 1) * 0.25 * math.log(math.pi)
     lgamma = elementwise_of("lgamma")
     result = lgamma(p) + total
@@ -165,13 +165,13 @@ def agm(a: Any, b: Any) -> Any:
 
 
 def diric(x: Any, n: Any) -> Any:
-    np_, p = namespace(), float_array(x)
+    np_, p = namespace(), float_array(x).astype(np.float64)
     if not is_scalar(n):
         raise fail(UnsupportedError, "scipy.special.diric of a traced n")
     if n <= 0 or n != math.floor(n):
         return np_.full_like(p, math.nan)
     bottom = np_.sin(0.5 * p)
-    small = np_.abs(bottom) < (1e-7 if p.dtype == np.float32 else 1e-15)
+    small = np_.abs(bottom) < 1e-15
     safe = np_.where(small, 1.0, bottom)
     turns = np_.rint(p / (2 * math.pi))
     limit = np_.where(np_.mod(turns * (n - 1), 2) == 0, 1.0, -1.0)

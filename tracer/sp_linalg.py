@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.errors import ShapeError, UnsupportedError
+from nufunc.ir.errors import DomainError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, INT64, ArrayType, is_complex, is_inexact, real_dtype
 from nufunc.tracer import np_decompositions, np_norms, np_solve
@@ -356,6 +356,12 @@ def eigh(
         v = solve_triangular(factor, v, trans="C", lower=True)
     if subset_by_index is not None:
         first, last = (int(k) for k in subset_by_index)
+        if not 0 <= first <= last < x.shape[-1]:
+            raise fail(
+                DomainError,
+                f"Requested eigenvalue indices are not valid. Valid range is [0, {x.shape[-1] - 1}] and start <= end, "
+                f"but start={first}, end={last} is given",
+            )
         w, v = w[..., first : last + 1], v[..., first : last + 1]
     return w if eigvals_only else (w, v)
 

@@ -20,6 +20,7 @@ from nufunc.ir.errors import ArgumentError, UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.passes.decompose import dot_as_product
 from nufunc.passes.fuse import fuse
+from nufunc.passes.half import without_halves
 from nufunc.passes.rewrite import rewritten
 from nufunc.passes.simplify import simplify
 from nufunc.runtime.compilation import lower_program
@@ -29,6 +30,7 @@ from nufunc.tracer.usercode import user_location
 
 if TYPE_CHECKING:
     from nufunc.codegen.ahead import EntryPoint, Library
+    from nufunc.codegen.cuda.program import Program as DeviceProgram
 
 _SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
 
@@ -90,14 +92,15 @@ def build_cuda(
     """Compile the functions to kernels for CUDA devices, each into a folder of its own."""
     from nufunc.codegen.cuda import ahead as ahead_cuda
 
-    programs: dict[str, tuple[Program, ahead_cuda.Launches]] = {}
+    programs: dict[str, tuple[Program, DeviceProgram]] = {}
     for key, (func, args) in functions.items():
         own = f"{name}_{key}" if key else name
         program = _program(func, args, embed)
         pure = rewritten(program.graph, _without_products)
-        programs[own] = program, ahead_cuda.launches(fuse(simplify(pure)), f"aot.compile: {own}")
+        grouped = fuse(without_halves(simplify(pure)))
+        programs[own] = program, ahead_cuda.program(grouped, own, f"aot.compile: {own}")
     manifests = []
-    for own, (program, launches) in programs.items():
+    for own, (program, made) in programs.items():
         place = folder / own
         place.mkdir(parents=True, exist_ok=True)
         about = {
@@ -108,7 +111,7 @@ def build_cuda(
             ],
             "results": [{"shape": list(o.shape), "dtype": o.dtype.name} for o in program.graph.outputs],
         }
-        ahead_cuda.write(launches, place, capability, about, program.graph.updates)
+        ahead_cuda.write(made, place, capability, about, program.graph.updates)
         manifests.append(place / "manifest.json")
     return Built(folder, tuple(programs), tuple(manifests))
 

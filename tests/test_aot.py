@@ -47,6 +47,10 @@ def halved(x):
     return nf.while_loop(lambda c: c[1] < c[0], lambda c: (c[0] * 0.9, c[1] + 1.0), (x, 0.0))[0]
 
 
+def smoothed(u):
+    return nf.scan(lambda c, row: (c + np.roll(row, 1), c * row), u[0], u)
+
+
 def trees(params, flag, z):
     return {"a": params["w"][0] * z, "b": np.where(flag, params["b"], -params["b"])}
 
@@ -364,29 +368,39 @@ def test_what_is_refused(tmp_path, monkeypatch):
 # -- CUDA
 
 SIMULATED = """
-import json, os, sys
-os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+import json, sys
 import numpy as np
-from numba import cuda
-from nufunc.codegen.cuda.kernels import Kernel, simulate
+from nufunc.codegen.cuda.kernels import Kernel
+from nufunc.codegen.cuda.simulate import simulate
+from nufunc.codegen.loops import Buffer
 folder, inputs = sys.argv[1], np.load(sys.argv[2])
 manifest = json.load(open(folder + "/manifest.json"))
-arrays = []
-for a in manifest["arrays"]:
-    kind, k = a["from"] or (None, 0)
-    if kind == "input":
-        arrays.append(inputs[f"arr_{k}"].ravel().copy())
-    elif kind == "constant":
-        arrays.append(np.load(f"{folder}/constant_{k}.npy").ravel())
-    else:
-        arrays.append(np.zeros(a["elements"], a["dtype"]))
-for launch in manifest["launches"]:
-    source = open(f"{folder}/{launch['source']}").read()
-    kernel = Kernel(launch["name"], source, (), 0, launch["blocks"], launch["threads"])
-    simulate(kernel, [arrays[k] for k in launch["arrays"]])
-assert arrays[manifest["error"]][0] == 0
-results = [arrays[k].reshape(r["shape"]) for k, r in zip(manifest["outputs"], manifest["results"])]
-results += [arrays[k] for k, _ in manifest["updates"]]
+memories = []
+for m in manifest["memories"]:
+    kind, what = (*(m["from"] or [None]), 0)[:2]
+    array = {"input": lambda: inputs[f"arr_{what}"], "constant": lambda: np.load(f"{folder}/{what}"),
+             "zeros": lambda: np.zeros(m["bytes"], "u1"), None: lambda: np.full(m["bytes"], 255, "u1")}[kind]()
+    memories.append(np.frombuffer(bytearray(np.ascontiguousarray(array).tobytes()), "u1"))
+def at(place, nbytes):
+    return memories[place[0]][place[1] : place[1] + nbytes]
+for step in manifest["steps"]:
+    if "copy" in step:
+        at(step["to"], step["copy"])[:] = at(step["from"], step["copy"])
+        continue
+    kernel = manifest["kernels"][step["kernel"]]
+    source = open(f"{folder}/{kernel['source']}").read()
+    buffers = [Buffer("b", np.dtype(b["dtype"]), b["elements"], b["written"]) for b in kernel["buffers"]]
+    arrays = [at(p, b.size * b.dtype.itemsize).view(b.dtype) for p, b in zip(step["places"], buffers)]
+    error = at(step["places"][-1], 4).view("i4")
+    made = Kernel(kernel["name"], source, tuple(buffers), 0, kernel["blocks"], kernel["threads"])
+    simulate(made, [*arrays, error])
+assert error[0] == 0
+results = []
+for place, r in zip(manifest["outputs"], manifest["results"]):
+    dtype = np.dtype(r["dtype"])
+    results.append(at(place, dtype.itemsize * int(np.prod(r["shape"]))).view(dtype).reshape(r["shape"]))
+for k in manifest["updates"]:
+    results.append(memories[1 + k].view(inputs[f"arr_{k}"].dtype))
 np.savez(sys.argv[3], *results)
 """
 
@@ -395,19 +409,23 @@ def test_kernels_for_cuda(tmp_path):
     """PTX without a device; the manifest, followed by a program that knows nothing else, in the simulator."""
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
     small = np.linspace(-1, 1, 6).reshape(3, 2), np.linspace(0, 1, 12).reshape(4, 3)
-    cases = {"grad": (nf.grad(loss), small), "step": (step, (np.arange(5.0), np.float64(2.0)))}
+    rows = np.linspace(0, 1, 30).reshape(5, 6)
+    cases = {
+        "grad": (nf.grad(loss), small), "step": (step, (np.arange(5.0), np.float64(2.0))),
+        "loop": (halved, (np.float64(30.0),)), "scan": (smoothed, (rows,)),
+    }  # fmt: skip
     built = nf.aot.compile(cases, out=tmp_path / "kernels", target="cuda", capability=(9, 0))
-    assert built.functions == ("kernels_grad", "kernels_step")
+    assert built.functions == ("kernels_grad", "kernels_step", "kernels_loop", "kernels_scan")
     for manifest in built.manifests:
         data = json.loads(manifest.read_text())
-        assert data["launches"]
-        for launch in data["launches"]:
-            text = (manifest.parent / launch["ptx"]).read_text()
-            assert f".entry {launch['symbol']}" in text
+        assert data["steps"]
+        for kernel in data["kernels"]:
+            text = (manifest.parent / kernel["ptx"]).read_text()
+            assert f".entry {kernel['symbol']}" in text
             assert ".target sm_90" in text
-            assert text.split(".entry", 1)[1].split(")", 1)[0].count(".param") == 7 * len(launch["arrays"])
-            if launch["cubin"]:
-                assert (manifest.parent / launch["cubin"]).read_bytes()[:4] == b"\x7fELF"
+            assert text.split(".entry", 1)[1].split(")", 1)[0].count(".param") == len(kernel["buffers"]) + 1
+            if kernel["cubin"]:
+                assert (manifest.parent / kernel["cubin"]).read_bytes()[:4] == b"\x7fELF"
     for k, (func, args) in enumerate(cases.values()):
         np.savez(tmp_path / "inputs.npz", *args)
         files = [str(built.manifests[k].parent), str(tmp_path / "inputs.npz"), str(tmp_path / "results.npz")]
@@ -422,3 +440,6 @@ def test_kernels_for_cuda(tmp_path):
 def test_what_has_no_kernel(tmp_path):
     with pytest.raises(nf.UnsupportedError, match="no CUDA kernel for cholesky"):
         nf.aot.compile(np.linalg.cholesky, nf.spec((4, 4)), out=tmp_path / "no", target="cuda")
+    with pytest.raises(nf.UnsupportedError, match="the host decides what runs"):
+        nf.aot.compile(nf.grad(halved), 30.0, out=tmp_path / "no", target="cuda")
+    assert not (tmp_path / "no").exists()

@@ -284,6 +284,62 @@ class CusolverDn(Handle):
         x[...] = vectors if jobz else np.nan
         self.tell(info, 0)
 
+    def create_params(self) -> int:
+        return 77
+
+    def xsyev_batched_buffer_size(self, *given: int) -> tuple[int, int]:
+        handle, params, _, _, n, atype, _, _, wtype, _, compute, batch = given
+        self.known(handle)
+        assert params == 77
+        assert atype == compute
+        assert DATA[wtype] == np.empty(0, DATA[atype]).real.dtype
+        return 64 * n * batch, 32 * n
+
+    def xsyev_batched(self, *given: int) -> None:
+        *first, space, device, beside, host, info, batch = given
+        assert (device, host) == self.xsyev_batched_buffer_size(*first, batch)
+        handle, _, jobz, uplo, n, atype, a, lda, _, w, _ = first
+        dtype = DATA[atype]
+        line(space, np.dtype("u1"), device)[:] = line(beside, np.dtype("u1"), host)[0]
+        work = np.empty(6 * n, dtype)
+        for k in range(batch):
+            one, values = a + k * lda * n * dtype.itemsize, w + k * n * DATA[given[8]].itemsize
+            self.syevd_of(dtype, handle, jobz, uplo, n, one, lda, values, work.ctypes.data, 6 * n, info + 4 * k)
+        self.calls["syevd"] -= batch
+        self.calls["syev_batched"] += 1
+
+    def xgeev_buffer_size(self, *given: int) -> tuple[int, int]:
+        handle, params, jobvl, _, n, atype, _, _, wtype, _, _, _, _, rtype, _, _, compute = given
+        self.known(handle)
+        assert params == 77
+        assert jobvl == 0, "left vectors are not there"
+        assert atype == wtype == rtype == compute
+        return 48 * n, 24 * n
+
+    def xgeev(self, *given: int) -> None:
+        *first, space, device, beside, host, info = given
+        assert (device, host) == self.xgeev_buffer_size(*first)
+        handle, _, _, jobvr, n, atype, a, lda, _, w, _, _, ldvl, _, vr, ldvr, _ = first
+        self.ready(handle, "geev")
+        dtype = DATA[atype]
+        line(space, np.dtype("u1"), device)[:] = line(beside, np.dtype("u1"), host)[0]
+        assert ldvl >= 1
+        x = matrix(a, dtype, n, n, lda)
+        if not np.isfinite(x).all():
+            line(w, dtype, n)[:] = np.nan
+            self.tell(info, 0)
+            return
+        values, vectors = np.linalg.eig(x)
+        if dtype.kind == "c":
+            line(w, dtype, n)[:] = values
+        else:
+            line(w, dtype, 2 * n)[:] = np.concatenate([values.real, values.imag])
+            vectors = np.where(values.imag < 0, np.roll(vectors.imag, 1, axis=1), vectors.real)
+        x[...] = np.nan
+        if jobvr:
+            matrix(vr, dtype, n, n, ldvr)[...] = vectors
+        self.tell(info, 0)
+
     def gesvd_size_of(self, dtype: np.dtype, handle: int, m: int, n: int) -> int:
         self.known(handle)
         return m + 7 * n

@@ -13,9 +13,11 @@ from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.library_products import WORKSPACE
 from nufunc.codegen.cuda.library_steps import Hosted, Lower, Lowered, count_of
 from nufunc.codegen.cuda.program import Launch, Place
+from nufunc.codegen.lapack_layouts import columns_of, complex_vectors, leading_rows, upper_rows
 from nufunc.codegen.loops import Buffer
 from nufunc.ir.builder import Builder
-from nufunc.ir.graph import Graph, Value
+from nufunc.ir.graph import Graph
+from nufunc.ir.prims.matrices import rows_and_columns
 from nufunc.ir.types import BOOL, INT64, ArrayType, real_dtype
 
 INT32 = np.dtype(np.int32)
@@ -24,48 +26,11 @@ INT32 = np.dtype(np.int32)
 # -- small graphs
 
 
-def swapped(type_: ArrayType) -> Graph:
-    """Transposed matrices."""
-    b = Builder("turned")
-    return b.build([_swap(b, b.param(type_))])
-
-
-def _swap(b: Builder, x: Value) -> Value:
-    return b.transposed(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
-
-
-def _triangle(b: Builder, x: Value, compare: str) -> Value:
-    """The entries where row and column compare so, zeros elsewhere."""
-    row, column = (b.iota(shape=x.shape, dtype=INT64, axis=x.ndim - k) for k in (2, 1))
-    return b.select(getattr(b, compare)(row, column), x, b.zeros(x.type))
-
-
 def lower_triangle(type_: ArrayType) -> Graph:
     b = Builder("lower")
-    return b.build([_triangle(b, b.param(type_), "ge")])
-
-
-def _head(b: Builder, x: Value, extent: int) -> Value:
-    """The first rows."""
-    start, stop = (0,) * x.ndim, (*x.shape[:-2], extent, x.shape[-1])
-    return b.slice(x, start=start, stop=stop, step=(1,) * x.ndim)
-
-
-def _upper_of_columns(type_: ArrayType, rows: int) -> Graph:
-    """The first rows of the upper triangle of matrices that stand by columns."""
-    b = Builder("upper")
-    return b.build([_triangle(b, _head(b, _swap(b, b.param(type_)), rows), "le")])
-
-
-def _columns(type_: ArrayType, extent: int) -> Graph:
-    """Some columns of matrices that stand by columns, with zeros for those that are not there."""
-    b = Builder("columns")
-    x = _head(b, b.param(type_), min(extent, type_.shape[-2]))
-    more = extent - x.shape[-2]
-    if more:
-        zeros, high = (0,) * x.ndim, tuple(more if k == x.ndim - 2 else 0 for k in range(x.ndim))
-        x = b.pad(x, low=zeros, high=high, interior=zeros)
-    return b.build([x])
+    x = b.param(type_)
+    row, column = rows_and_columns(b, x)
+    return b.build([b.select(b.ge(row, column), x, b.zeros(type_))])
 
 
 def _determinants(type_: ArrayType, logs: bool) -> Graph:
@@ -159,7 +124,7 @@ def _flat(type_: ArrayType) -> ArrayType:
 def _turned(made: Lowered, type_: ArrayType, source: Place, target: Place | None = None) -> Place:
     """Transposed matrices, in fresh memory unless said."""
     target = made.area(type_.nbytes) if target is None else target
-    made.glue(swapped(_flat(type_)), source, target)
+    made.glue(columns_of(_flat(type_)), source, target)
     return target
 
 
@@ -254,13 +219,12 @@ def _qr(made: Lowered) -> None:
     a, k = made.operands[0], min(m, n)
     work, tau = _turned(made, a, made.operand(0)), made.area(count * k * dtype.itemsize)
     _geqrf(made, work, tau)
-    by_columns = ArrayType((count, n, m), dtype)
-    made.glue(_upper_of_columns(by_columns, made.results[-1].shape[-2]), work, made.result(len(made.results) - 1))
+    made.glue(upper_rows(_flat(a), made.results[-1].shape[-2]), work, made.result(len(made.results) - 1))
     if not made.attrs["vectors"]:
         return
     columns = made.results[0].shape[-1]
     q = made.area(count * columns * m * dtype.itemsize)
-    made.glue(_columns(by_columns, columns), work, q)
+    made.glue(leading_rows(ArrayType((count, n, m), dtype), columns), work, q)
     made.routine(
         "orgqr", dtype, {"a": q, "tau": tau, "info": made.area(4)}, m=m, n=columns, k=k, lda=m,
         stride_a=m * columns, stride_tau=k, batch=count,
@@ -283,6 +247,48 @@ def _eigh(made: Lowered) -> None:
     if made.attrs["vectors"]:
         _turned(made, made.operands[0], work, made.result(1))
     failed(made, info, count)
+
+
+def _halves(type_: ArrayType) -> Graph:
+    """From the real parts and behind them the imaginary ones: complex numbers, and the latter."""
+    b = Builder("halves")
+    x = b.param(type_)
+    count, n = type_.shape[0], type_.shape[1] // 2
+    real, imag = (b.slice(x, start=(0, k), stop=(count, k + n), step=(1, 1)) for k in (0, n))
+    return b.build([b.complex(real, imag), imag])
+
+
+def _told(type_: ArrayType) -> Graph:
+    """Info words, and 1 where a matrix is not finite."""
+    b = Builder("told")
+    x, info = b.param(type_), b.param(ArrayType(type_.shape[:1], INT32))
+    finite = b.reduce_and(b.isfinite(x), axes=(1, 2))
+    return b.build([b.select(finite, info, b.like(info, 1))])
+
+
+def _eig(made: Lowered) -> None:
+    """Of real matrices LAPACK's pairs, made complex."""
+    count, n, _, dtype = _stack(made)
+    a, vectors = made.operands[0], made.attrs["vectors"]
+    real = dtype.kind != "c"
+    work, info, told = _turned(made, a, made.operand(0)), made.area(4 * count), made.area(4 * count)
+    w = made.area(2 * count * n * dtype.itemsize) if real else made.result(0)
+    places = {"a": work, "w": w, "info": info}
+    if vectors:
+        places["vr"] = made.area(a.nbytes)
+    made.routine(
+        "geev", dtype, places, n=n, lda=n, ldvr=n, stride_a=n * n, stride_w=2 * n if real else n, stride_vr=n * n,
+        batch=count,
+    )  # fmt: skip
+    made.glue(_told(_flat(a)), made.operand(0), info, told)
+    failed(made, told, count)
+    if real:
+        imag = made.area(count * n * dtype.itemsize)
+        made.glue(_halves(ArrayType((count, 2 * n), dtype)), w, made.result(0), imag)
+        if vectors:
+            made.glue(complex_vectors(_flat(a)), places["vr"], imag, made.result(1))
+    elif vectors:
+        _turned(made, a, places["vr"], made.result(1))
 
 
 def _svd(made: Lowered) -> None:
@@ -328,5 +334,6 @@ LOWER: dict[str, Lower] = {
     for name, lower in {
         "cholesky": _cholesky, "solve": _solve, "triangular_solve": _triangular_solve, "det": _determinant,
         "slogdet": _determinant, "lu": _lu, "qr": _qr, "householder": _householder, "eigh": _eigh, "svd": _svd,
+        "eig": _eig,
     }.items()
 }  # fmt: skip

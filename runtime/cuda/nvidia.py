@@ -67,7 +67,7 @@ class Handles:
         self.stream: Any = 0
         self.number = 0
         self.solved_on: Any = None  # the stream that the solvers ran on last
-        self.blas_handle = self.solver_handle = 0
+        self.blas_handle = self.solver_handle = self.solver_params = 0
         self.plans: dict[Any, tuple[int, int]] = {}
 
     def blas(self) -> tuple[Any, int]:
@@ -99,6 +99,18 @@ class Handles:
             size = library.make_plan_many64(plan, 1, [n], 0, 1, 0, 0, 1, 0, kind, batch)
             self.plans[key] = plan, size
         return self.plans[key]
+
+    def params(self, library: Any) -> int:
+        if not self.solver_params:
+            self.solver_params = library.create_params()
+        return self.solver_params
+
+    def with_both(self, device: int, host: int, use: Callable[[int, int], None]) -> None:
+        """Run something in memory of both sides; what the host lends it gets back when all is done."""
+        beside = np.empty(max(host, 16), np.uint8)
+        self.with_space(device, lambda space: use(space, beside.ctypes.data))
+        if host:
+            self.driver.synchronize(self.stream)
 
     def with_space(self, nbytes: int, use: Callable[[int], None]) -> None:
         """Run something in so many bytes of fresh memory."""
@@ -266,6 +278,48 @@ def _syevd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
     handles.with_space(items * dtype.itemsize, run)
 
 
+def _syev(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    """A stack at once, side by side, or one matrix."""
+    if numbers["batch"] == 1:
+        _syevd(handles, dtype, places, numbers)
+        return
+    library, handle = handles.solver()
+    real = _DATA[f"f{dtype.itemsize // (2 if dtype.kind == 'c' else 1)}"]
+    data = _DATA[_code(dtype)]
+    given = (
+        handle, handles.params(library), int(numbers["vectors"]), int(numbers["upper"]), numbers["n"], data,
+        places["a"], numbers["lda"], real, places["w"], data,
+    )  # fmt: skip
+    device, host = library.xsyev_batched_buffer_size(*given, numbers["batch"])
+
+    def run(space: int, beside: int) -> None:
+        library.xsyev_batched(*given, space, device, beside, host, places["info"], numbers["batch"])
+
+    handles.with_both(device, host, run)
+
+
+def _geev(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    """Right vectors where there is a place for them; of real matrices all results are real, as LAPACK's."""
+    library, handle = handles.solver()
+    data, n, vectors = _DATA[_code(dtype)], numbers["n"], "vr" in places
+
+    def given(i: int) -> tuple[int, ...]:
+        a, w = _matrix(dtype, places, numbers, i, "a", "w")
+        vr = _matrix(dtype, places, numbers, i, "vr")[0] if vectors else 0
+        return (
+            handle, handles.params(library), 0, int(vectors), n, data, a, numbers["lda"], data, w, data, 0, 1, data, vr,
+            numbers["ldvr"], data,
+        )  # fmt: skip
+
+    device, host = library.xgeev_buffer_size(*given(0))
+
+    def run(space: int, beside: int) -> None:
+        for i in range(numbers["batch"]):
+            library.xgeev(*given(i), space, device, beside, host, places["info"] + 4 * i)
+
+    handles.with_both(device, host, run)
+
+
 def _gesvd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
     letter, (m, n, lda) = _solver_letter(dtype), (numbers["m"], numbers["n"], numbers["lda"])
@@ -324,5 +378,5 @@ def _fft(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) ->
 
 ROUTINES: dict[str, Callable[[Handles, np.dtype, Places, Numbers], None]] = {
     "gemm": _gemm, "gemv": _gemv, "trsm": _trsm, "potrf": _potrf, "getrf": _getrf, "getrs": _getrs, "geqrf": _geqrf,
-    "orgqr": _orgqr, "syevd": _syevd, "gesvd": _gesvd, "fft": _fft,
+    "orgqr": _orgqr, "syevd": _syev, "geev": _geev, "gesvd": _gesvd, "fft": _fft,
 }  # fmt: skip

@@ -40,7 +40,9 @@ def node_work(node: Node) -> float:
         steps = conv_steps([o.type for o in node.operands], node.attrs)
         return node.result.type.size * steps / _LANES / _CYCLES_PER_NS
     rows = node.operands[0].shape[-1] if node.operands and node.operands[0].shape else 1
-    if node.prim in ("fft", "rfft", "irfft"):
+    if node.prim == "fft_along":
+        rows = node.operands[0].shape[node.attrs["axis"]]
+    if node.prim in ("fft", "rfft", "irfft", "fft_along"):
         return size * (1 + math.log2(rows + 1))
     if node.prim == "require":
         return float(size) / _LANES

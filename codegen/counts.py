@@ -323,9 +323,10 @@ def _library_flops(node: Node) -> int:
     if node.prim == "conv":
         return 2 * scale * node.result.type.size * conv_steps([o.type for o in node.operands], node.attrs)
     shape: Sequence[int] = node.operands[0].shape
-    if node.prim in ("fft", "rfft", "irfft"):
-        n = node.attrs["n"] if node.prim == "irfft" else shape[-1]
-        return round(math.prod(shape[:-1]) * n * math.log2(n) * (5 if node.prim == "fft" else 2.5))
+    if node.prim in ("fft", "rfft", "irfft", "fft_along"):
+        prim, points = node.attrs.get("prim", node.prim), shape[node.attrs.get("axis", len(shape) - 1)]
+        n = node.attrs["n"] if prim == "irfft" else points
+        return round(math.prod(shape) // points * n * math.log2(n) * (5 if prim == "fft" else 2.5))
     if node.prim in _DECOMPOSITIONS:
         k, longer = sorted(shape[-2:])
         square, cube = _DECOMPOSITIONS[node.prim][bool(node.attrs.get("vectors", True))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,15 +20,15 @@ from nufunc.ir.types import real_dtype
 if TYPE_CHECKING:
     from nufunc.codegen.plan import Plan, Scope
 
-PRIMITIVES = ("fft", "rfft", "irfft")
+PRIMITIVES = ("fft", "rfft", "irfft", "fft_along")
 
 
-def _loop_name(node: Node) -> str:
-    if node.prim == "fft":
+def _loop_name(prim: str, node: Node, points: int) -> str:
+    if prim == "fft":
         return "ifft" if node.attrs["inverse"] else "fft"
-    if node.prim == "irfft":
+    if prim == "irfft":
         return "irfft"
-    return "rfft_n_odd" if node.operands[0].shape[-1] % 2 else "rfft_n_even"
+    return "rfft_n_odd" if points % 2 else "rfft_n_even"
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
@@ -37,12 +38,28 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
     if not fft_loops.available():
         _call_back(plan, scope, node)
         return
-    real = real_dtype(x.dtype)
-    key = f"{fft_loops.PREFIX}{_loop_name(node)}/{real.char}:"
-    (n, m), (item, made) = (x.shape[-1], y.shape[-1]), (x.dtype.itemsize, y.dtype.itemsize)
-    args = [scope.pointer(node.operands[0]), Caller(plan).value(1, real), scope.pointer(node.results[0])]
-    sizes = [I64(k) for k in (math.prod(x.shape[:-1]), n, m)]
-    steps = [I64(k) for k in (n * item, 0, m * made, item, made)]
+    prim, axis = node.attrs.get("prim", node.prim), node.attrs.get("axis", x.ndim - 1)
+    real, (n, m) = real_dtype(x.dtype), (x.shape[axis], y.shape[axis])
+    item, made = x.dtype.itemsize, y.dtype.itemsize
+    key = f"{fft_loops.PREFIX}{_loop_name(prim, node, n)}/{real.char}:"
+    source, result, one = scope.pointer(node.operands[0]), scope.pointer(node.results[0]), Caller(plan).value(1, real)
+    before, behind = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    if behind == 1:
+        _call(plan, key, [source, one, result], (before, n, m), (n * item, 0, m * made, item, made))
+        return
+    loop = plan.loop(before)
+    k = loop.__enter__()
+    at = lambda place, size: plan.at(place, plan.b.mul(k, I64(size)))
+    inside = [at(source, n * behind * item), one, at(result, m * behind * made)]
+    _call(plan, key, inside, (behind, n, m), (item, 0, made, behind * item, behind * made))
+    loop.finish([])
+
+
+def _call(
+    plan: Plan, key: str, args: Sequence[ir.Value], extents: Sequence[int], strides: Sequence[int]
+) -> None:
+    """The loop `key` over rows: pointers, the number of rows with their points, bytes from row to row and within."""
+    sizes, steps = ([I64(k) for k in numbers] for numbers in (extents, strides))
     places = []
     for values in (args, sizes, steps):
         place = plan.alloca(8 * len(values), 8)

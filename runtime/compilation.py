@@ -245,10 +245,11 @@ def lower_program(program: Program, timed: bool = False, standalone: bool = Fals
     from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
     from nufunc.passes.placement import placed
+    from nufunc.passes.transform_axes import along_their_axes
 
     placements = _placements(program)
     refusals: list[str] = []
-    grouped = pipeline.grouped(placed(program.graph, placements), refusals)
+    grouped = pipeline.grouped(along_their_axes(placed(program.graph, placements)), refusals)
     pipeline.note("fusion", lambda: "\n".join(dict.fromkeys(refusals)) or "nothing was refused")
     pipeline.note("loops", lambda: loops_text(grouped))
     args, results = _specs(program)
@@ -326,9 +327,14 @@ def compile_program(program: Program, lowered: CodegenLowered | None = None) -> 
 
 
 def _device_executable(program: Program, lower: Callable[[], Any]) -> Executable:
-    from nufunc.runtime.cuda import compiled
+    from nufunc.runtime.cuda import compiled, hosted
 
-    return compiled.executable_for(program, lower() or lower_program(program))
+    try:
+        return compiled.executable_for(program, lower() or lower_program(program))
+    except UnsupportedError as error:
+        if os.environ.get("NUFUNC_CUDA_FALLBACK") == "0":
+            raise
+        return hosted.hosted(program, str(error), executable_of)
 
 
 @_collection_paused()

@@ -115,6 +115,21 @@ def _transforms() -> Iterator[Row]:
     halves = (("c128[4]", 6), ("c128[4]", 7), ("c128[2,3]", 5), ("c128[1]", 1), ("c64[3,4]", 7), ("c128[0,2]", 2))
     for spec, n in halves:
         yield "irfft", (spec,), {"n": n}, {"reference": lambda z, n=n: _from_half(z, n)}
+    for spec, axis in (("c128[6]", 0), ("c128[5,2]", 0), ("c64[2,7,3]", 1), ("c128[2,2,3]", 2), ("c128[3,0]", 0)):
+        for inverse in (False, True):
+            how = {"prim": "fft", "inverse": inverse, "n": 0, "axis": axis}
+            yield "fft_along", (spec,), how, {"reference": _along(lambda x, i=inverse: dft(x, 1 if i else -1), axis)}
+    how = {"inverse": False, "n": 0, "axis": 1}
+    reference = _along(lambda x: dft(x)[..., : x.shape[-1] // 2 + 1], 1)
+    for spec in ("f64[2,6,3]", "f32[3,7]", "f64[2,5,1]"):
+        yield "fft_along", (spec,), {"prim": "rfft", **how}, {"reference": reference}
+    for spec, n in (("c128[4,2]", 6), ("c64[4,3]", 7)):
+        how = {"prim": "irfft", "inverse": True, "n": n, "axis": 0}
+        yield "fft_along", (spec,), how, {"reference": _along(lambda z, n=n: _from_half(z, n), 0)}
+
+
+def _along(function: Callable[..., np.ndarray], axis: int) -> Callable[..., np.ndarray]:
+    return lambda x: np.moveaxis(function(np.moveaxis(x, axis, -1)), -1, axis)
 
 
 def _from_half(z: np.ndarray, n: int) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Fourier transforms along the last axis, not normalised: fft, rfft, irfft."""
+"""Fourier transforms along the last axis, not normalised: fft, rfft, irfft; and what they become for the processor,
+fft_along any axis."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ShapeError
 from nufunc.ir.graph import Attrs, Value
-from nufunc.ir.primitive import Jvp, Primitive, register
+from nufunc.ir.primitive import Jvp, Primitive, get, register
 from nufunc.ir.prims.kinds import (
     COMPLEXES,
     FLOATS,
@@ -19,9 +20,11 @@ from nufunc.ir.prims.kinds import (
     Values,
     axis_index,
     batch_all,
+    batch_shifted,
     exact,
     fresh,
     linear_transpose,
+    need_axis,
     need_count,
     need_dtype,
 )
@@ -120,5 +123,51 @@ register(
     Primitive(
         "irfft", "library", _irfft_infer, _irfft_evaluate, _itself("irfft"), linear_transpose(_irfft_transpose),
         batch_all("irfft"), attrs=("n",),
+    )
+)  # fmt: skip
+
+
+# -- fft_along: what passes/transform_axes.py makes of a transform between two transpositions, just before code
+
+
+def along(node_prim: str, attrs: Attrs, axis: int) -> dict[str, object]:
+    """The attributes of fft_along for one of the others."""
+    inverse = bool(attrs.get("inverse", node_prim == "irfft"))
+    return {"prim": node_prim, "inverse": inverse, "n": int(attrs.get("n", 0)), "axis": axis}
+
+
+def _last_type(type: ArrayType, axis: int) -> ArrayType:
+    shape = list(type.shape)
+    shape.append(shape.pop(axis))
+    return type.with_shape(tuple(shape))
+
+
+def _base(attrs: Attrs) -> tuple[Primitive, dict[str, object]]:
+    prim = attrs["prim"]
+    own = {"fft": {"inverse": attrs["inverse"]}, "rfft": {}, "irfft": {"n": attrs["n"]}}
+    return get(prim), own[prim]
+
+
+def _along_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:
+    need_count("fft_along", types, 1)
+    need_axis("fft_along", attrs["axis"], types[0])
+    record, own = _base(attrs)
+    (made,) = record.infer([_last_type(types[0], attrs["axis"])], own, ())
+    shape = list(made.shape[:-1])
+    shape.insert(attrs["axis"], made.shape[-1])
+    return (made.with_shape(tuple(shape)),)
+
+
+def _along_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
+    record, own = _base(attrs)
+    (made,) = record.evaluate([np.moveaxis(arrays[0], attrs["axis"], -1)], own, ())
+    return [fresh(np.moveaxis(made, -1, attrs["axis"]))]
+
+
+register(
+    Primitive(
+        "fft_along", "library", _along_infer, _along_evaluate, None, None,
+        batch_shifted("fft_along", lambda size, attrs: {"axis": attrs["axis"] + 1}),
+        attrs=("prim", "inverse", "n", "axis"), differentiable=False,
     )
 )  # fmt: skip

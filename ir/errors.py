@@ -100,6 +100,10 @@ class DeviceError(NufuncError, RuntimeError):
     """A device cannot be used, or what ran on it failed."""
 
 
+class DeviceWarning(UserWarning):
+    """A function of device arrays runs on the host. Results are right, but take longer."""
+
+
 class NoDriverError(DeviceError):
     """There is no driver of devices, or it does not start."""
 

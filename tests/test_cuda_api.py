@@ -480,6 +480,20 @@ def test_derivatives_of_loops_of_unknown_length() -> None:
     same(nf.grad(f)(nf.to_device(x)), nf.grad(f)(x))
 
 
+def test_what_a_device_cannot_do_is_done_by_the_host() -> None:
+    def f(x):
+        return nf.while_loop(lambda s: np.sum(s) < 100.0, lambda s: s * np.tanh(s) * 3, x)
+
+    x = np.array([1.0, 2.0])
+    with pytest.warns(nf.DeviceWarning, match="f runs on the host, between copies from and to cuda:0: .*tapes"):
+        out, pullback = nf.vjp(f, nf.to_device(x))
+    want, back = nf.vjp(f, x)
+    same(out, want)
+    with pytest.warns(nf.DeviceWarning, match="vjp_fn runs on the host"):
+        same(pullback(out), back(want))
+    same(pullback(np.ones(2)), back(np.ones(2)))
+
+
 def test_random_numbers_are_those_of_the_host() -> None:
     key = nf.to_device(nf.random.key(3))
     same(nf.random.normal(key, (4,)), nf.random.normal(nf.random.key(3), (4,)))

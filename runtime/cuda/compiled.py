@@ -17,7 +17,7 @@ from nufunc.ir.errors import ArgumentError
 from nufunc.ir.graph import Graph
 from nufunc.runtime import pipeline
 from nufunc.runtime.cuda.devices import device_of
-from nufunc.runtime.cuda.entry import DeviceEntry, specs
+from nufunc.runtime.cuda.entry import DeviceEntry, specs, store
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.stored import Origin
 
@@ -53,10 +53,13 @@ class DeviceExecutable(Executable):
     def run(self, values: Sequence[Any], outs: Sequence[Any] = ()) -> list[Any]:
         if self.check is None:
             return self.entry.call(values, outs)
-        hosted = [np.asarray(v) for v in values]
         results = self.entry.slow(*values)
-        self.check(self, hosted, [np.asarray(r) for r in results])
-        return self.entry.call(values, outs)
+        self.check(self, [np.asarray(v) for v in values], [np.asarray(r) for r in results])
+        for source, result in zip(self.graph.updates, results[self.num_results :], strict=True):
+            store(values[source], result)
+        for out, result in zip(outs, results):
+            store(out, result)
+        return [] if outs else results[: self.num_results]
 
 
 def lowered_for(program: Program) -> DeviceLowered:

@@ -22,7 +22,7 @@ import numpy as np
 from nufunc.codegen.callspec import ArgSpec, CallSpec, ResultSpec
 from nufunc.codegen.cuda.program import Program as Steps
 from nufunc.ir.errors import ArgumentTypeError, Location, MutationError
-from nufunc.runtime.cuda.arrays import DeviceArray, Layout, downloaded, empty, layout, use
+from nufunc.runtime.cuda.arrays import DeviceArray, Layout, downloaded, empty, layout, uploaded, use
 from nufunc.runtime.cuda.devices import Device
 from nufunc.runtime.cuda.execute import Machine
 from nufunc.runtime.cuda.interop import adopted
@@ -91,7 +91,7 @@ class DeviceEntry:
 
     def slow(self, *args: Any) -> list[Any]:
         """The results, those in arguments included, as arrays of their own: nothing is written to arguments."""
-        copies = [v.copy() if way.written else v for v, way in zip(args, self.ways, strict=True)]
+        copies = [self._present(v, w).copy() if w.written else v for v, w in zip(args, self.ways, strict=True)]
         return self.call(copies, (), everything=True)
 
     def call(self, values: Sequence[Any], outs: Sequence[Any] = (), everything: bool = False) -> list[Any]:
@@ -249,8 +249,12 @@ def overlap(a: Any, b: Any) -> bool:
 def store(target: Any, array: Any) -> None:
     """Write an array into one of the same shape and dtype, on the device or on the host."""
     if isinstance(target, np.ndarray):
-        np.copyto(target, downloaded(array))
+        np.copyto(target, downloaded(array) if isinstance(array, DeviceArray) else array)
         return
+    if isinstance(array, np.ndarray | np.generic):
+        array = uploaded(np.asarray(array), target.device)
+    if type(target) is not DeviceArray:
+        target = adopted(target)
     from nufunc.runtime.cuda.strided import copy_into
 
     copy_into(target, array)

@@ -77,7 +77,9 @@ def _unary(name: str) -> Callable[..., Any]:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    def call(self: DeviceArray, axis: Any = None, keepdims: bool = False) -> Any:
+    def call(self: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+        if dtype is not None or out is not None:
+            raise ArgumentTypeError(f"{name} of a device array takes neither dtype nor out", user_location())
         return _reduction(name, tuple(axis) if isinstance(axis, list) else axis, keepdims)(self)
 
     call.__name__ = name

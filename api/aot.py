@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -99,8 +100,23 @@ def compile(
 
 
 def _spec(text: str) -> Spec:
-    type_ = parse_type(text)
+    try:
+        type_ = parse_type(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no type, as f64[100,3] or i32[]") from None
     return spec(type_.shape, type_.dtype)
+
+
+def _check_count(function: Callable[..., Any], specs: Sequence[Spec]) -> None:
+    """Raise ArgumentTypeError where a function does not take as many arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some C functions do not tell
+        return
+    try:
+        signature.bind(*specs)
+    except TypeError as error:
+        raise ArgumentTypeError(f"{len(specs)} times --spec for the arguments {signature}: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         function: Any = importlib.import_module(module)
         for part in attribute.split("."):
             function = getattr(function, part)
+        if callable(function):
+            _check_count(function, given.spec)
         built = compile(
             function, *given.spec, out=given.out, name=given.name, target="cuda" if given.cuda else "cpu",
             cpu=given.cpu, capability=capability, embed=given.embed, blas=given.blas, lapack=given.lapack,

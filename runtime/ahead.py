@@ -62,6 +62,7 @@ def build(
         raise ArgumentError(f"aot.compile: cpu must be one of {', '.join(backend.CPUS)}, got {cpu!r}", user_location())
     if ahead.identifier(name) != name:
         raise ArgumentError(f"aot.compile: {name!r} cannot be the name of a library in C", user_location())
+    _check_names(name, list(functions))
     with backend.targeting(backend.foreign_target(cpu)):
         entries = tuple(
             _entry(f"{name}_{key}" if key else name, func, args, embed) for key, (func, args) in functions.items()
@@ -83,6 +84,21 @@ def build(
     names = tuple(e.name for e in entries)
     header, example = folder / f"{name}.h", folder / "example.c"
     return Built(folder, names, (folder / "manifest.json",), linked, object_file, header, example)
+
+
+def _check_names(name: str, keys: Sequence[str]) -> None:
+    """Each function must have names in C, which no other has."""
+    taken = {f"{name}_parallel_for": "the library", f"{name}_body": "the library"}
+    for key in keys:
+        if key and not re.fullmatch(r"\w+", key, re.ASCII):
+            raise ArgumentError(f"aot.compile: {key!r} cannot be part of a name in C", user_location())
+        own = f"{name}_{key}" if key else name
+        for symbol in (own, f"{own}_error"):
+            if symbol in taken:
+                raise ArgumentError(
+                    f"aot.compile: {key!r} would be called {own}, but {symbol} belongs to {taken[symbol]}", user_location()
+                )
+            taken[symbol] = own
 
 
 def build_cuda(

@@ -331,6 +331,23 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
         aot.main(["mine"])
 
 
+def test_names_that_c_cannot_have(tmp_path):
+    for key, words in (("x y", "cannot be part"), ("", "belongs to"), ("f_error", "belongs to m_f"), ("body", "library")):
+        functions = {"f": np.sin, **({"error": np.cos} if key == "" else {}), key: np.cos}
+        with pytest.raises(nf.ArgumentError, match=words):
+            aot.compile(functions, nf.spec(3), out=tmp_path / "m")
+        assert not (tmp_path / "m").exists()
+
+
+def test_mistakes_on_the_command_line(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "m")]
+    assert aot.main(["textwrap:dedent", "--spec", "f64[3]", "--spec", "f64[3]", *out]) == 1
+    assert "2 times --spec for the arguments (text)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        aot.main(["numpy:sin", "--spec", "f64[3", *out])
+    assert "no type, as f64[100,3]" in capsys.readouterr().err
+
+
 def test_what_is_refused(tmp_path, monkeypatch):
     out = tmp_path / "no"
     spec = nf.spec(4)

@@ -95,9 +95,8 @@ def _check_names(name: str, keys: Sequence[str]) -> None:
         own = f"{name}_{key}" if key else name
         for symbol in (own, f"{own}_error"):
             if symbol in taken:
-                raise ArgumentError(
-                    f"aot.compile: {key!r} would be called {own}, but {symbol} belongs to {taken[symbol]}", user_location()
-                )
+                owner = f"would be called {own}, but {symbol} belongs to {taken[symbol]}"
+                raise ArgumentError(f"aot.compile: {key!r} {owner}", user_location())
             taken[symbol] = own
 
 

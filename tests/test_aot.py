@@ -332,7 +332,8 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
 
 
 def test_names_that_c_cannot_have(tmp_path):
-    for key, words in (("x y", "cannot be part"), ("", "belongs to"), ("f_error", "belongs to m_f"), ("body", "library")):
+    wrong = {"x y": "cannot be part", "": "belongs to", "f_error": "belongs to m_f", "body": "library"}
+    for key, words in wrong.items():
         functions = {"f": np.sin, **({"error": np.cos} if key == "" else {}), key: np.cos}
         with pytest.raises(nf.ArgumentError, match=words):
             aot.compile(functions, nf.spec(3), out=tmp_path / "m")

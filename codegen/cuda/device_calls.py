@@ -77,6 +77,8 @@ def _mathematics(name: str) -> Rule:
         if not is_float(args[0].type):
             args = [f.convert(a, "float64") for a in args]
         type = args[0].type
+        if type == "float16":
+            return f.convert(rule(f, f.wider(*args)), type)
         given = ", ".join(f"{llvm(type)} {a.text}" for a in args)
         suffix = "f" if type == "float32" else ""
         return f.value(f"call {llvm(type)} @__nv_{base}{suffix}({given})", type)
@@ -169,7 +171,8 @@ def _shuffle(mode: int, clamp: int) -> Rule:
             parts = [rule(f, [args[0], Value(real_of(value.type), part), lane]) for part in value.text]
             return Value(value.type, tuple(part.text for part in parts))
         if size_of(value.type) < 4:
-            return f.convert(rule(f, [args[0], f.convert(value, "int32"), lane]), value.type)
+            wide = "float32" if is_float(value.type) else "int32"
+            return f.convert(rule(f, [args[0], f.convert(value, wide), lane]), value.type)
         bits, text = 8 * size_of(value.type), value.text
         if is_float(value.type):
             text = f.op(f"bitcast {llvm(value.type)} {text} to i{bits}")

@@ -20,8 +20,8 @@ from nufunc.ir.errors import UnsupportedError
 LITERAL = "literal"
 _REAL = {"complex64": "float32", "complex128": "float64"}
 _COMPLEX = {real: name for name, real in _REAL.items()}
-_FLOATS = {"float32": "float", "float64": "double"}
-_SIZES = {"complex64": 8, "complex128": 16, "float32": 4, "float64": 8, "bool_": 1}
+_FLOATS = {"float16": "half", "float32": "float", "float64": "double"}
+_SIZES = {"complex64": 8, "complex128": 16, "float16": 2, "float32": 4, "float64": 8, "bool_": 1}
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,9 @@ def literal_type(value: Any) -> str:
 
 def constant(value: Any, type: str) -> str:
     """The text of a real constant."""
+    if type == "float16":
+        with np.errstate(over="ignore"):
+            return "0xH" + struct.pack(">e", np.float16(value)).hex().upper()
     if is_float(type):
         number = float(np.float32(value)) if type == "float32" else float(value)
         return "0x" + struct.pack(">d", number).hex().upper()
@@ -195,9 +198,14 @@ class Emitter:
         have, want = llvm(source), llvm(type)
         if is_float(source):
             if is_float(type):
-                return self.value(f"{'fpext' if type == 'float64' else 'fptrunc'} {have} {text} to {want}", type)
+                wider = size_of(type) > size_of(source)
+                return self.value(f"{'fpext' if wider else 'fptrunc'} {have} {text} to {want}", type)
+            if source == "float16":
+                return self.convert(self.convert(value, "float32"), type)
             return self.value(f"{'fptoui' if is_unsigned(type) else 'fptosi'} {have} {text} to {want}", type)
         unsigned = source == "bool_" or is_unsigned(source)
+        if type == "float16":  # of which every integer's is the same by way of f64
+            return self.convert(self.convert(value, "float64"), type)
         if is_float(type):
             return self.value(f"{'uitofp' if unsigned else 'sitofp'} {have} {text} to {want}", type)
         if bits_of(source) == bits_of(type):
@@ -223,6 +231,10 @@ class Emitter:
                 type = promoted(type, literal_type(number)) if bits_of(type) < 64 else type
         return [self.convert(v, type) for v in values]
 
+    def wider(self, *values: Value) -> list[Value]:
+        """Halves as the floats in which one operation on them is done, as NumPy does it."""
+        return [self.convert(v, "float32") for v in values]
+
     # -- operations
 
     def binary(self, sign: str, x: Value, y: Value) -> Value:
@@ -238,6 +250,8 @@ class Emitter:
         if is_float(type):
             if sign not in _OF_FLOATS:
                 raise UnsupportedError(f"kernels for CUDA have no {sign} of floats")
+            if type == "float16":
+                return self.convert(self.binary(sign, *self.wider(x, y)), type)
             return self.value(f"{_OF_FLOATS[sign]} {llvm(type)} {x.text}, {y.text}", type)
         if sign == "/":
             return self.binary("/", self.convert(x, "float64"), self.convert(y, "float64"))
@@ -312,6 +326,8 @@ class Emitter:
             real = real_of(type)
             parts = [self.compare(sign, Value(real, p), Value(real, q)).text for p, q in zip(x.text, y.text)]
             return self.value(f"{'and' if sign == '==' else 'or'} i1 {parts[0]}, {parts[1]}", "bool_")
+        if type == "float16":
+            return self.compare(sign, *self.wider(x, y))
         if is_float(type):
             word = "une" if word == "ne" else f"o{word}"
             return self.value(f"fcmp {word} {llvm(type)} {x.text}, {y.text}", "bool_")
@@ -325,6 +341,8 @@ class Emitter:
         if is_complex(x.type):
             real = real_of(x.type)
             return Value(x.type, tuple(self.negative(Value(real, p)).text for p in x.text))
+        if x.type == "float16":
+            return self.convert(self.negative(*self.wider(x)), x.type)
         if is_float(x.type):
             return self.value(f"fsub {llvm(x.type)} {constant(-0.0, x.type)}, {x.text}", x.type)
         return self.value(f"sub {llvm(x.type)} 0, {x.text}", x.type)
@@ -336,6 +354,8 @@ class Emitter:
     def absolute(self, x: Value) -> Value:
         if x.literal:
             return Value(LITERAL, abs(x.text))
+        if x.type == "float16":
+            return self.convert(self.absolute(*self.wider(x)), x.type)
         if is_float(x.type):
             suffix = {"float32": "f", "float64": ""}[x.type]
             return self.value(f"call {llvm(x.type)} @__nv_fabs{suffix}({llvm(x.type)} {x.text})", x.type)

@@ -411,7 +411,8 @@ def _shuffled(own: str, step: int, dtype: np.dtype) -> str:
     if dtype.kind == "c":
         return f"{dtype.name}(complex({call(f'{own}.real')}, {call(f'{own}.imag')}))"
     if dtype.itemsize < 4:
-        return f"{dtype.name}({call(f'int32({own})')})"
+        wide = "float32" if dtype.kind == "f" else "int32"
+        return f"{dtype.name}({call(f'{wide}({own})')})"
     return call(own)
 
 

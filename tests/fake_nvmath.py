@@ -367,6 +367,35 @@ class CusolverDn(Handle):
             matrix(vt, dtype, n, n, ldvt)[...] = right
         self.tell(info, 0)
 
+    def create_gesvdj_info(self) -> int:
+        return 99
+
+    def gesvdj_batched_size_of(self, dtype: np.dtype, handle: int, *given: int) -> int:
+        self.known(handle)
+        _, m, n, *_, params, batch = given
+        assert len(given) == 12
+        assert params == 99
+        return (m + n) * batch
+
+    def gesvdj_batched_of(
+        self, dtype: np.dtype, handle: int, jobz: int, m: int, n: int, a: int, lda: int, s: int, u: int, ldu: int,
+        v: int, ldv: int, work: int, lwork: int, info: int, params: int, batch_size: int,
+    ) -> None:  # fmt: skip
+        self.ready(handle, "gesvdj_batched")
+        self.space(work, dtype, lwork, (m + n) * batch_size)
+        assert params == 99
+        assert max(m, n) <= 32
+        for i in range(batch_size):
+            one, left, right = (
+                p + i * size * dtype.itemsize for p, size in ((a, lda * n), (u, ldu * m), (v, ldv * n))
+            )
+            made, values, vectors = np.linalg.svd(matrix(one, dtype, m, n, lda))
+            line(s + i * min(m, n) * values.itemsize, values.dtype, min(m, n))[:] = values
+            if jobz:
+                matrix(left, dtype, m, m, ldu)[...] = made
+                matrix(right, dtype, n, n, ldv)[...] = vectors.conj().T
+            self.tell(info + 4 * i, 0)
+
 
 class Cufft:
     """Plans by number: kind, points, transforms, the size of what they work in, where that is, a stream."""

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_nvmath
 from cuda_device import HARDWARE
 
-from nufunc.codegen.cuda import contraction, libraries, small_matrices
+from nufunc.codegen.cuda import contraction, libraries, library_linalg, small_matrices
 from nufunc.codegen.cuda.compile import compiled_together
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.program import Call, Operand, Place
@@ -299,7 +299,10 @@ def test_factorizations(fakes: Fakes, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_singular_values(fakes: Fakes, dtype: Any) -> None:
+@pytest.mark.parametrize("stacks", [True, False])
+def test_singular_values(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, stacks: bool) -> None:
+    if not stacks:
+        monkeypatch.setattr(library_linalg, "SMALL_SVD", 0)
     for shape in RECTANGLES:
         a = numbers(shape, dtype)
         for full, vectors in ((False, True), (True, True), (False, False)):

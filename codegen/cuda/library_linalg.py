@@ -17,7 +17,7 @@ from nufunc.codegen.lapack_layouts import columns_of, complex_vectors, leading_r
 from nufunc.codegen.loops import Buffer
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph
-from nufunc.ir.prims.matrices import rows_and_columns
+from nufunc.ir.prims.matrices import part, rows_and_columns, swapped
 from nufunc.ir.types import BOOL, INT64, ArrayType, real_dtype
 
 INT32 = np.dtype(np.int32)
@@ -291,10 +291,42 @@ def _eig(made: Lowered) -> None:
         _turned(made, a, places["vr"], made.result(1))
 
 
+SMALL_SVD = 32  # rows and columns up to which cuSOLVER has stacks at once
+
+
+def _small_svds(made: Lowered) -> None:
+    """A stack of small matrices: by rotations, which give all vectors, and those on the right not conjugated."""
+    count, m, n, dtype = _stack(made)
+    k, vectors, item = min(m, n), made.attrs["vectors"], dtype.itemsize
+    work, info = _turned(made, made.operands[0], made.operand(0)), made.area(4 * count)
+    u, v = made.area(count * m * m * item), made.area(count * n * n * item)
+    made.routine(
+        "gesvdj_batched", dtype,
+        {"a": work, "s": made.result(1 if vectors else 0), "u": u, "v": v, "info": info}, vectors=vectors, m=m, n=n,
+        lda=m, ldu=m, ldv=n, stride_a=m * n, stride_s=k, stride_u=m * m, stride_v=n * n, batch=count,
+    )  # fmt: skip
+    if vectors:
+        made.glue(_chosen(ArrayType((count, m, m), dtype), made.results[0].shape[-1], True), u, made.result(0))
+        made.glue(_chosen(ArrayType((count, n, n), dtype), made.results[2].shape[-2], False), v, made.result(2))
+    failed(made, info, count)
+
+
+def _chosen(type_: ArrayType, extent: int, columns: bool) -> Graph:
+    """The first of vectors that stand as rows: as columns, or as rows conjugated."""
+    b = Builder("vectors")
+    x = part(b, b.param(type_), (0, extent), (0, type_.shape[-1]))
+    if columns:
+        return b.build([swapped(b, x)])
+    return b.build([b.conj(x) if type_.dtype.kind == "c" else x])
+
+
 def _svd(made: Lowered) -> None:
     """Of matrices that are not higher than wide as they stand: their transpose's u and v' are v' and u of theirs, and
     lie as these must. Of high ones turned, and turned back."""
     count, m, n, dtype = _stack(made)
+    if count > 1 and max(m, n) <= SMALL_SVD:
+        _small_svds(made)
+        return
     k, vectors, full = min(m, n), made.attrs["vectors"], made.attrs["full"]
     wide = m <= n
     rows, item = max(m, n), dtype.itemsize

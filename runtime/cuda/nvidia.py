@@ -67,7 +67,7 @@ class Handles:
         self.stream: Any = 0
         self.number = 0
         self.solved_on: Any = None  # the stream that the solvers ran on last
-        self.blas_handle = self.solver_handle = self.solver_params = 0
+        self.blas_handle = self.solver_handle = self.solver_params = self.rotations = 0
         self.plans: dict[Any, tuple[int, int]] = {}
 
     def blas(self) -> tuple[Any, int]:
@@ -340,6 +340,23 @@ def _gesvd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
     handles.with_space(items * dtype.itemsize, run)
 
 
+def _gesvdj_batched(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
+    library, handle = handles.solver()
+    name, batch = f"{_solver_letter(dtype)}gesvdj_batched", numbers["batch"]
+    if not handles.rotations:
+        handles.rotations = library.create_gesvdj_info()
+    given = (
+        handle, int(numbers["vectors"]), numbers["m"], numbers["n"], places["a"], numbers["lda"], places["s"],
+        places["u"], numbers["ldu"], places["v"], numbers["ldv"],
+    )  # fmt: skip
+    items = getattr(library, f"{name}_buffer_size")(*given, handles.rotations, batch)
+
+    def run(space: int) -> None:
+        getattr(library, name)(*given, space, items, places["info"], handles.rotations, batch)
+
+    handles.with_space(items * dtype.itemsize, run)
+
+
 # -- cuFFT
 
 _KINDS = {  # the routine, and its number as a type of plan
@@ -378,5 +395,5 @@ def _fft(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) ->
 
 ROUTINES: dict[str, Callable[[Handles, np.dtype, Places, Numbers], None]] = {
     "gemm": _gemm, "gemv": _gemv, "trsm": _trsm, "potrf": _potrf, "getrf": _getrf, "getrs": _getrs, "geqrf": _geqrf,
-    "orgqr": _orgqr, "syevd": _syev, "geev": _geev, "gesvd": _gesvd, "fft": _fft,
+    "orgqr": _orgqr, "syevd": _syev, "geev": _geev, "gesvd": _gesvd, "gesvdj_batched": _gesvdj_batched, "fft": _fft,
 }  # fmt: skip

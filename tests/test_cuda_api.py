@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
+from cuda_device import HARDWARE
 
 import nufunc as nf
 from nufunc.runtime.cuda import arrays, devices
@@ -19,7 +20,10 @@ W, X = RNG.normal(size=(3, 4)), RNG.normal(size=(5, 3))
 
 @pytest.fixture(autouse=True)
 def simulated(monkeypatch: pytest.MonkeyPatch):
-    """Two devices of host memory, new ones for each test."""
+    """Two devices of host memory, new ones for each test, or NVIDIA's."""
+    if HARDWARE:
+        yield
+        return
     monkeypatch.setenv("NUFUNC_CUDA_SIMULATOR", "2")
     monkeypatch.setattr(devices, "_DEVICES", {})
     monkeypatch.setattr(arrays, "_LAYOUTS", WeakValueDictionary())
@@ -33,6 +37,8 @@ def loss(w, x):
 
 
 def counts(index: int = 0):
+    if HARDWARE:
+        pytest.skip("hardware does not count")
     return nf.device(index).driver.counts
 
 
@@ -157,6 +163,7 @@ def test_operators_compute_on_the_device() -> None:
 
 
 def test_copies_and_pickles() -> None:
+    two_devices()
     x = nf.to_device(X, "cuda:1")
     for other in (copy.deepcopy(x), pickle.loads(pickle.dumps(x))):
         assert other.device is x.device
@@ -167,6 +174,12 @@ def test_copies_and_pickles() -> None:
 # -- devices
 
 
+def two_devices() -> None:
+    if HARDWARE and len(nf.devices()) < 2:
+        pytest.skip("this takes two devices")
+
+
+@pytest.mark.skipif(HARDWARE, reason="of the simulator")
 def test_devices_have_names_and_memory() -> None:
     assert [str(d) for d in nf.devices()] == ["cuda:0", "cuda:1"]
     one = nf.device("cuda:1")
@@ -183,6 +196,7 @@ def test_devices_have_names_and_memory() -> None:
     assert nf.to_device(nf.to_device(X), "cpu").tolist() == X.tolist()
 
 
+@pytest.mark.skipif(HARDWARE, reason="of the simulator")
 def test_names_that_are_none() -> None:
     with pytest.raises(nf.NoDeviceError, match="no CUDA device has the number 7: there are 2"):
         nf.device("cuda:7")
@@ -193,6 +207,7 @@ def test_names_that_are_none() -> None:
 
 
 def test_trees_move() -> None:
+    two_devices()
     tree = nf.to_device({"a": X, "b": [1.0, (W, None)]}, "cuda:1")
     assert tree["b"][1][0].device.index == 1
     back = nf.to_device(tree, "cpu")
@@ -223,6 +238,7 @@ def test_numpy_arrays_give_numpy_arrays() -> None:
 
 
 def test_a_context_sends_calls_to_a_device() -> None:
+    two_devices()
     f = nf.jit(loss)
     want = f(W, X)
     with nf.device("cuda:1") as where:
@@ -264,6 +280,8 @@ def test_hosts_arrays_and_numbers_among_device_arrays() -> None:
 
 
 def test_devices_do_not_mix() -> None:
+    two_devices()
+
     def f(a, b):
         return a + b
 
@@ -417,6 +435,7 @@ def test_donated_memory_is_used_again() -> None:
 
 
 def test_results_go_where_they_are_wanted() -> None:
+    two_devices()
     w, x = on(W, X)
     f = nf.jit(lambda w, x: (np.tanh(x @ w), w.sum()))
     out = nf.to_device(np.zeros((5, 4))), np.zeros(())
@@ -587,6 +606,7 @@ def test_singular_matrices() -> None:
         np.asarray(made)
 
 
+@pytest.mark.skipif(HARDWARE, reason="of the simulator")
 def test_memory_runs_out() -> None:
     with pytest.raises(nf.DeviceMemoryError, match=r"no memory left for 32.0 GiB: 16.0 GiB of 16.0 GiB are free") as e:
         nf.jit(lambda x: np.zeros(1 << 32) + x)(nf.to_device(1.0))
@@ -644,6 +664,7 @@ def test_read_only_and_masked_arrays_of_others() -> None:
         nf.to_device(Theirs(x, mask=x))
 
 
+@pytest.mark.skipif(HARDWARE, reason="of the simulator")
 def test_the_interface_of_ours() -> None:
     x = nf.to_device(X)
     given = x.T.__cuda_array_interface__
@@ -654,6 +675,7 @@ def test_the_interface_of_ours() -> None:
     np.testing.assert_array_equal(data.reshape(5, 3), X)
 
 
+@pytest.mark.skipif(HARDWARE, reason="of the simulator")
 def test_dlpack_there_and_back() -> None:
     x = nf.to_device(X)
     np.testing.assert_array_equal(np.from_dlpack(x), X)
@@ -691,6 +713,7 @@ def test_dlpack_capsules_are_used_once_and_let_go() -> None:
         x.__dlpack__(max_version=(1, 0), dl_device=(2, 5))
 
 
+@pytest.mark.skipif(HARDWARE, reason="of the simulator")
 def test_streams_order_calls() -> None:
     x = nf.to_device(X)
     f = nf.jit(lambda x: x * 2)
@@ -723,6 +746,28 @@ def test_stages_and_costs() -> None:
     assert "program loss" in nf.dump(loss, W, X, stage="device")  # what it would be
     with pytest.raises(NotImplementedError, match="compiled for a device"):
         nf.profile(f, w, x)
+
+
+def test_hardware_with_libraries_of_others() -> None:
+    """CuPy's, torch's and JAX's arrays, where they and a device are there."""
+    if not HARDWARE:
+        pytest.skip("takes a device")
+    f = nf.jit(lambda x: np.tanh(x) * 2)
+    for name in ("cupy", "torch", "jax"):
+        try:
+            module = __import__(name)
+        except ImportError:
+            continue
+        if name == "jax":
+            module.config.update("jax_enable_x64", True)
+        theirs = module.tensor(X, device="cuda") if name == "torch" else (
+            module.asarray(X) if name == "cupy" else module.numpy.asarray(X)
+        )
+        made = f(theirs)
+        same(made, np.tanh(X) * 2)
+        back = module.from_dlpack(made) if name != "jax" else module.dlpack.from_dlpack(made)
+        host = back.cpu().numpy() if name == "torch" else back.get() if name == "cupy" else np.asarray(back)
+        np.testing.assert_allclose(host, np.tanh(X) * 2, rtol=1e-12)
 
 
 def test_explain_tells_of_devices() -> None:

@@ -229,7 +229,6 @@ def test_workspace_returns(driver: SimulatedDriver, pool: Pool) -> None:
 
 # -- NVIDIA's driver
 
-pytestmark = pytest.mark.skipif(has_driver(), reason="the stand-in needs a machine without NVIDIA's driver")
 W, X = np.random.default_rng(1).normal(size=(3, 4)), np.random.default_rng(2).normal(size=(5, 3))
 
 
@@ -240,6 +239,8 @@ def loss(w, x):
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch):
     """Hardware whose driver is the stand-in."""
+    if has_driver():
+        pytest.skip("the stand-in needs a machine without NVIDIA's driver")
     made = FakeCuda(devices=1, total=1 << 26)
     monkeypatch.delenv("NUFUNC_CUDA_SIMULATOR", raising=False)
     monkeypatch.setattr(devices, "_DEVICES", {})
@@ -363,6 +364,7 @@ def test_code_that_the_driver_refuses(fake: FakeCuda) -> None:
         nf.to_device(X)[:, 1].copy()
 
 
+@pytest.mark.skipif(has_driver(), reason="the stand-in needs a machine without NVIDIA's driver")
 def test_drivers_that_do_not_start() -> None:
     too_old = FakeCuda(version=11040)
     with pytest.raises(nf.DriverTooOldError, match=r"the NVIDIA driver supports CUDA 11.4, but"):
@@ -380,6 +382,7 @@ def test_drivers_that_do_not_start() -> None:
         hardware.started(real)
 
 
+@pytest.mark.skipif(has_driver(), reason="there is a driver")
 def test_without_a_driver_the_error_says_so() -> None:
     code = (
         "import numpy as np, nufunc as nf\n"
@@ -400,6 +403,7 @@ def test_a_forked_process_is_told(fake: FakeCuda, monkeypatch: pytest.MonkeyPatc
         np.asarray(x)
 
 
+@pytest.mark.skipif(has_driver(), reason="the stand-in needs a machine without NVIDIA's driver")
 def test_several_devices_set_their_context(monkeypatch: pytest.MonkeyPatch) -> None:
     two = FakeCuda(devices=2)
     monkeypatch.setattr(hardware, "api", lambda: two)

@@ -13,7 +13,7 @@ from nufunc.codegen.cuda import libraries
 from nufunc.codegen.cuda.libraries import glue_kernels, lowered
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Routine
 from nufunc.codegen.cuda.program import Call, Copy, Launch
-from nufunc.ir import interpret, primitive
+from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentError
 from nufunc.ir.types import ArrayType
 from nufunc.runtime.cuda import nvidia
@@ -43,7 +43,7 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
                 places = {name: at(place) for name, place in step.places.items()}
                 nvidia.call(step.name, driver, stream, step.dtype, places, step.numbers)
             case Glue():
-                _glue(step, driver, [at(place) for place in step.places], stream)
+                _glue(step, driver, [at(place) for place in step.places], addresses[-1], stream)
             case Hosted():
                 (_in_host_memory if driver.simulated else _by_the_host)(call, driver, addresses, stream)
 
@@ -78,20 +78,13 @@ def _steps(call: Call, how: str) -> Sequence[LibraryStep]:
     return steps
 
 
-def _glue(step: Glue, driver: Driver, addresses: Sequence[int], stream: Any) -> None:
-    """Run a small graph: by the interpreter on host memory, as kernels on a device."""
-    graph = step.graph
-    if driver.simulated:
-        arrays = [memory(v.type, a) for v, a in zip((*graph.params, *graph.outputs), addresses, strict=True)]
-        count = len(graph.params)
-        for target, value in zip(arrays[count:], interpret.run(graph, arrays[:count]), strict=True):
-            target[...] = value
-        return
+def _glue(step: Glue, driver: Driver, addresses: Sequence[int], word: int, stream: Any) -> None:
+    """Run a small graph as kernels."""
     for kernel, used in glue_kernels(step):
         own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
         spaces = [driver.allocate(b.size * b.dtype.itemsize, stream) for b in own]
         places = [*(addresses[k] for k in used), *spaces]
-        driver.launch(driver.load(kernel), [*places, 0], stream)
+        driver.launch(driver.load(kernel), [*places, word], stream)
         for space in spaces:
             driver.free(space, stream)
 

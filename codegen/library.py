@@ -25,13 +25,13 @@ def letter(dtype: np.dtype) -> str:
 
 def scratch(plan: Plan, node: Node) -> int:
     """Bytes of scratch memory that a library node needs."""
-    from nufunc.codegen import conv, fft, lapack, linalg, products, sorting
+    from nufunc.codegen import bits, conv, fft, lapack, linalg, products, sorting
 
     if node.prim == "dot":
         return products.scratch(plan, node)
     if node.prim == "conv":
         return conv.scratch(node)
-    if node.prim in ("callback", "require", *fft.PRIMITIVES):
+    if node.prim in ("callback", "require", *fft.PRIMITIVES, *bits.PRIMITIVES):
         return 0
     if node.prim in lapack.EMITTERS:
         return lapack.scratch(node)
@@ -39,7 +39,7 @@ def scratch(plan: Plan, node: Node) -> int:
 
 
 def emit(plan: Plan, scope: Scope, node: Node) -> None:
-    from nufunc.codegen import callback, conv, fft, lapack, linalg, products, sorting
+    from nufunc.codegen import bits, callback, conv, fft, lapack, linalg, products, sorting
 
     if node.prim == "dot":
         products.emit(plan, scope, node)
@@ -51,6 +51,8 @@ def emit(plan: Plan, scope: Scope, node: Node) -> None:
         callback.emit(plan, scope, node)
     elif node.prim in fft.PRIMITIVES:
         fft.emit(plan, scope, node)
+    elif node.prim in bits.PRIMITIVES:
+        bits.emit(plan, scope, node)
     elif node.prim in lapack.EMITTERS:
         lapack.emit(plan, scope, node)
     elif node.prim in linalg.EMITTERS:

@@ -15,22 +15,23 @@ from nufunc.passes.rewrite import rewritten
 _VECTORS = {"eigh": (0,), "eig": (0,), "svd": (1,), "qr": (1,)}  # the results that stay without vectors
 
 
-def opened(graph: Graph) -> Graph:
-    """The graph with the body of each composite node in its place."""
-    if not any(body_of(node.prim) for node in graph.walk()):
+def opened(graph: Graph, native: bool = False) -> Graph:
+    """The graph with the body of each composite node in its place; with `native` also of those that the processor has
+    code of its own for."""
+    if not any(body_of(node.prim, native) for node in graph.walk()):
         return graph
 
     def rule(b: Builder, node: Node, operands: Sequence[Value]) -> Sequence[Value] | None:
-        body = body_of(node.prim)
+        body = body_of(node.prim, native)
         if body is None:
             return None
         inner = Builder(node.prim)
         inner.loc = node.loc
         params = [inner.param(o.type) for o in operands]
-        made = opened(inner.build(body(inner, params, node.attrs)))
+        made = opened(inner.build(body(inner, params, node.attrs)), native)
         return b.inline(made, operands)
 
-    return rewritten(graph, rule, opened)
+    return rewritten(graph, rule, lambda region: opened(region, native))
 
 
 def slimmed(graph: Graph) -> Graph:

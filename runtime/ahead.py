@@ -18,6 +18,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ArgumentError, UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.passes.composites import opened
 from nufunc.passes.decompose import dot_as_product
 from nufunc.passes.fuse import fuse
 from nufunc.passes.half import without_halves
@@ -112,7 +113,7 @@ def build_cuda(
         own = f"{name}_{key}" if key else name
         program = _program(func, args, embed)
         pure = rewritten(program.graph, _without_products)
-        grouped = fuse(without_halves(simplify(pure)))
+        grouped = fuse(without_halves(opened(simplify(pure), native=True)))
         programs[own] = program, ahead_cuda.program(grouped, own, f"aot.compile: {own}")
     manifests = []
     for own, (program, made) in programs.items():

@@ -249,7 +249,7 @@ def lower_program(program: Program, timed: bool = False, standalone: bool = Fals
 
     placements = _placements(program)
     refusals: list[str] = []
-    grouped = pipeline.grouped(along_their_axes(placed(program.graph, placements)), refusals)
+    grouped = pipeline.grouped(along_their_axes(placed(program.graph, placements)), refusals, processor=True)
     pipeline.note("fusion", lambda: "\n".join(dict.fromkeys(refusals)) or "nothing was refused")
     pipeline.note("loops", lambda: loops_text(grouped))
     args, results = _specs(program)

@@ -179,10 +179,12 @@ def vmapped(graph: Graph, size: int, in_dims: Sequence[int | None], out_dims: Se
     return simplify(checked("vmapped", vmap(graph, size, in_dims, out_dims)))
 
 
-def grouped(graph: Graph, refusals: list[str]) -> Graph:
-    """The nodes of a graph gathered into kernels; `refusals` gets the reasons why neighbours do not share one."""
+def grouped(graph: Graph, refusals: list[str], processor: bool = False) -> Graph:
+    """The nodes of a graph gathered into kernels; `refusals` gets the reasons why neighbours do not share one. For the
+    `processor` with the nodes that only it has code for."""
     from nufunc.passes.fuse import fuse  # of what is loaded from disk nothing is grouped
 
+    graph = graph if processor else opened(graph, native=True)
     return checked("grouped", oracle.tested(fuse, oracle.same)(without_halves(graph), refusals))
 
 

@@ -671,6 +671,18 @@ for _name, _ufunc, _kinds in (
     _row(
         _name, f"f64[{_count('f64')}] special", attrs={"axis": 0, "reverse": False}, smooth=False, batch=False
     )
+for _little in (False, True):
+    _order = "little" if _little else "big"
+    for _spec in ("b1[8]", "b1[3,16]", "b1[2,3,80]", "b1[0,8]", "b1[2,0]"):
+        _row(
+            "pack_bits", _spec, attrs={"little": _little},
+            reference=lambda x, o=_order: np.packbits(x, axis=-1, bitorder=o),
+        )  # fmt: skip
+    for _spec in ("u8[1]", "u8[3,5]", "u8[2,3,9]", "u8[0,2]"):
+        _row(
+            "unpack_bits", _spec, attrs={"little": _little},
+            reference=lambda x, o=_order: np.unpackbits(x, axis=-1, bitorder=o),
+        )  # fmt: skip
 for _name, _ufunc in (("cumand", np.bitwise_and), ("cumor", np.bitwise_or), ("cumxor", np.bitwise_xor)):
     for _spec, _axis in (("i64[5]", 0), ("i32[3,4]", 0), ("u8[3,4]", 1), ("b1[7]", 0), ("i8[0,2]", 0)):
         for _reverse in (False, True):

@@ -11,7 +11,17 @@ from nufunc.ir.errors import DTypeError, ShapeError, TraceError, UnsupportedErro
 from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.array_operators import namespace
-from nufunc.tracer.np_core import as_array, fail, is_scalar, normal_axis, result_dtype, static_int
+from nufunc.tracer.np_core import (
+    as_array,
+    builder,
+    fail,
+    is_scalar,
+    normal_axis,
+    result_dtype,
+    static_int,
+    value_of,
+    wrap,
+)
 from nufunc.tracer.np_special_core import i0
 from nufunc.tracer.trace import require
 
@@ -87,13 +97,10 @@ def geomspace(
 # -- bits
 
 
-_PLACES = {"big": np.arange(7, -1, -1), "little": np.arange(8)}
-
-
-def _places(bitorder: Any) -> Array:
-    if bitorder not in _PLACES:
+def _is_little(bitorder: Any) -> bool:
+    if bitorder not in ("big", "little"):
         raise fail(ShapeError, "'order' must be either 'little' or 'big'")
-    return require().constant(_PLACES[bitorder].astype(np.uint8))
+    return bool(bitorder == "little")
 
 
 def _last(a: Array, axis: Any) -> tuple[Array, int]:
@@ -108,24 +115,23 @@ def packbits(a: Any, /, axis: Any = None, bitorder: str = "big") -> Array:
     np_, x = namespace(), as_array(a)
     if x.dtype.kind not in "iub":
         raise fail(DTypeError, "Expected an input array of integer or boolean data type")
-    places = _places(bitorder)
+    little = _is_little(bitorder)
     line, index = _last(x, axis)
-    bits = (line != 0).astype(np.uint8)
+    bits = line != 0
     rest = -bits.shape[-1] % 8
     if rest:
-        bits = np_.concatenate([bits, np_.zeros((*bits.shape[:-1], rest), np.uint8)], axis=-1)
-    bits = bits.reshape(*bits.shape[:-1], bits.shape[-1] // 8, 8)
-    return np_.moveaxis(np_.sum(bits << places, axis=-1, dtype=np.uint8), -1, index)
+        bits = np_.concatenate([bits, np_.zeros((*bits.shape[:-1], rest), bool)], axis=-1)
+    packed = builder().emit("pack_bits", (value_of(bits),), {"little": little})[0]
+    return np_.moveaxis(wrap(packed, scalar=False), -1, index)
 
 
 def unpackbits(a: Any, /, axis: Any = None, count: Any = None, bitorder: str = "big") -> Array:
     np_, x = namespace(), as_array(a)
     if x.dtype != np.uint8:
         raise fail(DTypeError, "Expected an input array of unsigned byte data type")
-    places = _places(bitorder)
+    little = _is_little(bitorder)
     line, index = _last(x, axis)
-    bits = (line[..., None] >> places) & np.uint8(1)
-    bits = bits.reshape(*line.shape[:-1], line.shape[-1] * 8)
+    bits = wrap(builder().emit("unpack_bits", (value_of(line),), {"little": little})[0], scalar=False)
     n = bits.shape[-1]
     if count is not None:
         wanted = static_int(count, "count")

@@ -2,6 +2,7 @@
 
 from nufunc.ir.prims import (
     adjugate,
+    bits,
     checkpoint,
     control,
     conv,
@@ -32,6 +33,7 @@ from nufunc.ir.prims import (
 
 __all__ = [
     "adjugate",
+    "bits",
     "checkpoint",
     "control",
     "conv",

@@ -17,14 +17,19 @@ from nufunc.ir.types import type_of
 Body = Callable[[Builder, Values, Attrs], Sequence[Value]]
 
 _BODIES: dict[str, Body] = {}
+_NATIVE: set[str] = set()
 
 
 def composite(
-    name: str, infer: Infer, body: Body, jvp: Jvp, *, transpose: Transpose | None = None, batch: Batch | None = None,
-    attrs: tuple[str, ...] = (), doc: str = "",
+    name: str, infer: Infer, body: Body, jvp: Jvp | None, *, transpose: Transpose | None = None,
+    batch: Batch | None = None, attrs: tuple[str, ...] = (), doc: str = "", native: bool = False,
+    differentiable: bool = True,
 ) -> None:  # fmt: skip
-    """Register a primitive that is computed by `body(b, operands, attrs)`."""
+    """Register a primitive that is computed by `body(b, operands, attrs)`; on the processor by code of its own, if it
+    is `native`."""
     _BODIES[name] = body
+    if native:
+        _NATIVE.add(name)
 
     def evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
         from nufunc.ir.interpret import run  # the interpreter imports the primitives
@@ -33,12 +38,17 @@ def composite(
         params = [b.param(type_of(a)) for a in arrays]
         return [np.array(r) for r in run(b.build(body(b, params, attrs)), list(arrays))]
 
-    register(Primitive(name, "library", infer, evaluate, jvp, transpose, batch or batch_all(name), attrs, doc=doc))
+    register(
+        Primitive(
+            name, "library", infer, evaluate, jvp, transpose, batch or batch_all(name), attrs, doc=doc,
+            differentiable=differentiable,
+        )
+    )  # fmt: skip
 
 
-def body_of(prim: str) -> Body | None:
-    """The body of a composite primitive."""
-    return _BODIES.get(prim)
+def body_of(prim: str, native: bool = True) -> Body | None:
+    """The body of a composite primitive; without `native` None for what the processor has code for."""
+    return None if not native and prim in _NATIVE else _BODIES.get(prim)
 
 
 def loop(

@@ -238,13 +238,14 @@ def _host_target() -> Target:
     processor = None if _store is None or _numba_decides() else _processor()
     if _store is None or processor is None:
         return _asked_target(versions)
-    key = hashlib.sha256(repr(("target", *versions, processor)).encode()).hexdigest()
+    names = tuple(field.name for field in fields(Target))
+    key = hashlib.sha256(repr(("target", names, *versions, processor)).encode()).hexdigest()
     found = _store.get(key)
     if found is not None:
-        *parts, names = json.loads(found)
-        return Target(*parts, tuple(names))
+        known: dict[str, Any] = json.loads(found)
+        return Target(**{**known, "key": tuple(known["key"])})
     made = _asked_target(versions)
-    _store.put(key, json.dumps([getattr(made, f.name) for f in fields(Target)]).encode(), "library: the processor")
+    _store.put(key, json.dumps({name: getattr(made, name) for name in names}).encode(), "library: the processor")
     return made
 
 

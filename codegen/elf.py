@@ -194,8 +194,8 @@ def _layout(sections: list[_Section]) -> tuple[list[int | None], list[tuple[int,
         for k, section in enumerate(sections):
             if section.flags & _ALLOC and section.flags & (_EXEC | _WRITE) == wanted:
                 align = max(section.align, 1)
-                places[k] = -(-at // align) * align
-                at = places[k] + section.size + 8 * (section.kind == _UNWIND)  # zeros end the table of frames
+                places[k] = place = -(-at // align) * align
+                at = place + section.size + 8 * (section.kind == _UNWIND)  # zeros end the table of frames
         at = -(-at // _PAGE) * _PAGE
         groups.append((start, at))
     return places, groups, max(at, _PAGE)

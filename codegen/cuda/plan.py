@@ -26,7 +26,7 @@ from nufunc.codegen.cuda.prepare import prepared
 from nufunc.codegen.cuda.program import Call, Copy, Host, Launch, Operand, Place, Program, Step
 from nufunc.codegen.cuda.sorting import sort_kernels
 from nufunc.codegen.loops import LoopNest
-from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nest_builder import NestBuilder, Sites
 from nufunc.codegen.nests import build_nests, narrowed
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import UnsupportedError
@@ -71,7 +71,7 @@ class Planner:
         self.built: dict[Node, list[LoopNest]] = {}
         self.constants: list[np.ndarray] = []
         self.numbers: dict[int, int] = {}  # of constants, by identity
-        self.groups: dict[Node, list[Piece]] = {}
+        self.groups: dict[tuple[Node, bool], list[Piece]] = {}
         self.known: dict[str, list[Kernel]] = {}  # kernels by what they compute
         self.call_sites: dict[Node, int] = {}
         self.steps: list[Step] = []
@@ -166,7 +166,7 @@ class Planner:
         places += [self.constant(array) for _, array in region.consts]
         places += [scope.place(r) for r in node.results]
         in_place = node in scope.frame.in_place
-        for copies, made, used in self.pieces(node):
+        for copies, made, used in self.pieces(node, whole=not in_place):
             if not (in_place and copies):
                 self.launch(made, [places[k] for k in used], scope.scratch(node))
 
@@ -205,16 +205,17 @@ class Planner:
 
     # -- kernels
 
-    def pieces(self, node: Node) -> list[Piece]:
-        """The kernels of a fused node, nest by nest."""
-        if node not in self.groups:
+    def pieces(self, node: Node, whole: bool = False) -> list[Piece]:
+        """The kernels of a fused node, nest by nest; `whole`: of one that is not in place."""
+        if (node, whole) not in self.groups:
             found: list[Piece] = []
-            for nest in self.nests(node):
+            one = _one_nest(node, self.sites) if whole else None
+            for nest in self.nests(node) if one is None else [one]:
                 small, used = narrowed(nest)
                 numbers = [k for k in used if not nest.buffers[k].scratch]
                 found.append((nest.copies is not None, self.kernels(small), numbers))
-            self.groups[node] = found
-        return self.groups[node]
+            self.groups[node, whole] = found
+        return self.groups[node, whole]
 
     def nests(self, node: Node) -> list[LoopNest]:
         if node not in self.built:
@@ -322,6 +323,19 @@ def _scratch_offsets(kernel: Kernel) -> list[int]:
 def _scratch_bytes(kernel: Kernel) -> int:
     own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
     return sum(aligned(b.size * b.dtype.itemsize) for b in own)
+
+
+def _one_nest(node: Node, sites: Sites) -> LoopNest | None:
+    """One nest for an array of which most is replaced, whose points look up which part is theirs: so the rest is not
+    copied before."""
+    region = node.regions[0]
+    if node.attrs["kind"] != "assemble" or any(isinstance(p.type, TapeType) for p in region.params):
+        return None
+    producers = {r: n for n in region.nodes for r in n.results}
+    last = producers[region.outputs[0]]
+    if last.prim not in ("update", "dynamic_update") or 2 * last.operands[1].type.size < last.result.type.size:
+        return None
+    return NestBuilder(region, node.attrs["kind"], sites, producers).build()
 
 
 def _outermost(graph: Graph, modes: Mapping[Node, str]) -> Iterator[Node]:

@@ -41,6 +41,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     for prim in (*simplify_rules.RULES, *simplify_layout.RULES)
 } | {"tape_join": (_undone("tape_split"),), "tape_split": (_undone("tape_join"),)}
 
+_ENDS = 8  # elements at both ends of a constant by which equal ones are looked up
 _FOLD_LIMIT = 4096  # elements of a constant that is computed while compiling
 # Which of -0.0 and 0.0 these give depends on the order of the operands.
 _ORDERED = frozenset(("maximum", "minimum", "fmax", "fmin"))
@@ -108,17 +109,18 @@ class Simplifier:
 
     def constant(self, array: np.ndarray, like: Value) -> Value:
         """A constant: a `full` where all elements have the same bits, and an equal one before it."""
-        if array.size and array.flat[0].tobytes() == array.flat[-1].tobytes():
-            items = np.ascontiguousarray(array).view(np.uint8).reshape(array.size, array.itemsize)
-            if (items == items[0]).all():
-                return self.full(array.flat[0].item(), like)
-        key = (like.type, array.tobytes()) if array.size <= _FOLD_LIMIT else None
-        if key is None or key not in self.seen:
-            value = self.b.const(array, like.hint)
-            self.arrays[value] = self.b.consts[-1][1]
-            self.seen[key or value] = (value,)
-            return value
-        return self.seen[key][0]
+        items = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(array.size, array.itemsize)
+        if array.size and (items[0] == items[-1]).all() and (items == items[0]).all():
+            return self.full(array.flat[0].item(), like)
+        key = (like.type, items[:_ENDS].tobytes(), items[-_ENDS:].tobytes())
+        for value in self.seen.get(key, ()):
+            known = self.arrays[value]
+            if known is array or known.tobytes() == array.tobytes():
+                return value
+        value = self.b.const(array, like.hint)
+        self.arrays[value] = self.b.consts[-1][1]
+        self.seen[key] = (*self.seen.get(key, ()), value)
+        return value
 
     # -- what rules ask
 

@@ -4,10 +4,11 @@ Note [Contractions]
 Every array has letters, as in einsum, each with a stride. A letter belongs to the batch, to the rows (free in the left
 operand), to the columns (free in the right one), or is summed over. A tile of rows and columns belongs to a block; it
 goes through the summed letters by `depth`, of which both operands' parts stand in shared memory, zeros where there is
-nothing; each thread has some rows and columns of the tile in registers. A convolution is the same with windows: where
-a letter p of the result and k of the kernel meet, the other operand is read at q (Note [Convolution as a trilinear
-form] in ir/prims/conv.py), or zero. Where there are few tiles and much to sum, parts of the sum are left apart and
-added up in order, so that results do not depend on the device.
+nothing; each thread has some rows and columns of the tile in registers, and reads neighbouring ones at once. What a
+step needs is brought to registers during the step before. A convolution is the same with windows: where a letter p of
+the result and k of the kernel meet, the other operand is read at q (Note [Convolution as a trilinear form] in
+ir/prims/conv.py), or zero. Where there are few tiles and much to sum, parts of the sum are left apart and added up in
+order, so that results do not depend on the device.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.text_scalars import type_text
+from nufunc.ir.types import FLOAT32
 
 Letters = tuple[tuple[str, int], ...]  # names of variables with their extents, the last one the fastest
 BLOCKS = 256  # that a device should have to do at least
@@ -95,8 +97,10 @@ def tile_for(made: Contraction) -> Tile:
     m, n = size(made.rows), size(made.columns)
     most = 2 if made.dtype.kind == "c" else 4
     tile = Tile(rows=most, columns=most)
-    if most == 4 and made.dtype.itemsize == 4 and min(m, n) >= 1024:
-        tile = Tile(rows=8, columns=8, depth=8)
+    large = Tile(rows=8, columns=8, depth=8)
+    blocks = tiles_of(made, large) * max(1, size(made.summed) // DEEP)
+    if made.dtype == FLOAT32 and min(m, n) > large.height // 2 and blocks >= BLOCKS // 2:
+        return large
     while tile.rows > 1 and m <= tile.height // 2:
         tile = replace(tile, rows=tile.rows // 2)
     while tile.columns > 1 and n <= tile.width // 2:
@@ -104,10 +108,13 @@ def tile_for(made: Contraction) -> Tile:
     return tile
 
 
+def tiles_of(made: Contraction, tile: Tile) -> int:
+    return size(made.batch) * -(-size(made.rows) // tile.height) * -(-size(made.columns) // tile.width)
+
+
 def parts_of(made: Contraction, tile: Tile) -> int:
     """Into how many parts the sums are divided."""
-    tiles = size(made.batch) * -(-size(made.rows) // tile.height) * -(-size(made.columns) // tile.width)
-    return max(1, min(BLOCKS // max(tiles, 1), size(made.summed) // DEEP))
+    return max(1, min(BLOCKS // max(tiles_of(made, tile), 1), size(made.summed) // DEEP))
 
 
 def kernel(made: Contraction, name: str, tile: Tile, parts: int = 1) -> Kernel:
@@ -118,8 +125,7 @@ def kernel(made: Contraction, name: str, tile: Tile, parts: int = 1) -> Kernel:
         Buffer("left", made.dtype, left), Buffer("right", made.dtype, right),
         Buffer("out", made.dtype, result * parts, written=True),
     )  # fmt: skip
-    tiles = size(made.batch) * -(-size(made.rows) // tile.height) * -(-size(made.columns) // tile.width) * parts
-    return Kernel(name, source, buffers, 0, min(tiles, 1 << 20), tile.threads)
+    return Kernel(name, source, buffers, 0, min(tiles_of(made, tile) * parts, 1 << 20), tile.threads)
 
 
 class _Writer:
@@ -140,8 +146,8 @@ class _Writer:
         count = size(made.batch)
         steps = -(-self.k // tile.depth)
         per = -(-steps // self.parts) * tile.depth
-        self.line(f"lefts = cuda.shared.array({tile.depth * (tile.height + 1)}, {self.type})")
-        self.line(f"rights = cuda.shared.array({tile.depth * (tile.width + 1)}, {self.type})")
+        self.line(f"lefts = cuda.shared.array({tile.depth * self.stride('left')}, {self.type})")
+        self.line(f"rights = cuda.shared.array({tile.depth * self.stride('right')}, {self.type})")
         wide = max(made.sizes) * self.parts >= 2**31  # beyond what 32 bits count
         thread, block, blocks = (
             f"int64({text})" if wide else text for text in ("cuda.threadIdx.x", "cuda.blockIdx.x", "cuda.gridDim.x")
@@ -165,11 +171,16 @@ class _Writer:
         for side in sides:
             side.before()
         self.sums(lambda i, j: self.line(f"c{i}_{j} = {self.type}(0)"))
+        for side in sides:
+            side.fetch("first")
         self.line(f"for k0 in range(first, last, {tile.depth}):")
         self.depth += 1
         for side in sides:
-            side.load()
+            side.keep()
         self.line("cuda.syncthreads()")
+        self.line(f"after = k0 + {tile.depth}")
+        for side in sides:
+            side.fetch("after")
         self.products()
         self.line("cuda.syncthreads()")
         self.depth -= 1
@@ -203,14 +214,39 @@ class _Writer:
         ]
         return " + ".join(terms) or "0"
 
+    def vector(self, count: int) -> int:
+        """How many of a thread's rows or columns are neighbours: what 16 bytes hold."""
+        return min(count, max(1, 16 // self.made.dtype.itemsize))
+
+    def stride(self, name: str) -> int:
+        """Elements from one step of the sum to the next in shared memory."""
+        tile = self.tile
+        length, count = (tile.height, tile.rows) if name == "left" else (tile.width, tile.columns)
+        return length + self.vector(count)
+
+    def index(self, name: str, number: int) -> str:
+        """The row or column in the tile of a thread's number `number`."""
+        tile = self.tile
+        sides = {"left": ("down", tile.down, tile.rows), "right": ("across", tile.across, tile.columns)}
+        word, threads, count = sides[name]
+        vector = self.vector(count)
+        text = word if vector == 1 else f"{word} * {vector}"
+        offset = number // vector * threads * vector + number % vector
+        return f"{text} + {offset}" if offset else text
+
     def products(self) -> None:
         tile = self.tile
         self.line(f"for kk in range({tile.depth}):")
         self.depth += 1
-        for i in range(tile.rows):
-            self.line(f"a{i} = lefts[kk * {tile.height + 1} + down + {i * tile.down}]")
-        for j in range(tile.columns):
-            self.line(f"b{j} = rights[kk * {tile.width + 1} + across + {j * tile.across}]")
+        for name, letter, count in (("left", "a", tile.rows), ("right", "b", tile.columns)):
+            vector = self.vector(count)
+            for number in range(0, count, vector):
+                place = f"kk * {self.stride(name)} + {self.index(name, number)}"
+                if vector == 1:
+                    self.line(f"{letter}{number} = {name}s[{place}]")
+                else:
+                    names = ", ".join(f"{letter}{k}" for k in range(number, number + vector))
+                    self.line(f"{names} = load_vec({name}s, {place}, {vector})")
         if self.made.dtype.kind == "c":
             self.sums(lambda i, j: self.line(f"c{i}_{j} = c{i}_{j} + a{i} * b{j}"))
         else:
@@ -224,17 +260,17 @@ class _Writer:
             base = f"{base} + part * {made.sizes[2]}"
         self.line(f"to = {base}")
         for j in range(tile.columns):
-            self.line(f"column = column0 + across + {j * tile.across}")
+            self.line(f"column = column0 + {self.index('right', j)}")
             self.decode(made.columns, "column", f"_{j}")
             self.line(f"to_{j} = " + self.offset(made.result, [(letter, f"_{j}") for letter, _ in made.columns]))
         for i in range(tile.rows):
-            self.line(f"row = row0 + down + {i * tile.down}")
+            self.line(f"row = row0 + {self.index('left', i)}")
             self.line(f"if row < {self.m}:")
             self.depth += 1
             self.decode(made.rows, "row", "")
             self.line("at = to + " + self.offset(made.result, [(letter, "") for letter, _ in made.rows]))
             for j in range(tile.columns):
-                self.line(f"if column0 + across + {j * tile.across} < {self.n}:")
+                self.line(f"if column0 + {self.index('right', j)} < {self.n}:")
                 self.line(f"    out[at + to_{j}] = c{i}_{j}")
             self.depth -= 1
 
@@ -296,26 +332,32 @@ class _Loads:
                 p = f"{window.p}{known}" if w.extents[window.p] != 1 else "0"
                 w.line(f"{name}_w{number}_{it} = {p} * {window.stride} - {window.offset}")
 
-    def load(self) -> None:
-        w, name, tile = self.writer, self.name, self.writer.tile
-        line = tile.height + 1 if name == "left" else tile.width + 1
+    def fetch(self, start: str) -> None:
+        """Bring the thread's elements of the step that begins at `start` to registers."""
+        w, name = self.writer, self.name
         frees = self.frees()
         for it in range(self.count):
             at = frees[it % len(frees)]
-            place, inner = self.places(it)
             if it == 0 or (self.along and it % len(frees) == 0):
-                w.line(f"inner = k0 + {inner}")
+                w.line(f"inner = {start} + {self.places(it)[1]}")
                 w.decode(w.made.summed, "inner", "")
                 w.line(f"{name}_in = " + w.offset(self.side.strides, [(letter, "") for letter, _ in w.made.summed]))
-            w.line(f"value = {w.type}(0)")
+            w.line(f"{name}_{it} = {w.type}(0)")
             w.line(f"if {self.word}_{name}{at} < {self.extent} and inner < last:")
             w.depth += 1
-            self.read(f"{name}_at{at} + {name}_in", at)
+            self.read(f"{name}_at{at} + {name}_in", at, f"{name}_{it}")
             w.depth -= 1
-            w.line(f"{name}s[({inner}) * {line} + {place}] = value")
 
-    def read(self, offset: str, at: int) -> None:
-        """The element at an offset, with its windows."""
+    def keep(self) -> None:
+        """And from there to shared memory."""
+        for it in range(self.count):
+            place, inner = self.places(it)
+            self.writer.line(
+                f"{self.name}s[({inner}) * {self.writer.stride(self.name)} + {place}] = {self.name}_{it}"
+            )
+
+    def read(self, offset: str, at: int, value: str) -> None:
+        """The element at an offset, with its windows, to the variable `value`."""
         w, name, tests = self.writer, self.name, []
         for number, window in enumerate(self.side.windows):
             k = window.k if w.extents[window.k] != 1 else "0"
@@ -327,7 +369,7 @@ class _Loads:
                 q = f"q{number} // {window.spread}"
             offset += f" + {q} * {window.step}"
         if not tests:
-            w.line(f"value = {name}[{offset}]")
+            w.line(f"{value} = {name}[{offset}]")
             return
         w.line(f"if {' and '.join(tests)}:")
-        w.line(f"    value = {name}[{offset}]")
+        w.line(f"    {value} = {name}[{offset}]")

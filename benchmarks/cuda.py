@@ -1,0 +1,220 @@
+"""Everything that is measured on a CUDA device, in one command -> results/cuda-DEVICE.md.
+
+    python benchmarks/cuda.py                       kernels beside a copy, calls, workloads beside JAX and torch, tests
+    python benchmarks/cuda.py --only kernels calls  some of the parts: kernels, calls, workloads, tests
+
+    NUFUNC_CUDA_SIMULATOR=1 python benchmarks/cuda.py --only kernels calls --elements 40960 --out FILE
+
+tries it without a device. Kernels: bytes that an operation must read and write, once, over its time, as a share of what
+a copy on the device moves in the same run. Times are of many calls queued one behind the other.
+Workloads: those of compare.py at sizes for devices; arrays stay on the device. Tests: the samples of NumPy there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nufunc as nf
+
+HERE = Path(__file__).resolve().parent
+BURST = 0.2  # seconds of a sample
+PARTS = ("kernels", "calls", "workloads", "tests")
+MARK = 0.9  # share of a copy's bandwidth that is asked of kernels
+
+
+@dataclass(frozen=True)
+class Row:
+    """A function of NumPy arrays and its arguments for about n elements of a dtype."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: Callable[[int, Any], tuple[Any, ...]]
+
+
+def _random(shape: Any, dtype: Any) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def _vectors(count: int) -> Callable[[int, Any], tuple[Any, ...]]:
+    return lambda n, dtype: tuple(_random(n, dtype) for _ in range(count))
+
+
+def _matrix(columns: int) -> Callable[[int, Any], tuple[Any, ...]]:
+    return lambda n, dtype: (_random((max(n // columns, 1), columns), dtype),)
+
+
+def softmax(x: Any) -> Any:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    top = logits.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(logits - top).sum(axis=-1)) + top[..., 0]
+    return np.mean(total - np.take_along_axis(logits, labels[:, None], axis=-1)[:, 0])
+
+
+def _labelled(n: int, dtype: Any) -> tuple[Any, ...]:
+    rows = max(n // 1000, 1)
+    return _random((rows, 1000), dtype), np.random.default_rng(1).integers(0, 1000, rows)
+
+
+ROWS = [
+    Row("a + b * c", lambda a, b, c: a + b * c, _vectors(3)),
+    Row("tanh(x) exp(-x x) + sin(x) log1p(x x)", lambda x: np.tanh(x) * np.exp(-x * x) + np.sin(x) * np.log1p(x * x),
+        _vectors(1)),
+    Row("sum", np.sum, _vectors(1)),
+    Row("mean and variance", lambda x: (np.mean(x), np.var(x)), _vectors(1)),
+    Row("sums of rows of 1000", lambda x: x.sum(axis=1), _matrix(1000)),
+    Row("sums of columns of 1000", lambda x: x.sum(axis=0), _matrix(1000)),
+    Row("sums of rows of 16", lambda x: x.sum(axis=1), _matrix(16)),
+    Row("argmax of rows of 1000", lambda x: np.argmax(x, axis=1), _matrix(1000)),
+    Row("softmax of rows of 1000", softmax, _matrix(1000)),
+    Row("cross entropy and its gradient", nf.value_and_grad(cross_entropy), _labelled),
+    Row("transpose", lambda x: np.ascontiguousarray(x.T), _matrix(4096)),
+    Row("row + column", lambda x: x - x[0] - x[:, :1], _matrix(1000)),
+    Row("cumulative sum", np.cumsum, _vectors(1)),
+    Row("five-point stencil", lambda x: x[1:-1, 1:-1] + 0.2 * (x[2:, 1:-1] + x[:-2, 1:-1] + x[1:-1, 2:] + x[1:-1, :-2]),
+        _matrix(4096)),
+]  # fmt: skip
+
+
+def per_call(call: Callable[[], Any], rounds: int = 5) -> float:
+    """Seconds per call, the median of samples of calls that are queued and then waited for."""
+    call()
+    call()
+    nf.synchronize()
+    begin = time.perf_counter()
+    call()
+    nf.synchronize()
+    repeats = max(1, min(10_000, int(BURST / max(time.perf_counter() - begin, 1e-7))))
+    samples = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        nf.synchronize()
+        samples.append((time.perf_counter() - begin) / repeats)
+    return statistics.median(samples)
+
+
+def nbytes(tree: Any) -> int:
+    if isinstance(tree, tuple):
+        return sum(nbytes(part) for part in tree)
+    return int(tree.nbytes)
+
+
+def copy_bandwidth(elements: int) -> float:
+    """Bytes per second, read and written, of a copy on the device."""
+    source = nf.to_device(np.ones(elements))
+    return 2 * source.nbytes / per_call(source.copy)
+
+
+def kernels(elements: int) -> list[str]:
+    limit = copy_bandwidth(elements)
+    lines = [
+        "## Kernels beside a copy", "",
+        f"A copy of {8 * elements >> 20} MB on the device moves {limit / 1e9:.0f} GB/s, read and written.",
+        f"Asked: {MARK} of it.", "", "| kernel | dtype | GB/s | share of the copy |", "| --- | --- | ---: | ---: |",
+    ]  # fmt: skip
+    for row in ROWS:
+        for dtype in (np.float64, np.float32):
+            count = elements * 8 // np.dtype(dtype).itemsize
+            arguments = tuple(nf.to_device(a) for a in row.arguments(count, dtype))
+            function = nf.jit(row.function)
+            moved = nbytes(arguments) + nbytes(function(*arguments))
+            speed = moved / per_call(lambda f=function, a=arguments: f(*a))
+            lines.append(f"| {row.name} | {np.dtype(dtype).name} | {speed / 1e9:.0f} | {speed / limit:.2f} |")
+            print(lines[-1], flush=True)
+    return lines
+
+
+def small(x: Any) -> Any:
+    return np.sum(np.sin(x) * x)
+
+
+def calls() -> list[str]:
+    """What a call takes where the device has next to nothing to do."""
+    x = nf.to_device(np.arange(3.0))
+    tree = {f"l{k}": {"w": x, "b": x} for k in range(5)}
+    gradient = nf.jit(nf.grad(small))
+    out = gradient(x)
+    of_tree = nf.jit(nf.grad(lambda t: sum(small(v) for part in t.values() for v in part.values())))
+    rows = {
+        "gradient of three numbers": lambda: gradient(x),
+        "the same, written to `out=`": lambda: gradient(x, out=out),
+        "the same, bound": gradient.bind(x),
+        "gradient of a tree of ten arrays": lambda: of_tree(tree),
+    }
+    lines = ["## Calls", "", "Host time of a call of a recorded program; asked: under 10 us.", ""]
+    lines += ["| call | us |", "| --- | ---: |"]
+    for name, call in rows.items():
+        lines.append(f"| {name} | {per_call(call) * 1e6:.1f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def workloads(label: str) -> list[str]:
+    page = HERE / "results" / f"cuda-{label}-workloads.md"
+    command = [sys.executable, str(HERE / "compare.py"), "--target", "cuda", "--rounds", "3", "--out", str(page)]
+    done = subprocess.run(command, check=False)
+    text = page.read_text() if page.exists() else "nothing was measured"
+    end = "" if done.returncode == 0 else "\n\nSome results differ; see the output of compare.py."
+    return ["## Workloads", "", f"From [{page.name}]({page.name}):", "", *_tables(text), end]
+
+
+def _tables(text: str) -> list[str]:
+    """The sections of a page that compare times."""
+    sections = re.split(r"^## ", text, flags=re.M)[1:]
+    kept = [s for s in sections if s.startswith(("Milliseconds", "Geometric"))]
+    return [line for s in kept for line in ("### " + s).splitlines()]
+
+
+def tests() -> list[str]:
+    """The samples of NumPy, their lanes and gradients on the device."""
+    simulated = "NUFUNC_CUDA_SIMULATOR" in os.environ
+    environment = {**os.environ, **({} if simulated else {"NUFUNC_TEST_DEVICE": "hardware"})}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "tests/test_cuda_numpy.py"]
+    done = subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True, check=False)
+    tail = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))][:40]
+    return ["## Tests", "", f"`tests/test_cuda_numpy.py`: {done.stdout.strip().splitlines()[-1]}", *tail]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--elements", type=int, default=1 << 26, help="float64 elements of the kernels' arrays")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = nf.device("cuda:0")
+    label = re.sub(r"\W+", "-", device.name.removeprefix("NVIDIA").strip()).lower()
+    out = options.out or HERE / "results" / f"cuda-{label}.md"
+    when = time.strftime("%Y-%m-%d %H:%M")
+    lines = [f"# {device.name}", "", f"nufunc {nf.__version__}, {when}; `python benchmarks/cuda.py`."]
+    makers = {
+        "kernels": lambda: kernels(options.elements),
+        "calls": calls,
+        "workloads": lambda: workloads(label),
+        "tests": tests,
+    }
+    for part in options.only:
+        lines += ["", *makers[part]()]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(lines) + "\n")
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -129,6 +129,19 @@ def kernels_of(graph: Graph) -> list[Kernel]:
     return found
 
 
+def test_stores_to_few_of_many_targets(monkeypatch):
+    """Targets that are too many to be numbered: elements are sorted."""
+    monkeypatch.setattr(scatter, "_SPARSE", 0)
+    monkeypatch.setattr(scatter, "_SMALL", 0)
+    rng = np.random.default_rng(3)
+    for dtype in ("f8", "?", "c8"):
+        for shape, index, axes, value in CASES:
+            graph = written("scatter_set", dtype, shape, value, index, axes)
+            indices = [rng.integers(0, shape[a], index) for a in axes]
+            launched = check(graph, numbers(dtype, *shape), numbers(dtype, *value, seed=1), *indices)
+            assert "assemble_keys" in launched
+
+
 def test_launches():
     made = kernels_of(written("scatter_add", "f4", (50, 64), (5000, 64), (5000,)))
     names = [k.name for k in made]
@@ -137,6 +150,8 @@ def test_launches():
         "assemble_sums", "assemble",
     ]  # fmt: skip
     assert all(k.buffers == made[1].buffers for k in made[1:])
+    names = [k.name for k in kernels_of(written("scatter_set", "f4", (50, 64), (5000, 64), (5000,)))]
+    assert names == ["assemble", "assemble_none", "assemble_last", "assemble"]
     assert len(kernels_of(written("scatter_add", "i4", (50,), (5000,), (5000,)))) == 2
     assert len(kernels_of(written("scatter_add", "f4", (50, 64), (10, 64), (10,)))) == 2
     assert scatter._FEW >= 10

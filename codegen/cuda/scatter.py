@@ -7,6 +7,9 @@ it adds all of them one after the other to what is there, or stores the last. Ro
 that one thread never adds more than the elements of a chunk and one sum for each further chunk of its row. Integers
 are added by atomic operations, whose order does not matter. Few elements are done by one thread for each point of the
 window.
+
+The last of several stores needs no order where there are not many more targets than elements: each target notes the
+greatest number of an element that goes there, by atomic operations, and that element alone is stored.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from nufunc.ir.types import ArrayType
 
 _FEW = 16  # elements that one thread adds
 _LEAST = 32  # elements of a chunk
+_SPARSE, _SMALL = 16, 1 << 16  # targets for each element, and targets, up to which they are numbered one by one
 
 
 def scatter_kernels(
@@ -42,6 +46,12 @@ def scatter_kernels(
         chunk = max(_LEAST, 1 << (count.bit_length() // 2))
     if store.attrs["mode"] == "add" and store.dtype.kind in "iu" and store.dtype.itemsize >= 4:
         return [_Writer(nest, store, sites, threads).kernel(name, "atomic")]
+    if store.attrs["mode"] == "set":
+        writer = _Writer(nest, store, sites, threads)
+        if writer.numbered():
+            writer.scratch = (Buffer("part0", np.dtype(np.int32), writer.targets, True),)
+            names = {"none": f"{name}_none", "latest": f"{name}_last", "won": name}
+            return [writer.kernel(own, what) for what, own in names.items()]
     writer = _Writer(nest, store, sites, threads, chunk)
     made = [writer.kernel(f"{name}_keys", "keys"), *writer.sorting(f"{name}_order")]
     if store.attrs["mode"] == "set":
@@ -153,6 +163,54 @@ class _Writer(CudaWriter):
         place = self.affine(self.target.index)
         self.line(f"cuda.atomic.add({self.names[self.target.buffer]}, {place}, {self.value(self.target.args[0])})")
         return self.count * self.size
+
+    @property
+    def unit(self) -> int:
+        """What all keys are multiples of, beside a constant."""
+        return math.gcd(*(c for _, c in self.key.terms))
+
+    @property
+    def targets(self) -> int:
+        """Places that keys may have, in units."""
+        return -(-self.nest.buffers[self.target.buffer].size // self.unit)
+
+    def numbered(self) -> bool:
+        """Whether targets are numbered one by one."""
+        plain = self.key.const == 0 and all(c > 0 for _, c in self.key.terms)
+        return plain and self.targets <= max(_SPARSE * self.count, _SMALL) and self.count < 2**31
+
+    def _number(self) -> str:
+        """The number of a target."""
+        return f"({self.affine(Affine(0, self.key.terms))}) // {self.unit}"
+
+    def _none(self) -> int:
+        self._over(self.targets)
+        self.line("part0[point] = -1")
+        return self.targets
+
+    def _latest(self) -> int:
+        """Each target notes the last element."""
+        self._over(self.count)
+        self.split(self.serial, "point")
+        self._insts(self.of_key)
+        self.line(f"cuda.atomic.max(part0, {self._number()}, int32(point))")
+        return self.count
+
+    def _won(self) -> int:
+        """The elements that were noted are stored."""
+        self._over(self.count * self.size)
+        self.line(f"item = point // {self.size}")
+        self.split(self.serial, "item")
+        self._insts(self.of_key)
+        self.line(f"source = part0[{self._number()}]")
+        self._if("source == item", self._store_won)
+        return self.count * self.size
+
+    def _store_won(self) -> None:
+        self._window()
+        done = {i.id for i in self.of_key}
+        self._insts(i for i in (*self.of_window, *self.of_element) if i.id not in done)
+        self.store(self.target)
 
     def _last(self) -> int:
         """The last element of each row is stored."""

@@ -114,7 +114,13 @@ class Device:
             return
         machines = list(self.unchecked)
         self.unchecked.clear()
-        errors = [error for error in (machine.failed(stream) for machine in machines) if error is not None]
+        errors = []
+        for machine in machines:
+            error = machine.failed(stream)
+            if error is None:
+                machine.passed(stream)
+            else:
+                errors.append(error)
         if errors:
             raise errors[0]
 

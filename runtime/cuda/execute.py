@@ -23,26 +23,13 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.callback import HostCall
-from nufunc.codegen.cuda.program import (
-    Branch,
-    Call,
-    Copy,
-    Host,
-    Launch,
-    Operand,
-    Place,
-    Program,
-    Repeat,
-    Step,
-    While,
-)
+from nufunc.codegen.cuda.program import Call, Program
 from nufunc.codegen.nest_builder import site_error
 from nufunc.ir.errors import Location
-from nufunc.ir.types import BOOL, ArrayType
 from nufunc.runtime.cuda import libraries
 from nufunc.runtime.cuda.driver import Driver
 from nufunc.runtime.cuda.memory import Block, Pool
-from nufunc.runtime.cuda.tapes import Tapes
+from nufunc.runtime.cuda.steps import Run, Stopped
 
 MAX_GRAPHS = 8  # recorded runs kept per program
 _AGAIN = 64  # runs with new addresses all the time after which one is recorded nevertheless
@@ -57,17 +44,13 @@ class Span:
         self.failure: BaseException | None = None
 
 
-class Stopped(Exception):
-    """The steps of a run end here: a check has failed."""
-
-
 class Recorded:
-    """A graph with the memory that it holds, the numbers it reads, and the stream that it last ran on."""
+    """A graph with the memory that it holds, and the stream that it last ran on."""
 
-    __slots__ = ("graph", "held", "numbers", "stream")
+    __slots__ = ("graph", "held", "stream")
 
-    def __init__(self, graph: Any, held: Block | None, numbers: Block | None, stream: Any) -> None:
-        self.graph, self.held, self.numbers, self.stream = graph, held, numbers, stream
+    def __init__(self, graph: Any, held: Block | None, stream: Any) -> None:
+        self.graph, self.held, self.stream = graph, held, stream
 
 
 class Machine:
@@ -78,8 +61,10 @@ class Machine:
         driver.prepare(program.kernels)
         self.functions = {kernel: driver.load(kernel) for kernel in program.kernels}
         self.constants = [self._uploaded(array) for array in program.constants]
-        self.replayable = program.replayable and not _hosted(program, driver)
+        self.calls = [step for step in program.walk() if isinstance(step, Call)]
+        self.replayable = program.replayable and all(libraries.replayable(step, driver) for step in self.calls)
         self.runs = 0
+        self.streams: set[Any] = set()  # that it ran on
         self.missed = self.strange = 0  # the last run with new addresses, and how many of these came in a row
         self.graphs: dict[Any, Recorded] = {}
         self.recording = threading.Lock()
@@ -114,9 +99,9 @@ class Machine:
         self.span = Span()
         return error
 
-    def passed(self) -> None:
-        """The device has done all that was queued, and no check has failed."""
-        if self.span is not None:
+    def passed(self, stream: Any) -> None:
+        """The device has done all that a stream holds, and no check has failed: what follows is another span."""
+        if self.span is not None and self.streams <= {stream}:
             self.span = Span()
 
     # -- runs
@@ -124,6 +109,10 @@ class Machine:
     def run(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
         """Queue the steps, on memory for the inputs and for those outputs that are not inputs."""
         self.runs += 1
+        if stream not in self.streams:
+            self.streams.add(stream)
+            if stream:
+                self.driver.wait(stream, 0)  # on which the constants were uploaded
         if not self.replayable:
             self.queue(inputs, outputs, stream)
             return
@@ -159,19 +148,18 @@ class Machine:
             workspace = self._workspace(stream) if before is None else before.held
             if before is not None and before.stream != stream:
                 self.driver.wait(stream, before.stream)
-            bases = self._bases(inputs, outputs, workspace)
             graph = self.driver.record(
-                lambda within: self._all(bases, within),
+                lambda within: Run(self, inputs, outputs, workspace, within).all(),
                 None if before is None else before.graph,
             )
-            made = self.graphs[key] = Recorded(graph, workspace, None, stream)
+            made = self.graphs[key] = Recorded(graph, workspace, stream)
             return made
 
     def first(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
         """The first run, on the stream of recordings where libraries are called: what they make at their first use on a
         stream cannot be recorded."""
         driver, within = self.driver, self.driver.recording_stream
-        if not any(isinstance(step, Call) for step in self.program.walk()):
+        if not self.calls:
             self.queue(inputs, outputs, stream)
             return
         driver.wait(within, stream)
@@ -182,118 +170,8 @@ class Machine:
         """Queue the steps one by one."""
         workspace = self._workspace(stream)
         with contextlib.suppress(Stopped):  # the error word says why
-            self._all(self._bases(inputs, outputs, workspace), stream)
+            Run(self, inputs, outputs, workspace, stream).all()
 
     def _workspace(self, stream: Any) -> Block | None:
         nbytes = self.program.workspace
         return self.pool.take(nbytes, stream, self.location) if nbytes else None
-
-    def _bases(
-        self, inputs: Sequence[int], outputs: Sequence[int], workspace: Block | None
-    ) -> dict[str, Sequence[int]]:
-        return {
-            "input": inputs, "output": outputs, "constant": [b.address for b in self.constants],
-            "workspace": [0 if workspace is None else workspace.address], "error": [self.word],
-        }  # fmt: skip
-
-    def _all(self, bases: dict[str, Sequence[int]], stream: Any) -> None:
-        launch = lambda kernel, addresses: self.driver.launch(
-            self.functions[kernel], [*addresses, self.word], stream
-        )
-        kept: Any = [Tapes(self.driver, self.pool, stream, launch)]
-        self._steps(self.program.steps, {**bases, "tapes": kept}, {}, stream)
-        if self.checked:
-            self.driver.report(self.word, stream)
-
-    def _steps(
-        self, steps: Sequence[Step], bases: dict[str, Sequence[int]], loops: dict[int, int], stream: Any
-    ) -> None:
-        at = lambda place: address(place, bases, loops)
-        for step in steps:
-            match step:
-                case Launch():
-                    self.driver.launch(self.functions[step.kernel], [*map(at, step.places), self.word], stream)
-                case Copy():
-                    if step.nbytes:
-                        self.driver.copy(at(step.target), at(step.source), step.nbytes, stream)
-                case Call():
-                    self._call(step, at, stream)
-                case Repeat():
-                    for i in reversed(range(step.length)) if step.reverse else range(step.length):
-                        self._steps(step.body, bases, {**loops, step.loop: i}, stream)
-                case While():
-                    self._while(step, bases, loops, stream)
-                case Branch():
-                    number = self._read(step.index, at, stream)
-                    branch = step.branches[min(max(number, 0), len(step.branches) - 1)]
-                    self._steps(branch, bases, loops, stream)
-                case Host():
-                    self._host(step, at, stream)
-                case _:
-                    tapes: Any = bases["tapes"][0]
-                    inside = lambda steps: self._steps(steps, bases, loops, stream)
-                    holds = lambda place: self._read(Operand(place, ArrayType((), BOOL)), at, stream) != 0
-                    tapes.step(step, at, inside, holds)
-
-    def _while(
-        self, step: While, bases: dict[str, Sequence[int]], loops: dict[int, int], stream: Any
-    ) -> None:
-        flag = np.zeros(1, np.bool_)
-        while True:
-            self._steps(step.condition, bases, loops, stream)
-            self._look(flag, address(step.flag, bases, loops), stream)
-            if not flag[0]:
-                return
-            self._steps(step.body, bases, loops, stream)
-
-    def _read(self, operand: Operand, at: Any, stream: Any) -> int:
-        value = np.zeros(1, operand.type.dtype)
-        self._look(value, at(operand.place), stream)
-        return int(value[0])
-
-    def _look(self, array: np.ndarray, address: int, stream: Any) -> None:
-        """Read a number; a run ends where a check has failed, since what that leaves may keep a loop going for ever."""
-        if self.checked:
-            self.driver.report(self.word, stream)
-        self.driver.download(array, address, stream)
-        if self.checked and self.view[0]:
-            raise Stopped
-
-    def _call(self, step: Call, at: Any, stream: Any) -> None:
-        places = [o.place for o in (*step.operands, *step.results)]
-        scratch = 0 if step.workspace is None else at(step.workspace)
-        addresses = [*map(at, places), scratch, self.word]
-        driver: Any = self.driver
-        if driver.simulated:
-            driver.host(lambda: libraries.run(step, driver, addresses, 0), stream)
-        else:
-            libraries.run(step, driver, addresses, stream)
-
-    def _host(self, step: Host, at: Any, stream: Any) -> None:
-        given = [np.empty(o.type.shape, o.type.dtype) for o in step.operands]
-        if self.checked:
-            self.driver.report(self.word, stream)
-        for array, operand in zip(given, step.operands, strict=True):
-            if array.size:
-                self.driver.download(array, at(operand.place), stream)
-        self.driver.synchronize(stream)
-        if self.checked and self.view[0]:
-            raise Stopped
-        made = step.call.host.function(*given)
-        for operand, value in zip(step.results, made, strict=True):
-            if operand.type.size:
-                array = np.broadcast_to(np.asarray(value, operand.type.dtype), operand.type.shape)
-                self.driver.upload(at(operand.place), np.ascontiguousarray(array), stream)
-
-
-def _hosted(program: Program, driver: Driver) -> bool:
-    """Whether a call needs the host, or cannot be recorded for another reason."""
-    return any(isinstance(step, Call) and not libraries.replayable(step, driver) for step in program.walk())
-
-
-def address(place: Place, bases: dict[str, Sequence[int]], loops: dict[int, int]) -> int:
-    """Where a place is, in an iteration of the loops around it."""
-    base = bases[place.space][place.number] + place.offset
-    for loop, size in place.steps:
-        base += size * loops[loop]
-    return base

@@ -21,7 +21,6 @@ from nufunc.ir.types import INT64, ArrayType
 
 _TILE = 2048  # elements that one block sorts, at most
 _NARROW = 1 << 30  # elements up to which places have 32 bits
-_TAKEN = 8  # elements that one thread merges
 
 
 def sort_kernels(
@@ -103,10 +102,9 @@ class Lines:
             return [Part("", self._short(), -(-self.count // self._together()))]
         tiles = self.count * -(-self.length // self.tile)
         made = [Part("_tiles", self._tiles(tiles), tiles)]
-        groups = self.count * -(-self.length // _TAKEN)
         for k, width in enumerate(self.widths):
             text = self._merge(width, k % 2, last=k == len(self.widths) - 1)
-            made.append(Part(f"_merge{width}", text, -(-groups // self.threads)))
+            made.append(Part(f"_merge{width}", text, tiles))
         return made
 
     # -- text
@@ -227,46 +225,68 @@ class Lines:
         return [*self._memory(self.tile), loop, *("    " + text for text in body)]
 
     def _merge(self, width: int, source: int, last: bool) -> list[str]:
-        """Merge runs of `width` pairwise. A thread finds by bisection how many of the elements before its own come
-        from the left run; on equal keys the left one goes first."""
-        n, groups = self.length, -(-self.length // _TAKEN)
+        """Merge runs of `width` pairwise. A block finds by bisection what comes from either run to its part of the
+        result; each element then finds its place among those of the other run. Of equal keys the left one goes
+        first."""
+        n, each = self.length, -(-self.length // self.tile)
         keys, places = f"keys{source}", f"places{source}"
-        take = [self._result("line", "out", f"{places}[base + taken]")]
+        take = [f"from_ = {places}[base + taken]", self._result("line", "out", "from_")]
         if not last:
             take = [f"{word}{1 - source}[base + out] = {word}{source}[base + taken]" for word in ("keys", "places")]
-        elif self.prim == "sort":
-            take = [f"from_ = {places}[base + taken]", self._result("line", "out", "from_")]
+        taken = "taken = (start + left if k < lefts else origin) + k"
         body = [
-            f"line = point // {groups}",
+            f"line = tile // {each}",
             f"base = line * {n}",
-            f"first = point % {groups} * {_TAKEN}",
+            f"first = tile % {each} * {self.tile}",
             f"start = first // {2 * width} * {2 * width}",
             f"middle = min(start + {width}, {n})",
             f"stop = min(start + {2 * width}, {n})",
             "before = first - start",
-            "low = max(0, before - (stop - middle))",
-            "high = min(before, middle - start)",
-            "while low < high:",
-            "    half = (low + high) // 2",
-            f"    if {keys}[base + start + half] <= {keys}[base + (middle + before - 1 - half)]:",
-            "        low = half + 1",
-            "    else:",
-            "        high = half",
-            "left = start + low",
-            "right = middle + before - low",
-            f"for out in range(first, min(first + {_TAKEN}, stop)):",
-            "    from_left = left < middle",
-            "    if from_left and right < stop:",
-            f"        from_left = {keys}[base + left] <= {keys}[base + right]",
-            "    taken = left if from_left else right",
-            "    if from_left:",
-            "        left = left + 1",
-            "    else:",
-            "        right = right + 1",
+            f"behind = min(before + {self.tile}, stop - start)",
+            *_cut(keys, "before"),
+            "left = low",
+            *_cut(keys, "behind"),
+            "lefts = low - left",
+            "total = behind - before",
+            "origin = middle + before - left - lefts",
+            f"for k in range(thread, total, {self.threads}):",
+            f"    {taken}",
+            f"    key[k] = {keys}[base + taken]",
+            "cuda.syncthreads()",
+            f"for k in range(thread, total, {self.threads}):",
+            "    own = key[k]",
+            "    of_left = k < lefts",
+            "    low = lefts if of_left else 0",
+            "    high = total if of_left else lefts",
+            "    while low < high:",
+            "        half = (low + high) // 2",
+            "        other = key[half]",
+            "        if other < own or (other == own and not of_left):",
+            "            low = half + 1",
+            "        else:",
+            "            high = half",
+            "    out = first + k + low - lefts",
+            f"    {taken}",
             *("    " + text for text in take),
+            "cuda.syncthreads()",
         ]
-        loop = f"for point in range({self._first('cuda.grid(1)')}, {self.count * groups}, cuda.gridsize(1)):"
-        return [loop, *("    " + text for text in body)]
+        loop = f"for tile in range({self._first('cuda.blockIdx.x')}, {self.count * each}, cuda.gridDim.x):"
+        key = f"key = cuda.shared.array({self.tile}, {_key_dtype(self.type.dtype).name})"
+        return [key, "thread = cuda.threadIdx.x", loop, *("    " + text for text in body)]
+
+
+def _cut(keys: str, before: str) -> list[str]:
+    """`low`: how many of the first `before` elements of a merged pair come from the left run."""
+    return [
+        f"low = max(0, {before} - (stop - middle))",
+        f"high = min({before}, middle - start)",
+        "while low < high:",
+        "    half = (low + high) // 2",
+        f"    if {keys}[base + (start + half)] <= {keys}[base + (middle + {before} - 1 - half)]:",
+        "        low = half + 1",
+        "    else:",
+        "        high = half",
+    ]
 
 
 def _key_dtype(dtype: np.dtype) -> np.dtype:

@@ -99,6 +99,7 @@ def _answers() -> dict[str, object]:
         "nf_vote": ctypes.CFUNCTYPE(_word, _int, _int, _word)(STATE.vote),
     }  # fmt: skip
     others = {"tgamma": scipy.special.gamma, "fabs": np.fabs}
+    others.update((name, getattr(scipy.special, name)) for name in ("j0", "j1", "y0", "y1"))
     for line in lowering.DECLARATIONS.values():
         match = re.fullmatch(r"declare (float|double) @__nv_(\w+)\((.*)\)", line)
         if match is None:

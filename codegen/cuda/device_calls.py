@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nufunc.codegen.cuda import device_functions
 from nufunc.codegen.cuda.device_values import (
     LITERAL,
     Pointer,
@@ -19,6 +20,7 @@ from nufunc.codegen.cuda.device_values import (
     size_of,
 )
 from nufunc.codegen.text_scalars import FUNCTIONS, HELPERS, LACKING, ROUNDED
+from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
 
 if TYPE_CHECKING:
     from nufunc.codegen.cuda.lowering import _Function
@@ -27,11 +29,12 @@ Rule = Callable[["_Function", list[Any]], Any]
 _OTHER_NAMES = {"gamma": "tgamma"}  # in libdevice
 _ARITY = {"pow": 2, "atan2": 2, "copysign": 2, "nextafter": 2, "hypot": 2, "fmod": 2, "fabs": 1}
 _MATH = [f for f in (*FUNCTIONS, *ROUNDED) if f not in LACKING]
+_SCIPY = ("j0", "j1", "y0", "y1")  # of scipy.special, those that libdevice has
 
 
 @functools.cache
 def _functions() -> Mapping[str, Callable[..., Any]]:
-    return {f.__name__: f for f in HELPERS}
+    return {f.__name__: f for f in (*HELPERS, *device_functions.FUNCTIONS)}
 
 
 def device_function(name: str) -> Callable[..., Any] | None:
@@ -44,7 +47,7 @@ def device_function(name: str) -> Callable[..., Any] | None:
 
 def _declarations() -> dict[str, str]:
     found = {}
-    for name in (*_MATH, "fabs"):
+    for name in (*_MATH, *_SCIPY, "fabs"):
         base = _OTHER_NAMES.get(name, name)
         for suffix, kind in (("", "double"), ("f", "float")):
             args = ", ".join([kind] * _ARITY.get(name, 1))
@@ -124,6 +127,16 @@ def _power(f: _Function, args: list[Value]) -> Value:
             result = f.binary("*", result, x)
         y //= 2
     return result
+
+
+def _horner(f: _Function, args: list[Any]) -> Value:
+    """`device_functions.horner`."""
+    x, name = args
+    *rest, first = SPECIAL_POLY[name]
+    total = Value(LITERAL, first)
+    for c in reversed(rest):
+        total = f.binary("+", f.binary("*", total, x), Value(LITERAL, c))
+    return total
 
 
 def _absolute(f: _Function, args: list[Value]) -> Value:
@@ -303,9 +316,10 @@ def _aligned(f: _Function, args: list[Any]) -> Value:
 
 CALLS: dict[str, Rule] = {
     **{name: _mathematics(name) for name in _MATH},
+    **{f"scipy_{name}": _mathematics(name) for name in _SCIPY},
     "int_as_float": _bits("float32"), "longlong_as_double": _bits("float64"), "float_as_int": _bits("int32"),
     "double_as_longlong": _bits("int64"),
-    "power": _power,
+    "power": _power, "horner": _horner,
     "min": _extreme("<"), "max": _extreme(">"), "complex": _complex, "abs": _absolute,
     "cuda.grid": _grid, "cuda.gridsize": _gridsize, "cuda.syncthreads": _barrier, "cuda.syncwarp": _warp_barrier,
     "cuda.shfl_sync": _shuffle(0, 31), "cuda.shfl_up_sync": _shuffle(1, 0), "cuda.shfl_down_sync": _shuffle(2, 31),

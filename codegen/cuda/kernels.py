@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nufunc.codegen.cuda.device_calls import CALLS
 from nufunc.codegen.cuda.groups import group_kernels, shape_of
 from nufunc.codegen.cuda.scans import scan_kernels
 from nufunc.codegen.cuda.scatter import scatter_kernels
@@ -18,12 +19,14 @@ from nufunc.codegen.cuda.writer import BLOCKS, THREADS, Kernel, ThreadWriter, na
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.schedule import collapse
+from nufunc.ir.errors import UnsupportedError
 
 __all__ = ["THREADS", "Kernel", "kernels"]
 
 
 def kernels(nest: LoopNest, name: str, sites: Sites | None = None, threads: int = THREADS) -> list[Kernel]:
     """The kernels of a nest, to be launched in order; they have the same buffers, or scratch behind these."""
+    _refuse_lacking(nest)
     nest = _parallel_first(collapse(nest))
     for special in (scan_kernels, scatter_kernels):
         made = special(nest, name, sites, threads)
@@ -34,6 +37,15 @@ def kernels(nest: LoopNest, name: str, sites: Sites | None = None, threads: int 
         return group_kernels(nest, name, sites, shape)
     tiled = tile_kernel(nest, name, sites, threads)
     return [_thread_kernel(nest, name, sites, threads) if tiled is None else tiled]
+
+
+def _refuse_lacking(nest: LoopNest) -> None:
+    """An error for functions that devices do not have."""
+    for phase in nest.phases:
+        for inst in phase.body:
+            name = str(inst.attrs.get("function", ""))
+            if inst.op == "scipy" and f"scipy_{name}" not in CALLS:
+                raise UnsupportedError(f"kernels for CUDA have no scipy.special.{name.split('.')[0]}")
 
 
 def _parallel_first(nest: LoopNest) -> LoopNest:

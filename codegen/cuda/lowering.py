@@ -46,7 +46,7 @@ _SIGNS: dict[type, str] = {
 _REGISTERS = {
     "cuda.threadIdx.x": "tid", "cuda.blockIdx.x": "ctaid", "cuda.gridDim.x": "nctaid", "cuda.blockDim.x": "ntid",
 }  # fmt: skip
-Result = Value | Pointer | tuple[Any, ...] | None
+Result = Value | Pointer | tuple[Any, ...] | str | None
 
 
 @dataclass(frozen=True)
@@ -441,6 +441,8 @@ class _Function(Emitter):
         match node:
             case ast.Constant(value=bool() | int() | float() | complex() as value):
                 return Value(LITERAL, value)
+            case ast.Constant(value=str() as value):  # the name of a table
+                return value
             case ast.Name(id=name):
                 return self.named(name)
             case ast.Attribute():

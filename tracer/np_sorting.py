@@ -251,21 +251,32 @@ _FEW = 8  # elements among which counting is no slower than bisection
 def bisect(x: Array, y: Array, side: str) -> Array:
     """How many elements of the sorted line x come before each of y (or are equal, side "right")."""
     np_, n = namespace(), x.shape[0]
-
-    def enough(found: Array, wanted: Array) -> Array:
-        return _before(found, wanted) if side == "left" else np_.logical_not(_before(wanted, found))
-
     if n <= _FEW:
-        return np_.sum(enough(x, y[..., None] if y.ndim else y), axis=-1)
+        return np_.sum(_enough(x.dtype, y[..., None] if y.ndim else y, side)(x), axis=-1)
+    enough = _enough(x.dtype, y, side)
     position = np_.zeros(y.shape, np.int64) if y.ndim else as_array(0).astype(INT64)
-    step = 1 << (n.bit_length() - 1)
-    while step:
-        farther = position + step
-        there = enough(taken(x, farther - 1), y)
-        fits = there if (1 << n.bit_length()) - 1 == n else there & (farther <= n)
-        position = np_.where(fits, farther, position)
-        step //= 2
+    while n > 1:  # it is among the n + 1 places from `position` on
+        half = n // 2
+        position = np_.where(enough(taken(x, position + (half - 1))), position + half, position)
+        n -= half
+    position = position + enough(taken(x, position))
     return position if position.ndim else position[()]
+
+
+def _enough(kind: np.dtype, wanted: Array, side: str) -> Callable[[Array], Array]:
+    """Whether what is found in a line of this dtype comes before the wanted (or is equal, side "right")."""
+    np_ = namespace()
+    if is_complex(kind) or is_complex(wanted.dtype):
+        if side == "left":
+            return lambda found: _before(found, wanted)
+        return lambda found: np_.logical_not(_before(wanted, found))
+    compare = np_.less if side == "left" else np_.less_equal
+    if not is_float(wanted.dtype):
+        return lambda found: compare(found, wanted)
+    last = np_.isnan(wanted)
+    if side == "left" and is_float(kind):
+        return lambda found: compare(found, wanted) | (last & (found == found))
+    return lambda found: compare(found, wanted) | last
 
 
 def digitize(x: Any, bins: Any, right: bool = False) -> Array:
@@ -287,10 +298,10 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Array:
         falling = edges[-1] < edges[0] if edges.shape[0] else False
     if falling is False:
         return bisect(edges, at, side)
-    backward = edges.shape[0] - bisect(edges[::-1], at, side)
     if falling is True:
-        return backward
-    result = np_.where(falling, backward, bisect(edges, at, side))
+        return edges.shape[0] - bisect(edges[::-1], at, side)
+    place = bisect(np_.where(falling, edges[::-1], edges), at, side)
+    result = np_.where(falling, edges.shape[0] - place, place)
     return result if result.ndim else result[()]
 
 

@@ -1,6 +1,7 @@
 """The kernels of cumulative nests in the simulator, beside NumPy; and their PTX."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,8 +29,17 @@ def numbers(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:
     return rng.integers(0, 5, shape).astype(t)
 
 
-def check(graph: Graph, *arguments: np.ndarray, threads: int = 8, rtol: float = 1e-11, **options) -> list[str]:
-    groups = SimulatedGroups(threads, lambda k, a: simulate(k, a, **options))
+def native(kernel: Kernel, arrays: list[np.ndarray]) -> None:
+    """Run a kernel's LLVM text on this processor."""
+    import cuda_native
+
+    cuda_native.launch(replace(kernel, blocks=min(kernel.blocks, 3)), arrays, {})
+
+
+def check(
+    graph: Graph, *arguments: np.ndarray, threads: int = 8, rtol: float = 1e-11, launch=simulate, **options
+) -> list[str]:
+    groups = SimulatedGroups(threads, lambda k, a: launch(k, a, **options))
     results = run_grouped(fuse(graph), arguments, groups)
     for got, want in zip(results, interpret.run(graph, list(arguments)), strict=True):
         assert (got.dtype, got.shape) == (want.dtype, want.shape)
@@ -71,6 +81,13 @@ def test_order_of_chunks_and_races():
     for options in ({"races": True}, {"order": 3}):
         assert len(check(graph, numbers("f8", 2, 1100), **options)) == 3
         check(graph, numbers("f8", 2, 1100), threads=64, **options)
+
+
+@pytest.mark.parametrize(("dtype", "prim"), [("f4", "cumsum"), ("u1", "cummax"), ("?", "cumsum"), ("c16", "cumprod")])
+def test_compiled_for_this_processor(dtype, prim):
+    for shape, threads in (((200,), 64), ((2100,), 32)) if dtype == "f4" else (((100,), 64),):
+        graph = cumulative(prim, dtype, *shape, axis=0, reverse=True)
+        check(graph, numbers(dtype, *shape), threads=threads, rtol=2e-5, launch=native)
 
 
 def test_nan_and_infinities():

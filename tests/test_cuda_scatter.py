@@ -1,6 +1,7 @@
 """The kernels of scattered writes in the simulator, beside NumPy's order of them; and their PTX."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,8 +27,17 @@ def numbers(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:
     return (rng.normal(size=shape) * 5).astype("i4" if t.kind == "u" else t).astype(t)
 
 
-def run(graph: Graph, *arguments: np.ndarray, threads: int = 8, **options) -> tuple[list[np.ndarray], list[str]]:
-    groups = SimulatedGroups(threads, lambda k, a: simulate(k, a, **options))
+def native(kernel: Kernel, arrays: list[np.ndarray]) -> None:
+    """Run a kernel's LLVM text on this processor."""
+    import cuda_native
+
+    cuda_native.launch(replace(kernel, blocks=min(kernel.blocks, 3)), arrays, {})
+
+
+def run(
+    graph: Graph, *arguments: np.ndarray, threads: int = 8, launch=simulate, **options
+) -> tuple[list[np.ndarray], list[str]]:
+    groups = SimulatedGroups(threads, lambda k, a: launch(k, a, **options))
     return run_grouped(fuse(graph), arguments, groups), groups.launched
 
 
@@ -57,13 +67,23 @@ CASES = [  # shape, indices, their axes, shape of the value
 
 @pytest.mark.parametrize("prim", ["scatter_add", "scatter_set"])
 @pytest.mark.parametrize("dtype", ["f8", "f4", "c16", "i8", "i4", "u2", "?"])
-def test_cases(prim, dtype, monkeypatch):
+def test_cases(prim, dtype):
     rng = np.random.default_rng(3)
     for shape, index, axes, value in CASES:
         graph = written(prim, dtype, shape, value, index, axes)
         indices = [rng.integers(0, shape[a], index) for a in axes]
         launched = check(graph, numbers(dtype, *shape), numbers(dtype, *value, seed=1), *indices)
         assert len(launched) > 2 or dtype in ("i8", "i4")
+
+
+@pytest.mark.parametrize("prim", ["scatter_add", "scatter_set"])
+@pytest.mark.parametrize("dtype", ["f4", "i8", "?"])
+def test_compiled_for_this_processor(prim, dtype):
+    rng = np.random.default_rng(3)
+    for shape, index, axes, value in CASES[1:3]:
+        graph = written(prim, dtype, shape, value, index, axes)
+        indices = [rng.integers(0, shape[a], index) for a in axes]
+        check(graph, numbers(dtype, *shape), numbers(dtype, *value, seed=1), *indices, threads=32, launch=native)
 
 
 def sums(got: np.ndarray, x: np.ndarray, v: np.ndarray, i: np.ndarray) -> None:

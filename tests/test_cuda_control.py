@@ -93,3 +93,66 @@ def test_scan_in_place():
     program = compared(function, BIG)
     (loop,) = (s for s in program.steps if isinstance(s, Repeat))
     assert not any(isinstance(s, Copy) for s in loop.body)
+
+
+def field(y):
+    a, b, c = y[:, 0], y[:, 1], y[:, 2]
+    return np.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], axis=1)
+
+
+def half_steps(y):
+    def step(_, y):
+        middle = y + 0.0005 * field(y)
+        return y + 0.001 * field(middle)
+
+    return nf.fori_loop(0, 8, step, y)
+
+
+def columns_first(y):
+    return nf.scan(lambda c, z: (np.sin(c) * z + c[0], np.sum(z)), y, np.stack([y, 2 * y, 3 * y]))
+
+
+def neighbours(y):
+    return nf.fori_loop(0, 4, lambda _, u: u + 0.1 * np.roll(u, 1, axis=0), y)
+
+
+def over_all(y):
+    return nf.fori_loop(0, 4, lambda _, u: u * 0.5 + np.mean(u), y)
+
+
+def in_place(y):
+    def body(k, u):
+        u[:, 1] += 0.25 * u[:, 0] * k
+        return u
+
+    return nf.fori_loop(0, 5, body, y * 1.0)
+
+
+def counted(y):
+    return nf.while_loop(lambda s: s[0] < 6, lambda s: (s[0] + 1, s[1] * s[0] - y), (0, y))
+
+
+ROWS = np.linspace(-1, 1, 900).reshape(300, 3)
+SPLIT = {
+    "half_steps": (half_steps, ROWS), "its_gradient": (nf.grad(lambda y: np.sum(half_steps(y))), ROWS),
+    "counted": (counted, ROWS), "in_place": (in_place, ROWS), "lanes_last": (in_place, ROWS.reshape(3, 300).T),
+    "vmapped": (nf.vmap(lambda y: nf.scan(lambda c, z: (c * z, c + z), y[0], y)), ROWS),
+}  # fmt: skip
+TOGETHER = {"neighbours": (neighbours, ROWS), "over_all": (over_all, ROWS), "columns_first": (columns_first, ROWS.T)}
+
+
+@pytest.mark.parametrize("name", sorted(SPLIT))
+def test_loops_of_lanes(name):
+    function, argument = SPLIT[name]
+    program = compared(function, np.ascontiguousarray(argument), races=True)
+    loops = [k for k in program.kernels if "for lane" in k.source]
+    assert loops
+    assert all(k.blocks > 1 for k in loops)
+    assert not any(isinstance(s, Repeat) for s in program.walk())
+
+
+@pytest.mark.parametrize("name", sorted(TOGETHER))
+def test_loops_without_lanes(name):
+    function, argument = TOGETHER[name]
+    program = compared(function, np.ascontiguousarray(argument), races=True)
+    assert not any("for lane" in k.source for k in program.kernels)

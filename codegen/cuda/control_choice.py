@@ -3,7 +3,8 @@
 Note [Where loops run]
 A control node whose regions hold nothing but loops over small arrays, and further control, can be one kernel. For a map
 over lanes that is a thread per lane where every value is small enough for registers and the stack, and else a block per
-lane; for anything else a block, of which every thread knows what is one number. The alternative is a launch for each
+lane; for anything else a block, of which every thread knows what is one number, or a thread for each place of an axis
+along which nothing meets (Note [Lanes of a loop]). The alternative is a launch for each
 nest of each iteration, and a flag read back by the host for each decision.
 
 Both are estimated from shapes: a block takes `_MEETING` for a nest, whose values come from and go to memory between
@@ -18,7 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from nufunc.codegen.buffers import is_view
-from nufunc.codegen.cuda import control_nests
+from nufunc.codegen.cuda import control_lanes, control_nests
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests
@@ -41,20 +42,28 @@ LARGEST = 1 << 15  # elements of a value in a block
 
 
 def mode(node: Node) -> str | None:
-    """"thread" or "block" where a control node runs inside a kernel."""
+    """"thread", "block" or "lanes" where a control node runs inside a kernel."""
     if node.prim not in CONTROL or not all(map(_fits, node.regions)) or not _plain_types(node):
         return None
+    times = _times(node)
+    split = control_lanes.split(node, nests_of)
+    if split is not None:
+        times["lanes"] = _time(node, lambda n: _in_lanes(n, split.lanes))
+    best = min(times, key=lambda k: (times[k], k == "block"), default=None)
+    return best if best is not None and times[best] < _hosted(node) else None
+
+
+def _times(node: Node) -> dict[str, float]:
+    """The time in a block or in threads, where they can do it."""
     lanes = node.attrs["length"] if node.prim == "map" else 1
     largest = SMALL if node.prim == "map" else ALONE
     inside = _largest(node)
     if inside > LARGEST or lanes == 0:
-        return None
+        return {}
     times = {"block": _waves(lanes, _BLOCKS) * _once(node, _in_block)}
     if inside <= largest and _local_bytes(node) <= LOCAL:
         times["thread"] = _waves(lanes, _THREADS) * _once(node, _in_thread)
-    best = min(times, key=lambda k: (times[k], k == "block"))
-    host = _hosted(node)
-    return best if times[best] < host else None
+    return times
 
 
 def _waves(lanes: int, most: int) -> int:
@@ -191,6 +200,10 @@ def _in_block(node: Node) -> float:
 
 def _in_thread(node: Node) -> float:
     return sum(work for work, _ in _work(node)) / _THREAD_RATE
+
+
+def _in_lanes(node: Node, lanes: int) -> float:
+    return sum(max(work / lanes / _THREAD_RATE, work / _DEVICE_RATE) for work, _ in _work(node))
 
 
 def _launched(node: Node) -> float:

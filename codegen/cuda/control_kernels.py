@@ -21,7 +21,8 @@ import numpy as np
 
 from nufunc.codegen import buffers
 from nufunc.codegen.buffers import Frame, aligned, is_view
-from nufunc.codegen.cuda import control_choice
+from nufunc.codegen.cuda import control_choice, control_lanes
+from nufunc.codegen.cuda.control_lanes import LaneNest
 from nufunc.codegen.cuda.control_nests import WARP, BlockNest, Home, ThreadNest, renumbered
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.program import Launch, Place
@@ -87,7 +88,8 @@ class _Writer:
     """Writes one kernel."""
 
     def __init__(self, planner: Planner, node: Node, mode: str, frames: Sequence[Frame]) -> None:
-        self.planner, self.node, self.by_thread, self.frames = planner, node, mode == "thread", frames
+        self.planner, self.node, self.by_thread, self.frames = planner, node, mode != "block", frames
+        self.split = control_lanes.split(node, control_choice.nests_of) if mode == "lanes" else None
         self.lines: list[str] = []
         self.depth = 1
         self.places: dict[str, tuple[Place, Home, int]] = {}
@@ -99,7 +101,7 @@ class _Writer:
         self.first_id = 0
         self.touched: list[tuple[Area, bool]] = []  # since the last barrier: what, and whether it was written
         self.inside = [n for r in node.regions for n in r.walk() if n.prim == "fused"]
-        lanes = node.attrs["length"] if node.prim == "map" else 1
+        lanes = self.split.lanes if self.split is not None else node.attrs["length"] if node.prim == "map" else 1
         if self.by_thread:
             self.threads = min(_THREADS, max(WARP, 1 << (lanes - 1).bit_length())) if lanes > 1 else 1
             self.blocks = -(-lanes // self.threads)
@@ -152,10 +154,12 @@ class _Writer:
         return home.at(f"cuda.blockIdx.x * {each}")
 
     def stacked(self, type_: ArrayType) -> Home:
+        """An array on the stack of a thread; of one that is split its part."""
         name = self.fresh("own")
         kind = "uint8" if type_.dtype.kind == "b" else type_text(type_.dtype)
-        self.arrays.append(f"{name} = cuda.local.array({max(type_.size, 1)}, {kind})")
-        return Home(name, type_.dtype)
+        size = type_.size if self.split is None else self.split.elements(type_.size)
+        self.arrays.append(f"{name} = cuda.local.array({max(size, 1)}, {kind})")
+        return Home(name, type_.dtype, lane=0 if self.split is None else type_.size)
 
     def loaded(self, home: Home) -> Home:
         """A number in a register."""
@@ -201,6 +205,11 @@ class _Writer:
             self.lanes(node, self.frames, operands, results, arena)
             return
         homes: list[Home | None] = [None if r.type.size == 1 else h for r, h in zip(node.results, results, strict=True)]
+        if self.split is not None:
+            self.line(f"for lane in range(cuda.grid(1), {self.split.lanes}, cuda.gridsize(1)):")
+            self.depth += 1
+            sizes = [r.type.size for r in node.results]
+            homes = [None if h is None else replace(h, lane=n) for h, n in zip(homes, sizes, strict=True)]
         made = self.control(node, self.frames, operands, homes, arena)
         for home, result in zip(made, results, strict=True):
             if home.register:
@@ -240,8 +249,11 @@ class _Writer:
         return made[:carries]
 
     def single(self, text: str) -> None:
-        """A statement for one thread of those that share a lane."""
-        self.line(text if self.by_thread else f"if thread == 0: {text}")
+        """A statement for one thread of those that compute the same."""
+        if self.by_thread and self.split is None:
+            self.line(text)
+        else:
+            self.line(f"if {'lane' if self.by_thread else 'thread'} == 0: {text}")
 
     # -- regions
 
@@ -258,6 +270,13 @@ class _Writer:
     def copied(self, target: Home, source: Home, type_: ArrayType) -> None:
         """An array from one place to another."""
         if (target.name, target.offset) == (source.name, source.offset) or not type_.size:
+            return
+        if self.split is not None:
+            split = self.split
+            at = lambda home, k: str(k) if home.area is None else split.flat(k, type_.size)
+            for k in range(split.elements(type_.size)):
+                self.line(f"{target.element(at(target, k))} = {source.element(at(source, k))}")
+            self.written.update(h.name for h in (target,) if h.area)
             return
         self.before([source], [target])
         worker = f"range({type_.size})" if self.by_thread else f"range(thread, {type_.size}, {self.threads})"
@@ -394,14 +413,14 @@ class _Carries:
                 self.current.append(register)
                 self.following.append(None)
                 continue
-            if not size:
+            if writer.by_thread:  # at places known when code is made, both can be registers
+                self.current.append(writer.stacked(type_))
+                self.following.append(writer.stacked(type_) if size else self.current[-1])
+                self.back.append(k)
+            elif not size:
                 assert result is not None
                 self.current.append(result)
                 self.following.append(result)
-            elif writer.by_thread:  # at places known when code is made, both can be registers
-                self.current.append(writer.stacked(type_))
-                self.following.append(writer.stacked(type_))
-                self.back.append(k)
             else:
                 half = size // 2 // type_.dtype.itemsize
                 pair = ArrayType((2 * half,), type_.dtype)
@@ -423,7 +442,10 @@ class _Carries:
         for k in self.back:
             following = self.following[k]
             assert following is not None
-            for at in map(str, range(self.types[k].size)):
+            if following is self.current[k]:
+                continue
+            size, split = self.types[k].size, self.writer.split
+            for at in map(str, range(size if split is None else split.elements(size))):
                 self.writer.line(f"{self.current[k].element(at)} = {following.element(at)}")
         for turn, half in self.halves.values():
             self.writer.line(f"{turn} = {half} - {turn}")
@@ -472,7 +494,7 @@ class _Region:
         if k is not None and self.outputs[k] is not None:
             home = self.outputs[k]
             assert home is not None
-            return home
+            return home if writer.split is None else replace(home, lane=root.type.size)
         return writer.arena(self.place.moved(frame.offset.get(root, 0)), root.type)
 
     def node(self, node: Node) -> None:
@@ -508,7 +530,7 @@ class _Region:
         for nest in writer.planner.nests(node):
             if in_place and nest.copies is not None:
                 continue
-            nest, writer.first_id = renumbered(collapse(nest), writer.first_id)
+            nest, writer.first_id = renumbered(nest if writer.split else collapse(nest), writer.first_id)
             rows = self.rows([b for b in nest.buffers if b.scratch], place)
             all_homes = [*homes, *rows]
             used = {i.buffer: False for p in nest.phases for i in p.body if i.op == "load"}
@@ -520,7 +542,9 @@ class _Region:
             ]  # fmt: skip
             writer.before(loads, stores)
             written: ThreadNest
-            if writer.by_thread:
+            if writer.split is not None:
+                written = LaneNest(nest, all_homes, writer.planner.sites, writer.depth, writer.split)
+            elif writer.by_thread:
                 written = ThreadNest(nest, all_homes, writer.planner.sites, writer.depth)
             else:
                 written = BlockNest(nest, all_homes, writer.planner.sites, writer.depth, writer.threads)

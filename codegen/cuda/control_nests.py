@@ -34,6 +34,7 @@ class Home:
     offset: str = ""
     area: tuple[str, int, int] | None = None
     row: bool = False  # one that threads of a warp share between phases
+    lane: int = 0  # elements of the array of which the thread has those of its lane
 
     def element(self, index: str) -> str:
         if self.register:
@@ -109,14 +110,18 @@ class ThreadNest(NestWriter):
         super().__init__(nest, [h.name for h in homes], sites)
         self.homes, self.depth = homes, depth
 
+    def place(self, inst: Inst) -> str:
+        """The index of a load or store in its home."""
+        return self.affine(inst.index)
+
     def element(self, inst: Inst) -> str:
-        return self.homes[inst.buffer].element(self.affine(inst.index))
+        return self.homes[inst.buffer].element(self.place(inst))
 
     def computed(self, inst: Inst) -> str:
         home = self.homes[inst.buffer] if inst.op == "load" else None
         if home is None or home.register or home.dtype.kind != "b":
             return super().computed(inst)
-        text = home.read(self.affine(inst.index))
+        text = home.read(self.place(inst))
         return text if inst.guard is None else f"{text} if {self.value(inst.guard)} else bool_(False)"
 
     def store(self, inst: Inst) -> None:
@@ -124,7 +129,7 @@ class ThreadNest(NestWriter):
         if home.register or home.dtype.kind != "b":
             super().store(inst)
             return
-        index = self.affine(inst.index)
+        index = self.place(inst)
         value = self.value(inst.args[0])
         if inst.attrs["mode"] == "add":
             value = f"{home.read(index)} | {value}"

@@ -1017,11 +1017,8 @@ for _prim, _operands, _how, _options in op_samples_linalg.rows():
 for _operands, _options in op_samples_special.rows():
     _row("scipy", *_operands, **_options)
 
-_PARAMETERS = {"betainc": 2}
-
-
 def parameters(sample: Sample) -> int:
     """How many operands come first that have no derivative."""
     if sample.prim == "scipy":
         return sum(slope is None for slope in SCIPY[sample.attrs["function"]].slopes)
-    return _PARAMETERS.get(sample.prim, 0)
+    return 0

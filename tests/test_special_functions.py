@@ -172,3 +172,45 @@ def test_statistics_of_scipy_are_refused_by_name() -> None:
 
     with pytest.raises(nf.NufuncError):
         nf.jit(lambda x: stats.norm.logpdf(x))(np.array([0.5]))
+
+
+BETA = [
+    (2.0, 3.0, 0.3), (2.0, 3.0, 0.9), (0.5, 0.5, 0.5), (0.1, 0.2, 0.99), (0.3, 0.3, 1 - 1e-8), (5.0, 0.3, 0.9),
+    (0.01, 0.01, 0.5), (30.0, 0.01, 0.5), (0.7, 1.0, 1e-6), (50.0, 60.0, 0.7), (200.0, 0.5, 0.999),
+]  # fmt: skip
+
+
+def test_betainc_in_its_parameters() -> None:
+    """Against central differences of mpmath's function in forty digits."""
+    a, b, x = np.array(BETA).T
+    slopes = nf.grad(lambda a, b: special.betainc(a, b, x).sum(), argnums=(0, 1))(a, b)
+    for k, point in enumerate(BETA):
+        with mpmath.workdps(40):
+            for place in (0, 1):
+                step = mpmath.mpf(point[place]) * mpmath.mpf(10) ** -12
+                ends = []
+                for sign in (1, -1):
+                    moved = [mpmath.mpf(v) for v in point]
+                    moved[place] += sign * step
+                    ends.append(mpmath.betainc(moved[0], moved[1], 0, moved[2], regularized=True))
+                wanted = float((ends[0] - ends[1]) / (2 * step))
+            assert abs(slopes[place][k] - wanted) <= 1e-12 * abs(wanted)
+
+
+def test_second_derivatives_and_quantiles_of_beta_in_its_parameters() -> None:
+    point = np.array([2.0, 3.0, 0.3])
+    for function in (special.betainc, special.betaincinv):
+        call = lambda p, function=function: function(p[0], p[1], p[2])
+        gradient = nf.jit(nf.grad(call))
+        for e in 1e-6 * np.eye(3):
+            slope = (call(point + e) - call(point - e)) / 2e-6
+            assert abs((gradient(point) * e).sum() / 1e-6 - slope) < 1e-8
+        differences = [(gradient(point + e) - gradient(point - e)) / 2e-6 for e in 1e-6 * np.eye(3)]
+        np.testing.assert_allclose(nf.hessian(call)(point), differences, rtol=1e-6, atol=1e-7)
+
+
+def test_betainc_where_a_parameter_is_zero_or_infinite() -> None:
+    a = np.array([0, 1, 0, 0, 1, np.inf, 1, 0])
+    b = np.array([1, 0, 0, 1, 0, 1, np.inf, 1])
+    x = np.array([0.5, 0.5, 0.5, 0, 1, 0.5, 0.5, 2])
+    np.testing.assert_array_equal(nf.jit(lambda a, b, x: special.betainc(a, b, x))(a, b, x), special.betainc(a, b, x))

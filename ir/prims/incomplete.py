@@ -1,4 +1,4 @@
-"""Incomplete gamma and beta functions, the latter differentiable in x alone; parameters come first, as in SciPy."""
+"""Incomplete gamma and beta functions; parameters come first, as in SciPy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Attrs, Value
+from nufunc.ir.prims.beta_slopes import beta_slopes
 from nufunc.ir.prims.kinds import FLOATS, Maybes, Values, elementwise, summed_terms
 from nufunc.ir.prims.random import log_gamma_slope
 from nufunc.ir.prims.special import lgamma_array
@@ -83,10 +83,13 @@ def _betainc(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _betainc_jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> Maybes:
+    slopes: list[Value | None] = [None, None, None]
     if any(t is not None for t in tangents[:-1]):
-        raise UnsupportedError("betainc is differentiable in its last argument only, not in its parameters")
-    t = tangents[-1]
-    return [None if t is None else b.mul(t, _beta_slope(b, *primals))]
+        slopes[:2] = beta_slopes(b, *primals)
+    if tangents[-1] is not None:
+        slopes[2] = _beta_slope(b, *primals)
+    terms = [None if t is None or s is None else b.mul(t, s) for t, s in zip(tangents, slopes, strict=True)]
+    return [summed_terms(b, terms)]
 
 
 def _gamma_jvp(sign: float) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.errors import UnsupportedError, VerifyError
 from nufunc.ir.graph import Attrs, Value
 from nufunc.ir.primitive import Primitive, register
+from nufunc.ir.prims.beta_slopes import beta_slopes
 from nufunc.ir.prims.kinds import (
     FLOATS,
     Arrays,
@@ -283,6 +284,16 @@ def _inverse_beta(sign: float) -> Slope:
     return slope
 
 
+def _same_beta_level(k: int) -> Slope:
+    """How a quantile of Beta(p, q) moves with p (0) or q (1)."""
+
+    def slope(b: Builder, xs: Values, y: Value) -> Value:
+        p, q, _ = xs
+        return b.neg(b.mul(beta_slopes(b, p, q, y)[k], _inverse_beta(1)(b, xs, y)))
+
+    return slope
+
+
 # -- hypergeometric functions and orthogonal polynomials
 
 
@@ -368,7 +379,8 @@ RULES: dict[str, Function] = {
         "rgamma": (_rgamma,), "gammasgn": (lambda b, xs, y: b.like(y, 0),), "exprel": (_exprel,),
         "loggamma": (lambda b, xs, y: b.digamma(xs[0]),),
         "gammaincinv": (_same_level, _inverse_gamma(1)), "gammainccinv": (_same_level, _inverse_gamma(-1)),
-        "betaincinv": (None, None, _inverse_beta(1)), "betainccinv": (None, None, _inverse_beta(-1)),
+        "betaincinv": (_same_beta_level(0), _same_beta_level(1), _inverse_beta(1)),
+        "betainccinv": (_same_beta_level(0), _same_beta_level(1), _inverse_beta(-1)),
         "hyp2f1": (None, None, None, _hypergeometric("hyp2f1", 2, 1)),
         "hyp1f1": (None, None, _hypergeometric("hyp1f1", 1, 1)), "hyp0f1": (None, _hypergeometric("hyp0f1", 0, 1)),
         "hyperu": (None, None, _hyperu),

@@ -1,0 +1,182 @@
+"""The shapes of CUDA kernels, simulated for many extents and types: vectors, groups of lanes, chunks, squares."""
+
+import re
+
+import numpy as np
+import pytest
+from cuda_programs import array
+from pass_programs import graph_of
+
+from nufunc.codegen.cuda import compile as compiler
+from nufunc.codegen.cuda.compile import compiled_together
+from nufunc.codegen.cuda.kernels import Kernel, kernels
+from nufunc.codegen.cuda.simulate import SimulatedGroups, simulate
+from nufunc.codegen.emit_text import run_grouped
+from nufunc.codegen.loops import Buffer
+from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.nests import build_nests
+from nufunc.ir import interpret
+from nufunc.passes.fuse import fuse
+
+
+def argument(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    rng = np.random.default_rng(len(shape) + sum(shape))
+    kind = np.dtype(dtype).kind
+    if kind == "b":
+        return rng.random(shape) < 0.1
+    if kind in "iu":
+        return rng.integers(0 if kind == "u" else -5, 6, shape).astype(dtype)
+    made = rng.normal(size=shape) + (1j * rng.normal(size=shape) if kind == "c" else 0)
+    return made.astype(dtype)
+
+
+def sums(axis):
+    return lambda b, x: b.reduce_sum(x, axes=(axis,))
+
+
+def maxima(axis):
+    return lambda b, x: b.reduce_max(x, axes=(axis,))
+
+
+def some(axis):
+    return lambda b, x: b.reduce_or(x, axes=(axis,))
+
+
+def places(axis):
+    return lambda b, x: b.argmax(x, axis=axis)
+
+
+def softmax(axis):
+    def function(b, x):
+        wide = {"shape": x.shape, "dims": (1 - axis,)}
+        shifted = b.exp(b.sub(x, b.broadcast(b.reduce_max(x, axes=(axis,)), **wide)))
+        return b.div(shifted, b.broadcast(b.reduce_sum(shifted, axes=(axis,)), **wide))
+
+    return function
+
+
+def spread(axis):
+    def function(b, x):
+        mean = b.reduce_sum(x, axes=(axis,))
+        mean = b.div(mean, b.like(mean, x.shape[axis]))
+        away = b.sub(x, b.broadcast(mean, shape=x.shape, dims=(1 - axis,)))
+        return b.reduce_sum(b.mul(away, away), axes=(axis,)), away
+
+    return function
+
+
+def turned(b, x):
+    return b.add(b.transpose(x, perm=(1, 0)), b.transpose(b.mul(x, x), perm=(1, 0)))
+
+
+def doubled(b, x):
+    return b.add(x, x)
+
+
+SHAPES = [(7, 5), (3, 40), (5, 64), (2, 300), (40, 3), (70, 33), (1, 1), (64, 64)]
+LONG = [(300, 40), (3, 2500), (1, 20_000), (20_000, 3), (2000, 48)]
+OF_FLOATS = [sums, places, softmax, spread]
+CASES = [(f(axis), t, shape) for shape in SHAPES for axis in (0, 1) for f in OF_FLOATS for t in ("f8", "f4")]
+CASES += [(sums(a), t, s) for s in SHAPES for a in (0, 1) for t in ("c16", "c8")]
+CASES += [(some(a), "?", s) for s in SHAPES for a in (0, 1)] + [(maxima(a), "i1", s) for s in SHAPES for a in (0, 1)]
+TYPES = ("f8", "f4", "i1", "c16", "c8", "i2")
+CASES += [(f, t, s) for s in [*SHAPES, (8, 100)] for f in (turned, doubled) for t in TYPES]
+
+
+def check(function, dtype, shape, threads, run) -> None:
+    graph, x = graph_of(function, array(dtype, *shape)), argument(dtype, shape)
+    got = run_grouped(fuse(graph), [x], SimulatedGroups(threads, run))
+    single = np.dtype(dtype).name in ("float32", "complex64")
+    for one, want in zip(got, interpret.run(graph, [x]), strict=True):
+        assert (one.dtype, one.shape) == (want.dtype, want.shape)
+        np.testing.assert_allclose(one, want, rtol=2e-5 if single else 1e-11, atol=2e-5 if single else 1e-11)
+
+
+def test_small_blocks_without_races():
+    for function, dtype, shape in CASES:
+        check(function, dtype, shape, 8, lambda k, arrays: simulate(k, arrays, races=True))
+
+
+def test_blocks_of_several_warps():
+    for function, dtype, shape in CASES[::3]:
+        check(function, dtype, shape, 128, lambda k, arrays: simulate(k, arrays, order=1))
+
+
+@pytest.mark.parametrize("shape", LONG, ids=str)
+def test_chunks(shape):
+    for function in (sums, places, spread):
+        for axis in (0, 1):
+            check(function(axis), "f4", shape, 64, simulate)
+
+
+def moved(kernel: Kernel, arrays: list[np.ndarray]) -> None:
+    """Run with every array one element behind an aligned address."""
+    copies = []
+    for a in arrays[:-1]:
+        space = np.zeros(a.nbytes + 64, np.uint8)
+        start = -space.ctypes.data % 16 + a.dtype.itemsize
+        copies.append(space[start : start + a.nbytes].view(a.dtype))
+        copies[-1][:] = a
+    simulate(kernel, [*copies, arrays[-1]])
+    for a, copy in zip(arrays, copies):
+        a[:] = copy
+
+
+def test_arrays_that_are_not_aligned():
+    for function, dtype, shape in CASES[::2]:
+        if "c16" not in dtype:
+            check(function, dtype, shape, 8, moved)
+
+
+def test_results_do_not_depend_on_alignment():
+    x = argument("f4", (6, 4000))
+    graph = graph_of(sums(1), array("f4", 6, 4000))
+    first, second = (run_grouped(fuse(graph), [x], SimulatedGroups(64, run))[0] for run in (simulate, moved))
+    assert first.tobytes() == second.tobytes()
+
+
+def kernels_of(function, *types) -> list[Kernel]:
+    found = []
+    for node in fuse(graph_of(function, *types)).walk():
+        if node.prim == "fused":
+            found += [k for n in build_nests(node.regions[0], "k", Sites()) for k in kernels(n, f"k{len(found)}")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def compile_for_hopper():
+    try:
+        compiler.nvvm_version()
+    except compiler.CompilerMissingError as missing:
+        pytest.skip(str(missing))
+    return lambda found: compiled_together(found, (9, 0))
+
+
+def test_machine_code_has_vectors_and_no_spills(compile_for_hopper):
+    big = array("f4", 4096, 4096)
+    found = [kernels_of(f, big) for f in (doubled, sums(1), sums(0), softmax(1), turned)]
+    codes = compile_for_hopper([k for ks in found for k in ks])
+    text = codes[0].ptx
+    assert all(code.spilled in (None, 0) for code in codes)
+    assert all(code.registers is None or code.registers <= 64 for code in codes)
+    entries = dict(zip((c.symbol for c in codes), text.split(".visible .entry")[1:], strict=True))
+    for k, vectors in ((0, True), (1, True), (4, False)):
+        own = entries[codes[sum(map(len, found[:k]))].symbol]
+        assert ("ld.global.nc.v4.f32" in own) == vectors
+        assert not re.search(r"(div|rem)\.[us]64", own)
+    assert "st.global.v4.f32" in entries[codes[0].symbol]
+    assert "shfl.sync.bfly" in entries[codes[1].symbol]
+
+
+def test_large_arrays_have_wide_indices():
+    (kernel,) = kernels_of(doubled, array("i1", 1 << 31))
+    assert "int64(cuda.grid(1))" in kernel.source
+    (kernel,) = kernels_of(doubled, array("i1", 1 << 20))
+    assert "int64" not in kernel.source
+
+
+def test_kernels_of_a_nest_have_the_same_buffers_and_scratch_behind_them():
+    first, second = kernels_of(sums(0), array("f8", 1_000_000))
+    assert first.buffers == second.buffers
+    assert first.scratch == second.scratch == 1
+    assert [isinstance(b, Buffer) and b.name for b in first.buffers][-1].startswith("part")

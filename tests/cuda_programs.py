@@ -166,3 +166,12 @@ def random_bits(b, key):
     fraction = b.shift_right(words, b.like(words, 12))
     unit = b.bitcast(b.bit_or(fraction, b.like(words, 0x3FF0000000000000)), dtype=np.dtype(np.float64))
     return words, b.sub(unit, b.like(unit, 1.0))
+
+
+# What Numba's simulator runs, which has no shuffles.
+WITHOUT_WARPS = [
+    p for p in CUDA_PROGRAMS if p.name in (
+        "chain single_precision transposes_and_slices column_maxima running_product rows_looked_up bytes_divided unsigned "
+        "conversions selection complex_arithmetic special_functions random_bits"
+    ).split()
+]  # fmt: skip

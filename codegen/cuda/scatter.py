@@ -15,7 +15,7 @@ greatest number of an element that goes there, by atomic operations, and that el
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class _Writer(CudaWriter):
             for part in self.lines_.parts()
         ]
 
-    def _made(self, name: str, names: list[str], scratch: list[str], lines: list[str], blocks: int) -> Kernel:
+    def _made(self, name: str, names: Sequence[str], scratch: Sequence[str], lines: list[str], blocks: int) -> Kernel:
         source = "\n".join((f"def {name}({', '.join((*names, *scratch, 'error'))}):", *lines)) + "\n"
         buffers = (*self.nest.buffers, *self.scratch)
         return Kernel(name, source, buffers, len(self.scratch), min(max(blocks, 1), BLOCKS), self.threads)

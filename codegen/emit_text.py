@@ -32,7 +32,7 @@ FAR = 2**63 - 1  # the place of "none yet" in argmax
 _OWN = re.compile(r"(v|a|i|r|tree|part)\d|tree_|tile_")
 _OWN_WORDS = frozenset(
     "abs range complex error cuda point item thread block width first inside key source same slot lane place number "
-    "rest".split()
+    "rest step".split()
 )
 _numbers = itertools.count()
 

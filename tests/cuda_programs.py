@@ -171,7 +171,7 @@ def random_bits(b, key):
 # What Numba's simulator runs, which has no shuffles.
 WITHOUT_WARPS = [
     p for p in CUDA_PROGRAMS if p.name in (
-        "chain single_precision transposes_and_slices column_maxima running_product rows_looked_up bytes_divided unsigned "
-        "conversions selection complex_arithmetic special_functions random_bits"
+        "chain single_precision transposes_and_slices column_maxima running_product rows_looked_up bytes_divided "
+        "unsigned conversions selection complex_arithmetic special_functions random_bits"
     ).split()
 ]  # fmt: skip

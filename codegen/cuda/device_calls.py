@@ -21,6 +21,7 @@ from nufunc.codegen.cuda.device_values import (
 )
 from nufunc.codegen.text_scalars import FUNCTIONS, HELPERS, LACKING, ROUNDED
 from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
+from nufunc.ir.prims.random import PARITY, ROTATIONS
 
 if TYPE_CHECKING:
     from nufunc.codegen.cuda.lowering import _Function
@@ -127,6 +128,25 @@ def _power(f: _Function, args: list[Value]) -> Value:
             result = f.binary("*", result, x)
         y //= 2
     return result
+
+
+def _threefry(f: _Function, args: list[Value]) -> Value:
+    """`random.threefry2x32` in words of 32 bits, with its loops gone through here."""
+    word = lambda v, shift: f.convert(f.binary(">>", v, Value(LITERAL, shift)) if shift else v, "uint32")
+    of = lambda sign, *xs: functools.reduce(lambda x, y: f.binary(sign, x, y), xs)
+    key, counter = (Value("uint64", v.text) for v in args)
+    first, second = word(key, 32), word(key, 0)
+    schedule = (first, second, of("^", first, second, Value(LITERAL, PARITY)))
+    x, y = of("+", word(counter, 32), first), of("+", word(counter, 0), second)
+    for group in range(5):
+        for turn in ROTATIONS[group % 2]:
+            x = of("+", x, y)
+            turned = of("|", *(f.binary(s, y, Value(LITERAL, n)) for s, n in (("<<", turn), (">>", 32 - turn))))
+            y = of("^", turned, x)
+        x = of("+", x, schedule[(group + 1) % 3])
+        y = of("+", y, schedule[(group + 2) % 3], Value(LITERAL, group + 1))
+    high = f.binary("<<", f.convert(x, "uint64"), Value(LITERAL, 32))
+    return f.binary("|", high, f.convert(y, "uint64"))
 
 
 def _horner(f: _Function, args: list[Any]) -> Value:
@@ -319,7 +339,7 @@ CALLS: dict[str, Rule] = {
     **{f"scipy_{name}": _mathematics(name) for name in _SCIPY},
     "int_as_float": _bits("float32"), "longlong_as_double": _bits("float64"), "float_as_int": _bits("int32"),
     "double_as_longlong": _bits("int64"),
-    "power": _power, "horner": _horner,
+    "power": _power, "horner": _horner, "threefry2x32": _threefry,
     "min": _extreme("<"), "max": _extreme(">"), "complex": _complex, "abs": _absolute,
     "cuda.grid": _grid, "cuda.gridsize": _gridsize, "cuda.syncthreads": _barrier, "cuda.syncwarp": _warp_barrier,
     "cuda.shfl_sync": _shuffle(0, 31), "cuda.shfl_up_sync": _shuffle(1, 0), "cuda.shfl_down_sync": _shuffle(2, 31),

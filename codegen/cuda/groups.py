@@ -26,6 +26,7 @@ from nufunc.ir.types import INT64
 
 WARP = 32
 _SHARED = 16384  # bytes of rows that a block keeps in shared memory
+_KEPT = 128  # bytes of rows that a lane keeps in registers
 _SIDE = 32  # points that stand side by side
 _FEW = 4  # elements of a short loop for each lane
 _LONG = 2048  # elements of a loop from which a block does it
@@ -132,19 +133,31 @@ def parts_of(acc: Accumulator, size: int) -> list[Buffer]:
 class GroupWriter(CudaWriter):
     """One kernel for a whole nest."""
 
+    steps = 0  # of a lane, where it goes through its loops step by step and keeps rows in registers
+
     def __init__(self, nest: LoopNest, sites: Sites | None, shape: Shape) -> None:
         super().__init__(nest, named(nest), sites, shape.threads)
         self.shape, self.points = shape, count(nest.axes)
         self.scratch: tuple[Buffer, ...] = ()
         rows = [b for b in nest.buffers if b.scratch]
-        size = sum(b.size * b.dtype.itemsize for b in rows) * shape.points
-        self.shared_rows = size <= _SHARED
-        self.rows = () if self.shared_rows else tuple(replace(b, size=b.size * self.workers) for b in rows)
         looped = [p for p in nest.phases if p.axes]
         widths = [1 if shape.side else self.vector_width([p], p.axes[-1]) for p in looped]
         self.widths = dict(zip(map(id, looped), widths, strict=True))
         if rows and len(set(widths)) > 1:  # a lane would not have the same elements in each phase
             self.widths = dict.fromkeys(self.widths, 1)
+        self.place_rows(rows)
+
+    def place_rows(self, rows: Sequence[Buffer]) -> None:
+        """Rows that are kept for later phases stand in registers, or shared memory, or memory of the device."""
+        lane_size = sum(b.dtype.itemsize for b in rows)
+        if rows:
+            width = max(self.widths.values())
+            steps = -(-max(b.size for b in rows) // (self.shape.lanes * width))
+            self.steps = steps if steps * width * lane_size <= _KEPT else 0
+        size = sum(b.size * b.dtype.itemsize for b in rows) * self.shape.points
+        self.shared_rows = size <= _SHARED and not self.steps
+        in_memory = not self.shared_rows and not self.steps
+        self.rows = tuple(replace(b, size=b.size * self.workers) for b in rows) if in_memory else ()
 
     @property
     def workers(self) -> int:
@@ -172,7 +185,14 @@ class GroupWriter(CudaWriter):
 
     # -- structure
 
+    def contiguous(self, inst: Inst, axis: str, width: int) -> bool:
+        kept = self.steps and self.nest.buffers[inst.buffer].scratch
+        return not kept and super().contiguous(inst, axis, width)
+
     def row_place(self, buffer: Buffer, address: str) -> str:
+        if self.steps:
+            width = max(self.widths.values())
+            return "step" if width == 1 else f"step * {width} + {self.lane or 0}"
         if self.shape.points == 1:
             return address if self.shared_rows else f"cuda.blockIdx.x * {buffer.size} + {address}"
         worker = "slot" if self.shared_rows else f"(cuda.blockIdx.x * {self.shape.points} + slot)"
@@ -200,11 +220,13 @@ class GroupWriter(CudaWriter):
             self.line("lane = thread")
         for text in self.trees():
             self.line(text)
-        if self.shared_rows:
-            for name, buffer in zip(self.names, self.nest.buffers, strict=True):
-                if buffer.scratch:
-                    size = buffer.size * self.shape.points
-                    self.line(f"{name} = cuda.shared.array({size}, {_memory_type(buffer.dtype)})")
+        for name, buffer in zip(self.names, self.nest.buffers, strict=True):
+            if buffer.scratch and self.steps:
+                size = self.steps * max(self.widths.values())
+                self.line(f"{name} = cuda.local.array({size}, {_memory_type(buffer.dtype)})")
+            elif buffer.scratch and self.shared_rows:
+                size = buffer.size * self.shape.points
+                self.line(f"{name} = cuda.shared.array({size}, {_memory_type(buffer.dtype)})")
 
     def trees(self) -> list[str]:
         """The shared memory that lanes combine through, one for each type."""
@@ -279,10 +301,10 @@ class GroupWriter(CudaWriter):
         for vectors in (True, False):
             self.line(f"if aligned(16, {', '.join(buffers)}):" if vectors else "else:")
             self.depth += 1
-            self.line(f"for item in range({self.first(first)}, {last}, {self.shape.lanes}):")
-            self.depth += 1
+            before = self.depth
+            self.item_loop(first, last)
             self.vector_items(phase, width, vectors)
-            self.depth -= 2
+            self.depth = before - 1
         for acc in phase.accumulators:
             for k in range(width):
                 a = f"a{acc.id}_{k}"
@@ -290,15 +312,29 @@ class GroupWriter(CudaWriter):
 
     def scalar_items(self, phase: Phase, start: str, stop: str) -> None:
         first = "lane" if start == "0" else f"{start} + lane"
-        self.line(f"for item in range({self.first(first)}, {stop}, {self.shape.lanes}):")
-        self.depth += 1
+        before = self.depth
+        self.item_loop(first, stop)
         self.split(phase.axes, "item")
         outer = len(self.nest.axes)
         for level in range(outer + 1, outer + len(phase.axes) + 1):
             self.body(phase, level)
         self.combine_values(phase)
         self.close()
-        self.depth -= 1
+        self.depth = before
+
+    def item_loop(self, first: str, stop: str) -> None:
+        """A lane's loop; step by step where what it keeps is numbered by its steps."""
+        lanes = self.shape.lanes
+        if not self.steps:
+            self.line(f"for item in range({self.first(first)}, {stop}, {lanes}):")
+            self.depth += 1
+            return
+        self.line(f"for step in range({-(-int(stop) // lanes)}):")
+        self.depth += 1
+        self.line(f"item = step * {lanes} + lane")
+        if int(stop) % lanes:
+            self.line(f"if item < {stop}:")
+            self.depth += 1
 
     def vector_items(self, phase: Phase, width: int, vectors: bool) -> None:
         """One vector of a phase's points; each lane of it has accumulators of its own."""

@@ -46,6 +46,8 @@ _SIGNS: dict[type, str] = {
 _REGISTERS = {
     "cuda.threadIdx.x": "tid", "cuda.blockIdx.x": "ctaid", "cuda.gridDim.x": "nctaid", "cuda.blockDim.x": "ntid",
 }  # fmt: skip
+_UNROLLED = 32  # passes of a loop that are written out
+_NOTES = ["!0 = !{}", "!9000 = distinct !{!9000, !9001}", '!9001 = !{!"llvm.loop.unroll.full"}']
 Result = Value | Pointer | tuple[Any, ...] | str | None
 
 
@@ -85,7 +87,7 @@ def module(kernels: Sequence[tuple[str, Kernel]]) -> str:
     annotations = [f"!{next(numbers)} = {note}" for note in notes]
     listed = ", ".join(f"!{k + 1}" for k in range(len(notes)))
     return "\n".join(
-        [*sorted(declared), *bodies, *annotations, f"!nvvm.annotations = !{{{listed}}}", "!0 = !{}"]
+        [*sorted(declared), *bodies, *annotations, f"!nvvm.annotations = !{{{listed}}}", *_NOTES]
     )  # fmt: skip
 
 
@@ -407,6 +409,8 @@ class _Function(Emitter):
         moved = self.binary("+", self.read(name), step)
         self.assign(name, moved)
         self.jump(test)
+        if _is_short(args):
+            self.lines[-1] += ", !llvm.loop !9000"
         self.start(after)
 
     def return_(self, value: ast.expr | None) -> None:
@@ -630,6 +634,12 @@ class _Function(Emitter):
                 whole = self.op(f"insertelement {kind} {whole}, {llvm(real_of(pointer.type))} {part}, i32 {k}")
         space = f" addrspace({pointer.space})" if pointer.space else ""
         self.put(f"store {kind} {whole}, {kind}{space}* {place}, align {len(values) * size_of(pointer.type)}")
+
+
+def _is_short(args: Sequence[ast.expr]) -> bool:
+    """Whether a loop over a range goes a known, small number of times."""
+    numbers = [a.value for a in args if isinstance(a, ast.Constant) and isinstance(a.value, int)]
+    return len(numbers) == len(args) and len(range(*numbers)) <= _UNROLLED
 
 
 def _array_of(node: ast.Call) -> tuple[str, int, str] | None:

@@ -24,6 +24,7 @@ _CHEAP = frozenset(
     "copysign stop_gradient bitcast".split()
 )
 _READ_SEARCH = 60  # values looked at to find out whether one would read another
+_OFTEN = 4  # reads of an element that make storing it worth it
 _CHEAP_COST = 3  # cheap operations in a row that are rather computed again than stored
 _DEEP = 40  # nodes in a row that a reader computes in place
 
@@ -70,6 +71,10 @@ class Storage:
                 self.cost[node.result] = 1 + sum(self._cost(o) for o in node.operands)
         self.needed.update(self.graph.outputs)
         for node in self.graph.nodes:
+            if node.prim == "gather" and node.result.type.size >= _OFTEN * node.operands[0].type.size:
+                source = self.producers.get(node.operands[0])
+                if source is not None and self.kind(source) == "elementwise":
+                    self.needed.add(node.operands[0])  # each of its elements would be computed again and again
             if repeats_apart(node, self.producers):
                 self.needed.add(node.operands[0])
             if node.prim == "reshape" and node.result in self.needed:
@@ -183,9 +188,11 @@ class Storage:
             return [(value, True)]
         if value not in self._leaves:
             found: dict[Value, bool] = {}
-            for operand in node.operands:
-                for leaf, _ in self.leaves(operand):
-                    found[leaf] = False
+            for k, operand in enumerate(node.operands):
+                of_elements = node.prim == "gather" and k > 0 and operand.shape == value.shape
+                direct = of_elements or self.kind(node) == "elementwise"
+                for leaf, same in self.leaves(operand):
+                    found[leaf] = found.get(leaf, True) and same and direct
             self._leaves[value] = list(found.items())
         return self._leaves[value]
 

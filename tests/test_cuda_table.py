@@ -11,7 +11,9 @@ from cuda_native import NativeMachine
 from op_samples_linalg import settled
 from test_codegen_ops import BY_PRIMITIVE
 
-from nufunc.codegen.cuda.compile import compiled_together
+from nufunc.codegen.cuda import lowering
+from nufunc.codegen.cuda.compile import compiled_together, to_ptx
+from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.plan import device_program
 from nufunc.codegen.cuda.program import Program
 from nufunc.ir import Builder, interpret
@@ -68,13 +70,25 @@ def test_long_ones_compiled_for_this_processor_equal_interpreted(name):
     check(name, NativeMachine)
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda c: f"sm_{c[0]}{c[1]}")
-@pytest.mark.parametrize("name", sorted(ON_DEVICE))
-def test_compiles(name, capability):
-    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
+def parts_of(name: str) -> list[list[Kernel]]:
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install nufunc[cuda]")
     kernels = program_of(name)[0].kernels
-    for first in range(0, len(kernels), TOGETHER):
-        part = kernels[first : first + TOGETHER]
-        for code in compiled_together(part, capability):
-            assert f".target sm_{capability[0]}{capability[1]}" in code.ptx
-            assert re.search(rf"\.visible \.entry {code.symbol}\(", code.ptx)
+    return [kernels[first : first + TOGETHER] for first in range(0, len(kernels), TOGETHER)]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda c: f"sm_{c[0]}{c[1]}")
+@pytest.mark.parametrize("name", sorted(BY_PRIMITIVE))
+def test_compiles(name, capability):
+    for part in parts_of(name):
+        text = to_ptx(lowering.module([(f"kernel{k}", kernel) for k, kernel in enumerate(part)]), capability)
+        assert f".target sm_{capability[0]}{capability[1]}" in text
+        assert len(re.findall(r"\.visible \.entry kernel\d+\(", text)) == len(part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(BY_PRIMITIVE))
+def test_assembles(name):
+    for part in parts_of(name):
+        for code in compiled_together(part, (9, 0)):
+            assert code.cubin is not None
+            assert code.cubin.startswith(b"\x7fELF")

@@ -1,25 +1,20 @@
-"""Kernels to machine code: PTX by libNVVM, cubins by ptxas where it is found, each made once and kept."""
+"""Kernels to machine code: PTX by libNVVM, cubins by nvJitLink where it is installed, each made once and kept."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import importlib
-import importlib.metadata
-import importlib.util
 import inspect
 import json
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from nufunc.codegen import text_scalars
-from nufunc.codegen.cuda import device_calls, device_values, lowering
+from nufunc.codegen.cuda import device_calls, device_functions, device_values, lowering
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.ir.errors import UnsupportedError
 
@@ -90,9 +85,9 @@ def _hashed(parts: object) -> str:
 
 @functools.cache
 def _versions() -> tuple[object, ...]:
-    nufunc = [importlib.metadata.version("nufunc")]
-    sources = [inspect.getsource(m) for m in (lowering, device_calls, device_values, text_scalars)]
-    return *nufunc, _hashed(sources), nvvm_version(), assembler(), _assembler_version()
+    sources = [inspect.getsource(m) for m in (lowering, device_calls, device_values, device_functions, text_scalars)]
+    linker = assembler()
+    return _hashed(sources), nvvm_version(), None if linker is None else linker.version()
 
 
 def _found(store: Store, name: str) -> Code | None:
@@ -132,33 +127,42 @@ _FIGURES = re.compile(r"Function properties for (\w+)\n.*?(\d+) bytes spill stor
 
 
 @functools.cache
-def assembler() -> str | None:
-    """ptxas, of NVIDIA's package or of the system."""
-    spec = importlib.util.find_spec("nvidia")
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for path in sorted(Path(place).glob("*/bin/ptxas")):
-            return str(path)
-    return shutil.which("ptxas")
+def assembler() -> Any | None:
+    """nvJitLink's binding, if the library is installed: it comes with libNVVM and knows its version of PTX, as an older
+    ptxas or driver does not."""
+    try:
+        binding = importlib.import_module("cuda.bindings.nvjitlink")
+        binding.version()
+        return binding
+    except (ImportError, RuntimeError, OSError):
+        return None
 
 
 def assemble(text: str, capability: Capability) -> tuple[bytes, str]:
-    """The cubin of a PTX text, and what ptxas says about its kernels."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        source.write_text(text, encoding="utf-8")
-        arch = f"-arch=sm_{capability[0]}{capability[1]}"
-        command = [str(assembler()), "-v", arch, str(source), "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnsupportedError(f"ptxas refused a kernel: {done.stderr.strip()}")
-        return target.read_bytes(), done.stderr
+    """The cubin of a PTX text, and what the assembler says about its kernels."""
+    binding, data = assembler(), text.encode()
+    assert binding is not None
+    options = [f"-arch=sm_{capability[0]}{capability[1]}", "-O3", "-verbose"]
+    try:
+        handle = binding.create(len(options), options)
+    except binding.nvJitLinkError as error:
+        raise UnsupportedError(f"nvJitLink does not know devices of capability {capability}: {error}") from error
+    try:
+        binding.add_data(handle, binding.InputType.PTX, data, len(data), "nufunc")
+        binding.complete(handle)
+        cubin = bytearray(binding.get_linked_cubin_size(handle))
+        binding.get_linked_cubin(handle, cubin)
+        return bytes(cubin), _log(binding, handle, "info")
+    except binding.nvJitLinkError as error:
+        raise UnsupportedError(f"nvJitLink refused a kernel: {_log(binding, handle, 'error')}") from error
+    finally:
+        binding.destroy(handle)
 
 
-@functools.cache
-def _assembler_version() -> str:
-    if assembler() is None:
-        return ""
-    return subprocess.run([str(assembler()), "--version"], capture_output=True, text=True, check=True).stdout
+def _log(binding: Any, handle: Any, kind: str) -> str:
+    text = bytearray(getattr(binding, f"get_{kind}_log_size")(handle))
+    getattr(binding, f"get_{kind}_log")(handle, text)
+    return text.decode().strip("\0")
 
 
 # -- libNVVM

@@ -58,8 +58,10 @@ def canonical_dtype(dtype: Any) -> np.dtype[Any]:
     return canonical
 
 
+@functools.cache
 def python_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of CPython's C API with a prototype of its own: all share ctypes.pythonapi's attributes."""
+    """A function of CPython's C API with a prototype of its own: all share ctypes.pythonapi's attributes. Each is made
+    once, since every prototype is a new class."""
     return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
 
 

@@ -50,6 +50,8 @@ class _MethodDef(ctypes.Structure):
 
 
 _METH_FASTCALL = 0x0080
+_FREE_PLAN = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)
+_PLAN = ctypes.PYFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)  # this one raises too
 
 
 class _State(np.ndarray[Any, Any]):
@@ -107,8 +109,7 @@ class Entry:
         self._fail = fail = _raiser(on_error)
         self._externs = (ctypes.c_void_p * max(len(externs), 1))(*externs)
         self._address = executable.address(plan_symbol(prefix))
-        make = ctypes.CFUNCTYPE if spec.release_gil and not spec.polls else ctypes.PYFUNCTYPE  # this one raises too
-        self._plan = make(ctypes.c_int32, *[ctypes.c_void_p] * 4)(self._address)
+        self._plan = (_FREE_PLAN if spec.release_gil and not spec.polls else _PLAN)(self._address)
         self._owned: tuple[object, ...] = (executable.code, keep)
         self._native_parts = (externs, fail, _Workspaces())
         self.native = abi.native_call_wanted()

@@ -1,26 +1,27 @@
 """Kernels of cumulative nests: running sums and their like along one axis, by trees in place of NumPy's sequence.
 
-A block goes through a line in tiles of one element per thread. Lanes combine theirs by shuffles, warps by shared
-memory, and what a tile adds up to is carried to the next. Few long lines are cut into chunks: one kernel leaves what
-each chunk adds up to, one accumulates these, and one does the chunks with what stands before them. Many or short lines
-are left to one thread each. The order of operations depends on extents alone.
+A block goes through a line in tiles of one element, or one vector, per thread. Lanes combine theirs by shuffles, warps
+by shared memory, and what a tile adds up to is carried to the next. Few long lines are cut into chunks: one kernel
+leaves what each chunk adds up to, one accumulates these, and one does the chunks with what stands before them. Many or
+short lines are left to one thread each. The order of operations depends on extents alone.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
-from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel
-from nufunc.codegen.emit_text import buffer_names
-from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase
+from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, named
+from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase, varying
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import expression, number, type_text
 
 _WARP = 32
 _SHORT = 32  # elements of a line that one thread goes through
 _MANY = 8192  # lines that lie side by side, from which a thread each is enough
-_TILES = 16  # of a chunk
+_LEAST, _MOST = 2, 64  # tiles of a chunk
+_BUSY = 1024  # chunks from which they grow
 _FEW = 128  # lines that are too few for the blocks of a device
 _CHUNKS = 4  # from which lines are cut
 
@@ -34,14 +35,17 @@ def scan_kernels(nest: LoopNest, name: str, sites: Sites | None, threads: int) -
     lines, length = math.prod(a.extent for a in nest.axes), phase.axes[0].extent
     if length <= _SHORT or (lines >= _MANY and _side_by_side(nest, phase)):
         return None
-    threads = min(threads, max(_WARP, 1 << (length - 1).bit_length()))
-    chunks = -(-length // (_TILES * threads))
+    width = CudaWriter(nest, named(nest), sites, threads).vector_width([phase], phase.axes[0])
+    threads = min(threads, max(_WARP, 1 << (-(-length // width) - 1).bit_length()))
+    tiles = min(max(lines * length // (threads * width * _BUSY), _LEAST), _MOST)
+    chunks = -(-length // (tiles * threads * width))
     if lines > _FEW or chunks < _CHUNKS or not _independent(phase):
-        return [_kernel(_LineWriter(nest, sites, threads, ()), name, lines)]
+        return [_kernel(_LineWriter(nest, sites, threads, width, tiles, ()), name, lines)]
     parts = tuple(Buffer(f"part{a.id}", a.dtype, lines * chunks, written=True) for a in phase.accumulators)
     writers = (_TotalWriter, _CarryWriter, _ChunkWriter)
     names, blocks = (f"{name}_totals", f"{name}_carries", name), (lines * chunks, lines, lines * chunks)
-    return [_kernel(w(nest, sites, threads, parts), n, b) for w, n, b in zip(writers, names, blocks, strict=True)]
+    made = zip(writers, names, blocks, strict=True)
+    return [_kernel(writer(nest, sites, threads, width, tiles, parts), own, count) for writer, own, count in made]
 
 
 def _cumulative(nest: LoopNest) -> Phase | None:
@@ -83,13 +87,16 @@ def _kernel(writer: _LineWriter, name: str, blocks: int) -> Kernel:
 
 
 class _LineWriter(CudaWriter):
-    """A block goes through whole lines."""
+    """A block goes through whole lines. Each thread has `width` neighbours of a tile, which lie in one vector."""
 
-    def __init__(self, nest: LoopNest, sites: Sites | None, threads: int, parts: tuple[Buffer, ...]) -> None:
-        super().__init__(nest, buffer_names([b.name for b in nest.buffers]), sites, threads)
-        self.parts, self.scan = parts, nest.phases[0]
+    def __init__(
+        self, nest: LoopNest, sites: Sites | None, threads: int, width: int, tiles: int, parts: tuple[Buffer, ...]
+    ) -> None:
+        super().__init__(nest, named(nest), sites, threads)
+        self.parts, self.scan, self.width = parts, nest.phases[0], width
         self.axis: Axis = self.scan.axes[0]
-        self.length, self.chunk = self.axis.extent, _TILES * threads
+        self.length, self.tile = self.axis.extent, threads * width
+        self.chunk = tiles * self.tile
         self.chunks = -(-self.length // self.chunk)
         self.lines_count = math.prod(a.extent for a in nest.axes)
         self.lane_count = min(_WARP, threads)
@@ -118,15 +125,46 @@ class _LineWriter(CudaWriter):
     def phase(self, phase: Phase) -> None:
         self.body(phase, len(self.nest.axes))
         self.begin(phase)
-        self.tiles("0", str(self.length))
-        self.body(phase, len(self.nest.axes) + 1)
+        self.over_tiles(phase, *self.span())
 
-    def tiles(self, start: str, stop: str) -> None:
-        """The loop over the tiles of a line. Threads beyond its end repeat its last element, and store nothing."""
-        self.line(f"for item in range({start}, {stop}, {self.threads}):")
+    def span(self) -> tuple[str, str]:
+        """From where to where a block goes."""
+        return "0", str(self.length)
+
+    def over_tiles(self, phase: Phase, start: str, stop: str) -> None:
+        """The loop over tiles; where neighbours are vectors, once for aligned memory and once for the other case."""
+        if self.width == 1:
+            self.tiles(phase, start, stop, False)
+            return
+        moved = [i for i in phase.body if i.op in ("load", "store")]
+        buffers = {self.names[i.buffer]: None for i in moved if self.contiguous(i, self.axis.name, self.width)}
+        for vectors in (True, False):
+            self.line(f"if aligned(16, {', '.join(buffers)}):" if vectors else "else:")
+            self.depth += 1
+            self.tiles(phase, start, stop, vectors)
+            self.depth -= 1
+
+    def tiles(self, phase: Phase, start: str, stop: str, vectors: bool) -> None:
+        """One loop. Threads beyond the end of a line repeat its last elements, and store nothing."""
+        own = "thread" if self.width == 1 else f"thread * {self.width}"
+        self.line(f"for item in range({start}, {stop}, {self.tile}):")
         self.depth += 1
-        self.line(f"inside = item + thread < {self.length}")
-        self.line(f"{self.axis.name} = min(item + thread, {self.length - 1})")
+        self.line(f"inside = item + {own} < {self.length}")
+        self.line(f"{self.axis.name} = min(item + {own}, {self.length - self.width})")
+        self.insts_of_tile(phase, [i for i in phase.body if self.level[i.id] > len(self.nest.axes)], vectors)
+        self.depth -= 1
+
+    def insts_of_tile(self, phase: Phase, insts: Sequence[Inst], vectors: bool) -> None:
+        if self.width > 1:
+            self.moving, self.varying = self.axis.name, varying(self.nest, phase, self.axis.name, set())
+        for inst in insts:
+            if inst.op == "running":
+                acc = next(a for a in phase.accumulators if a.id == inst.attrs["accumulator"])
+                self.run_along(acc, inst)
+            elif self.width > 1:
+                self.vector_inst(phase, inst, self.axis.name, self.width, vectors)
+            else:
+                self.inst(phase, inst)
 
     def store(self, inst: Inst) -> None:
         self.line("if inside:" if self.level[inst.id] > len(self.nest.axes) else "if thread == 0:")
@@ -134,13 +172,39 @@ class _LineWriter(CudaWriter):
         super().store(inst)
         self.depth -= 1
 
-    def inst(self, phase: Phase, inst: Inst) -> None:
-        if inst.op != "running":
-            super().inst(phase, inst)
+    def vector_access(self, inst: Inst, width: int) -> None:
+        stores = inst.op == "store"
+        if stores:
+            self.line("if inside:")
+        self.depth += stores
+        super().vector_access(inst, width)
+        self.depth -= stores
+
+    # -- running values
+
+    def lanes_of(self, value: int) -> list[str]:
+        """A value at each of a thread's neighbours."""
+        texts = []
+        for lane in range(self.width):
+            self.lane = lane if self.width > 1 else None
+            texts.append(self.value(value))
+        self.lane = None
+        return texts
+
+    def run_along(self, acc: Accumulator, inst: Inst) -> None:
+        own = f"a{acc.id}_own"
+        first, *others = self.lanes_of(inst.args[0])
+        if not others:
+            self.line(f"{own} = {first} if inside else {self.identity(acc)}")
+            self.running(acc, f"v{inst.id}")
             return
-        acc = next(a for a in phase.accumulators if a.id == inst.attrs["accumulator"])
-        self.line(f"a{acc.id}_own = {self.value(inst.args[0])} if inside else {self.identity(acc)}")
-        self.running(acc, f"v{inst.id}")
+        self.line(f"{own}_0 = {first}")
+        for k, value in enumerate(others, 1):
+            self.line(f"{own}_{k} = {self.combined(acc, f'{own}_{k - 1}', value)}")
+        self.line(f"{own} = {own}_{self.width - 1} if inside else {self.identity(acc)}")
+        self.running(acc, f"a{acc.id}_start", before=True)
+        for k, name in enumerate(self.lanes_of(inst.id)):
+            self.line(f"{name} = {self.combined(acc, f'a{acc.id}_start', f'{own}_{k}')}")
 
     def identity(self, acc: Accumulator) -> str:
         return number(acc.init, acc.dtype)
@@ -156,13 +220,19 @@ class _LineWriter(CudaWriter):
             self.line(f"if thread % {_WARP} >= {k}:")
             self.line(f"    {own} = {self.combined(acc, other, own)}")
 
-    def running(self, acc: Accumulator, name: str | None) -> None:
-        """Define `name` as what all elements up to a thread's own add up to, and carry the sum of the tile on."""
-        a, tree = f"a{acc.id}", f"tree{acc.id}"
+    def running(self, acc: Accumulator, name: str | None, before: bool = False) -> None:
+        """Define `name` as what all elements up to a thread's own (`before` these) add up to, and carry the sum of the
+        tile on."""
+        a, tree, own = f"a{acc.id}", f"tree{acc.id}", f"a{acc.id}_own"
         self.within_warps(acc)
+        if before:
+            own = f"a{acc.id}_others"
+            self.line(f"{own} = cuda.shfl_up_sync(-1, a{acc.id}_own, 1)")
+            self.line(f"if thread % {_WARP} == 0:")
+            self.line(f"    {own} = {self.identity(acc)}")
         if self.threads <= _WARP:
             if name is not None:
-                self.line(f"{name} = {self.combined(acc, a, f'{a}_own')}")
+                self.line(f"{name} = {self.combined(acc, a, own)}")
             self.line(f"{a}_other = cuda.shfl_sync(-1, {a}_own, {self.threads - 1})")
             self.line(f"{a} = {self.combined(acc, a, f'{a}_other')}")
             return
@@ -174,7 +244,7 @@ class _LineWriter(CudaWriter):
             self.line(f"{a}_before = {a}")
             self.line(f"for width in range(thread // {_WARP}):")
             self.line(f"    {a}_before = {self.combined(acc, f'{a}_before', f'{tree}[width]')}")
-            self.line(f"{name} = {self.combined(acc, f'{a}_before', f'{a}_own')}")
+            self.line(f"{name} = {self.combined(acc, f'{a}_before', own)}")
         self.line(f"for width in range({warps}):")
         self.line(f"    {a} = {self.combined(acc, a, f'{tree}[width]')}")
         self.line("cuda.syncthreads()")
@@ -191,23 +261,9 @@ class _TotalWriter(_LineWriter):
         self.over_chunks()
 
     def phase(self, phase: Phase) -> None:
-        values = {i.attrs["accumulator"]: i.args[0] for i in phase.body if i.op == "running"}
-        needed = set(values.values())
-        for inst in reversed(phase.body):
-            if inst.id in needed:
-                needed.update(inst.uses())
         self.body(phase, len(self.nest.axes))
         self.begin(phase)
-        depth = self.depth
-        stop = f"min(first + {self.chunk}, {self.length})"
-        self.line(f"for {self.axis.name} in range(first + thread, {stop}, {self.threads}):")
-        self.depth += 1
-        for inst in phase.body:
-            if self.level[inst.id] > len(self.nest.axes) and inst.id in needed:
-                self.inst(phase, inst)
-        for acc in phase.accumulators:
-            self.combine(acc, self.value(values[acc.id]), None)
-        self.depth = depth
+        self.over_tiles(phase, *self.span())
         for acc in phase.accumulators:
             self.line(f"a{acc.id}_own = a{acc.id}")
             self.line(f"a{acc.id} = {self.identity(acc)}")
@@ -215,6 +271,25 @@ class _TotalWriter(_LineWriter):
         self.line("if thread == 0:")
         for acc in phase.accumulators:
             self.line(f"    part{acc.id}[block] = {self.stored(f'a{acc.id}', acc.dtype)}")
+
+    def tiles(self, phase: Phase, start: str, stop: str, vectors: bool) -> None:
+        values = {i.attrs["accumulator"]: i.args[0] for i in phase.body if i.op == "running"}
+        needed = set(values.values())
+        for inst in reversed(phase.body):
+            if inst.id in needed:
+                needed.update(inst.uses())
+        inner = [i for i in phase.body if self.level[i.id] > len(self.nest.axes) and i.id in needed]
+        own = "thread" if self.width == 1 else f"thread * {self.width}"
+        self.line(f"for {self.axis.name} in range({start} + {own}, {stop}, {self.tile}):")
+        self.depth += 1
+        self.insts_of_tile(phase, inner, vectors)
+        for acc in phase.accumulators:
+            for value in self.lanes_of(values[acc.id]):
+                self.line(f"a{acc.id} = {self.combined(acc, f'a{acc.id}', value)}")
+        self.depth -= 1
+
+    def span(self) -> tuple[str, str]:
+        return "first", f"min(first + {self.chunk}, {self.length})"
 
     def store(self, inst: Inst) -> None:
         """The third kernel stores."""
@@ -257,8 +332,5 @@ class _ChunkWriter(_LineWriter):
         for acc in phase.accumulators:
             self.line(f"    a{acc.id} = {self.part(acc, 'block - 1')}")
 
-    def phase(self, phase: Phase) -> None:
-        self.body(phase, len(self.nest.axes))
-        self.begin(phase)
-        self.tiles("first", f"min(first + {self.chunk}, {self.length})")
-        self.body(phase, len(self.nest.axes) + 1)
+    def span(self) -> tuple[str, str]:
+        return "first", f"min(first + {self.chunk}, {self.length})"

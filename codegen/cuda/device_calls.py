@@ -35,7 +35,8 @@ _SCIPY = ("j0", "j1", "y0", "y1")  # of scipy.special, those that libdevice has
 
 @functools.cache
 def _functions() -> Mapping[str, Callable[..., Any]]:
-    return {f.__name__: f for f in (*HELPERS, *device_functions.FUNCTIONS)}
+    functions: tuple[Callable[..., Any], ...] = (*HELPERS, *device_functions.FUNCTIONS)
+    return {f.__name__: f for f in functions}
 
 
 def device_function(name: str) -> Callable[..., Any] | None:
@@ -293,7 +294,9 @@ def _swapped(f: _Function, name: str, pointer: Pointer, place: str, value: Value
     if name in ("add", "sub"):
         new = f.binary("+" if name == "add" else "-", number, value)
     else:
-        new = f.helper("maximum" if name == "max" else "minimum", [number, value])
+        found_by = f.helper("maximum" if name == "max" else "minimum", [number, value])
+        assert isinstance(found_by, Value)
+        new = found_by
     text = f.op(f"bitcast {kind} {new.text} to {bits}")
     both = f.op(f"cmpxchg {bits}{space}* {place}, {bits} {old.text}, {bits} {text} monotonic monotonic")
     found = f.op(f"extractvalue {{{bits}, i1}} {both}, 0")

@@ -500,8 +500,8 @@ class ChunkWriter(GroupWriter):
             super().phase(phase)
 
     def items(self, phase: Phase) -> None:
-        length = count(phase.axes)
-        self.over_items(phase, "first", length, f"min(first + {self.shape.chunk}, {length})")
+        length, end = count(phase.axes), f"first + {self.shape.chunk}"
+        self.over_items(phase, "first", length, f"min({end}, {length})" if length % self.shape.chunk else f"({end})")
 
     def chunk_place(self, chunk: str) -> str:
         """Where a chunk's part of a point stands: where those who read it are side by side."""

@@ -12,6 +12,7 @@ import ast
 import functools
 import inspect
 import itertools
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,13 +115,16 @@ def _kernel(symbol: str, kernel: Kernel) -> Lowered:
 @functools.cache
 def _helper(name: str, types: tuple[Any, ...]) -> Lowered:
     """A function of `text_scalars` for arguments of types: names, or (type, space, constant) of pointers."""
-    function = _parsed(textwrap.dedent(inspect.getsource(device_function(name))))
+    source = device_function(name)
+    assert source is not None
+    function = _parsed(textwrap.dedent(inspect.getsource(source)))
     params: list[Value | Pointer] = []
     header = []
     for k, type in enumerate(types):
         if isinstance(type, tuple):
-            params.append(Pointer(type[0], f"%p{k}", *type[1:]))
-            header.append(f"{_space(params[-1])} %p{k}")
+            pointer = Pointer(type[0], f"%p{k}", *type[1:])
+            params.append(pointer)
+            header.append(f"{_space(pointer)} %p{k}")
         elif is_complex(type):
             params.append(Value(type, (f"%p{k}r", f"%p{k}i")))
             header += [f"{llvm(real_of(type))} %p{k}{part}" for part in "ri"]
@@ -216,9 +220,8 @@ class _Function(Emitter):
         if self.again:
             raise _Wider
         self.lines = ["  " + line for line in self.entry] + self.lines
-        for name, text in DECLARATIONS.items():
-            if any(f"@{name}(" in line for line in self.lines):
-                self.declared.add(text)
+        called = set(re.findall(r"@([\w.]+)\(", "\n".join(self.lines)))
+        self.declared = {DECLARATIONS[name] for name in called if name in DECLARATIONS}
 
     def common(self, values: Sequence[Value]) -> str:
         if all(v.literal for v in values):
@@ -441,6 +444,9 @@ class _Function(Emitter):
         value = self.number(node)
         return value if value.literal else self.convert(value, "bool_")
 
+    def true_or_false(self, node: ast.expr) -> Value:
+        return self.convert(self.truth(node), "bool_")
+
     def expression(self, node: ast.expr) -> Result:
         match node:
             case ast.Constant(value=bool() | int() | float() | complex() as value):
@@ -514,17 +520,15 @@ class _Function(Emitter):
     def joined(self, every: bool, nodes: Sequence[ast.expr]) -> Value:
         """`and`, `or`; operands that read memory only where the ones before leave it open."""
         first, *rest = nodes
-        value = self.truth(first)
+        value, fixed = self.truth(first), Value("bool_", "false" if every else "true")
         for node in rest:
             if value.literal:
                 value = self.truth(node) if bool(value.text) == every else value
             elif _is_eager(node):
-                text = self.convert(self.truth(node), "bool_").text
+                text = self.true_or_false(node).text
                 value = self.value(f"{'and' if every else 'or'} i1 {value.text}, {text}", "bool_")
             else:
-                fixed = Value("bool_", "false" if every else "true")
-                other = lambda n=node: self.convert(self.truth(n), "bool_")
-                value = self.branched(value, other, lambda f=fixed: f, every)
+                value = self.branched(value, functools.partial(self.true_or_false, node), lambda: fixed, every)
         return value
 
     def conditional(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> Value:

@@ -330,7 +330,8 @@ def _device_executable(program: Program, lower: Callable[[], Any]) -> Executable
     from nufunc.runtime.cuda import compiled, hosted
 
     try:
-        return compiled.executable_for(program, lower() or lower_program(program))
+        lowered: Any = lower() or lower_program(program)
+        return compiled.executable_for(program, lowered)
     except UnsupportedError as error:
         if os.environ.get("NUFUNC_CUDA_FALLBACK") == "0":
             raise

@@ -62,7 +62,8 @@ class Lowered:
         if self._program.device is not None and stage in ("llvm", "asm", "ptx"):
             from nufunc.runtime.cuda.compiled import machine_text
 
-            return machine_text(self._module, self._program, stage)
+            module: Any = self._module
+            return machine_text(module, self._program, stage)
         if self._program.device is None and stage in ("device", "ptx"):
             from nufunc.runtime.cuda.compiled import text_for_any_device
 

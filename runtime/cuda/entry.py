@@ -194,7 +194,8 @@ class DeviceEntry:
         outs: Sequence[Any], everything: bool, stream: Any,
     ) -> list[Any]:  # fmt: skip
         """The results where they belong; what stands in copies of arguments is put back."""
-        span, made = self.machine.span, []
+        span = self.machine.span
+        made: list[Any] = []
         to_host = not self.on_device or any(isinstance(v, np.ndarray) for v in self._targets(given, outs))
         if to_host and self.machine.checked:
             self.device.synchronize()  # raises: nothing of the host is written after a failed check

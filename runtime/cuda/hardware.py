@@ -263,7 +263,8 @@ class HardwareDriver:
         """Bytes of the host that the device copies from and to by itself; they stay until the process ends."""
         self._enter()
         address = int(self._ask(self._api.cuMemHostAlloc(nbytes, 1), "allocate pinned memory"))  # 1: for all contexts
-        return np.frombuffer((ctypes.c_char * nbytes).from_address(address), np.uint8)
+        buffer: Any = (ctypes.c_char * nbytes).from_address(address)
+        return np.frombuffer(buffer, np.uint8)
 
     def upload(self, address: int, array: np.ndarray, stream: Any) -> None:
         self._enter()

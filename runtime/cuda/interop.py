@@ -188,7 +188,7 @@ def exported(
     if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != own:
         if (int(dl_device[0]), int(dl_device[1])) != (_CPU, 0) or copy is False:
             raise BufferError(f"an array on {array.device} cannot be handed to DLPack's device {tuple(dl_device)}")
-        return downloaded(array).__dlpack__(max_version=max_version)  # type: ignore[call-arg]
+        return downloaded(array).__dlpack__(max_version=max_version)
     if array.readonly and not versioned:
         raise BufferError("a read-only array needs DLPack 1.0")
     if copy:

@@ -111,7 +111,8 @@ class SimulatedDriver:
                     )
         if not address:
             raise DeviceError(f"use of {nbytes} bytes of device memory at address 0")
-        return np.frombuffer((ctypes.c_char * nbytes).from_address(address), np.uint8)
+        buffer: Any = (ctypes.c_char * nbytes).from_address(address)
+        return np.frombuffer(buffer, np.uint8)
 
     def array_at(self, address: int, dtype: np.dtype, size: int) -> np.ndarray:
         """The line of `size` elements at an address."""

@@ -161,19 +161,19 @@ def _operands(code: str) -> tuple[str, ...]:
     return tuple(name for name in ARRAYS if name in used)
 
 
-_MADE: dict[tuple[str, bool], Callable[..., Any]] = {}
+_MADE: dict[tuple[str, tuple[str, ...], bool], Callable[..., Any]] = {}
 
 
 def _function(code: str, names: tuple[str, ...]) -> Callable[..., Any]:
     def call(np_: Any, *arrays: Any) -> Any:
         traced = np_ is not np
-        made = _MADE.get((code, traced))
+        made = _MADE.get((code, names, traced))
         if made is None:
             swap = dispatch.swap if traced else lambda obj: obj
             scope: dict[str, Any] = {name: swap(module) for name, module in _MODULES.items()}
             scope.update((name, swap(getattr(builtins, name))) for name in _BUILTINS)
             exec(compile(_source(code, names), f"<{code}>", "exec"), scope)
-            made = _MADE[code, traced] = scope["call"]
+            made = _MADE[code, names, traced] = scope["call"]
         return made(np_, *arrays)
 
     return call

@@ -32,7 +32,7 @@ INTRODUCTION = (
     """What is found out only when the program runs is an IndexError then: a number beyond the length of a `bincount`,
     levels of `np.quantile` outside of [0, 1], weights of it that are negative or all zero, lines of NaN for
     `np.nanargmax`. Leading coefficients of polynomials that happen to be zero are kept (`np.polymul`,
-    `np.polydiv`, `np.roots`, `np.polynomial`).""",
+    `np.polydiv`, `np.roots`, `np.poly1d`, `np.polynomial`).""",
 )
 
 

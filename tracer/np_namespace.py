@@ -31,6 +31,7 @@ from nufunc.tracer import (
     np_nan,
     np_norms,
     np_padding,
+    np_poly1d,
     np_polynomial,
     np_polynomials,
     np_positions,
@@ -178,6 +179,7 @@ def _build() -> Namespace:
     module.ndenumerate = _ndenumerate  # type: ignore[attr-defined]
     module.nditer = _nditer  # type: ignore[attr-defined]
     module.vectorize = np_apply.Vectorize  # type: ignore[attr-defined]
+    module.poly1d = np_poly1d.Poly1d  # type: ignore[attr-defined]
     for function in (np_apply.frompyfunc, np_positions.mask_indices):  # static arguments need not be NumPy's
         setattr(module, function.__name__, namespace_function(function))
     module.linalg = linalg  # type: ignore[attr-defined]

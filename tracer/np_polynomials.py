@@ -12,25 +12,28 @@ from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, fail, is_scalar, result_dtype, static_int
+from nufunc.tracer.np_poly1d import Poly1d, coefficients, of_polynomials
 from nufunc.tracer.trace import require
 
 
 def _line(p: Any) -> Array:
-    if isinstance(p, np.poly1d):
-        p = p.coeffs
-    return namespace().atleast_1d(as_array(p))
+    return namespace().atleast_1d(as_array(coefficients(p)))
 
 
 def polyval(p: Any, x: Any) -> Array:
     """numpy.polyval, by Horner's rule."""
-    if isinstance(x, np.poly1d):
-        raise fail(ArgumentTypeError, "np.polyval of traced coefficients at a poly1d")
-    coefficients, at = as_array(p.coeffs if isinstance(p, np.poly1d) else p), as_array(x)
+    factors = as_array(coefficients(p))
+    if isinstance(x, (Poly1d, np.poly1d)):
+        composed: Any = Poly1d([0])
+        for k in range(factors.shape[0]):
+            composed = composed * x + factors[k]
+        return composed  # type: ignore[no-any-return]
+    at = as_array(x)
     if is_scalar(x):
         at = as_array(np.asarray(x)[()])  # as strong as an array
     result = namespace().zeros_like(at) if at.ndim else at * 0
-    for k in range(coefficients.shape[0]):
-        result = result * at + coefficients[k]
+    for k in range(factors.shape[0]):
+        result = result * at + factors[k]
     return result
 
 
@@ -44,18 +47,22 @@ def _sum(a1: Any, a2: Any, sign: int) -> Array:
     return x + y if sign > 0 else x - y
 
 
+@of_polynomials(2)
 def polyadd(a1: Any, a2: Any) -> Array:
     return _sum(a1, a2, 1)
 
 
+@of_polynomials(2)
 def polysub(a1: Any, a2: Any) -> Array:
     return _sum(a1, a2, -1)
 
 
+@of_polynomials(2)
 def polymul(a1: Any, a2: Any) -> Array:
     return namespace().convolve(_line(a1), _line(a2))
 
 
+@of_polynomials(2)
 def polydiv(u: Any, v: Any) -> tuple[Array, Array]:
     """numpy.polydiv by synthetic division. The remainder keeps one coefficient less than v, also where leading ones
     happen to vanish, which NumPy cuts off.
@@ -82,6 +89,7 @@ def _order(m: Any, what: str) -> int:
     return order
 
 
+@of_polynomials(1)
 def polyder(p: Any, m: int = 1) -> Array:
     x = _line(p)
     for _ in range(_order(m, "derivative")):
@@ -90,6 +98,7 @@ def polyder(p: Any, m: int = 1) -> Array:
     return x
 
 
+@of_polynomials(1)
 def polyint(p: Any, m: int = 1, k: Any = None) -> Array:
     """numpy.polyint with the constants of integration k."""
     np_, x, order = namespace(), _line(p), _order(m, "integral")
@@ -130,7 +139,7 @@ def roots(p: Any) -> Array:
     """numpy.roots by the eigenvalues of the companion matrix. Zero coefficients at the ends are not cut off: where the
     leading one is zero the result is not finite.
     """
-    np_, x = namespace(), as_array(p)
+    np_, x = namespace(), as_array(coefficients(p))
     if x.ndim != 1:
         raise fail(ShapeError, "Input must be a rank-1 array.")
     n = x.shape[0]

@@ -400,6 +400,13 @@ class Session:
         parts = {name: self.hand_out(getattr(fn, name), path.attr(name)) for name in names}
         return self.hooks.swap(np.vectorize)(**parts)
 
+    def _poly1d(self, polynomial: Any, path: Path) -> Any:
+        """A polynomial by its coefficients, which are inputs as other arrays are."""
+        self.captures.guard(path, "type", type(polynomial))
+        self.captures.guard(path.attr("variable"), "value", polynomial.variable)
+        made = self.hooks.swap(np.poly1d)(self.hand_out(polynomial.coeffs, path.attr("coeffs")))
+        return self.remember(polynomial, made, path)
+
     def _lru_cache(self, fn: Any, path: Path) -> Any:
         if not (isinstance(fn.__wrapped__, FunctionType) and is_user_code(fn.__wrapped__)):
             return self.as_it_is(fn, path)
@@ -491,6 +498,7 @@ _HANDLERS: dict[type, Callable[[Session, Any, Path], Any]] = {
     types.BuiltinFunctionType: Session._builtin,
     functools.partial: Session._partial,
     np.vectorize: Session._vectorize,
+    np.poly1d: Session._poly1d,
     functools._lru_cache_wrapper: Session._lru_cache,
     ModuleType: Session._module,
     list: Session._container,

@@ -91,15 +91,17 @@ def test_compiled_for_this_processor(dtype, prim):
 
 
 def test_vectors_of_memory():
-    """Where they are aligned and where not."""
-    (made,) = kernels_of(cumulative("cumsum", "f4", 200, 400, axis=1, reverse=False))
-    assert "load_vec(x0, 400 * i0 + r0_0, 4)" in made.source
-    assert "store_vec(y0, 400 * i0 + r0_0, " in made.source
-    x, memory = numbers("f4", 200 * 400), np.zeros(200 * 400 + 4, "f4")
-    for start in (0, 1, 4):
-        y = memory[start : start + x.size]
-        simulate(made, [x, y, np.zeros(1, np.int32)], blocks=3)
-        np.testing.assert_allclose(y.reshape(200, 400), np.cumsum(x.reshape(200, 400), axis=1), rtol=1e-5)
+    """Where they are aligned and where not, and in both directions."""
+    x, memory = numbers("f4", 200, 400), np.zeros(200 * 400 + 4, "f4")
+    for step in (1, -1):
+        (made,) = kernels_of(cumulative("cumsum", "f4", 200, 400, axis=1, reverse=step < 0))
+        assert "load_vec(x0, 400 * i0 + r0_0, 4)" in made.source
+        assert "store_vec(y0, 400 * i0 + r0_0, " in made.source
+        for start in (0, 1, 4):
+            y = memory[start : start + x.size]
+            simulate(made, [x.reshape(-1), y, np.zeros(1, np.int32)], blocks=3)
+            want = np.cumsum(x[:, ::step], axis=1)[:, ::step]
+            np.testing.assert_allclose(y.reshape(200, 400), want, rtol=1e-5)
 
 
 def test_nan_and_infinities():

@@ -11,9 +11,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, named
-from nufunc.codegen.loops import Accumulator, Axis, Buffer, Inst, LoopNest, Phase, varying
+from nufunc.codegen.loops import Accumulator, Affine, Axis, Buffer, Inst, LoopNest, Phase, varying
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import expression, number, type_text
 
@@ -26,6 +28,14 @@ _FEW = 128  # lines that are too few for the blocks of a device
 _CHUNKS = 4  # from which lines are cut
 
 
+class _Form(NamedTuple):
+    """How a line is gone through: neighbours of a thread, tiles of a chunk, whether from its last element on."""
+
+    width: int
+    tiles: int
+    backwards: bool
+
+
 def scan_kernels(nest: LoopNest, name: str, sites: Sites | None, threads: int) -> list[Kernel] | None:
     """The kernels of a cumulative nest, which have the same buffers; None where each line is to be done by a thread, or
     where the nest is no such."""
@@ -35,17 +45,19 @@ def scan_kernels(nest: LoopNest, name: str, sites: Sites | None, threads: int) -
     lines, length = math.prod(a.extent for a in nest.axes), phase.axes[0].extent
     if length <= _SHORT or (lines >= _MANY and _side_by_side(nest, phase)):
         return None
-    width = CudaWriter(nest, named(nest), sites, threads).vector_width([phase], phase.axes[0])
+    nest, width, backwards = _by_vectors(nest, threads)
+    (phase,) = nest.phases
     threads = min(threads, max(_WARP, 1 << (-(-length // width) - 1).bit_length()))
     tiles = min(max(lines * length // (threads * width * _BUSY), _LEAST), _MOST)
     chunks = -(-length // (tiles * threads * width))
+    form = _Form(width, tiles, backwards)
     if lines > _FEW or chunks < _CHUNKS or not _independent(phase):
-        return [_kernel(_LineWriter(nest, sites, threads, width, tiles, ()), name, lines)]
+        return [_kernel(_LineWriter(nest, sites, threads, form, ()), name, lines)]
     parts = tuple(Buffer(f"part{a.id}", a.dtype, lines * chunks, written=True) for a in phase.accumulators)
     writers = (_TotalWriter, _CarryWriter, _ChunkWriter)
     names, blocks = (f"{name}_totals", f"{name}_carries", name), (lines * chunks, lines, lines * chunks)
     made = zip(writers, names, blocks, strict=True)
-    return [_kernel(writer(nest, sites, threads, width, tiles, parts), own, count) for writer, own, count in made]
+    return [_kernel(writer(nest, sites, threads, form, parts), own, count) for writer, own, count in made]
 
 
 def _cumulative(nest: LoopNest) -> Phase | None:
@@ -58,6 +70,29 @@ def _cumulative(nest: LoopNest) -> Phase | None:
     along = len(phase.axes) == 1 and phase.axes[0].kind == "serial"
     whole = running and sorted(running) == sorted(a.id for a in phase.accumulators)
     return phase if along and whole and not stores else None
+
+
+def _by_vectors(nest: LoopNest, threads: int) -> tuple[LoopNest, int, bool]:
+    """The nest, or if only this has vectors the one whose axis counts from the end of a line; the length of vectors;
+    and whether it is this."""
+    turned = _mirrored(nest)
+    widths = [
+        CudaWriter(n, named(n), None, threads).vector_width(n.phases, n.phases[0].axes[0]) for n in (nest, turned)
+    ]
+    return (turned, widths[1], True) if widths[1] > widths[0] else (nest, widths[0], False)
+
+
+def _mirrored(nest: LoopNest) -> LoopNest:
+    """With an axis that counts from the end of a line."""
+    (phase,) = nest.phases
+    (axis,) = phase.axes
+
+    def moved(inst: Inst) -> Inst:
+        c = inst.index.coefficient(axis.name)
+        terms = tuple((k, -n if k == axis.name else n) for k, n in inst.index.terms)
+        return replace(inst, index=Affine(inst.index.const + c * (axis.extent - 1), terms))
+
+    return replace(nest, phases=(replace(phase, body=tuple(map(moved, phase.body))),))
 
 
 def _side_by_side(nest: LoopNest, phase: Phase) -> bool:
@@ -90,13 +125,13 @@ class _LineWriter(CudaWriter):
     """A block goes through whole lines. Each thread has `width` neighbours of a tile, which lie in one vector."""
 
     def __init__(
-        self, nest: LoopNest, sites: Sites | None, threads: int, width: int, tiles: int, parts: tuple[Buffer, ...]
+        self, nest: LoopNest, sites: Sites | None, threads: int, form: _Form, parts: tuple[Buffer, ...]
     ) -> None:
         super().__init__(nest, named(nest), sites, threads)
-        self.parts, self.scan, self.width = parts, nest.phases[0], width
+        self.parts, self.scan, self.width, self.backwards = parts, nest.phases[0], form.width, form.backwards
         self.axis: Axis = self.scan.axes[0]
-        self.length, self.tile = self.axis.extent, threads * width
-        self.chunk = tiles * self.tile
+        self.length, self.tile = self.axis.extent, threads * form.width
+        self.chunk = form.tiles * self.tile
         self.chunks = -(-self.length // self.chunk)
         self.lines_count = math.prod(a.extent for a in nest.axes)
         self.lane_count = min(_WARP, threads)
@@ -150,7 +185,9 @@ class _LineWriter(CudaWriter):
         self.line(f"for item in range({start}, {stop}, {self.tile}):")
         self.depth += 1
         self.line(f"inside = item + {own} < {self.length}")
-        self.line(f"{self.axis.name} = min(item + {own}, {self.length - self.width})")
+        last = self.length - self.width
+        place = f"min(item + {own}, {last})"
+        self.line(f"{self.axis.name} = {f'{last} - ' if self.backwards else ''}{place}")
         self.insts_of_tile(phase, [i for i in phase.body if self.level[i.id] > len(self.nest.axes)], vectors)
         self.depth -= 1
 
@@ -183,13 +220,13 @@ class _LineWriter(CudaWriter):
     # -- running values
 
     def lanes_of(self, value: int) -> list[str]:
-        """A value at each of a thread's neighbours."""
+        """A value at each of a thread's neighbours, in the order of the line."""
         texts = []
         for lane in range(self.width):
             self.lane = lane if self.width > 1 else None
             texts.append(self.value(value))
         self.lane = None
-        return texts
+        return texts[::-1] if self.backwards else texts
 
     def run_along(self, acc: Accumulator, inst: Inst) -> None:
         own = f"a{acc.id}_own"
@@ -280,8 +317,11 @@ class _TotalWriter(_LineWriter):
                 needed.update(inst.uses())
         inner = [i for i in phase.body if self.level[i.id] > len(self.nest.axes) and i.id in needed]
         own = "thread" if self.width == 1 else f"thread * {self.width}"
-        self.line(f"for {self.axis.name} in range({start} + {own}, {stop}, {self.tile}):")
+        counter = "item" if self.backwards else self.axis.name
+        self.line(f"for {counter} in range({start} + {own}, {stop}, {self.tile}):")
         self.depth += 1
+        if self.backwards:
+            self.line(f"{self.axis.name} = {self.length - self.width} - item")
         self.insts_of_tile(phase, inner, vectors)
         for acc in phase.accumulators:
             for value in self.lanes_of(values[acc.id]):

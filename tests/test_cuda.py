@@ -13,6 +13,8 @@ from pass_programs import graph_of
 from nufunc.codegen.cuda import compile as compiler
 from nufunc.codegen.cuda.compile import compiled, ptx
 from nufunc.codegen.cuda.kernels import Kernel, kernels
+from nufunc.codegen.cuda.plan import device_program
+from nufunc.codegen.cuda.program import Call, Launch
 from nufunc.codegen.emit_text import group_nests
 from nufunc.codegen.nest_builder import Sites
 from nufunc.ir.errors import UnsupportedError
@@ -134,6 +136,13 @@ def test_text_of_a_kernel():
 def test_functions_that_a_device_lacks():
     with pytest.raises(UnsupportedError, match=r"scipy\.special\.k0"):
         kernels_of(graph_of(lambda b, x: b.scipy(x, function="k0"), array("f8", 4)))
+
+
+def test_what_a_device_lacks_leaves_its_group():
+    graph = graph_of(lambda b, x: b.mul(b.scipy(b.exp(x), function="k0"), b.scipy(x, function="j0")), array("f8", 4))
+    steps = device_program(fuse(graph), "f").steps
+    assert [s.prim for s in steps if isinstance(s, Call)] == ["scipy"]
+    assert sum(isinstance(s, Launch) for s in steps) == 3
 
 
 class Kept(dict):

@@ -21,7 +21,7 @@ from nufunc.passes.composites import opened
 from nufunc.passes.fuse import fuse
 
 CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
-ON_DEVICE = BY_PRIMITIVE.keys() - {"scipy"}  # most of whose functions devices lack
+ON_DEVICE = BY_PRIMITIVE.keys()
 TOGETHER = 24  # kernels of a module
 LONG = {"window_put"}  # kernels of many blocks, whose threads start one by one
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nufunc.codegen.cuda.device_calls import CALLS
 from nufunc.codegen.cuda.groups import group_kernels, shape_of
+from nufunc.codegen.cuda.lacking import lacks
 from nufunc.codegen.cuda.scans import scan_kernels
 from nufunc.codegen.cuda.scatter import scatter_kernels
 from nufunc.codegen.cuda.tiles import tile_kernel
@@ -44,7 +44,7 @@ def _refuse_lacking(nest: LoopNest) -> None:
     for phase in nest.phases:
         for inst in phase.body:
             name = str(inst.attrs.get("function", ""))
-            if inst.op == "scipy" and f"scipy_{name}" not in CALLS:
+            if inst.op == "scipy" and lacks(name):
                 raise UnsupportedError(f"kernels for CUDA have no scipy.special.{name.split('.')[0]}")
 
 

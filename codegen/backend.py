@@ -470,7 +470,7 @@ def _address(symbol: str) -> int:
 
         return scipy_calls.address(symbol)
     found = elf.process_address(symbol)
-    if not found and "llvmlite.binding" in sys.modules:
+    if not found and ("llvmlite.binding" in sys.modules or not elf.host_loads()):
         import llvmlite.binding as ll
 
         found = int(ll.address_of_symbol(symbol) or 0)

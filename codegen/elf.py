@@ -98,7 +98,8 @@ def process_address(name: str) -> int:
 
 
 @functools.cache
-def _host_loads() -> bool:
+def host_loads() -> bool:
+    """Whether object files of this system are of the kind that is loaded here."""
     return sys.platform == "linux" and os.uname().machine == "x86_64" and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
@@ -132,7 +133,7 @@ class Image:
     def of(cls, data: bytes, resolve: Callable[[str], int]) -> Image | None:
         """The image of an object file, or None where LLVM has to load it. `resolve` gives the addresses of what it
         expects from outside."""
-        sections = _sections(data) if _host_loads() else []
+        sections = _sections(data) if host_loads() else []
         return cls(data, sections, resolve) if _loadable(data, sections) else None
 
     def _addresses(

@@ -70,7 +70,7 @@ def test_code_constants_and_variables_work_and_are_protected() -> None:
 
 
 def test_llvm_loads_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elf, "_host_loads", lambda: False)
+    monkeypatch.setattr(elf, "host_loads", lambda: False)
     executable = compiled()
     assert executable.code._image is None
     check(executable)

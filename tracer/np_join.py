@@ -285,7 +285,9 @@ def _rolled(x: Array, amount: Any, axis: int) -> Array:
         from nufunc.tracer import np_namespace
         from nufunc.tracer.np_misc import take
 
-        return take(x, (np_namespace.numpy.arange(extent) - amount) % max(extent, 1), axis=axis)
+        np_ = np_namespace.numpy
+        place = np_.arange(extent) - amount % max(extent, 1)
+        return take(x, np_.where(place < 0, place + extent, place), axis=axis, mode="clip")
     step = static_int(amount, "shift") % extent if extent else 0
     if step == 0:
         return copied(x)

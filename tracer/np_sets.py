@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ShapeError
-from nufunc.ir.types import is_inexact
+from nufunc.ir.types import BOOL, ArrayType, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
-from nufunc.tracer.np_core import as_array, fail, normal_axis, result_dtype
+from nufunc.tracer.np_core import as_array, builder, fail, normal_axis, result_dtype, value_of, wrap
 from nufunc.tracer.np_sorting import _keys, _lexsort, bisect, positions, sized, taken
 
 
@@ -153,8 +153,37 @@ def _member(x: Array, tests: Array) -> Array:
     if tests.size <= _FEW:
         return np_.any(np_.equal(x[..., None], tests), axis=-1)
     common = result_dtype(x, tests)
-    line, flat = np_.sort(tests.astype(common)), x.astype(common).ravel()
-    return np_.equal(taken(line, bisect(line, flat, "left")), flat).reshape(x.shape)
+    numbers, flat = tests.astype(common), x.astype(common).ravel()
+
+    def searched(numbers: Array, flat: Array) -> Array:
+        line = np_.sort(numbers)
+        return as_array(np_.equal(taken(line, bisect(line, flat, "left")), flat))
+
+    if common.kind not in "iu" or tests.size < _TABLE:
+        return searched(numbers, flat).reshape(x.shape)
+    from nufunc.tracer.control import cond
+
+    low, size = np_.min(numbers), _PLACES * tests.size
+    near = (np_.max(numbers).astype(np.uint64) - low.astype(np.uint64)) < size
+    found: Array = cond(near, lambda *lines: _tabled(*lines, size), lambda numbers, flat, low: searched(numbers, flat),
+                        numbers, flat, low)  # fmt: skip
+    return found.reshape(x.shape)
+
+
+_TABLE = 4096  # ints from which on a table of them is tried
+_PLACES = 8  # of the table, for each of them
+
+
+def _tabled(numbers: Array, flat: Array, low: Array, size: int) -> Array:
+    """Which numbers occur among others that lie close together: a table with a place for each."""
+    np_, b = namespace(), builder()
+    place, wanted = ((line.astype(np.uint64) - low.astype(np.uint64)) for line in (numbers, flat))
+    empty = b.filled(False, ArrayType((size,), BOOL))
+    every = b.filled(True, ArrayType(numbers.shape, BOOL))
+    table = b.scatter_set(empty, every, value_of(place.astype(np.int64)), axes=(0,), mode="clip")
+    inside = wanted < size
+    at = value_of(as_array(np_.where(inside, wanted, np.uint64(0))).astype(np.int64))
+    return as_array(inside & wrap(b.gather(table, at, axes=(0,), mode="clip"), scalar=False))
 
 
 def in1d(ar1: Any, ar2: Any, assume_unique: bool = False, invert: bool = False, *, kind: Any = None) -> Array:

@@ -38,7 +38,7 @@ def lower_conv(made: Lowered) -> None:
 
     windows = tuple(
         Window(
-            f"p_{n}", f"k_{n}", *(attrs[name][k] for name in ("stride", "dilation", "spread", "offset")),
+            f"p_{n}", f"k_{n}", attrs["stride"][k], attrs["dilation"][k], attrs["spread"][k], attrs["offset"][k],
             x.shape[attrs["x"].index(n)], steps["x"][n],
         )
         for k, n in enumerate(window)

@@ -88,7 +88,7 @@ def matrices(made: Lowered) -> list[Matrix]:
     """Both operands, those that BLAS cannot read copied."""
     attrs = made.attrs
     count = len(attrs["contract"][0])
-    orders = [sorted(range(count), key=lambda k, c=c: c[k]) for c in attrs["contract"]]
+    orders = [sorted(range(count), key=axes.__getitem__) for axes in attrs["contract"]]
     found: list[tuple[int, list[Matrix | None], list[int]]] = []
     for order in ([*range(count)], *orders):
         pair = [

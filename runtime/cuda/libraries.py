@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +24,7 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
     error word, in this order."""
     how = route(driver)
     if how == "host":
-        (_in_host_memory if driver.simulated else _by_the_host)(call, driver, addresses, stream)
+        _by_the_host(call, driver, addresses, stream)
         return
     count = len(call.operands)
     bases = {
@@ -45,7 +44,7 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
             case Glue():
                 _glue(step, driver, [at(place) for place in step.places], addresses[-1], stream)
             case Hosted():
-                (_in_host_memory if driver.simulated else _by_the_host)(call, driver, addresses, stream)
+                _by_the_host(call, driver, addresses, stream)
 
 
 def replayable(call: Call, driver: Driver) -> bool:
@@ -89,53 +88,41 @@ def _glue(step: Glue, driver: Driver, addresses: Sequence[int], word: int, strea
             driver.free(space, stream)
 
 
-def _evaluated(call: Call, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """The results by the primitive's own rule; None where it fails and the call says so in the error word."""
+def _results(call: Call, driver: Driver, arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray] | None:
+    """The results, by code for the processor, on simulated devices by the primitive's own rule; None where it fails
+    and the call says so in the error word."""
     try:
+        if not driver.simulated:
+            from nufunc.runtime.cuda.host_code import host_function  # all that compiles
+
+            return host_function(call.prim, [o.type for o in call.operands], call.attrs)(arrays)
         with np.errstate(all="ignore"):
-            return [np.asarray(r) for r in primitive.get(call.prim).evaluate(arrays, call.attrs, ())]
+            return primitive.get(call.prim).evaluate(arrays, call.attrs, ())
     except np.linalg.LinAlgError:
         if not call.site:
             raise
         return None
 
 
-def memory(type_: ArrayType, address: int) -> np.ndarray:
-    """Host memory at an address as an array."""
-    if not type_.size:
-        return np.empty(type_.shape, type_.dtype)
-    return np.frombuffer((ctypes.c_char * type_.nbytes).from_address(address), type_.dtype).reshape(type_.shape)
-
-
-def _in_host_memory(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> None:
-    count = len(call.operands)
-    error = np.frombuffer((ctypes.c_char * 4).from_address(addresses[-1]), np.int32)
-    if error[0]:
-        return
-    given = [memory(o.type, a) for o, a in zip(call.operands, addresses, strict=False)]
-    made = _evaluated(call, given)
-    if made is None:
-        error[0] = call.site
-        return
-    for operand, address, value in zip(call.results, addresses[count:], made, strict=False):
-        memory(operand.type, address)[...] = value
-
-
 def _by_the_host(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> None:
-    """Down, computed there, and up again."""
+    """Down, computed there, and up again; nothing where something has failed before."""
     count = len(call.operands)
-    given = [np.empty(o.type.shape, o.type.dtype) for o in call.operands]
-    for array, address in zip(given, addresses, strict=False):
-        if array.size:
-            driver.download(array, address, stream)
-    error = np.empty(1, np.int32)
+    given = [_fetched(driver, o.type, a, stream) for o, a in zip(call.operands, addresses, strict=False)]
+    error = np.zeros(1, np.int32)
     driver.download(error, addresses[-1], stream)
     if error[0]:
         return
-    made = _evaluated(call, given)
+    made = _results(call, driver, given)
     if made is None:
         driver.upload(addresses[-1], np.array([call.site], np.int32), stream)
         return
     for operand, address, value in zip(call.results, addresses[count:], made, strict=False):
         if operand.type.size:
             driver.upload(address, np.ascontiguousarray(value, operand.type.dtype), stream)
+
+
+def _fetched(driver: Driver, type_: ArrayType, address: int, stream: Any) -> np.ndarray:
+    array = np.empty(type_.shape, type_.dtype)
+    if array.size:
+        driver.download(array, address, stream)
+    return array

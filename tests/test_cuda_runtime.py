@@ -293,7 +293,7 @@ def test_a_graph_that_cannot_be_changed_is_made_anew(fake: FakeCuda) -> None:
     f = nf.jit(lambda x: x * 2)
     keep = [f(nf.to_device(X + k)) for k in range(12)]
     np.testing.assert_array_equal(np.asarray(keep[-1]), (X + 11) * 2)
-    assert fake.calls["cuGraphExecDestroy"] == fake.calls["cuGraphExecUpdate"] >= 1
+    assert fake.calls["cuGraphExecUpdate"] > fake.calls["cuGraphExecDestroy"] >= 1
 
 
 def test_large_arrays_travel_in_pieces(fake: FakeCuda) -> None:

@@ -181,6 +181,7 @@ class HardwareDriver:
         self._functions: dict[Kernel, Any] = {}
         self._modules: dict[str, Any] = {}
         self._recording = threading.RLock()
+        self._dropped: list[_Graph] = []
         self._enter()
         self._pooled = bool(self._attribute(known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED))
         if self._pooled:
@@ -407,6 +408,7 @@ class HardwareDriver:
         cuda, stream = self._api, self.stream_of(self.recording_stream)
         with self._recording:
             self._enter()
+            self._forget_dropped()
             mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
             self._ask(cuda.cuStreamBeginCapture(stream, mode), "record a run")
             try:
@@ -433,12 +435,14 @@ class HardwareDriver:
             raise _error(self._api, answer[0], "launch of a recorded run")
 
     def drop(self, graph: Any) -> None:
-        if _FORKED[0]:
-            return
-        self._enter()
-        if graph.stream is not None:
-            self.synchronize(graph.stream)
-        self._ask(self._api.cuGraphExecDestroy(graph.graph), "forget a recorded run")
+        self._dropped.append(graph)  # the caller may be anywhere: this happens when objects die
+
+    def _forget_dropped(self) -> None:
+        while self._dropped:
+            graph = self._dropped.pop()
+            if graph.stream is not None:
+                self.synchronize(graph.stream)
+            self._ask(self._api.cuGraphExecDestroy(graph.graph), "forget a recorded run")
 
 
 class _Graph:

@@ -3,10 +3,10 @@
 Note [Scattered writes]
 An element's `key` is the address of its target, without what the window adds. Keys are sorted stably with the numbers
 of their elements, so that those of one target stand in a row, in NumPy's order. Of a row the first one does the work:
-it adds all of them one after the other to what is there, or stores the last. Rows are cut at multiples of a chunk, so
-that one thread never adds more than the elements of a chunk and one sum for each further chunk of its row. Integers
-are added by atomic operations, whose order does not matter. Few elements are done by one thread for each point of the
-window.
+it adds all of them one after the other to what is there, or stores the last. Long rows are cut at multiples of 32, of
+32 times 32, and so on: other threads have added what such a chunk has of a row that it begins in the midst of, each
+from at most 32 sums of smaller chunks, so that no thread adds many. Integers are added by atomic operations, whose
+order does not matter. Few elements are done by one thread for each point of the window.
 
 The last of several stores needs no order where there are not many more targets than elements: each target notes the
 greatest number of an element that goes there, by atomic operations, and that element alone is stored.
@@ -14,26 +14,26 @@ greatest number of an element that goes there, by atomic operations, and that el
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from nufunc.codegen.cuda.sorting import Lines
-from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, parallel
-from nufunc.codegen.emit_text import buffer_names
+from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, named, parallel
 from nufunc.codegen.loops import Affine, Buffer, Inst, LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import expression, number
 from nufunc.ir.types import ArrayType
 
 _FEW = 16  # elements that one thread adds
-_LEAST = 32  # elements of a chunk
+_CHUNK = 32  # elements, or smaller chunks, of a chunk
 _SPARSE, _SMALL = 16, 1 << 16  # targets for each element, and targets, up to which they are numbered one by one
 
 
 def scatter_kernels(
-    nest: LoopNest, name: str, sites: Sites | None, threads: int, chunk: int | None = None, few: int = _FEW
+    nest: LoopNest, name: str, sites: Sites | None, threads: int, few: int = _FEW
 ) -> list[Kernel] | None:
     """The kernels of a nest that writes scattered elements, which have the same buffers; None where the nest is no
     such, or where its elements are few."""
@@ -42,8 +42,6 @@ def scatter_kernels(
     count = math.prod(a.extent for a in serial)
     if store is None or count <= few:
         return None
-    if chunk is None:  # about as many as there are chunks
-        chunk = max(_LEAST, 1 << (count.bit_length() // 2))
     if store.attrs["mode"] == "add" and store.dtype.kind in "iu" and store.dtype.itemsize >= 4:
         return [_Writer(nest, store, sites, threads).kernel(name, "atomic")]
     if store.attrs["mode"] == "set":
@@ -52,12 +50,14 @@ def scatter_kernels(
             writer.scratch = (Buffer("part0", np.dtype(np.int32), writer.targets, True),)
             names = {"none": f"{name}_none", "latest": f"{name}_last", "won": name}
             return [writer.kernel(own, what) for what, own in names.items()]
-    writer = _Writer(nest, store, sites, threads, chunk)
+    writer = _Writer(nest, store, sites, threads)
+    writer.sort_keys()
     made = [writer.kernel(f"{name}_keys", "keys"), *writer.sorting(f"{name}_order")]
     if store.attrs["mode"] == "set":
         return [*made, writer.kernel(name, "last")]
-    if writer.chunks > 1:
-        made.append(writer.kernel(f"{name}_sums", "sums"))
+    for level, unit in enumerate(writer.units):
+        writer.chunk_level = level
+        made.append(writer.kernel(f"{name}_sums{unit}", "sums"))
     return [*made, writer.kernel(name, "row")]
 
 
@@ -87,20 +87,21 @@ def _axes_of(body: Iterable[Inst]) -> dict[int, frozenset[str]]:
 class _Writer(CudaWriter):
     """Writes the kernels of one nest; see Note [Scattered writes]."""
 
-    def __init__(self, nest: LoopNest, store: Inst, sites: Sites | None, threads: int, chunk: int = 0) -> None:
-        super().__init__(nest, buffer_names([b.name for b in nest.buffers]), sites, threads)
-        self.target, self.chunk = store, chunk
+    def __init__(self, nest: LoopNest, store: Inst, sites: Sites | None, threads: int) -> None:
+        super().__init__(nest, named(nest), sites, threads)
+        self.target = store
         self.windows = list(parallel(nest.axes))
         self.serial = [a for a in nest.axes if a.kind == "serial"]
         self.axes = _axes_of(nest.phases[0].body)
         self.size = math.prod(a.extent for a in self.windows)
         self.count = math.prod(a.extent for a in self.serial)
-        self.chunks = -(-self.count // chunk) if chunk else 0
+        self.units: list[int] = []  # elements of chunks, level by level
+        self.chunk_level = 0
         names = {a.name for a in self.windows}
         terms = store.index.terms
         self.offset = Affine(0, tuple(t for t in terms if t[0] in names))
         self.key = Affine(store.index.const, tuple(t for t in terms if t[0] not in names))
-        self.scratch = self._scratch() if chunk else ()
+        self.scratch: tuple[Buffer, ...] = ()
         first = {i.id for i in nest.phases[0].body if self.axes[i.id] <= names}
         places = self._needed(k for k, _ in self.key.terms if isinstance(k, int))
         values = self._needed(store.args)
@@ -116,15 +117,21 @@ class _Writer(CudaWriter):
                 needed.update(inst.uses())
         return needed
 
-    def _scratch(self) -> tuple[Buffer, ...]:
-        """Keys, order, what sorting needs, and sums of chunks. Their names are none that a user's array gets."""
+    def sort_keys(self) -> None:
+        """Scratch memory for keys, order, what sorting needs, and sums of chunks; the names are none that a user's
+        array gets."""
         keys = np.dtype(np.int32 if self.nest.buffers[self.target.buffer].size < 2**31 else np.int64)
-        self.lines_ = Lines.of("argsort", ArrayType((self.count,), keys), 0, self.threads)
+        self.sorted = Lines.of("argsort", ArrayType((self.count,), keys), 0, self.threads)
         own = [Buffer("part0", keys, self.count, True), Buffer("part1", np.dtype(np.int64), self.count, True)]
-        sorting = [Buffer(f"part{k}", b.dtype, b.size, True) for k, b in enumerate(self.lines_.scratch, 2)]
-        adds = self.target.attrs["mode"] == "add" and self.chunks > 1
-        sums = [Buffer("part9", self.target.dtype, self.chunks * self.size, True)] if adds else []
-        return (*own, *sorting, *sums)
+        sorting = [Buffer(f"part{k}", b.dtype, b.size, True) for k, b in enumerate(self.sorted.scratch, 2)]
+        if self.target.attrs["mode"] == "add":
+            powers = itertools.takewhile(lambda unit: unit < self.count, (_CHUNK**k for k in itertools.count(1)))
+            self.units = list(powers)
+        sums = [
+            Buffer(f"part1{k}", self.target.dtype, -(-self.count // unit) * self.size, True)
+            for k, unit in enumerate(self.units)
+        ]
+        self.scratch = (*own, *sorting, *sums)
 
     # -- kernels
 
@@ -136,11 +143,11 @@ class _Writer(CudaWriter):
     def sorting(self, name: str) -> list[Kernel]:
         """The kernels that sort keys; the nest's own arrays, which they do not touch, are numbers to them."""
         others = [f"_{k}" for k in range(len(self.nest.buffers))]
-        scratch = ["x", "y", *(b.name for b in self.lines_.scratch)]
+        scratch = ["x", "y", *(b.name for b in self.sorted.scratch)]
         scratch += [s.name for s in self.scratch[len(scratch) :]]
         return [
             self._made(name + part.suffix, others, scratch, ["    " + text for text in part.text], part.blocks)
-            for part in self.lines_.parts()
+            for part in self.sorted.parts()
         ]
 
     def _made(self, name: str, names: Sequence[str], scratch: Sequence[str], lines: list[str], blocks: int) -> Kernel:
@@ -247,26 +254,31 @@ class _Writer(CudaWriter):
         there = self._place()
         self.line(f"a0 = {f'({there} != 0)' if dtype.kind == 'b' else there}")
         self.line("item = first")
-        self.line(f"width = min({self.count}, first // {self.chunk} * {self.chunk} + {self.chunk})")
+        smallest = self.units[0] if self.units else self.count
+        self.line(f"width = min({self.count}, first // {smallest} * {smallest} + {smallest})")
         self._sum()
-        if self.chunks > 1:
-            self.line(f"same = item == width and item < {self.count}")
-            self._if("same", lambda: self.line("same = part0[part1[item]] == key"))
-            self.line("while same:")
+        if self.units:
+            self._same_behind("item == width and ")
+        for level, unit in enumerate(self.units):
+            larger = self.units[level + 1] if level + 1 < len(self.units) else None
+            further = "same" if larger is None else f"same and item % {larger} != 0"
+            self.line(f"inside = {further}")
+            self.line("while inside:")
             self.depth += 1
-            part = f"part9[item // {self.chunk} * {self.size} + point % {self.size}]"
-            self._add(f"({part} != 0)" if dtype.kind == "b" else part)
-            self.line(f"item = item + {self.chunk}")
-            self.line(f"same = item < {self.count}")
-            self._if("same", lambda: self.line("same = part0[part1[item]] == key"))
+            self._add(self._chunk_sum(level))
+            self.line(f"item = item + {unit}")
+            self._same_behind()
+            self.line(f"inside = {further}")
             self.depth -= 1
         self.line(f"{there} = {self.stored('a0', dtype)}")
 
     def _sums(self) -> int:
-        """For each chunk that begins inside of a row, the sum of those of its elements that belong to the row."""
-        points = self.chunks * self.size
+        """For each chunk of a level that begins in the midst of a row, the sum of those of its elements that belong to
+        the row."""
+        unit = self.units[self.chunk_level]
+        points = -(-self.count // unit) * self.size
         self._over(points)
-        self.line(f"first = point // {self.size} * {self.chunk}")
+        self.line(f"first = point // {self.size} * {unit}")
         self.line("key = part0[part1[first]]")
         self.line("inside = first > 0")
         self._if("inside", lambda: self.line("inside = part0[part1[first - 1]] == key"))
@@ -274,14 +286,32 @@ class _Writer(CudaWriter):
         return points
 
     def _sum_chunk(self) -> None:
-        dtype = self.target.dtype
+        dtype, level = self.target.dtype, self.chunk_level
         self._window()
         self._insts(self.of_window)
         self.line(f"a0 = {number(0, dtype)}")
         self.line("item = first")
-        self.line(f"width = min({self.count}, first + {self.chunk})")
-        self._sum()
-        self.line(f"part9[point] = {self.stored('a0', dtype)}")
+        self.line(f"width = min({self.count}, first + {self.units[level]})")
+        if level:
+            self.line("same = True")
+            self.line("while same:")
+            self.depth += 1
+            self._add(self._chunk_sum(level - 1))
+            self.line(f"item = item + {self.units[level - 1]}")
+            self._same_behind("item < width and ")
+            self.depth -= 1
+        else:
+            self._sum()
+        self.line(f"part1{level}[point] = {self.stored('a0', dtype)}")
+
+    def _chunk_sum(self, level: int) -> str:
+        text = f"part1{level}[item // {self.units[level]} * {self.size} + point % {self.size}]"
+        return f"({text} != 0)" if self.target.dtype.kind == "b" else text
+
+    def _same_behind(self, test: str = "") -> None:
+        """`same`: whether there is an element at `item` and it is of the row."""
+        self.line(f"same = {test}item < {self.count}")
+        self._if("same", lambda: self.line("same = part0[part1[item]] == key"))
 
     # -- pieces
 

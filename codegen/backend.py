@@ -261,7 +261,7 @@ def _processor() -> str | None:
     first = text.partition(b"\n\n")[0].decode(errors="replace")
     lines = {line.partition(":")[0].strip(): line for line in first.splitlines()}
     names = ("vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags")
-    return "\n".join(lines[name] for name in names) if all(name in lines for name in names) else None
+    return "\n".join(lines[name] for name in names if name in lines) if "flags" in lines else None
 
 
 def _asked_target(versions: tuple[str, ...]) -> Target:

@@ -154,6 +154,31 @@ def test_target_describes_the_host() -> None:
     assert not target.has("no-such-feature")
 
 
+class Kept(dict):
+    def put(self, key: str, data: bytes, about: str) -> None:
+        self[key] = data
+
+
+def test_the_target_is_kept_for_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    ask = backend._asked_target
+    monkeypatch.setattr(backend, "_store", Kept())
+    monkeypatch.setattr(backend, "_numba_decides", lambda: False)
+    monkeypatch.setattr(backend, "_processor", lambda: "one")
+    monkeypatch.setattr(backend, "_asked_target", lambda versions: asked.append(versions) or ask(versions))
+    found = [backend._host_target.__wrapped__() for _ in range(2)]
+    assert found[0] == found[1]
+    assert len(asked) == 1
+    for processor in ("another", None, None):
+        monkeypatch.setattr(backend, "_processor", lambda processor=processor: processor)
+        assert backend._host_target.__wrapped__() == found[0]
+    assert len(asked) == 4
+    monkeypatch.setattr(backend, "_processor", lambda: "one")
+    monkeypatch.setattr(backend, "_numba_decides", lambda: True)
+    backend._host_target.__wrapped__()
+    assert len(asked) == 5
+
+
 def test_unknown_numba_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import numba
 

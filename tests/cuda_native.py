@@ -24,7 +24,7 @@ _numbers = itertools.count()
 def host_text(text: str) -> str:
     """The module with pointers of today's LLVM and calls of this file's functions."""
     lines = [line for line in text.splitlines() if not line.startswith(("!", "declare {i32, i1}"))]
-    text = re.sub(r" addrspace\(\d\)|, !invariant.load !0|, !llvm.loop !9000", "", "\n".join(lines))
+    text = re.sub(r" addrspace\(\d\)|, !invariant.load !0|, !llvm.loop !\d+", "", "\n".join(lines))
     text = _POINTER.sub("ptr", text)
     for name in ("tid", "ctaid", "ntid", "nctaid"):
         text = text.replace(f"@llvm.nvvm.read.ptx.sreg.{name}.x", f"@nf_{name}")

@@ -30,7 +30,7 @@ _KEPT = 128  # bytes of rows that a lane keeps in registers
 _SIDE = 32  # points that stand side by side
 _FEW = 4  # elements of a short loop for each lane
 _LONG = 2048  # elements of a loop from which a block does it
-_FULL = 512  # blocks that keep a device busy
+_FULL = 2048  # blocks that keep a device busy
 _CHUNK = 4096  # elements of a chunk at least
 
 

@@ -48,7 +48,12 @@ _REGISTERS = {
     "cuda.threadIdx.x": "tid", "cuda.blockIdx.x": "ctaid", "cuda.gridDim.x": "nctaid", "cuda.blockDim.x": "ntid",
 }  # fmt: skip
 _UNROLLED = 32  # passes of a loop that are written out
-_NOTES = ["!0 = !{}", "!9000 = distinct !{!9000, !9001}", '!9001 = !{!"llvm.loop.unroll.full"}']
+_LOADS = 8  # passes of a short loop that are under way together, so that its loads are
+_NOTES = [
+    "!0 = !{}",
+    "!9000 = distinct !{!9000, !9001}", '!9001 = !{!"llvm.loop.unroll.full"}',
+    "!9002 = distinct !{!9002, !9003}", f'!9003 = !{{!"llvm.loop.unroll.count", i32 {_LOADS}}}',
+]  # fmt: skip
 Result = Value | Pointer | tuple[Any, ...] | str | None
 
 
@@ -414,6 +419,8 @@ class _Function(Emitter):
         self.jump(test)
         if _is_short(args):
             self.lines[-1] += ", !llvm.loop !9000"
+        elif _only_adds_up(body):
+            self.lines[-1] += ", !llvm.loop !9002"
         self.start(after)
 
     def return_(self, value: ast.expr | None) -> None:
@@ -644,6 +651,14 @@ def _is_short(args: Sequence[ast.expr]) -> bool:
     """Whether a loop over a range goes a known, small number of times."""
     numbers = [a.value for a in args if isinstance(a, ast.Constant) and isinstance(a.value, int)]
     return len(numbers) == len(args) and len(range(*numbers)) <= _UNROLLED
+
+
+def _only_adds_up(body: Sequence[ast.stmt]) -> bool:
+    """Whether a loop has little to do but to load."""
+    parts = [n for statement in body for n in ast.walk(statement)]
+    plain = all(isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Name) for s in body)
+    loads = sum(isinstance(n, ast.Subscript) for n in parts)
+    return plain and len(body) <= 6 and 0 < loads <= 2 and not any(isinstance(n, ast.Call) for n in parts)
 
 
 def _array_of(node: ast.Call) -> tuple[str, int, str] | None:

@@ -16,7 +16,6 @@ from nufunc.codegen.text_scalars import type_text
 
 _SIDE = 32
 _LEAST = 8  # extents of axes from which there are squares
-_MOST = 4  # operands that are read through squares
 
 
 def tile_kernel(nest: LoopNest, name: str, sites: Sites | None, threads: int) -> Kernel | None:
@@ -41,10 +40,11 @@ def _turned(nest: LoopNest) -> tuple[Axis, list[Inst]] | None:
     loads = [i for i in nest.phases[0].body if i.op == "load" and i.guard is None]
     loads = [i for i in loads if all(isinstance(key, str) for key, _ in i.index.terms)]
     best: tuple[Axis, list[Inst]] | None = None
+    room = 4 * 8  # bytes of elements, of which a square fits into shared memory
     for axis in others:
         across = [i for i in loads if lies_across(i, last.name, axis.name)]
         if min(axis.extent, last.extent) >= _LEAST and len(across) > (0 if best is None else len(best[1])):
-            best = axis, across[:_MOST]
+            best = axis, across[: room // max(i.dtype.itemsize for i in across)]
     return best
 
 

@@ -77,11 +77,6 @@ def has_rows(nest: LoopNest) -> bool:
     return any(b.scratch for b in nest.buffers)
 
 
-def body_cost(phase: Phase) -> int:
-    """Roughly the cycles of a phase's body."""
-    return sum(_COSTS.get(i.op) or op_cost(i.op) for i in phase.body if i.op not in ("load", "store", "const", "index"))
-
-
 class CudaWriter(NestWriter):
     """A nest for a device; see Note [Kernel texts]."""
 
@@ -188,9 +183,15 @@ class CudaWriter(NestWriter):
         rest = [(k, c) for k, c in inst.index.terms if k != axis]
         return inst.index.const % width == 0 and all(isinstance(k, str) and c % width == 0 for k, c in rest)
 
+    def cost(self, phase: Phase) -> int:
+        """Roughly the cycles of a phase's innermost body."""
+        inner = len(self.nest.axes) if phase.axes else 0
+        insts = [i for i in phase.body if self.level[i.id] > inner and i.op not in ("load", "store", "const", "index")]
+        return sum(_COSTS.get(i.op) or op_cost(i.op) for i in insts)
+
     def vector_width(self, phases: Sequence[Phase], axis: Axis) -> int:
         """How many points along an axis are worth being done together, and 1 where none are."""
-        if sum(map(body_cost, phases)) > _DEAR:
+        if sum(map(self.cost, phases)) > _DEAR:
             return 1
         accesses = [i for p in phases for i in p.body if i.op in ("load", "store")]
         moving = [i for i in accesses if i.index.coefficient(axis.name) and not self.nest.buffers[i.buffer].scratch]

@@ -1,5 +1,7 @@
 """Control flow on devices: programs of control nodes, alone, nested, derived and batched, against the CPU."""
 
+import gc
+
 import numpy as np
 import pytest
 from control_samples import LANES, POINT, PROGRAMS
@@ -8,7 +10,7 @@ from test_control_samples import ours, weighted
 
 import nufunc as nf
 from nufunc.codegen.cuda import control_choice
-from nufunc.codegen.cuda.program import Copy, Repeat
+from nufunc.codegen.cuda.program import Call, Copy, Launch, Repeat
 
 DIRECTION = np.array([0.5, -1.0, 0.25])
 WAYS = {
@@ -44,6 +46,7 @@ def test_derivatives_of_samples(name, way):
     wanted = [np.asarray(leaf) for leaf in nf.tree.leaves(nf.jit(function)(argument))]
     for got, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+    gc.collect()
     assert driver.used == 0  # tapes have given their memory back
 
 
@@ -113,7 +116,7 @@ def columns_first(y):
 
 
 def neighbours(y):
-    return nf.fori_loop(0, 4, lambda _, u: u + 0.1 * np.roll(u, 1, axis=0), y)
+    return nf.fori_loop(0, 4, lambda _, u: u + 0.1 * np.roll(u, 1), y)
 
 
 def over_all(y):
@@ -156,3 +159,45 @@ def test_loops_without_lanes(name):
     function, argument = TOGETHER[name]
     program = compared(function, np.ascontiguousarray(argument), races=True)
     assert not any("for lane" in k.source for k in program.kernels)
+
+
+def recurrent(w, u, v, b, xs, h, target):
+    """Loss of a recurrent network over a batch."""
+    last, _ = nf.scan(lambda h, x: (np.tanh(x @ u + h @ w + b), None), h, xs)
+    return np.sum((last @ v - target) ** 2)
+
+
+SIZES = ((24, 24), (6, 24), (24, 3), (24,), (9, 16, 6), (16, 24), (16, 3))
+
+
+@pytest.mark.parametrize("mode", ["rows", None])
+def test_recurrent_network(mode, monkeypatch):
+    """Products of items, gradients of weights and of items leave the loops, whose rows are then blocks."""
+    if mode is None:
+        monkeypatch.setattr(control_choice, "mode", lambda node: None)
+    rng = np.random.default_rng(0)
+    arguments = [rng.normal(size=s) * 0.3 for s in SIZES]
+    program = compared(nf.grad(recurrent, argnums=tuple(range(6))), *arguments, races=True)
+    loops = [s for s in program.walk() if isinstance(s, Repeat)]
+    if mode == "rows":
+        assert not loops
+        assert [k.blocks for k in program.kernels if k.name.startswith("scan")] == [16, 16]
+    else:
+        assert [sum(isinstance(s, Call | Launch) for s in loop.body) for loop in loops] == [4, 4]
+
+
+def test_sums_leave_loops():
+    """Those of parts of a group and of items as they are; a carry that is read stays."""
+
+    def function(x, items):
+        def step(c, z):
+            total, squares, read = c
+            squares = squares + np.sum(np.sin(z) ** 2, axis=0)
+            return (total + np.sum(z), squares, read * 0.5 + 0.1 * np.max(read)), np.sin(z)
+
+        return nf.scan(step, (x[0, 0], x[0], x), items)
+
+    x = np.linspace(-1, 1, 12).reshape(3, 4)
+    compared(function, x, np.linspace(0, 2, 10 * 15).reshape(10, 3, 5)[:, :, :4] + 0)
+    big = np.linspace(-1, 1, 300 * 300).reshape(300, 300)
+    compared(function, big, np.stack([big * k + 0.5 for k in range(9)]))

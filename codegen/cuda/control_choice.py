@@ -18,7 +18,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-from nufunc.codegen.buffers import is_view
+from nufunc.codegen.buffers import aligned, is_view
 from nufunc.codegen.cuda import control_lanes, control_nests
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import Sites
@@ -39,18 +39,35 @@ _BLOCKS, _THREADS = 132, 132 * 512  # at work at the same time
 SMALL, LOCAL = 32, 1024  # elements of a value, and bytes of all values, that a thread keeps for itself
 ALONE = 8  # elements of a value where a single thread does everything
 LARGEST = 1 << 15  # elements of a value in a block
+_FEW_ROWS, _ROWS_BYTES = 2, 1 << 28  # blocks from which a loop is split among them, and the memory that this may take
 
 
 def mode(node: Node) -> str | None:
-    """"thread", "block" or "lanes" where a control node runs inside a kernel."""
+    """"thread", "block", "lanes" or "rows" where a control node runs inside a kernel."""
     if node.prim not in CONTROL or not all(map(_fits, node.regions)) or not _plain_types(node):
         return None
     times = _times(node)
     split = control_lanes.split(node, nests_of)
     if split is not None:
         times["lanes"] = _time(node, lambda n: _in_lanes(n, split.lanes))
+    rows = rows_of(node)
+    if rows is not None:
+        times["rows"] = _waves(rows.lanes, _BLOCKS) * _time(node, lambda n: _in_block(n, rows.lanes))
     best = min(times, key=lambda k: (times[k], k == "block"), default=None)
     return best if best is not None and times[best] < _hosted(node) else None
+
+
+def rows_of(node: Node) -> control_lanes.Split | None:
+    """The split of a loop among blocks."""
+    split = control_lanes.split(node, nests_of, _FEW_ROWS, LARGEST)
+    return split if split is not None and rows_bytes(node) <= _ROWS_BYTES else None
+
+
+def rows_bytes(node: Node) -> int:
+    """Bytes for all that a loop makes, each in memory of its own, and carries twice."""
+    carried = node.results if node.prim == "while" else node.results[: node.attrs["num_carry"]]
+    made = [v for r in node.regions for v in r.outputs]
+    return sum(aligned(max(v.type.nbytes, 1)) for v in (*carried, *carried, *made, *_values(node)))
 
 
 def _times(node: Node) -> dict[str, float]:
@@ -99,7 +116,9 @@ def _orderly(node: Node, nest: LoopNest) -> bool:
 
 
 def nests_of(node: Node) -> list[LoopNest]:
-    """The nests of a fused node, for estimates."""
+    """The nests of a fused node or a dot, for estimates."""
+    if node.prim == "dot":
+        node = as_sum(node)
     facts = node.regions[0].facts
     if "nests" not in facts:
         facts["nests"] = build_nests(node.regions[0], "estimate", Sites())
@@ -183,15 +202,14 @@ def _instructions(nest: LoopNest) -> float:
 
 def _work(node: Node) -> list[tuple[float, int]]:
     """(instructions, points) of each nest of a fused node or a dot."""
-    if node.prim == "dot":
-        node = as_sum(node)
     points = lambda nest: control_nests.outer_points(nest) * control_nests.reduced_points(nest)
     return [(_instructions(nest), points(nest)) for nest in nests_of(node)]
 
 
-def _in_block(node: Node) -> float:
+def _in_block(node: Node, lanes: int = 1) -> float:
+    """In a block, which does one of so many lanes."""
     total = 0.0
-    for work, points in _work(node):
+    for work, points in ((w / lanes, -(-p // lanes)) for w, p in _work(node)):
         threads = min(max(points, 1), 512)
         alone = work / _THREAD_RATE / threads  # no thread is faster than this
         total += (_MEETING if points > 1 else 0.0) + max(work / _BLOCK_RATE, alone)
@@ -239,10 +257,12 @@ def _hosted(node: Node) -> float:
     return lanes * _once(node, _launched)
 
 
-def threads_of(nodes: Sequence[Node]) -> int:
-    """Threads of a block for some nests: as many as most of the points, a power of two."""
+def threads_of(nodes: Sequence[Node], lanes: int = 1) -> int:
+    """Threads of a block for some nests, of which it does one of so many lanes: as many as most of the points, a power
+    of two."""
     most = 1
     for node in nodes:
         for nest in nests_of(node) if not is_view(node) else ():
-            most = max(most, control_nests.outer_points(nest) * min(control_nests.reduced_points(nest), 32))
+            points = -(-control_nests.outer_points(nest) // lanes)
+            most = max(most, points * min(control_nests.reduced_points(nest), 32))
     return min(512, max(32, 1 << math.ceil(math.log2(most))))

@@ -22,7 +22,7 @@ import numpy as np
 from nufunc.codegen import buffers
 from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.cuda import control_choice, control_lanes
-from nufunc.codegen.cuda.control_lanes import LaneNest
+from nufunc.codegen.cuda.control_lanes import LaneNest, RowNest
 from nufunc.codegen.cuda.control_nests import WARP, BlockNest, Home, ThreadNest, renumbered
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.program import Launch, Place
@@ -88,8 +88,10 @@ class _Writer:
     """Writes one kernel."""
 
     def __init__(self, planner: Planner, node: Node, mode: str, frames: Sequence[Frame]) -> None:
-        self.planner, self.node, self.by_thread, self.frames = planner, node, mode != "block", frames
+        self.planner, self.node, self.by_thread, self.frames = planner, node, mode in ("thread", "lanes"), frames
         self.split = control_lanes.split(node, control_choice.nests_of) if mode == "lanes" else None
+        self.rows = control_choice.rows_of(node) if mode == "rows" else None
+        self.spent = 0  # bytes of the memory that rows have taken
         self.lines: list[str] = []
         self.depth = 1
         self.places: dict[str, tuple[Place, Home, int]] = {}
@@ -106,7 +108,14 @@ class _Writer:
             self.threads = min(_THREADS, max(WARP, 1 << (lanes - 1).bit_length())) if lanes > 1 else 1
             self.blocks = -(-lanes // self.threads)
         else:
-            self.threads, self.blocks = control_choice.threads_of(self.inside), blocks_of(node)
+            lanes = 1 if self.rows is None else self.rows.lanes
+            self.threads = control_choice.threads_of(self.inside, lanes)
+            self.blocks = blocks_of(node) if self.rows is None else min(lanes, BLOCKS)
+
+    @property
+    def worker(self) -> tuple[str, str]:
+        """The first lane of a thread or block, and how far it is to its next one."""
+        return ("cuda.grid(1)", "cuda.gridsize(1)") if self.by_thread else ("cuda.blockIdx.x", "cuda.gridDim.x")
 
     def head(self) -> list[str]:
         declared = [f"{name} = cuda.shared.array({n}, {kind})" for name, (n, kind) in self.shared.items()]
@@ -147,6 +156,10 @@ class _Writer:
         """A value in the arena of a block, or on the stack of a thread."""
         if self.by_thread:
             return self.stacked(type_)
+        if self.rows is not None:
+            place = self.own_arena.moved(self.spent)
+            self.spent += aligned(max(type_.nbytes, 1))
+            return replace(self.memory(place, type_), lane=type_.size)
         if self.blocks == 1:
             return self.memory(place, type_)
         each = self.each // type_.dtype.itemsize
@@ -196,8 +209,9 @@ class _Writer:
 
     def run(self, scope: Scope) -> None:
         node = self.node
-        each = scope.frame.scratch_bytes.get(node, 0) // self.blocks
+        each = scope.frame.scratch_bytes.get(node, 0) // blocks_of(node)
         self.each, arena = each, scope.scratch(node)
+        self.own_arena = arena
         operands = [self.memory(scope.place(o), o.type) for o in node.operands]
         results = [self.memory(scope.place(r), r.type) for r in node.results]
         self.written.update(h.name for h in results)
@@ -205,8 +219,9 @@ class _Writer:
             self.lanes(node, self.frames, operands, results, arena)
             return
         homes: list[Home | None] = [None if r.type.size == 1 else h for r, h in zip(node.results, results, strict=True)]
-        if self.split is not None:
-            self.line(f"for lane in range(cuda.grid(1), {self.split.lanes}, cuda.gridsize(1)):")
+        lanes = self.split or self.rows
+        if lanes is not None:
+            self.line(f"for lane in range({self.worker[0]}, {lanes.lanes}, {self.worker[1]}):")
             self.depth += 1
             sizes = [r.type.size for r in node.results]
             homes = [None if h is None else replace(h, lane=n) for h, n in zip(homes, sizes, strict=True)]
@@ -215,13 +230,14 @@ class _Writer:
             if home.register:
                 self.before([], [result])
                 self.single(f"{result.element('0')} = {result.stored(home.name)}")
+        if self.rows is not None:
+            self.settle()
 
     def lanes(
         self, node: Node, frames: Sequence[Frame], operands: Sequence[Home], results: Sequence[Home], arena: Place
     ) -> None:
         """The map around a kernel: a lane per thread or block."""
-        worker = ("cuda.grid(1)", "cuda.gridsize(1)") if self.by_thread else ("cuda.blockIdx.x", "cuda.gridDim.x")
-        with self.indented(f"for lane in range({worker[0]}, {node.attrs['length']}, {worker[1]}):"):
+        with self.indented(f"for lane in range({self.worker[0]}, {node.attrs['length']}, {self.worker[1]}):"):
             self.row(node, frames[0], operands, results, arena, 0, "lane")
             if not self.by_thread:
                 self.settle()
@@ -250,10 +266,10 @@ class _Writer:
 
     def single(self, text: str) -> None:
         """A statement for one thread of those that compute the same."""
-        if self.by_thread and self.split is None:
-            self.line(text)
-        else:
-            self.line(f"if {'lane' if self.by_thread else 'thread'} == 0: {text}")
+        tests = [] if self.by_thread else ["thread == 0"]
+        if self.split is not None or self.rows is not None:
+            tests.append("lane == 0")
+        self.line(f"if {' and '.join(tests)}: {text}" if tests else text)
 
     # -- regions
 
@@ -279,6 +295,13 @@ class _Writer:
             self.written.update(h.name for h in (target,) if h.area)
             return
         self.before([source], [target])
+        if self.rows is not None:
+            size = self.rows.elements(type_.size)
+            name = self.fresh("at")
+            place = f"{size} * lane + {name}" if self.rows.major else f"{self.rows.lanes} * {name} + lane"
+            with self.indented(f"for {name} in range(thread, {size}, {self.threads}):"):
+                self.line(f"{target.element(place)} = {source.element(place)}")
+            return
         worker = f"range({type_.size})" if self.by_thread else f"range(thread, {type_.size}, {self.threads})"
         name = self.fresh("at")
         with self.indented(f"for {name} in {worker}:"):
@@ -425,6 +448,7 @@ class _Carries:
                 half = size // 2 // type_.dtype.itemsize
                 pair = ArrayType((2 * half,), type_.dtype)
                 both, turn = writer.arena(arena.moved(offset), pair), writer.fresh("half")
+                both = replace(both, lane=type_.size if both.lane else 0)
                 writer.line(f"{turn} = int64(0)")
                 self.current.append(both.at(turn))
                 self.following.append(both.at(f"({half} - {turn})"))
@@ -490,11 +514,12 @@ class _Region:
         frame, writer = self.frame, self.writer
         if root.type.size == 1:
             return Home(writer.fresh("reg"), root.dtype, register=True)
-        k = frame.destination.get(root, frame.borrowed.get(root))
+        alone = writer.split is not None or writer.rows is not None  # other lanes may be elsewhere in the loop
+        k = frame.destination.get(root, None if alone else frame.borrowed.get(root))
         if k is not None and self.outputs[k] is not None:
             home = self.outputs[k]
             assert home is not None
-            return home if writer.split is None else replace(home, lane=root.type.size)
+            return replace(home, lane=root.type.size) if alone else home
         return writer.arena(self.place.moved(frame.offset.get(root, 0)), root.type)
 
     def node(self, node: Node) -> None:
@@ -530,7 +555,8 @@ class _Region:
         for nest in writer.planner.nests(node):
             if in_place and nest.copies is not None:
                 continue
-            nest, writer.first_id = renumbered(nest if writer.split else collapse(nest), writer.first_id)
+            whole = writer.split is not None or writer.rows is not None
+            nest, writer.first_id = renumbered(nest if whole else collapse(nest), writer.first_id)
             rows = self.rows([b for b in nest.buffers if b.scratch], place)
             all_homes = [*homes, *rows]
             used = {i.buffer: False for p in nest.phases for i in p.body if i.op == "load"}
@@ -544,6 +570,10 @@ class _Region:
             written: ThreadNest
             if writer.split is not None:
                 written = LaneNest(nest, all_homes, writer.planner.sites, writer.depth, writer.split)
+            elif writer.rows is not None:
+                written = RowNest(
+                    nest, all_homes, writer.planner.sites, writer.depth, writer.threads, writer.rows
+                )  # fmt: skip
             elif writer.by_thread:
                 written = ThreadNest(nest, all_homes, writer.planner.sites, writer.depth)
             else:

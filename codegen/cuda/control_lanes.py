@@ -3,20 +3,22 @@
 Note [Lanes of a loop]
 Where all that the body of a loop computes along one axis stays at its place of this axis (particles in a field, points
 of a grid that do not look at their neighbours, whatever vmap has made of a loop), a thread can run the whole loop for
-one place: then carries are registers, nothing is stored between iterations, and there is one launch. An
-array of N * m elements belongs to N lanes in one of two ways, the same for all arrays of a loop: a lane has m elements
-side by side ("major") or every N-th ("minor"). What the loop only reads may be of any form. Every lane computes numbers
-and conditions for itself, so these must not depend on lanes.
+one place: then carries are registers, nothing is stored between iterations, and there is one launch. An array of N * m
+elements belongs to N lanes in one of two ways, the same for all arrays of a loop: a lane has m elements side by side
+("major") or every N-th ("minor"). Where a lane's part is larger than what a thread keeps for itself, a block runs the
+loop for it ("rows", as those of a batch that goes through a recurrent network): arrays stay where they are, but none
+may lie where another has been, since blocks do not wait for each other. What the loop only reads may be of any form.
+Every lane computes numbers and conditions for itself, so these must not depend on lanes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nufunc.codegen.buffers import is_view
 from nufunc.codegen.cuda import control_nests
-from nufunc.codegen.cuda.control_nests import Home, ThreadNest
+from nufunc.codegen.cuda.control_nests import BlockNest, Home, ThreadNest
 from nufunc.codegen.loops import Affine, Axis, Inst, LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.ir.graph import Graph, Node, Value
@@ -52,17 +54,18 @@ class Split:
         return Affine(rest.const // self.lanes, tuple((k, c // self.lanes) for k, c in rest.terms))
 
 
-def split(node: Node, nests: Nests) -> Split | None:
-    """The split of a scan or while; None where it has none. `nests` gives those of a fused node."""
+def split(node: Node, nests: Nests, fewest: int = _FEWEST, most: int = _MOST) -> Split | None:
+    """The split of a scan or while; None where it has none. `nests` gives those of a fused node or a dot. A lane has at
+    most so many elements of an array."""
     if node.prim not in ("scan", "while") or any(isinstance(v.type, TapeType) for v in (*node.operands, *node.results)):
         return None
-    if any(n.prim != "fused" for r in node.regions for n in r.nodes):
+    if any(n.prim not in ("fused", "dot") for r in node.regions for n in r.nodes):
         return None
     extents = {a.extent for r in node.regions for n in r.nodes if not is_view(n) for t in nests(n) for a in t.axes}
-    for lanes in sorted((n for n in extents if n >= _FEWEST), reverse=True):
+    for lanes in sorted((n for n in extents if n >= fewest), reverse=True):
         for major in (True, False):
             made = Split(lanes, major)
-            if all(_Check(node, r, made, nests).holds() for r in node.regions):
+            if all(_Check(node, r, made, nests, most).holds() for r in node.regions):
                 return made
     return None
 
@@ -70,8 +73,8 @@ def split(node: Node, nests: Nests) -> Split | None:
 class _Check:
     """Whether a region is split."""
 
-    def __init__(self, node: Node, region: Graph, made: Split, nests: Nests) -> None:
-        self.region, self.split, self.nests = region, made, nests
+    def __init__(self, node: Node, region: Graph, made: Split, nests: Nests, most: int) -> None:
+        self.region, self.split, self.nests, self.most = region, made, nests, most
         self.read_only = set(_read_only(node, region))
         self.read_only.update(v for v, _ in region.consts)
 
@@ -86,12 +89,14 @@ class _Check:
 
     def belongs(self, value: Value) -> bool:
         size = value.type.size
-        return size > 0 and size % self.split.lanes == 0 and self.split.elements(size) <= _MOST
+        return size > 0 and size % self.split.lanes == 0 and self.split.elements(size) <= self.most
 
     def nest(self, node: Node, nest: LoopNest) -> bool:
         if any(b.scratch for b in nest.buffers):
             return False
-        inputs: list[Value | None] = [*node.operands, *(None for _ in node.regions[0].consts)]
+        consts = node.regions[0].consts if node.prim == "fused" else ()
+        operands = node.operands if node.prim == "fused" else dict.fromkeys(node.operands)
+        inputs: list[Value | None] = [*operands, *(None for _ in consts)]
         buffers = [*inputs, *node.results]
         own = [k for k, v in enumerate(buffers) if v is not None and v.type.size != 1 and v not in self.read_only]
         if not all(self.belongs(buffers[k]) for k in own):  # type: ignore[arg-type]
@@ -143,19 +148,38 @@ def _stays(index: Affine, axis: str, made: Split, size: int, extents: dict[str, 
     return low >= 0 and high < elements * unit
 
 
+def axis_of(nest: LoopNest, homes: Sequence[Home], made: Split) -> str:
+    """The name of the axis of a nest that counts lanes; "" where every lane computes the same."""
+    own = [i for p in nest.phases for i in p.body if i.op in ("load", "store") and homes[i.buffer].lane]
+    if not own:
+        return ""
+    axis = lane_axis(nest, own, made, {i.buffer: homes[i.buffer].lane for i in own})
+    assert axis is not None
+    return axis.name
+
+
+class RowNest(BlockNest):
+    """A nest run by a block for its lane."""
+
+    def __init__(
+        self, nest: LoopNest, homes: Sequence[Home], sites: Sites, depth: int, threads: int, made: Split
+    ) -> None:
+        self.axis = axis_of(nest, homes, made)
+        alone = replace(nest, axes=tuple(replace(a, extent=1) if a.name == self.axis else a for a in nest.axes))
+        super().__init__(alone, homes, sites, depth, threads)
+
+    def split(self, axes: Sequence[Axis], name: str) -> None:
+        super().split([a for a in axes if a.name != self.axis], name)
+        if any(a.name == self.axis for a in axes):
+            self.line(f"{self.axis} = lane")
+
+
 class LaneNest(ThreadNest):
     """A nest run by a thread for its lane."""
 
     def __init__(self, nest: LoopNest, homes: Sequence[Home], sites: Sites, depth: int, made: Split) -> None:
         super().__init__(nest, homes, sites, depth)
-        self.made, self.axis = made, ""
-        own = [
-            i for p in nest.phases for i in p.body if i.op in ("load", "store") and homes[i.buffer].lane
-        ]  # fmt: skip
-        if own:
-            axis = lane_axis(nest, own, made, {i.buffer: homes[i.buffer].lane for i in own})
-            assert axis is not None
-            self.axis = axis.name
+        self.made, self.axis = made, axis_of(nest, homes, made)
 
     def loop(self, axis: Axis) -> None:
         if axis.name == self.axis:

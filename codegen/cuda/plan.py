@@ -20,7 +20,7 @@ import numpy as np
 
 from nufunc.codegen import buffers
 from nufunc.codegen.buffers import Frame, aligned, is_view
-from nufunc.codegen.cuda import libraries
+from nufunc.codegen.cuda import control_choice, libraries
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.prepare import prepared
 from nufunc.codegen.cuda.program import Call, Copy, Host, Launch, Operand, Place, Program, Step
@@ -270,6 +270,8 @@ class Planner:
         if node in self.inside and node.prim == "fused":
             return control_kernels.rows_bytes(node)
         if node in self.inside or node in self.modes:
+            if self.modes.get(node) == "rows":
+                return control_choice.rows_bytes(node)
             blocks = control_kernels.blocks_of(node) if node in self.modes else 1
             return blocks * control_kernels.scratch(node, frames)
         if node.prim == "fused":

@@ -12,6 +12,8 @@ from typing import Any
 
 from nufunc.codegen.buffers import is_view
 from nufunc.codegen.cuda import control_choice
+from nufunc.codegen.cuda.hoist import hoisted
+from nufunc.codegen.cuda.lacking import taken_apart
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.product_group import Halves, halves, is_product
@@ -23,7 +25,8 @@ def prepared(graph: Graph, modes: dict[Node, str]) -> Graph:
     nodes: list[Node] = []
     views: dict[Value, Node] = {}
     for node in graph.nodes:
-        for made in _apart(node) if is_product(node) else (node,):
+        for made in _apart(node) if is_product(node) else taken_apart(node):
+            behind: list[Node] = []
             if made.prim == "dot":
                 made = _along_other_axes(made, views)
             elif is_view(made) and any(n.prim != "reshape" for n in made.regions[0].nodes):
@@ -33,12 +36,28 @@ def prepared(graph: Graph, modes: dict[Node, str]) -> Graph:
                 regions = [prepared(r, modes) for r in made.regions]
                 made = Node(made.prim, made.operands, made.attrs, regions, made.results, made.loc)
                 mode = control_choice.mode(made)
+                if mode in (None, "block"):
+                    *before, less = _leaving(made, behind)
+                    other = control_choice.mode(less) if before or behind else mode
+                    if mode is None or other in ("lanes", "rows"):
+                        nodes += before
+                        made, mode = less, other
+                    else:
+                        behind.clear()
                 if mode is not None:
                     regions = [control_choice.with_sums(r) for r in made.regions]
                     made = Node(made.prim, made.operands, made.attrs, regions, made.results, made.loc)
                     modes[made] = mode
-            nodes.append(made)
+            nodes += [made, *behind]
     return graph.replace(nodes=_read(nodes, graph.outputs, set(views)))
+
+
+def _leaving(node: Node, behind: list[Node]) -> list[Node]:
+    """A loop with what is done before it; `behind` gets what is done later."""
+    made = hoisted(node)
+    at = next(k for k, n in enumerate(made) if n.prim == node.prim and n.regions)
+    behind += made[at + 1 :]
+    return made[: at + 1]
 
 
 def _read(nodes: Sequence[Node], outputs: Sequence[Value], copies: set[Value]) -> list[Node]:

@@ -42,7 +42,7 @@ _OWN: dict[str, Lower] = {  # by kernels of our own
 
 
 def where(prim: str) -> Where:
-    """Who computes a primitive on a device."""
+    """Who computes a primitive on a device where NVIDIA's libraries are installed; small matrices have kernels."""
     return _WHERE.get(prim, "host")
 
 

@@ -232,6 +232,8 @@ def _walk(steps: Sequence[Step]) -> Iterator[Step]:
 def _text(steps: Sequence[Step], indent: str) -> Iterator[str]:
     """The lines of a program's steps."""
     deeper = indent + "  "
+    from nufunc.codegen.cuda.libraries import where  # which knows programs
+
     for step in steps:
         match step:
             case Launch(kernel, places):
@@ -242,7 +244,8 @@ def _text(steps: Sequence[Step], indent: str) -> Iterator[str]:
                 name = step.prim if isinstance(step, Call) else f"host {step.call.host.name}"
                 operands, results = (", ".join(map(str, values)) for values in (step.operands, step.results))
                 at = f", {step.scratch} bytes at {step.workspace}" if isinstance(step, Call) and step.scratch else ""
-                yield f"{indent}{results} = {name}({operands}){at}"
+                by = f", by {where(step.prim)}" if isinstance(step, Call) else ""
+                yield f"{indent}{results} = {name}({operands}){by}{at}"
             case Repeat(loop, length, reverse, body):
                 yield f"{indent}for i{loop} in {'reversed ' if reverse else ''}0..{length}:"
                 yield from _text(body, deeper)

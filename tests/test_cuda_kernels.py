@@ -109,6 +109,14 @@ def test_chunks(shape):
             check(function(axis), "f4", shape, 64, simulate)
 
 
+@pytest.mark.parametrize("threads", [8, 64, 256])
+def test_rows_that_are_kept(threads):
+    for shape in ((70, 33), (3, 300), (2, 1000), (5, 2500), (300, 40)):
+        for axis in (0, 1):
+            if max(shape) * threads < 1 << 18:
+                check(softmax(axis), "f8", shape, threads, simulate)
+
+
 def moved(kernel: Kernel, arrays: list[np.ndarray]) -> None:
     """Run with every array one element behind an aligned address."""
     copies = []

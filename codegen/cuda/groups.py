@@ -26,10 +26,12 @@ from nufunc.ir.types import INT64
 
 WARP = 32
 _SHARED = 16384  # bytes of rows that a block keeps in shared memory
+_MEMORY = 1 << 26  # bytes of rows in the device's memory from which there are fewer blocks
 _KEPT = 128  # bytes of rows that a lane keeps in registers
 _SIDE = 32  # points that stand side by side
 _FEW = 4  # elements of a short loop for each lane
 _LONG = 2048  # elements of a loop from which a block does it
+_LEAST = 132  # blocks, whatever they need
 _FULL = 2048  # blocks that keep a device busy
 _CHUNK = 4096  # elements of a chunk at least
 
@@ -61,6 +63,10 @@ def shape_of(nest: LoopNest, threads: int) -> Shape | None:
         return None
     lanes = _power(min(-(-length // _FEW), WARP, threads))
     few = points < _FULL and length >= 8 * WARP
+    kept = -(-length * sum(b.dtype.itemsize for b in nest.buffers if b.scratch) // _KEPT)
+    if 1 < kept <= 2 * threads:  # so many that they keep a row
+        lanes = max(lanes, _power(kept)) if length < _LONG and not few else max(_power(kept), threads)
+        return Shape(max(1, min(threads // lanes, _power(points))), lanes, False)
     if length < _LONG and not few:
         return Shape(max(1, min(threads // lanes, _power(points))), lanes, False)
     chunks, chunk = 1, 0
@@ -133,6 +139,8 @@ def parts_of(acc: Accumulator, size: int) -> list[Buffer]:
 class GroupWriter(CudaWriter):
     """One kernel for a whole nest."""
 
+    most = BLOCKS
+    rows: tuple[Buffer, ...] = ()
     steps = 0  # of a lane, where it goes through its loops step by step and keeps rows in registers
 
     def __init__(self, nest: LoopNest, sites: Sites | None, shape: Shape) -> None:
@@ -156,13 +164,14 @@ class GroupWriter(CudaWriter):
             self.steps = steps if steps * width * lane_size <= _KEPT else 0
         size = sum(b.size * b.dtype.itemsize for b in rows) * self.shape.points
         self.shared_rows = size <= _SHARED and not self.steps
-        in_memory = not self.shared_rows and not self.steps
-        self.rows = tuple(replace(b, size=b.size * self.workers) for b in rows) if in_memory else ()
+        if rows and not self.shared_rows and not self.steps:
+            self.most = max(_LEAST, min(BLOCKS, _MEMORY // size))
+            self.rows = tuple(replace(b, size=b.size * self.workers) for b in rows)
 
     @property
     def workers(self) -> int:
         """Points that are at work at the same time."""
-        return min(self.groups, BLOCKS) * self.shape.points
+        return min(self.groups, self.most) * self.shape.points
 
     @property
     def groups(self) -> int:
@@ -177,7 +186,7 @@ class GroupWriter(CudaWriter):
         source = "\n".join((f"def {name}({arguments}):", *lines)) + "\n"
         scratch = (*self.rows, *self.scratch)
         buffers = (*(b for b in self.nest.buffers if not b.scratch), *scratch)
-        return Kernel(name, source, buffers, len(scratch), min(self.blocks, BLOCKS), self.threads)
+        return Kernel(name, source, buffers, len(scratch), min(self.blocks, self.most), self.threads)
 
     @property
     def blocks(self) -> int:
@@ -193,11 +202,15 @@ class GroupWriter(CudaWriter):
         if self.steps:
             width = max(self.widths.values())
             return "step" if width == 1 else f"step * {width} + {self.lane or 0}"
-        if self.shape.points == 1:
+        points = self.shape.points
+        if self.shape.side:
+            slot = "slot" if points > 1 else "0"
+            if self.shared_rows:
+                return f"({address}) * {points} + {slot}"
+            return f"({address}) * ({points} * cuda.gridDim.x) + cuda.blockIdx.x * {points} + {slot}"
+        if points == 1:
             return address if self.shared_rows else f"cuda.blockIdx.x * {buffer.size} + {address}"
-        worker = "slot" if self.shared_rows else f"(cuda.blockIdx.x * {self.shape.points} + slot)"
-        if self.shape.side and self.shared_rows:
-            return f"({address}) * {self.shape.points} + slot"
+        worker = "slot" if self.shared_rows else f"(cuda.blockIdx.x * {points} + slot)"
         return f"{worker} * {buffer.size} + {address}"
 
     def outer_loops(self) -> None:
@@ -230,8 +243,8 @@ class GroupWriter(CudaWriter):
 
     def trees(self) -> list[str]:
         """The shared memory that lanes combine through, one for each type."""
-        size = self.shape.threads if self.shape.side else self.shape.lanes // WARP
-        if size <= 1:
+        size = self.shape.threads if self.shape.side else self.shape.threads // WARP
+        if size <= 1 or (not self.shape.side and self.shape.lanes <= WARP):
             return []
         accumulators = [acc for p in self.nest.phases if p.axes for acc in p.accumulators]
         made = {f"tree_{acc.dtype.name}": acc.dtype for acc in accumulators}
@@ -385,13 +398,15 @@ class GroupWriter(CudaWriter):
         self.meet_in_warp(acc, min(lanes, WARP))
         if lanes > WARP:
             names = self.names_of(acc)
+            warps = lanes // WARP
             self.line(f"if lane % {WARP} == 0:")
             for own, tree in names:
-                self.line(f"    {tree}[lane // {WARP}] = {self.stored(own, self.dtype_of(acc, own))}")
+                self.line(f"    {tree}[thread // {WARP}] = {self.stored(own, self.dtype_of(acc, own))}")
             self.line("cuda.syncthreads()")
+            place = f"lane % {warps}" if self.shape.points == 1 else f"slot * {warps} + lane % {warps}"
             for own, tree in names:
-                self.line(f"{own} = {self.loaded(acc, own, f'{tree}[lane % {lanes // WARP}]')}")
-            self.meet_in_warp(acc, lanes // WARP)
+                self.line(f"{own} = {self.loaded(acc, own, f'{tree}[{place}]')}")
+            self.meet_in_warp(acc, warps)
             self.line("cuda.syncthreads()")
 
     def names_of(self, acc: Accumulator) -> list[tuple[str, str]]:

@@ -21,6 +21,8 @@ from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.schedule import collapse
 from nufunc.ir.errors import UnsupportedError
 
+_MEMORY = 1 << 28  # bytes of rows between two phases from which there are fewer blocks
+_LEAST = 132  # blocks, whatever they need
 __all__ = ["THREADS", "Kernel", "kernels"]
 
 
@@ -59,6 +61,9 @@ def _thread_kernel(nest: LoopNest, name: str, sites: Sites | None, threads: int)
     writer = ThreadWriter(nest, names, sites, threads)
     lines = writer.write()
     blocks = min(-(-writer.items // threads), BLOCKS)
+    size = sum(b.size * b.dtype.itemsize for b in nest.buffers if b.scratch) * threads
+    if size:
+        blocks = min(blocks, max(_LEAST, _MEMORY // size))
     rows = tuple(replace(b, size=b.size * blocks * threads) for b in nest.buffers if b.scratch)
     source = "\n".join((f"def {name}({', '.join((*names, 'error'))}):", *lines)) + "\n"
     buffers = (*(b for b in nest.buffers if not b.scratch), *rows)

@@ -80,8 +80,6 @@ def has_rows(nest: LoopNest) -> bool:
 class CudaWriter(NestWriter):
     """A nest for a device; see Note [Kernel texts]."""
 
-    worker = ""  # the number of whatever has a scratch row to itself
-
     def __init__(self, nest: LoopNest, names: Sequence[str], sites: Sites | None, threads: int) -> None:
         super().__init__(nest, names, sites)
         self.threads = threads
@@ -101,7 +99,7 @@ class CudaWriter(NestWriter):
 
     def row_place(self, buffer: Buffer, address: str) -> str:
         """Where an element of a scratch row stands."""
-        return f"{self.worker} * {buffer.size} + {address}"
+        raise NotImplementedError
 
     def read(self, inst: Inst) -> str:
         return f"({self.element(inst)} != 0)" if inst.dtype.kind == "b" else self.element(inst)
@@ -244,7 +242,8 @@ class CudaWriter(NestWriter):
 class ThreadWriter(CudaWriter):
     """One thread per point, or per vector of points: see Note [Vectors of memory]."""
 
-    worker = "cuda.grid(1)"
+    def row_place(self, buffer: Buffer, address: str) -> str:
+        return f"({address}) * cuda.gridsize(1) + cuda.grid(1)"
 
     def __init__(self, nest: LoopNest, names: Sequence[str], sites: Sites | None, threads: int) -> None:
         super().__init__(nest, names, sites, threads)

@@ -98,6 +98,7 @@ def test_launches():
 
     assert launched(1000) == [(1, 256, 0)]
     assert launched(10, 5000, axis=1)[0] == (30, 256, 4)
+    assert launched(5) == [(1, 32, 0)]
     assert launched(1000, 4, axis=1) == [(8, 256, 0)]  # 128 lines at a time
     assert len(launched(1_000_000)) == 1 + 9
 

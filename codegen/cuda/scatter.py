@@ -138,7 +138,8 @@ class _Writer(CudaWriter):
     def kernel(self, name: str, what: str) -> Kernel:
         self.lines = list[str]()
         points: int = getattr(self, "_" + what)()
-        return self._made(name, self.names, [s.name for s in self.scratch], self.lines, -(-points // self.threads))
+        blocks = -(-points // self.threads)
+        return self._made(name, self.names, [s.name for s in self.scratch], self.lines, blocks, self.threads)
 
     def sorting(self, name: str) -> list[Kernel]:
         """The kernels that sort keys; the nest's own arrays, which they do not touch, are numbers to them."""
@@ -146,14 +147,18 @@ class _Writer(CudaWriter):
         scratch = ["x", "y", *(b.name for b in self.sorted.scratch)]
         scratch += [s.name for s in self.scratch[len(scratch) :]]
         return [
-            self._made(name + part.suffix, others, scratch, ["    " + text for text in part.text], part.blocks)
+            self._made(
+                name + part.suffix, others, scratch, ["    " + t for t in part.text], part.blocks, self.sorted.threads
+            )
             for part in self.sorted.parts()
         ]
 
-    def _made(self, name: str, names: Sequence[str], scratch: Sequence[str], lines: list[str], blocks: int) -> Kernel:
+    def _made(
+        self, name: str, names: Sequence[str], scratch: Sequence[str], lines: list[str], blocks: int, threads: int
+    ) -> Kernel:
         source = "\n".join((f"def {name}({', '.join((*names, *scratch, 'error'))}):", *lines)) + "\n"
         buffers = (*self.nest.buffers, *self.scratch)
-        return Kernel(name, source, buffers, len(self.scratch), min(max(blocks, 1), BLOCKS), self.threads)
+        return Kernel(name, source, buffers, len(self.scratch), min(max(blocks, 1), BLOCKS), threads)
 
     def _keys(self) -> int:
         self._over(self.count)

@@ -20,6 +20,7 @@ from nufunc.codegen.text_scalars import BITS, type_text
 from nufunc.ir.types import INT64, ArrayType
 
 _TILE = 2048  # elements that one block sorts, at most
+_WARP = 32
 _NARROW = 1 << 30  # elements up to which places have 32 bits
 
 
@@ -42,7 +43,7 @@ def sort_kernels(
     for part in lines.parts():
         source = "\n".join((f"def {name}{part.suffix}({head}):", *("    " + text for text in part.text))) + "\n"
         blocks = min(part.blocks, BLOCKS)
-        made.append(Kernel(name + part.suffix, source, buffers, len(lines.scratch), blocks, threads))
+        made.append(Kernel(name + part.suffix, source, buffers, len(lines.scratch), blocks, lines.threads))
     return made
 
 
@@ -66,7 +67,10 @@ class Lines:
 
     @staticmethod
     def of(prim: str, type_: ArrayType, axis: int, threads: int, tile: int = _TILE) -> Lines:
-        return Lines(prim, type_, axis, threads, min(tile, max(2, 1 << (type_.shape[axis] - 1).bit_length())))
+        tile = min(tile, max(2, 1 << (type_.shape[axis] - 1).bit_length()))
+        pairs = type_.size // type_.shape[axis] * tile // 2
+        threads = min(threads, max(_WARP, 1 << (pairs - 1).bit_length()))
+        return Lines(prim, type_, axis, threads, tile)
 
     @property
     def length(self) -> int:

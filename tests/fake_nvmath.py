@@ -82,6 +82,10 @@ class Handle:
 
 
 class Cublas(Handle):
+    def ready(self, handle: int, name: str) -> None:
+        super().ready(handle, name)
+        assert self.workspaces.get(handle, 0) >= 1 << 14, "set_stream takes the workspace away"
+
     def set_workspace(self, handle: int, workspace: int, nbytes: int) -> None:
         self.known(handle)
         assert workspace % 256 == 0
@@ -94,7 +98,6 @@ class Cublas(Handle):
         stride_c: int, batch_count: int, compute_type: int, algo: int,
     ) -> None:  # fmt: skip
         self.ready(handle, "gemm")
-        assert handle in self.workspaces, "set_stream takes the workspace away"
         assert atype == btype == ctype
         assert compute_type in COMPUTE[atype]
         assert algo == -1

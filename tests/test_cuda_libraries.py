@@ -3,6 +3,7 @@ our own kernels in the simulator, against the primitives' own rules."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,8 +57,11 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def device() -> Any:
-    if not HARDWARE:
-        return SimulatedDriver()
+    return hardware() if HARDWARE else SimulatedDriver()
+
+
+@functools.cache
+def hardware() -> Any:
     from nufunc.runtime.cuda.hardware import HardwareDriver
 
     return HardwareDriver(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nufunc.codegen.cuda.kernels import Kernel
-from nufunc.codegen.cuda.library_products import WORKSPACE
+from nufunc.codegen.cuda.library_products import workspace_for
 from nufunc.codegen.cuda.library_steps import Hosted, Lower, Lowered, count_of
 from nufunc.codegen.cuda.program import Launch, Place
 from nufunc.codegen.lapack_layouts import columns_of, complex_vectors, leading_rows, upper_rows
@@ -181,10 +181,11 @@ def _triangular_solve(made: Lowered) -> None:
     count, n, _, dtype = _stack(made)
     columns = made.operands[1].shape[-1]
     made.copy(made.result(0), made.operand(1), made.operands[1].nbytes)
+    workspace = workspace_for(n * n * columns)
     made.routine(
-        "trsm", dtype, {"a": made.operand(0), "b": made.result(0), "workspace": made.area(WORKSPACE)}, right=True,
+        "trsm", dtype, {"a": made.operand(0), "b": made.result(0), "workspace": made.area(workspace)}, right=True,
         upper=made.attrs["lower"], trans=made.attrs["trans"], unit=made.attrs["unit"], m=columns, n=n, lda=n,
-        ldb=columns, stride_a=n * n, stride_b=n * columns, batch=count, workspace_bytes=WORKSPACE,
+        ldb=columns, stride_a=n * n, stride_b=n * columns, batch=count, workspace_bytes=workspace,
     )  # fmt: skip
 
 

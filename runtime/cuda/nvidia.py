@@ -70,11 +70,12 @@ class Handles:
         self.blas_handle = self.solver_handle = self.solver_params = self.rotations = 0
         self.plans: dict[Any, tuple[int, int]] = {}
 
-    def blas(self) -> tuple[Any, int]:
+    def blas(self, places: Places, numbers: Numbers) -> tuple[Any, int]:
         library = module("cublas")
         if not self.blas_handle:
             self.blas_handle = library.create()
-        library.set_stream(self.blas_handle, self.number)
+        library.set_stream(self.blas_handle, self.number)  # which takes the workspace away
+        library.set_workspace(self.blas_handle, places["workspace"], numbers["workspace_bytes"])
         return library, self.blas_handle
 
     def solver(self) -> tuple[Any, int]:
@@ -141,8 +142,7 @@ def tf32() -> bool:
 
 def _gemm(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     """c = op(a) op(b), for each of a batch."""
-    library, handle = handles.blas()
-    library.set_workspace(handle, places["workspace"], numbers["workspace_bytes"])  # set_stream takes it away
+    library, handle = handles.blas(places, numbers)
     one, zero = _scalars(dtype)
     sizes = [numbers[k] for k in ("m", "n", "k", "lda", "ldb", "ldc", "batch")]
     m, n, k, lda, ldb, ldc, batch = sizes
@@ -158,7 +158,7 @@ def _gemm(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -
 
 def _gemv(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     """y = op(a) x, for each of a batch."""
-    library, handle = handles.blas()
+    library, handle = handles.blas(places, numbers)
     one, zero = _scalars(dtype)
     sizes = [numbers[k] for k in ("m", "n", "lda", "incx", "incy", "batch")]
     m, n, lda, incx, incy, batch = sizes
@@ -171,8 +171,7 @@ def _gemv(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -
 
 def _trsm(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     """b = b op(a)^-1 for each of a batch, in place; a is a triangle, to the right."""
-    library, handle = handles.blas()
-    library.set_workspace(handle, places["workspace"], numbers["workspace_bytes"])
+    library, handle = handles.blas(places, numbers)
     one, _ = _scalars(dtype)
     sizes = [numbers[k] for k in ("m", "n", "lda", "ldb")]
     m, n, lda, ldb = sizes

@@ -122,6 +122,17 @@ def _edited() -> bool:
     return max(entry.stat().st_mtime for entry in _source_files()) > _STARTED - _JUST_NOW
 
 
+_EDITED = "nufunc's own sources were edited since this process began, or just before"
+
+
+@functools.cache
+def _hashed_edited() -> bool:
+    """Whether they may have when the hash was made. What is loaded later is for that hash; what is compiled later may
+    be by modules that were imported, and edited, after it, so that `_edited` is asked again before it is stored.
+    """
+    return _edited()
+
+
 @functools.cache
 def attach() -> None:
     """Import what loads code, and let the modules that every process needs be kept in the cache on disk too."""
@@ -133,7 +144,7 @@ def attach() -> None:
 def workspace_of(program: Program, ask: Callable[[], int]) -> int:
     """The bytes of a program's temporaries, which `ask` tells at length."""
     attach()
-    address = address_of(program) if DISK.reason_off() is None and not _edited() else ""
+    address = address_of(program) if DISK.reason_off() is None and not _hashed_edited() else ""
     if isinstance(address, str):
         return ask()
     key = hashlib.sha256(f"workspace {address.key}".encode()).hexdigest()
@@ -141,7 +152,8 @@ def workspace_of(program: Program, ask: Callable[[], int]) -> int:
     if found is not None:
         return int(found)
     size = ask()
-    DISK.put(key, str(size).encode(), f"temporaries of {described(program.name, program.graph)}")
+    if not _edited():
+        DISK.put(key, str(size).encode(), f"temporaries of {described(program.name, program.graph)}")
     return size
 
 
@@ -150,8 +162,8 @@ def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False
     begin = time.perf_counter()
     attach()
     off = DISK.reason_off()
-    if off is None and _edited():
-        off = "nufunc's own sources were edited since this process began, or just before"
+    if off is None and _hashed_edited():
+        off = _EDITED
     address = address_of(program) if off is None else off
     if isinstance(address, Address) and not fresh:
         entry = _loaded(address, lower)
@@ -216,6 +228,8 @@ def entry_from(
 def _store(address: Address, entry: Compiled, program: Program) -> str | None:
     from nufunc.codegen.compile import object_code
 
+    if _edited():
+        return _EDITED
     value = object_code(entry, address.locations, address.hosts)
     if value is None:
         return "it calls a Python function, or an error in it would be at a place, that the program does not name"

@@ -32,6 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("NUFUNC_CACHE", "1")
     monkeypatch.setenv("NUFUNC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(stored, "_edited", lambda: False)
+    monkeypatch.setattr(stored, "_hashed_edited", lambda: False)
     monkeypatch.setattr(disk_cache, "_warned", set())
     nf.clear_cache()
     yield tmp_path / "cache"
@@ -265,11 +266,13 @@ def test_another_processor_has_other_code(tmp_path: Path) -> None:
 
 
 def test_edited_sources_are_not_what_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "_edited", lambda: True)
     f = nf.jit(lambda x: x + 1)
-    np.testing.assert_array_equal(f(np.ones(2)), [2.0, 2.0])
-    assert "edited" in str(nf.explain(f, np.ones(2)))
-    assert not list(folder.glob("*.nufunc"))
+    for question in ("_edited", "_hashed_edited"):  # when code is stored, and when the sources' hash is made
+        monkeypatch.setattr(stored, question, lambda: True)
+        np.testing.assert_array_equal(forgotten(f)(np.ones(2)), [2.0, 2.0])
+        assert origins() == ["compiled"]
+        assert "edited" in str(nf.explain(f, np.ones(2)))
+        assert not list(folder.glob("*.nufunc"))
 
 
 def test_source_files_are_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

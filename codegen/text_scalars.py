@@ -1,10 +1,9 @@
 """Scalar recipes of emitted text: each elementwise primitive as a Python expression, and the names it uses.
 
 Emitted text names functions (`sin`, `floor_div_i`) that its namespace binds: here to NumPy's functions and to
-the helper functions below, on CUDA to device functions. The helpers are plain Python on scalars, written so
-that Numba types them as well: the operands of an operation have one type, and constants never meet unsigned
-integers in arithmetic. A helper may return a wider type than its operands (Numba's rules); the expression
-converts it.
+the helper functions below, on CUDA to device functions. The helpers are plain Python on scalars, from which those
+for CUDA are lowered: a variable has one type, and a literal takes the type of what it meets. A helper may return a
+wider type than its operands; the expression converts it.
 """
 
 from __future__ import annotations

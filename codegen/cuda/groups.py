@@ -70,7 +70,7 @@ def shape_of(nest: LoopNest, threads: int) -> Shape | None:
     if length < _LONG and not few:
         return Shape(max(1, min(threads // lanes, _power(points))), lanes, False)
     chunks, chunk = 1, 0
-    if points < _FULL // 4 and length >= 2 * _CHUNK and _can_chunk(nest):
+    if points < _FULL // 4 and length >= 4 * _CHUNK and _can_chunk(nest):
         chunk = max(_CHUNK, -(-length * points // _FULL // threads) * threads)
         chunks = -(-length // chunk)
     return Shape(1, min(threads, _power(length)), False, chunks, chunk if chunks > 1 else 0)

@@ -4,6 +4,8 @@ What stays a `conv` is of f32 or f64, has stride 1 along axes whose input is spr
 last in its result. Else a spread input is taken apart into one convolution per residue of the result's index. A kernel
 of one element is a product; without channels to sum over or to choose from (a depthwise convolution), and for other
 dtypes, a convolution is a sum over the kernel, or one element of the result after the other where these are fewer.
+Two long lines are no such sum, which would have thousands of terms: neighbours in the result become channels, complex
+numbers real ones, and ints go through a loop.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Attrs, Graph, Node, Value
 from nufunc.ir.prims.conv import NUMBERS_OF_WINDOW
-from nufunc.ir.types import FLOAT32, FLOAT64, ArrayType
+from nufunc.ir.types import FLOAT32, FLOAT64, INT64, ArrayType
 from nufunc.passes.rewrite import rewritten
 
 THIN = 64  # steps up to which a convolution without channels is written out
+_FRAME_BYTES = 256  # of the result that tiles compute side by side where there are no channels
+_AT_ONCE = 8  # elements of a kernel of ints that a round of its loop takes
 
 
 def normal_convolutions(graph: Graph) -> Graph:
@@ -54,9 +58,14 @@ def convolution(b: Builder, x: Value, w: Value, attrs: Attrs, sums: bool = False
     apart = next((a for a in spread if loops or attrs["stride"][a] != 1), None)
     if apart is not None:
         return _by_residues(b, x, w, attrs, result, apart, sums)
+    line = steps > THIN and not sums and _is_line(x, w, attrs)
+    if line and x.dtype.kind == "c":
+        return _by_parts(b, x, w, attrs)
+    if line and x.dtype.kind in "iu":
+        return _by_loop(b, x, w, attrs)
     if loops:
         return by_steps(b, x, w, attrs, sums)
-    return _last(b, x, w, attrs)
+    return _in_frames(b, x, w, attrs) if line else _last(b, x, w, attrs)
 
 
 def _kernel(w: Value, attrs: Attrs) -> tuple[int, ...]:
@@ -79,6 +88,66 @@ def _last(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
     out = "".join(letter for letter in attrs["out"] if letter not in window) + window
     (made,) = b.emit("conv", (x, w), {"x": attrs["x"], "w": attrs["w"], "out": out, "window": window, **numbers})
     return b.transposed(made, [out.index(letter) for letter in attrs["out"]])
+
+
+# -- long lines with long kernels
+
+
+def _is_line(x: Value, w: Value, attrs: Attrs) -> bool:
+    """Whether two lines are convolved as numpy.convolve and numpy.correlate do."""
+    return x.ndim == w.ndim == 1 and attrs["stride"] == attrs["spread"] == (1,) and abs(attrs["dilation"][0]) == 1
+
+
+def _forward(b: Builder, w: Value, attrs: Attrs) -> tuple[Value, int]:
+    """The kernel in the direction of x, and the offset that goes with it."""
+    if attrs["dilation"][0] == 1:
+        return w, attrs["offset"][0]
+    return b.flip(w, axes=(0,)), attrs["offset"][0] + w.shape[0] - 1
+
+
+def _in_frames(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
+    """Lanes for tiles, which are channels: neighbouring elements of the result are channels of one that takes as many
+    steps at once, by the kernel at as many places in rows that are longer by these."""
+    kernel, offset = _forward(b, w, attrs)
+    (n,), frame = attrs["extent"], _FRAME_BYTES // x.dtype.itemsize
+    width, frames = kernel.shape[0] + frame - 1, -(-n // frame)
+    long = padded(b, kernel, 0, 0, frame)  # each row is one behind the row before, as it is one too long
+    rows = b.emit("broadcast", (long,), {"shape": (frame, width + 1), "dims": (1,)})[0]
+    rows = b.reshaped(cut(b, b.reshaped(rows, (frame * (width + 1),)), 0, 0, frame * width, 1), (frame, width))
+    (made,) = b.emit(
+        "conv", (x, rows),
+        {"x": "x", "w": "ox", "out": "ox", "window": "x", "stride": (frame,), "dilation": (1,), "spread": (1,),
+         "offset": (offset,), "extent": (frames,)},
+    )  # fmt: skip
+    return cut(b, b.reshaped(b.transposed(made, (1, 0)), (frame * frames,)), 0, 0, n, 1)
+
+
+def _by_parts(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
+    """Of complex numbers: by their parts."""
+    (a, c), (p, q) = ((b.real(v), b.imag(v)) for v in (x, w))
+    each = lambda left, right: convolution(b, left, right, attrs)
+    return b.complex(b.sub(each(a, p), each(c, q)), b.add(each(a, q), each(c, p)))
+
+
+def _by_loop(b: Builder, x: Value, w: Value, attrs: Attrs) -> Value:
+    """Of ints: a loop over the kernel, some elements at a time."""
+    kernel, offset = _forward(b, w, attrs)
+    (n,), rounds = attrs["extent"], -(-kernel.shape[0] // _AT_ONCE)
+    whole = rounds * _AT_ONCE
+    seen = _line(b, x, 0, -offset, 1, n + whole - 1, 1)
+    items = b.reshaped(padded(b, kernel, 0, 0, whole - kernel.shape[0]), (rounds, _AT_ONCE))
+    inner = Builder("convolution")
+    types = (seen.type, x.type.with_shape((n,)), ArrayType((), INT64), items.type.with_shape((_AT_ONCE,)))
+    given, total, turn, item = (inner.param(t) for t in types)
+    first = inner.mul(turn, inner.like(turn, _AT_ONCE))
+    for k in range(_AT_ONCE):
+        part = inner.dynamic_slice(given, inner.add(first, inner.like(first, k)), sizes=(n,))
+        weight = inner.reshaped(_one(inner, item, 0, k), ())
+        total = inner.add(total, inner.mul(part, inner.emit("broadcast", (weight,), {"shape": (n,), "dims": ()})[0]))
+    turns = b.iota(shape=(rounds,), dtype=INT64, axis=0)
+    start = b.zeros(x.type.with_shape((n,)))
+    how = {"length": rounds, "reverse": False, "num_consts": 1, "num_carry": 1}
+    return b.emit("scan", (seen, start, turns, items), how, [inner.build([total])])[0]
 
 
 # -- one step after the other

@@ -622,7 +622,7 @@ class _Function(Emitter):
         place, kind = self.address(pointer, index, width)
         space = f" addrspace({pointer.space})" if pointer.space else ""
         never = ", !invariant.load !0" if pointer.constant else ""
-        found = self.op(f"load {kind}, {kind}{space}* {place}, align {width * size_of(pointer.type)}{never}")
+        found = self.op(f"load {kind}, {kind}{space}* {place}, align {_alignment(pointer, width)}{never}")
         if kind[0] != "<":
             return (Value(pointer.type, found),)
         count = width * (1 + is_complex(pointer.type))
@@ -644,7 +644,7 @@ class _Function(Emitter):
             for k, part in enumerate(parts):
                 whole = self.op(f"insertelement {kind} {whole}, {llvm(real_of(pointer.type))} {part}, i32 {k}")
         space = f" addrspace({pointer.space})" if pointer.space else ""
-        self.put(f"store {kind} {whole}, {kind}{space}* {place}, align {len(values) * size_of(pointer.type)}")
+        self.put(f"store {kind} {whole}, {kind}{space}* {place}, align {_alignment(pointer, len(values))}")
 
 
 def _is_short(args: Sequence[ast.expr]) -> bool:
@@ -659,6 +659,11 @@ def _only_adds_up(body: Sequence[ast.stmt]) -> bool:
     plain = all(isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Name) for s in body)
     loads = sum(isinstance(n, ast.Subscript) for n in parts)
     return plain and len(body) <= 6 and 0 < loads <= 2 and not any(isinstance(n, ast.Call) for n in parts)
+
+
+def _alignment(pointer: Pointer, width: int) -> int:
+    """Bytes that an address is a multiple of; a complex number alone may begin anywhere between real ones."""
+    return size_of(pointer.type) * width if width > 1 or pointer.space == 3 else size_of(real_of(pointer.type))
 
 
 def _array_of(node: ast.Call) -> tuple[str, int, str] | None:

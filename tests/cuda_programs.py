@@ -91,13 +91,13 @@ def short_softmax(b, x):
     return b.div(shifted, b.broadcast(b.reduce_sum(shifted, axes=(1,)), **shape))
 
 
-@program("reduce_parts", "reduce", x=array("f8", 10000))
+@program("reduce_parts", "reduce", x=array("f8", 20_000))
 def long_mean(b, x):
     total = b.reduce_sum(b.mul(x, x), axes=(0,))
-    return b.div(total, b.like(total, 10000))
+    return b.div(total, b.like(total, 20_000))
 
 
-@program("reduce_parts", "reduce", x=array("f4", 2, 9000))
+@program("reduce_parts", "reduce", x=array("f4", 2, 18_000))
 def long_argmax(b, x):
     return b.argmax(x, axis=1)
 

@@ -153,7 +153,7 @@ def test_kernels_share_their_buffers():
 
 
 def test_many_neighbouring_lines_are_a_thread_each():
-    (made,) = kernels_of(cumulative("cumsum", "f8", 100, 10_000, axis=0, reverse=False))
+    (made,) = kernels_of(cumulative("cumsum", "f8", 100, 40_000, axis=0, reverse=False))
     assert "shfl" not in made.source
     (made,) = kernels_of(cumulative("cumsum", "f8", 10_000, 100, axis=1, reverse=False))
     assert "shfl" in made.source

@@ -21,7 +21,7 @@ from nufunc.codegen.text_scalars import expression, number, type_text
 
 _WARP = 32
 _SHORT = 32  # elements of a line that one thread goes through
-_MANY = 8192  # lines that lie side by side, from which a thread each is enough
+_MANY = 1 << 15  # lines that lie side by side, from which a thread each is enough
 _LEAST, _MOST = 2, 64  # tiles of a chunk
 _BUSY = 1024  # chunks from which they grow
 _FEW = 128  # lines that are too few for the blocks of a device

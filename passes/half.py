@@ -1,8 +1,9 @@
-"""float16 in 16-bit integers: the last pass before kernels are made, after which no value has the dtype float16.
+"""float16, whose operations are done in float32: the last pass before kernels are made.
 
-Arrays of float16 become arrays of uint16 that hold the same bits. What only moves elements moves these; everything else
-widens its operands to float32, computes there, and rounds its results to half precision, to even at ties: one operation
-after the other, as NumPy's loops do. The conversions are integer arithmetic and need nothing of the processor.
+What only moves elements moves halves; everything else widens its operands to float32, computes there, and rounds its
+results to half precision, to even at ties: one operation after the other, as NumPy's loops do. Devices convert and
+multiply matrices of halves themselves; for processors, arrays of float16 become arrays of uint16 that hold the same
+bits, after which no value has the dtype float16, and the conversions are integer arithmetic.
 """
 
 from __future__ import annotations
@@ -22,6 +23,43 @@ _MOVING = frozenset(
     "reshape transpose broadcast slice flip pad concat update dynamic_slice dynamic_update gather scatter_set select "
     "stop_gradient named tape_add tape_join tape_split require".split()
 )
+
+
+def widened_halves(graph: Graph) -> Graph:
+    """The graph with float16 only where it is stored, moved, converted, or multiplied by matrices."""
+    if not any(_is_half(v.type) for v in _values(graph)):
+        return graph
+    b = Builder(graph.name, graph.stage)
+    env: dict[Value, Value] = {p: b.param(p.type, p.hint) for p in graph.params}
+    b.consts += graph.consts
+    env.update((value, value) for value, _ in graph.consts)
+    for node in graph.nodes:
+        operands, regions = [env[o] for o in node.operands], [widened_halves(region) for region in node.regions]
+        with b.at(node.loc):
+            if _moves(node) or node.prim in ("full", "bitcast", "convert", "dot"):
+                results = b.emit(node.prim, operands, node.attrs, regions)
+            else:
+                wide = [b.astype(o, FLOAT32) if o.dtype == FLOAT16 else o for o in operands]
+                results = b.emit(node.prim, wide, _in_single(node), regions)
+                wanted = [r.dtype for r in node.results]
+                results = [b.astype(r, FLOAT16) if t == FLOAT16 else r for r, t in zip(results, wanted, strict=True)]
+        env.update(zip(node.results, results, strict=True))
+    return b.build([env[o] for o in graph.outputs], graph.updates)
+
+
+def _moves(node: Node) -> bool:
+    """Whether a node takes and gives halves as they are."""
+    if not any(_is_half(v.type) for v in (*node.operands, *node.results)):
+        return True
+    kind = primitive.get(node.prim).kind
+    if kind == "host":
+        raise UnsupportedError("callbacks cannot take or give float16; convert to float32", node.loc)
+    return node.prim in _MOVING or kind == "control" or bool(node.regions)
+
+
+def _in_single(node: Node) -> dict[str, object]:
+    """The attributes of a node that computes in float32."""
+    return {k: FLOAT32 if isinstance(v, np.dtype) and v == FLOAT16 else v for k, v in node.attrs.items()}
 
 
 def without_halves(graph: Graph) -> Graph:
@@ -63,22 +101,17 @@ def _stored(type: ArrayType) -> ArrayType:
 def _node(b: Builder, node: Node, operands: list[Value]) -> Sequence[Value]:
     regions = [without_halves(region) for region in node.regions]
     halves = [o.dtype == FLOAT16 for o in node.operands]
-    if not any(_is_half(v.type) for v in (*node.operands, *node.results)):
-        return b.emit(node.prim, operands, node.attrs, regions)
-    if primitive.get(node.prim).kind == "host":
-        raise UnsupportedError("callbacks cannot take or give float16; convert to float32", node.loc)
-    if node.prim == "full":
+    if node.prim == "full" and node.result.dtype == FLOAT16:
         bits = np.array(node.attrs["value"], FLOAT16).view(_BITS).item()
         return b.emit("full", (), {**node.attrs, "value": bits, "dtype": _BITS})
-    if node.prim == "bitcast":
+    if node.prim == "bitcast" and (halves[0] or node.result.dtype == FLOAT16):
         return b.emit("bitcast", operands, {"dtype": _BITS if node.result.dtype == FLOAT16 else node.attrs["dtype"]})
-    if node.prim in _MOVING or primitive.get(node.prim).kind == "control" or regions:
+    if _moves(node):
         return b.emit(node.prim, operands, _retyped(node), regions)
     if node.prim == "convert":
         return [_converted(b, operands[0], halves[0], node.result.dtype)]
     wide = [_widened(b, o) if half else o for o, half in zip(operands, halves, strict=True)]
-    attrs = {k: FLOAT32 if v == FLOAT16 and isinstance(v, np.dtype) else v for k, v in node.attrs.items()}
-    results = b.emit(node.prim, wide, attrs, regions)
+    results = b.emit(node.prim, wide, _in_single(node), regions)
     return [_narrowed(b, r) if _is_half(w.type) else r for r, w in zip(results, node.results, strict=True)]
 
 

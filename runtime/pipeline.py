@@ -34,7 +34,7 @@ from nufunc.passes import basis
 from nufunc.passes.composites import opened, slimmed
 from nufunc.passes.custom import expand
 from nufunc.passes.functionalize import functionalize
-from nufunc.passes.half import without_halves
+from nufunc.passes.half import widened_halves, without_halves
 from nufunc.passes.jvp import jvp
 from nufunc.passes.linearize import linearize
 from nufunc.passes.merge_maps import merge_maps
@@ -185,7 +185,8 @@ def grouped(graph: Graph, refusals: list[str], processor: bool = False) -> Graph
     from nufunc.passes.fuse import fuse  # of what is loaded from disk nothing is grouped
 
     graph = graph if processor else opened(graph, native=True)
-    return checked("grouped", oracle.tested(fuse, oracle.same)(without_halves(graph), refusals))
+    stored = without_halves(graph) if processor else widened_halves(graph)
+    return checked("grouped", oracle.tested(fuse, oracle.same)(stored, refusals))
 
 
 def whole(traced: Graph) -> Graph:

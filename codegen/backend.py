@@ -35,7 +35,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from nufunc.codegen import elf
 from nufunc.ir.errors import NufuncError
@@ -368,8 +368,7 @@ class Executable:
         self._code = None
 
 
-@dataclass(frozen=True)
-class Optimise:
+class Optimise(NamedTuple):
     """Pass pipeline settings. The vectorisers are off: kernels arrive with explicit vectors, and the loop
     vectoriser doubles the compile time of the scalar remainders, which are not worth it."""
 

@@ -9,7 +9,7 @@ graph to the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
@@ -22,8 +22,7 @@ from nufunc.passes.residuals import choose_residuals
 from nufunc.passes.simplify import simplify
 
 
-@dataclass(frozen=True)
-class Linearized:
+class Linearized(NamedTuple):
     """A function and its derivative at a point, as two graphs that share residuals.
 
     `primal`: the parameters -> outputs, then residuals. `linear`: residuals, then tangents of the chosen
@@ -35,8 +34,7 @@ class Linearized:
     num_residuals: int
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """A graph in two: `known` (known parameters -> known outputs, residuals), `unknown` (residuals, unknown
     parameters -> unknown outputs); `unknown_outputs` tells which outputs of the graph the latter gives."""
 

@@ -26,8 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _MAGIC = b"nufunc cache 1\n\0"
 _HEAD = struct.Struct("<32sI")  # checksum of what follows it, and the length of the description
@@ -56,8 +55,7 @@ class Unusable(Exception):
         super().__init__(reason)
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A file of the cache: its key, what it holds in words, its bytes, and when it was used last."""
 
     key: str

@@ -11,8 +11,7 @@ packed from the members, and unpacked into those that were written once the whol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ from nufunc.tracer.layout import canonical
 from nufunc.tracer.trace import Trace
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """An input that lies in a stretch: which one, where its first element is, its strides in elements."""
 
     index: int
@@ -42,8 +40,7 @@ class Member:
         return np.ndarray(self.shape, line.dtype, line, self.offset * step, tuple(s * step for s in self.strides))
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Inputs that lie in one stretch of so many elements."""
 
     type: ArrayType

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from nufunc.ir.types import ArrayType, is_complex, is_inexact
@@ -17,8 +16,7 @@ from nufunc.tracer.trace import require
 from nufunc.tracer.usercode import user_location
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """The differentiated leaves of a call, and how to call again with others in their place."""
 
     arrays: list[Array]

@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,8 +37,7 @@ _JUST_NOW = 2  # seconds before the start in which an edit may be younger than w
 _SOURCES = ("nufunc.ir", "nufunc.ir.prims", "nufunc.passes", "nufunc.codegen")  # what makes code of graphs
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an executable's code comes from: "compiled", "loaded", "unpickled", or "interpreted" with NUFUNC_NOJIT; its
     key on disk; why it is not there, if it is not; and the seconds that it took.
     """

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +39,7 @@ from nufunc.ir.types import ArrayType
 Slope = Callable[..., Value]  # (b, operands, result) -> the derivative
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """How many operands, and the derivative in each."""
 
     slopes: tuple[Slope | None, ...]

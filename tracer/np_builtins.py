@@ -176,8 +176,17 @@ def _scalar(x: Any) -> Any:
     return b.astype(b.reshaped(value_of(array), ()), FLOAT64)
 
 
+_OF_TWO = ("atan2", "copysign", "fmod", "pow", "nextafter", "hypot")
+
+
 def _float_function(prim: str) -> Callable[..., Any]:
-    return lambda *args: wrap(builder().emit(prim, [_scalar(x) for x in args])[0], weak=True)
+    def call(*args: Any) -> Any:
+        count = 2 if prim in _OF_TWO else 1
+        if len(args) != count:
+            raise TypeError(f"math's {prim} expected {count} argument{'s' * (count > 1)}, got {len(args)}")
+        return wrap(builder().emit(prim, [_scalar(x) for x in args])[0], weak=True)
+
+    return call
 
 
 def _int_function(prim: str) -> Callable[[Any], Any]:
@@ -186,6 +195,11 @@ def _int_function(prim: str) -> Callable[[Any], Any]:
         return wrap(b.astype(b.emit(prim, (_scalar(x),))[0], INT64), weak=True)
 
     return call
+
+
+def weak_scalar(x: Any) -> Any:
+    """A result as a number of Python's."""
+    return require().wrap(value_of(x), weak=True, scalar=True)
 
 
 def _ufunc_function(name: str) -> Callable[..., Any]:
@@ -217,6 +231,22 @@ def _prod(iterable: Iterable[Any], /, *, start: Any = 1) -> Any:
     return functools.reduce(lambda a, b: a * b, iterable, start)
 
 
+def _whole(ufunc: str) -> Callable[..., Any]:
+    """gcd or lcm of any number of ints."""
+
+    def call(*integers: Any) -> Any:
+        for x in integers:
+            if (x.dtype if type(x) is Array else np.asarray(x).dtype).kind not in "iub":
+                raise TypeError("'float' object cannot be interpreted as an integer")
+        return functools.reduce(UFUNCS[ufunc], integers, 0 if ufunc == "gcd" else 1)
+
+    return call
+
+
+def _sumprod(p: Any, q: Any, /) -> Any:
+    return sum_(a * b for a, b in zip(p, q, strict=True))
+
+
 def _isclose(a: Any, b: Any, *, rel_tol: float = 1e-9, abs_tol: float = 0.0) -> Any:
     x, y = wrap(_scalar(a)), wrap(_scalar(b))
     larger = UFUNCS["maximum"](abs(x), abs(y))
@@ -234,7 +264,8 @@ _MATH: dict[str, Callable[..., Any]] = {
             "exp": "exp",
             "exp2": "exp2", "expm1": "expm1", "log1p": "log1p", "log2": "log2", "log10": "log10",
             "sqrt": "sqrt",
-            "cbrt": "cbrt", "fabs": "abs", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "atan2": "atan2",
+            "cbrt": "cbrt", "fabs": "abs", "erf": "erf", "erfc": "erfc", "gamma": "gamma", "lgamma": "lgamma",
+            "atan2": "atan2",
             "copysign": "copysign", "fmod": "fmod", "pow": "pow", "nextafter": "nextafter",
         }.items()
     },
@@ -244,10 +275,11 @@ _MATH: dict[str, Callable[..., Any]] = {
         for name, ufunc in {
             "degrees": "degrees", "radians": "radians", "isnan": "isnan", "isinf": "isinf",
             "isfinite": "isfinite",
-            "modf": "modf",
+            "modf": "modf", "frexp": "frexp",
         }.items()
     },
     "log": _log, "hypot": _hypot, "dist": _dist, "prod": _prod, "isclose": _isclose,
+    "ldexp": lambda x, i, /: weak_scalar(UFUNCS["ldexp"](wrap(_scalar(x)), i)), "gcd": _whole("gcd"), "lcm": _whole("lcm"), "sumprod": _sumprod,
     "fsum": lambda seq: _float_function("abs")(0.0) + sum_(seq),
 }  # fmt: skip
 

@@ -20,14 +20,19 @@ from nufunc.runtime.profile import Profile
 from nufunc.runtime.signatures import Spec
 
 
-def spec(shape: int | tuple[int, ...], dtype: Any = np.float64) -> Spec:
-    """The shape and dtype of an argument without values, for `dump`.
+def spec(shape: int | tuple[int, ...], dtype: Any = np.float64, device: Any = None) -> Spec:
+    """The shape and dtype of an argument without values, for `dump` and `lower`; `device` says on which device it is.
 
     >>> import nufunc as nf
     >>> nf.spec((8, 3))
     spec((8, 3), float64)
     """
-    return Spec((shape,) if isinstance(shape, int) else tuple(shape), np.dtype(dtype))
+    where = None
+    if device is not None:
+        from nufunc.runtime.cuda import devices
+
+        where = getattr(devices.device(device), "index", None)
+    return Spec((shape,) if isinstance(shape, int) else tuple(shape), np.dtype(dtype), where)
 
 
 def dump(func: Callable[..., Any], *args: Any, stage: str | None = None, **kwargs: Any) -> str:

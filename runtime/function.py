@@ -25,7 +25,7 @@ from nufunc.runtime.overlap import Pattern, overlap_of, run_overlapping
 from nufunc.runtime.pickling import reduced
 from nufunc.runtime.placing import device_of_call
 from nufunc.runtime.residuals import GraphFunction
-from nufunc.runtime.signatures import Input, Static, base_key, exact, signature
+from nufunc.runtime.signatures import Input, Spec, Static, base_key, exact, signature
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
 from nufunc.tracer import tree
 from nufunc.tracer.trace import current
@@ -241,7 +241,10 @@ class Transformed:
         call = Call(args, kwargs, leaves, spec, [])
         name = lambda: self._leaf_names(call)[len(call.signatures)]
         for k, leaf in enumerate(leaves):
-            call.signatures.append(self._static(leaf) if k in static else signature(leaf, name))
+            sig = self._static(leaf) if k in static else signature(leaf, name)
+            call.signatures.append(sig)
+            if type(sig) is Input and sig.device is not None:
+                leaves[k] = adopted(leaf)
         device = device_of_call(self._name, call.signatures, lambda: self._leaf_names(call), self.transforms)
         return call if device is None else call._replace(device=device)
 
@@ -362,6 +365,13 @@ def look_at_contexts(there: bool) -> None:
     """
     kind: Any = Transformed
     kind.__call__ = kind._call_in_context if there else kind._call_outside
+
+
+def adopted(leaf: Any) -> Any:
+    """An array of a device, of whichever library, as one of ours; specs as they are."""
+    from nufunc.runtime.cuda import interop
+
+    return leaf if isinstance(leaf, Spec) else interop.adopted(leaf)
 
 
 class Call(NamedTuple):

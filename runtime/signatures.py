@@ -20,14 +20,15 @@ from nufunc.tracer.usercode import is_user_class, user_location
 class Spec:
     """The shape and dtype of an argument without its values, as `nf.spec` makes it."""  # no dataclass: those are trees
 
-    __slots__ = ("dtype", "shape")
+    __slots__ = ("device", "dtype", "shape")
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, device: int | None = None) -> None:
         self.shape = shape
         self.dtype = dtype
+        self.device = device
 
     def __repr__(self) -> str:
-        return f"spec({self.shape}, {self.dtype})"
+        return f"spec({self.shape}, {self.dtype}" + (")" if self.device is None else f", 'cuda:{self.device}')")
 
 
 class Input(NamedTuple):
@@ -88,7 +89,8 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
     if isinstance(x, np.generic):
         return _input("scalar", (), x.dtype, None) or _unsupported(x.dtype, name)
     if isinstance(x, Spec):
-        return _input("array", x.shape, x.dtype, None) or _unsupported(x.dtype, name)
+        found = _input("array", x.shape, x.dtype, None) or _unsupported(x.dtype, name)
+        return found if x.device is None else found._replace(device=x.device)
     if isinstance(x, np.ndarray):
         if isinstance(x, np.ma.MaskedArray | np.matrix):
             raise ArgumentTypeError(

@@ -156,8 +156,11 @@ def test_operators_compute_on_the_device() -> None:
         same(made, want)
     i = nf.to_device(np.arange(4))
     same([i & 2, i << 1, 3 - i, ~i], [np.arange(4) & 2, np.arange(4) << 1, 3 - np.arange(4), ~np.arange(4)])
-    with pytest.raises(TypeError):
-        np.sin(x)
+    same([np.sin(x), np.add(X, x), X * x, np.maximum(x, 0)], [np.sin(X), X + X, X * X, np.maximum(X, 0)])
+    same([np.concatenate([x, x]), np.zeros_like(x), np.add.reduce(x)], [np.concatenate([X, X]), X * 0, X.sum(0)])
+    y = nf.to_device(np.zeros_like(X))
+    assert np.tanh(x, out=y) is y
+    same([y, np.where(x > 0, x, y)], [np.tanh(X), np.where(X > 0, X, np.tanh(X))])
     with pytest.raises(OverflowError):
         nf.to_device(np.zeros(2, np.int8)) + 1000
 
@@ -279,6 +282,24 @@ def test_hosts_arrays_and_numbers_among_device_arrays() -> None:
     assert counts()["upload"] == uploads + 2  # the array, and the numbers together
 
 
+@pytest.mark.parametrize(
+    "number", [2.5, 1 - 2j, *(np.dtype(t).type(1.5) for t in ("f2", "f4", "f8", "c8", "c16")), np.bool_(True),
+               *(np.dtype(t).type(-3) for t in ("i1", "i2", "i4", "i8")),
+               *(np.dtype(t).type(200) for t in ("u1", "u2", "u4", "u8")), np.array(7.0), np.arange(2, dtype="i4"),
+               np.arange(4.0), np.arange(8.0)[::2], np.zeros((0, 4))],
+    ids=lambda x: f"{type(x).__name__}{getattr(x, 'shape', '')}",
+)  # fmt: skip
+def test_numbers_of_every_kind_go_along(number) -> None:
+    (w,) = on(W)
+    f = nf.jit(lambda w, n: (w.sum() + n, n))
+    for _ in range(3):  # the long way, then a run that is recorded, and one that is replayed
+        made = f(w, number)
+        want = W.sum() + number, number
+        for a, b in zip(made, want, strict=True):
+            assert a.dtype == np.asarray(b).dtype
+            np.testing.assert_allclose(np.asarray(a), b, rtol=1e-3 if a.dtype.itemsize < 4 else 1e-6)
+
+
 def test_devices_do_not_mix() -> None:
     two_devices()
 
@@ -351,7 +372,18 @@ def test_trees_and_captures() -> None:
     same(g(x), X * 7)
 
 
-def test_modules_and_optimizers() -> None:
+def test_optimizers_step_on_the_device() -> None:
+    def train(params, x):
+        adam = nf.optim.adam(0.1)
+        state = adam.init(params)
+        for _ in range(3):
+            params, state = adam.update(nf.grad(lambda p: loss(p["w"], x))(params), state, params)
+        return params["w"]
+
+    same(train({"w": nf.to_device(W)}, nf.to_device(X)), train({"w": W}, X))
+
+
+def test_modules() -> None:
     model = nf.nn.Sequential(nf.nn.Linear(3, 4), nf.nn.Tanh(), nf.nn.Linear(4, 1))
     params = dict(model.named_parameters())
 
@@ -744,6 +776,10 @@ def test_stages_and_costs() -> None:
     with pytest.raises(ValueError, match="'asm' is one of programs for the host"):
         lowered.as_text("asm")
     assert "program loss" in nf.dump(loss, W, X, stage="device")  # what it would be
+    there = nf.jit(nf.grad(loss)).lower(nf.spec((3, 4), device="cuda:0"), nf.spec((5, 3), device="cuda:0")).compile()
+    same(there(w, x), nf.grad(loss)(W, X))
+    limited = nf.jit(nf.vmap(nf.grad(loss), in_dims=(None, 0)), max_bytes=2000)
+    same(limited(w, nf.to_device(X[:, None])), nf.vmap(nf.grad(loss), in_dims=(None, 0))(W, X[:, None]))
     with pytest.raises(NotImplementedError, match="compiled for a device"):
         nf.profile(f, w, x)
 

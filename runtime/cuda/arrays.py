@@ -103,7 +103,6 @@ class DeviceArray:
     """
 
     __slots__ = ("__weakref__", "address", "block", "layout", "readonly", "span")
-    __array_ufunc__ = None  # NumPy's functions do not run on devices: those of compiled functions do
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(
@@ -321,7 +320,7 @@ def _restored(values: np.ndarray, name: str) -> DeviceArray:
 def empty(shape: tuple[int, ...], dtype: Any, device: Device) -> DeviceArray:
     """An array in new memory, whose values mean nothing."""
     made = layout(device, shape, np.dtype(dtype))
-    block = device.pool.take(made.nbytes, device.stream, user_location())
+    block = device.pool.take(made.nbytes, device.stream)
     return DeviceArray(made, block, block.address)
 
 

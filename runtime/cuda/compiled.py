@@ -40,6 +40,10 @@ class DeviceLowered:
         return specs(self.args, self.results, self.steps)
 
     @property
+    def workspace(self) -> int:
+        return self.steps.workspace
+
+    @property
     def copied(self) -> tuple[int, ...]:
         return ()
 
@@ -109,7 +113,7 @@ def executable_for(program: Program, lowered: DeviceLowered) -> DeviceExecutable
     assert program.device is not None
     entry = DeviceEntry(
         lowered.steps, device_of(program.device), lowered.spec, program.inputs, lowered.placed, program.sources,
-        program.name,
+        program.name, next((node.loc for node in program.graph.nodes if node.loc is not None), None),
     )  # fmt: skip
     origin = Origin("compiled", None, UNSTORED, time.perf_counter() - begin)
     return DeviceExecutable(**vars(program), entry=entry, origin=origin)

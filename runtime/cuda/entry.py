@@ -163,7 +163,7 @@ class DeviceEntry:
 
         here: list[tuple[int, Any]] = []
         pool, driver = self.device.pool, self.device.driver
-        numbers = pool.take(self.numbers, stream, self.machine.location) if self.numbers else None
+        numbers = pool.take(self.numbers, stream, self.machine.where) if self.numbers else None
         if numbers is not None:
             staged = np.zeros(self.numbers, np.uint8)
             for value, way in zip(given, self.ways, strict=True):
@@ -182,7 +182,7 @@ class DeviceEntry:
                 use(array, stream)
                 here.append((array.address + array.layout.bounds[0], array))
             else:
-                block = pool.take(value.nbytes, stream, self.machine.location)
+                block = pool.take(value.nbytes, stream, self.machine.where)
                 if value.nbytes:
                     native = value.astype(way.input.type.dtype, copy=False)
                     driver.upload(block.address, np.ascontiguousarray(native), stream)
@@ -268,4 +268,4 @@ def specs(args: Sequence[ArgSpec], results: Sequence[ResultSpec], steps: Steps) 
         if operand.place.space == "input" and result.source is None:
             result = ResultSpec(result.shape, result.dtype, False, operand.place.number)
         made.append(result)
-    return CallSpec(tuple(args), tuple(made))
+    return CallSpec(tuple(args), tuple(made), steps.workspace)

@@ -57,7 +57,8 @@ class Machine:
     """A program on a device: its kernels loaded, its constants uploaded."""
 
     def __init__(self, program: Program, driver: Driver, pool: Pool, location: Location | None = None) -> None:
-        self.program, self.driver, self.pool, self.location = program, driver, pool, location
+        self.program, self.driver, self.pool = program, driver, pool
+        self.where = lambda: location
         driver.prepare(program.kernels)
         self.functions = {kernel: driver.load(kernel) for kernel in program.kernels}
         self.constants = [self._uploaded(array) for array in program.constants]
@@ -80,7 +81,7 @@ class Machine:
             self.driver.drop(recorded.graph)
 
     def _uploaded(self, array: np.ndarray) -> Block:
-        block = self.pool.take(array.nbytes, 0, self.location)
+        block = self.pool.take(array.nbytes, 0, self.where)
         if array.nbytes:
             self.driver.upload(block.address, np.ascontiguousarray(array), 0)
         return block
@@ -174,4 +175,4 @@ class Machine:
 
     def _workspace(self, stream: Any) -> Block | None:
         nbytes = self.program.workspace
-        return self.pool.take(nbytes, stream, self.location) if nbytes else None
+        return self.pool.take(nbytes, stream, self.where) if nbytes else None

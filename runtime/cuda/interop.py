@@ -3,7 +3,8 @@
 Note [Streams of others]
 An array that comes in with a stream is used after what that stream holds now; one that goes out names the stream that
 it is ready on, or (DLPack) is made ready on the stream that the other side gives. Numbers of streams: 0 and 1 are the
-default stream, 2 the one of each thread.
+default stream, 2 the one of each thread. The first interface tells of streams from version 3 on, so that DLPack is
+asked where it is older.
 
 Note [DLPack by hand]
 A capsule holds a pointer to a C struct; both are made here with ctypes. What the struct points at (its shape, strides
@@ -35,13 +36,15 @@ def adopted(x: Any) -> DeviceArray | None:
     if type(x) is DeviceArray:
         return x
     interface = getattr(x, "__cuda_array_interface__", None)
-    if interface is not None:
+    if interface is not None and interface.get("version", 0) >= 3:
         return _from_interface(x, interface)
     asked = getattr(type(x), "__dlpack_device__", None)
-    if asked is None or not hasattr(type(x), "__dlpack__"):
-        return None
-    kind, index = asked(x)
-    return _from_capsule(x, device_of(index)) if int(kind) in (_CUDA, _MANAGED) else None
+    if asked is not None and hasattr(type(x), "__dlpack__"):
+        kind, index = asked(x)
+        if int(kind) in (_CUDA, _MANAGED):
+            with contextlib.suppress(BufferError):  # of a dtype that DLPack has not, say
+                return _from_capsule(x, device_of(index))
+    return None if interface is None else _from_interface(x, interface)
 
 
 # -- __cuda_array_interface__

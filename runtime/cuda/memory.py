@@ -12,10 +12,14 @@ nothing here takes a lock: a list's `append` and `pop` are atomic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nufunc.ir.errors import DeviceMemoryError, Location
 from nufunc.runtime.cuda.driver import Driver
+from nufunc.tracer.usercode import user_location
+
+Where = Callable[[], Location | None]
 
 _GRAIN = 512
 _LARGE = 1 << 26  # from here sizes are rounded to a grain of
@@ -74,11 +78,11 @@ class Pool:
         """Bytes in use."""
         return self.allocated - self.kept
 
-    def take(self, nbytes: int, stream: Any, location: Location | None = None) -> Block:
-        """A block, for what is queued on the stream from now on; an error names the user's `location`."""
-        return self.take_sized(rounded(nbytes), stream, location)
+    def take(self, nbytes: int, stream: Any, where: Where | None = None) -> Block:
+        """A block, for what is queued on the stream from now on; `where` gives the user's line for an error."""
+        return self.take_sized(rounded(nbytes), stream, where)
 
-    def take_sized(self, size: int, stream: Any, location: Location | None = None) -> Block:
+    def take_sized(self, size: int, stream: Any, where: Where | None = None) -> Block:
         """`take` for a size that is `rounded`."""
         free = self._free.get((stream, size))
         if free is None:
@@ -87,12 +91,12 @@ class Pool:
             address = free.pop()
             self.kept -= size
         except IndexError:
-            address = self._allocated(size, stream, location)
+            address = self._allocated(size, stream, where)
         if not self.plain:
             self.driver.lend(address, size)
         return Block(self, address, size, stream, free)
 
-    def _allocated(self, size: int, stream: Any, location: Location | None) -> int:
+    def _allocated(self, size: int, stream: Any, where: Where | None) -> int:
         for last in (False, True):
             try:
                 address = self.driver.allocate(size, stream)
@@ -100,6 +104,7 @@ class Pool:
                 return address
             except DeviceMemoryError:
                 if last:
+                    location = user_location() if where is None else where()
                     raise no_memory(size, *self.driver.memory(), location) from None
                 self.trim()
                 self.driver.synchronize(stream)

@@ -105,6 +105,39 @@ def converted(array: DeviceArray, dtype: np.dtype) -> DeviceArray:
     return array.copy() if dtype == array.dtype else _conversion(dtype)(array)
 
 
+# -- NumPy's functions, where they are called on device arrays
+
+
+@functools.cache
+def _function(function: Callable[..., Any]) -> Transformed:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    call.__name__ = getattr(function, "__name__", "function")
+    return Transformed((), call)
+
+
+@functools.cache
+def _of_ufunc(ufunc: np.ufunc, method: str) -> Transformed:
+    return Transformed((), lambda *args, **kwargs: getattr(ufunc, method)(*args, **kwargs))
+
+
+def _array_ufunc(self: DeviceArray, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+    function = _of_ufunc(ufunc, method)
+    if method == "__call__":
+        inputs = tuple(_operand(x, self.dtype) for x in inputs)
+    result = function(*inputs, **kwargs)
+    if out is None:
+        return result
+    for target, made in zip(out, result if len(out) > 1 else (result,), strict=True):
+        target[...] = made if isinstance(target, DeviceArray) else np.asarray(made)
+    return out[0] if len(out) == 1 else out
+
+
+def _array_function(self: DeviceArray, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    return _function(function)(*args, **kwargs)
+
+
 # -- keys that hold arrays
 
 
@@ -167,6 +200,8 @@ def put(array: DeviceArray, parts: Sequence[Any], value: Any) -> None:
 
 def install() -> None:
     """Give the class its operators."""
+    kind: Any = DeviceArray
+    kind.__array_ufunc__, kind.__array_function__ = _array_ufunc, _array_function
     for name in _BINARY:
         forward, backward = _binary(name)
         setattr(DeviceArray, f"__{name}__", forward)

@@ -101,7 +101,8 @@ def assigned(array: DeviceArray, key: Any, value: Any) -> None:
         return operators.put(array, parts, value)
     target = _view(array, parts)
     if type(value) is not DeviceArray:
-        value = adopted(value) or np.asarray(value)
+        found = adopted(value)
+        value = np.asarray(value) if found is None else found
     if isinstance(value, np.ndarray):
         value = uploaded(value.astype(array.dtype, casting="unsafe"), array.device)
     if value.dtype != array.dtype:

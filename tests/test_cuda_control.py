@@ -9,8 +9,8 @@ from cuda_machine import device_run, driven
 from test_control_samples import ours, weighted
 
 import nufunc as nf
-from nufunc.codegen.cuda import control_choice
-from nufunc.codegen.cuda.program import Call, Copy, Launch, Repeat
+from nufunc.codegen.cuda import control_choice, control_kernels
+from nufunc.codegen.cuda.program import Branch, Call, Copy, Launch, Repeat
 
 DIRECTION = np.array([0.5, -1.0, 0.25])
 WAYS = {
@@ -48,6 +48,22 @@ def test_derivatives_of_samples(name, way):
         np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
     gc.collect()
     assert driver.used == 0  # tapes have given their memory back
+
+
+@pytest.mark.parametrize("name", ["newton", "scan_in_a_while", "whiles_in_a_while", "cond_in_a_while"])
+@pytest.mark.parametrize("most", [2, 4096])
+def test_tapes_of_threads(name, most, monkeypatch):
+    """Where the room for tapes was too little, the host drives the loops."""
+    monkeypatch.setattr(control_kernels, "_FEWEST_ITEMS", 1)
+    monkeypatch.setattr(control_kernels, "_MOST_ITEMS", most)
+    transform, argument = WAYS["vmap_grad"]
+    function = transform(ours(name))
+    program, found, driver = driven(function, argument)
+    for got, want in zip(found, nf.tree.leaves(nf.jit(function)(argument)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+    (branch,) = (s for s in program.steps if isinstance(s, Branch))
+    assert branch.branches[0] == ()
+    assert (driver.counts["launch"] < 10) == (most > 2)
 
 
 def kinds(program):

@@ -30,6 +30,7 @@ from nufunc.ir.types import TapeType
 
 Rule = Callable[[Node], float]
 CONTROL = ("scan", "map", "while", "cond")
+TAPES = ("record", "replay", "tape_zeros")
 _PLAIN = ("checkpoint", "named")
 _LAUNCH, _DECISION, _MEETING = 2.5, 15.0, 0.25  # microseconds
 _BLOCK_RATE = 40e3  # instructions of a nest per microsecond that the threads of one block do together
@@ -44,7 +45,13 @@ _FEW_ROWS, _ROWS_BYTES = 2, 1 << 28  # blocks from which a loop is split among t
 
 def mode(node: Node) -> str | None:
     """"thread", "block", "lanes" or "rows" where a control node runs inside a kernel."""
-    if node.prim not in CONTROL or not all(map(_fits, node.regions)) or not _plain_types(node):
+    if node.prim not in CONTROL or not _plain_types(node):
+        return None
+    if node.prim == "map" and records(node):
+        inside = all(_fits(r, True) for r in node.regions) and node.attrs["length"] > 1
+        times = _times(node) if inside else {}
+        return "thread" if times.get("thread", math.inf) < _hosted(node) else None
+    if not all(map(_fits, node.regions)):
         return None
     times = _times(node)
     split = control_lanes.split(node, nests_of)
@@ -91,16 +98,37 @@ def _plain_types(node: Node) -> bool:
     return not any(isinstance(v.type, TapeType) for v in (*node.operands, *node.results))
 
 
-def _fits(region: Graph) -> bool:
-    """Whether all that a region does can be done inside a kernel."""
+def records(node: Node) -> bool:
+    """Whether there are tapes in its regions."""
+    return any(n.prim in TAPES for r in node.regions for n in r.walk())
+
+
+def _own_tapes(region: Graph, node: Node) -> bool:
+    """Whether the tapes of a record or replay are those of this region, and small."""
+    made = {r for n in region.nodes if n.prim in TAPES for r in n.results}
+    items = [v.type.item for v in (*node.operands, *node.results) if isinstance(v.type, TapeType)]
+    if any(isinstance(i, TapeType) or i.size > SMALL or not i.size for i in items):
+        return False
+    tapes = [v for v in (*node.operands, *node.results) if isinstance(v.type, TapeType)]
+    return all(v in made and v.type.ndim == 0 for v in tapes)
+
+
+def _fits(region: Graph, tapes: bool = False) -> bool:
+    """Whether all that a region does can be done inside a kernel; `tapes`: by threads alone, which may have tapes."""
+    if any(isinstance(v.type, TapeType) for v in (*region.params, *region.outputs)):
+        return False
     for node in region.nodes:
+        if tapes and node.prim in TAPES:
+            if not _own_tapes(region, node) or not all(_fits(r, tapes) for r in node.regions):
+                return False
+            continue
         if not _plain_types(node):
             return False
         if node.prim == "fused":
             if not is_view(node) and not all(_orderly(node, nest) for nest in nests_of(node)):
                 return False
         elif node.prim in (*CONTROL, *_PLAIN):
-            if not all(map(_fits, node.regions)):
+            if not all(_fits(r, tapes) for r in node.regions):
                 return False
         elif node.prim != "dot" or not node.result.type.size:
             return False
@@ -172,7 +200,7 @@ def _values(node: Node) -> Sequence[Value]:
     for region in node.regions:
         for inner in region.nodes:
             found += inner.results if not is_view(inner) else ()
-            if inner.prim in CONTROL:
+            if inner.prim in (*CONTROL, *TAPES, "checkpoint"):
                 found += _values(inner)
     return found
 
@@ -242,7 +270,7 @@ def _time(node: Node, of: Rule) -> float:
     match node.prim:
         case "scan" | "map":
             return float(node.attrs["length"] * inner[0])
-        case "while":
+        case "while" | "record" | "replay":
             return sum(inner) + (_DECISION if hosted else 0.0)
         case "cond":
             return max(inner) + (_DECISION if hosted else 0.0)

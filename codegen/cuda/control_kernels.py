@@ -14,28 +14,30 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nufunc.codegen import buffers
-from nufunc.codegen.buffers import Frame, aligned, is_view
+from nufunc.codegen.buffers import ALIGNMENT, Frame, aligned, is_view
 from nufunc.codegen.cuda import control_choice, control_lanes
 from nufunc.codegen.cuda.control_lanes import LaneNest, RowNest
 from nufunc.codegen.cuda.control_nests import WARP, BlockNest, Home, ThreadNest, renumbered
 from nufunc.codegen.cuda.kernels import Kernel
-from nufunc.codegen.cuda.program import Launch, Place
+from nufunc.codegen.cuda.program import Branch, Copy, Launch, Operand, Place, Step
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.schedule import collapse
 from nufunc.codegen.text_scalars import number, type_text
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.ir.types import ArrayType
+from nufunc.ir.types import INT64, ArrayType, TapeType
 
 if TYPE_CHECKING:
     from nufunc.codegen.cuda.plan import Planner, Scope
 
 BLOCKS = 1024  # at most, of a kernel with a block per lane: each has an arena
+_TAPE_BYTES, _MOST_ITEMS, _FEWEST_ITEMS = 1 << 28, 4096, 16  # of the tapes of all threads; of one
+_TAPE_BLOCKS = 512
 _THREADS = 64  # of a block whose threads are lanes
 Area = tuple[str, int, int]
 
@@ -67,6 +69,40 @@ def rows_bytes(node: Node) -> int:
     nests = control_choice.nests_of(node)
     each = (sum(aligned(b.size * b.dtype.itemsize * WARP) for b in n.buffers if b.scratch) for n in nests)
     return max(each, default=0)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The tapes of a map in threads: room for `most` items each, for every one of `threads`. `nbytes` are those of all,
+    behind a flag that tells that this was not enough."""
+
+    most: int
+    threads: int
+    nbytes: int
+
+
+def recording(node: Node) -> Recording | None:
+    """Where the tapes of a map in a kernel lie; None where there are none."""
+    if node.prim != "map" or not control_choice.records(node):
+        return None
+    items = [v.type.item for r in node.regions for n in r.walk() for v in n.results if isinstance(v.type, TapeType)]
+    each = sum(aligned(max(t.nbytes, 1)) for t in items)
+    threads = min(-(-node.attrs["length"] // _THREADS), _TAPE_BLOCKS) * _THREADS
+    most = max(_FEWEST_ITEMS, min(_MOST_ITEMS, _TAPE_BYTES // max(each * threads, 1)))
+    return Recording(most, threads, ALIGNMENT + sum(aligned(t.nbytes * most * threads) for t in items))
+
+
+def steps(planner: Planner, scope: Scope, node: Node, mode: str) -> list[Step]:
+    """The kernel of a control node, and what runs instead where its tapes had too little room."""
+    made = launch(planner, scope, node, mode)
+    if recording(node) is None:
+        return [made]
+    from nufunc.codegen.cuda import control
+
+    flag = Operand(scope.scratch(node), ArrayType((), INT64))
+    with planner.into() as longer:
+        control.STEPS[node.prim](planner, scope, node)
+    return [Copy(flag.place, planner.zeros(1), flag.type.nbytes), made, Branch(flag, ((), tuple(longer)))]
 
 
 def launch(planner: Planner, scope: Scope, node: Node, mode: str) -> Launch:
@@ -104,7 +140,10 @@ class _Writer:
         self.touched: list[tuple[Area, bool]] = []  # since the last barrier: what, and whether it was written
         self.inside = [n for r in node.regions for n in r.walk() if n.prim == "fused"]
         lanes = self.split.lanes if self.split is not None else node.attrs["length"] if node.prim == "map" else 1
-        if self.by_thread:
+        self.recording, self.pool = recording(node), ALIGNMENT
+        if self.recording is not None:
+            self.threads, self.blocks = _THREADS, self.recording.threads // _THREADS
+        elif self.by_thread:
             self.threads = min(_THREADS, max(WARP, 1 << (lanes - 1).bit_length())) if lanes > 1 else 1
             self.blocks = -(-lanes // self.threads)
         else:
@@ -373,6 +412,88 @@ class _Writer:
             return False
         return any(i.op == "check" for n in control_choice.nests_of(node) for p in n.phases for i in p.body)
 
+    # -- tapes, which lie apart in memory, item by item of all threads
+
+    def tape(self, item: ArrayType) -> Home:
+        made = self.recording
+        assert made is not None
+        type_ = ArrayType((item.size * made.most * made.threads,), item.dtype)
+        home = self.memory(self.own_arena.moved(self.pool), type_)
+        self.pool += aligned(type_.nbytes)
+        self.written.add(home.name)
+        return home
+
+    def kept(self, tape: Home, row: str, element: int, size: int) -> str:
+        """The place of an element of an item."""
+        assert self.recording is not None
+        return tape.element(f"({row} * {size} + {element}) * {self.recording.threads} + cuda.grid(1)")
+
+    def append(self, tape: Home, row: str, value: Home, item: ArrayType) -> None:
+        for k in range(item.size):
+            text = value.stored(value.name) if value.register else value.element(str(k))
+            self.line(f"{self.kept(tape, row, k, item.size)} = {text}")
+
+    def item(self, tape: Home | None, row: str, item: ArrayType) -> Home:
+        """An item that is read, of zeros where the tape has none."""
+        if item.size == 1:
+            home = Home(self.fresh("reg"), item.dtype, register=True)
+            test = " != 0" if item.dtype.kind == "b" else ""
+            text = number(0, item.dtype) if tape is None else self.kept(tape, row, 0, 1) + test
+            self.line(f"{home.name} = {text}")
+            return home
+        home = self.stacked(item)
+        for k in range(item.size):
+            kind = "uint8(0)" if item.dtype.kind == "b" else number(0, item.dtype)
+            self.line(f"{home.element(str(k))} = {kind if tape is None else self.kept(tape, row, k, item.size)}")
+        return home
+
+    def record(self, node, frames, operands, results, arena):  # type: ignore[no-untyped-def]
+        """The homes of carries, of tapes, and the number of iterations."""
+        cond, body = node.regions
+        nc, nb = node.attrs["num_cond"], node.attrs["num_body"]
+        carry = _Carries(self, node, frames, operands[nc + nb :], results, arena)
+        types = [o.type for o in body.outputs[len(carry.types) :]]
+        tapes = [self.tape(t) for t in types]
+        length, most = self.fresh("reg"), self.recording.most
+        self.line(f"{length} = int64(0)")
+        with self.indented("while True:"):
+            if any(self.may_fail(n) for r in node.regions for n in r.walk()):
+                self.look()
+            (flag,) = self.region(cond, frames[0], [*operands[:nc], *carry.current], [None], carry.arena)
+            self.line(f"if not {flag.name}: break")
+            with self.indented(f"if {length} >= {most}:"):
+                self.line(f"{self.memory(self.own_arena, ArrayType((), INT64)).name}[0] = int64(1)")
+                self.line("break")
+            own = [None if t.size == 1 else self.stacked(t) for t in types]
+            made = self.region(
+                body, frames[1], [*operands[nc : nc + nb], *carry.current], [*carry.following, *own], carry.arena
+            )
+            for tape, value, type_ in zip(tapes, made[len(carry.types) :], types, strict=True):
+                self.append(tape, length, value, type_)
+            carry.step(made[: len(carry.types)])
+            self.line(f"{length} = {length} + 1")
+        self.written.add(self.memory(self.own_arena, ArrayType((), INT64)).name)
+        return [*carry.finish(), *tapes, Home(length, INT64, register=True)]
+
+    def replay(self, node, frames, operands, results, arena, read):  # type: ignore[no-untyped-def]
+        """The homes of carries and tapes. `read` are the homes of the tapes that are read; None: of zeros."""
+        body, consts, count = node.regions[0], node.attrs["num_consts"], node.attrs["num_carry"]
+        length = self.loaded(operands[0]).name
+        carry = _Carries(self, node, frames, operands[1 + consts :], results, arena)
+        types = [o.type for o in body.outputs[count:]]
+        tapes = [self.tape(t) for t in types]
+        index = self.fresh("turn")
+        with self.indented(f"for {index} in range({length}):"):
+            row = f"({length} - 1 - {index})" if node.attrs["reverse"] else index
+            xs = [self.item(t, row, p.type) for t, p in zip(read, body.params[consts + count :], strict=True)]
+            own = [None if t.size == 1 else self.stacked(t) for t in types]
+            arguments = [*operands[1 : 1 + consts], *carry.current, *xs]
+            made = self.region(body, frames[0], arguments, [*carry.following, *own], carry.arena)
+            for tape, value, type_ in zip(tapes, made[count:], types, strict=True):
+                self.append(tape, row, value, type_)
+            carry.step(made[:count])
+        return [*carry.finish(), *tapes]
+
     def look(self) -> None:
         """Leave a loop where a check has failed; all threads of a block do."""
         if self.by_thread:
@@ -494,6 +615,7 @@ class _Region:
     ) -> None:  # fmt: skip
         self.writer, self.graph, self.frame, self.outputs, self.place = writer, graph, frame, outputs, arena
         self.homes: dict[Value, Home] = {}
+        self.kept: dict[Value, Home | None] = {}  # tapes; None: of zeros
         for param, home in zip(graph.params, params, strict=True):
             self.homes[param] = writer.loaded(home) if param.type.size == 1 else home
         for value, array in graph.consts:
@@ -530,12 +652,38 @@ class _Region:
             self.named(node)
             return
         writer = self.writer
+        if node.prim in control_choice.TAPES:
+            self.tapes(node)
+            return
         operands = [self.home(o) for o in node.operands]
         results = [None if r.type.size == 1 else self.home(r) for r in node.results]
         arena = self.place.moved(self.frame.scratch.get(node, 0))
         made = writer.control(node, self.frame.frames[node], operands, results, arena)
         for result, home in zip(node.results, made, strict=True):
             if home.register:
+                self.homes[self.frame.of(result)] = home
+
+    def tapes(self, node: Node) -> None:
+        """record, replay and tape_zeros."""
+        writer, frames = self.writer, self.frame.frames[node]
+        if node.prim == "tape_zeros":
+            self.kept[node.result] = None
+            return
+        plain = [self.home(o) for o in node.operands if not isinstance(o.type, TapeType)]
+        read = [self.kept[o] for o in node.operands if isinstance(o.type, TapeType)]
+        carried = [r for r in node.results if not isinstance(r.type, TapeType)]
+        if node.prim == "record":
+            carried.pop()
+        homes = [None if r.type.size == 1 else self.home(r) for r in carried]
+        arena = self.place.moved(self.frame.scratch.get(node, 0))
+        if node.prim == "record":
+            made = writer.record(node, frames, plain, homes, arena)
+        else:
+            made = writer.replay(node, frames, plain, homes, arena, read)
+        for result, home in zip(node.results, made, strict=True):
+            if isinstance(result.type, TapeType):
+                self.kept[result] = home
+            elif home.register:
                 self.homes[self.frame.of(result)] = home
 
     def named(self, node: Node) -> None:

@@ -19,6 +19,7 @@ from nufunc.ir.graph import Graph, Node, Value
 Carry = tuple[Value, Value, Value, Value]  # parameter, first value, output, result
 _SHORTEST = 8  # iterations from which it is worth it
 _ROOM = 1 << 29  # bytes of what is stacked for it, at most
+_LARGE = 1 << 18  # bytes of what is rather summed up where it is made than stacked
 
 
 def hoisted(node: Node) -> list[Node]:
@@ -142,7 +143,8 @@ class _Loop:
             known = dict(zip(region.outputs, adding.results, strict=True))
             value = known.get(inner) or Value(inner.type)
             changed = _without(adding, carry[2], () if inner in known else ((value, inner),))
-        if not self.varies(value):
+        kept = any(value is v for v, _ in (*self.items, *self.stacked))
+        if not self.varies(value) or (not kept and value.type.nbytes > _LARGE):
             return
         self.leave(carry, adding, changed)
         stacked = self.along_time(value)

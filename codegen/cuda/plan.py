@@ -64,9 +64,13 @@ class Planner:
 
     def __init__(self, graph: Graph, name: str, modes: Mapping[Node, str]) -> None:
         """`modes` are the control nodes inside kernels, see `prepared`."""
+        from nufunc.codegen.cuda import control_kernels
+
         self.graph, self.name, self.sites = graph, name, Sites()
         self.modes = {n: modes[n] for n in _outermost(graph, modes)}
         self.inside = {n for outer in self.modes for r in outer.regions for n in r.walk()}
+        outer = [n for n in self.modes if control_kernels.recording(n) is not None]
+        self.both = {*outer, *(n for o in outer for r in o.regions for n in r.walk())}
         self.no_tapes = np.zeros(1, np.int64)
         self.built: dict[Node, list[LoopNest]] = {}
         self.constants: list[np.ndarray] = []
@@ -151,7 +155,7 @@ class Planner:
         if node.prim == "fused":
             self.fused(scope, node)
         elif node in self.modes:
-            self.steps.append(control_kernels.launch(self, scope, node, self.modes[node]))
+            self.steps += control_kernels.steps(self, scope, node, self.modes[node])
         elif node.prim in control.STEPS:
             control.STEPS[node.prim](self, scope, node)
         elif node.prim in ("sort", "argsort"):
@@ -267,9 +271,13 @@ class Planner:
 
         if is_view(node):
             return 0
-        if node in self.inside and node.prim == "fused":
+        if node in self.inside and node not in self.both and node.prim == "fused":
             return control_kernels.rows_bytes(node)
-        if node in self.inside or node in self.modes:
+        if node in self.both and node.prim != "fused":  # in a kernel or driven by the host, as there is room for tapes
+            tapes = control_kernels.recording(node) if node in self.modes else None
+            inside = control_kernels.scratch(node, frames) if tapes is None else tapes.nbytes
+            return max(inside, control.scratch(self, node, frames)) if node.prim in control.STEPS else inside
+        if node not in self.both and (node in self.inside or node in self.modes):
             if self.modes.get(node) == "rows":
                 return control_choice.rows_bytes(node)
             blocks = control_kernels.blocks_of(node) if node in self.modes else 1

@@ -149,8 +149,8 @@ class Tapes:
             for _ in range(length):
                 self.room(tape)
         for i in reversed(range(length)) if step.reverse else range(length):
-            for tape, item in zip(read, step.items, strict=True):
-                self.item(tape, i, at(item.place), item.type.nbytes)
+            for source, item in zip(read, step.items, strict=True):
+                self.item(source, i, at(item.place), item.type.nbytes)
             run(step.body)
             for tape, item in zip(made, step.made, strict=True):
                 self.copy(tape.items[i], at(item.place), tape.nbytes)

@@ -36,7 +36,6 @@ from nufunc.ir.prims.kinds import (
 from nufunc.ir.prims.library import matmul
 from nufunc.ir.prims.matrices import (
     adjoint,
-    along_rows,
     block,
     diagonal,
     eye,
@@ -45,7 +44,7 @@ from nufunc.ir.prims.matrices import (
     rows_and_columns,
     swapped,
 )
-from nufunc.ir.types import FLOAT64, INT64, ArrayType, is_complex, real_dtype
+from nufunc.ir.types import BOOL, FLOAT64, INT64, ArrayType, is_complex, real_dtype
 
 _HALVINGS = 100  # square roots that a logarithm takes at most
 _NEAR = 0.25  # from the identity, where the approximant of degree _NODES is exact to rounding
@@ -114,18 +113,20 @@ def _pade(b: Builder, a: Value, degree: int) -> Value:
 
 
 def _triangular_root(b: Builder, t: Value) -> Value:
-    """The square root of each upper triangular matrix: per column j, (r + r_jj) x = t_j above the diagonal."""
+    """The square root of each upper triangular matrix: per column j, (r + r_jj) x = t_j above the diagonal. Columns
+    stand along the first axis meanwhile."""
     n = t.shape[-1]
     roots = b.sqrt(diagonal(b, t))
     least = _threshold(b, b.abs(t))
+    columns = b.moved(t, t.ndim - 1, 0)
     body = Builder("column")
-    params = [body.param(v.type) for v in (roots, least, t, roots)]
+    params = [body.param(v.type) for v in (roots, least, columns, roots)]
     params.append(body.param(ArrayType((), INT64)))
     region = body.build([_root_column(body, params)])
     numbers = b.iota(shape=(n,), dtype=INT64, axis=0)
     attrs = {"length": n, "reverse": False, "num_consts": 2, "num_carry": 1}
-    columns = b.moved(t, t.ndim - 1, 0)
-    return b.emit("scan", (roots, least, b.zeros(t.type), columns, numbers), attrs, (region,))[0]
+    made = b.emit("scan", (roots, least, b.zeros(columns.type), columns, numbers), attrs, (region,))[0]
+    return b.moved(made, 0, t.ndim - 1)
 
 
 def _threshold(b: Builder, size: Value) -> Value:
@@ -144,17 +145,30 @@ def _root_column(b: Builder, params: Values) -> Value:
     own = b.broadcast(own, shape=roots.shape, dims=tuple(range(roots.ndim - 1)))
     pivots = b.select(above, b.add(roots, own), b.like(roots, 1))
     none = b.eq(pivots, b.zeros(pivots.type))
-    rows, columns = rows_and_columns(b, done)
-    inside = b.bit_and(b.lt(columns, b.broadcast_to(j, done.shape)), b.lt(rows, columns))
-    on_diagonal = along_rows(b, b.select(none, b.like(pivots, 1), pivots), done)
-    matrix = b.select(b.eq(rows, columns), on_diagonal, b.select(inside, done, b.zeros(done.type)))
     side = b.select(above, column, b.zeros(column.type))
-    x = b.triangular_solve(matrix, b.reshaped(side, (*side.shape, 1)), lower=False, trans=False, unit=False)
-    x = b.reshaped(x, side.shape)
+    x = _substituted(b, b.select(none, b.like(pivots, 1), pivots), done, side)
     over = b.gt(b.abs(x), b.broadcast(least, shape=x.shape, dims=tuple(range(x.ndim - 1))))
     x = b.select(b.bit_and(none, over), b.like(x, float("nan")), x)
     made = b.select(above, x, b.select(on, roots, b.zeros(roots.type)))
-    return b.select(b.eq(columns, b.broadcast_to(j, done.shape)), along_rows(b, made, done), done)
+    rest = [b.scalar(0, INT64)] * column.ndim
+    return b.dynamic_update(done, b.reshaped(made, (1, *made.shape)), j, *rest)
+
+
+def _substituted(b: Builder, pivots: Value, columns: Value, side: Value) -> Value:
+    """The solution for upper triangles with these columns, the first axis, and these pivots: from the last row on."""
+    n, rest = side.shape[-1], side.shape[:-1]
+    c = Builder("row")
+    divisors, left, column, i = (c.param(t) for t in (pivots.type, side.type, side.type, ArrayType((), INT64)))
+    zero = c.scalar(0, INT64)
+    part_ = lambda v: c.dynamic_slice(v, *[zero] * len(rest), i, sizes=(*rest, 1))
+    found = c.broadcast(c.div(part_(left), part_(divisors)), shape=side.shape, dims=tuple(range(side.ndim)))
+    here = axis_index(c, side.shape, side.ndim - 1)
+    number = c.broadcast_to(i, side.shape)
+    below = c.select(c.eq(here, number), found, left)
+    region = c.build([c.select(c.lt(here, number), c.sub(left, c.mul(found, column)), below)])
+    attrs = {"length": n, "reverse": True, "num_consts": 1, "num_carry": 1}
+    numbers = b.iota(shape=(n,), dtype=INT64, axis=0)
+    return b.emit("scan", (pivots, side, columns, numbers), attrs, (region,))[0]
 
 
 def _turned_back(b: Builder, a: Value, z: Value, middle: Value, what: str) -> Value:
@@ -171,9 +185,35 @@ def _turned_back(b: Builder, a: Value, z: Value, middle: Value, what: str) -> Va
     return b.require(b.real(x), fine, message=message)
 
 
+def _by_schur(b: Builder, a: Value, of_triangle: Callable[[Builder, Value], Value], what: str) -> Value:
+    """A function of a, from that of a triangle: of the real one, where all matrices have positive eigenvalues alone."""
+
+    def complex_(c: Builder, given: Value) -> Value:
+        t, z = c.schur(given, real=False)
+        return _turned_back(c, given, z, of_triangle(c, t), what)
+
+    if is_complex(a.dtype):
+        return complex_(b, a)
+    t, z = b.schur(a, real=True)
+    rows, columns = rows_and_columns(b, t)
+    zero = b.zeros(t.type)
+    off = b.select(b.gt(rows, columns), b.eq(t, zero), b.filled(True, t.type.with_dtype(BOOL)))
+    fine = b.bit_and(off, b.select(b.eq(rows, columns), b.gt(t, zero), b.filled(True, t.type.with_dtype(BOOL))))
+    triangular = b.reduce_and(fine, axes=tuple(range(t.ndim)))
+    regions = []
+    for real in (False, True):
+        inner = Builder("real" if real else "complex")
+        given, triangle, basis = (inner.param(v.type) for v in (a, t, z))
+        if real:
+            turned = matmul(inner, of_triangle(inner, triangle), swapped(inner, basis))
+            regions.append(inner.build([matmul(inner, basis, turned)]))
+        else:
+            regions.append(inner.build([complex_(inner, given)]))
+    return b.emit("cond", (triangular, a, t, z), {}, regions)[0]
+
+
 def _sqrt(b: Builder, a: Value) -> Value:
-    t, z = b.schur(a, real=False)
-    return _turned_back(b, a, z, _triangular_root(b, t), "square root")
+    return _by_schur(b, a, _triangular_root, "square root")
 
 
 def _far(b: Builder, t: Value) -> Value:
@@ -182,8 +222,11 @@ def _far(b: Builder, t: Value) -> Value:
 
 
 def _log(b: Builder, a: Value) -> Value:
-    t, z = b.schur(a, real=False)
+    return _by_schur(b, a, _triangular_log, "logarithm")
 
+
+def _triangular_log(b: Builder, t: Value) -> Value:
+    """By roots until it is near the identity, and an integral there."""
     def goes_on(c: Builder, values: Values) -> Value:
         step, _, x = values
         far = _far(c, x)
@@ -196,7 +239,7 @@ def _log(b: Builder, a: Value) -> Value:
         more = c.add(count, c.astype(far, count.dtype))
         return [c.add(step, c.like(step, 1)), more, c.select(_per_matrix(c, far, x), _triangular_root(c, x), x)]
 
-    zeros = b.zeros(ArrayType(a.shape[:-2], real_dtype(a.dtype)))
+    zeros = b.zeros(ArrayType(t.shape[:-2], real_dtype(t.dtype)))
     _, count, near = loop(b, "halving", goes_on, halve, [], [b.scalar(0, INT64), zeros, t])
     x, one = b.sub(near, eye(b, near.type)), eye(b, near.type)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -207,7 +250,7 @@ def _log(b: Builder, a: Value) -> Value:
         total = b.added(total, term)
     assert total is not None
     factor = b.select(_far(b, near), b.like(count, float("nan")), b.exp2(count))
-    return _turned_back(b, a, z, b.mul(total, _per_matrix(b, b.astype(factor, total.dtype), total)), "logarithm")
+    return b.mul(total, _per_matrix(b, b.astype(factor, total.dtype), total))
 
 
 _FUNCTIONS: dict[str, Callable[[Builder, Value], Value]] = {"exp": _exp, "log": _log, "sqrt": _sqrt}

@@ -117,6 +117,19 @@ def test_rows_that_are_kept(threads):
                 check(softmax(axis), "f8", shape, threads, simulate)
 
 
+@pytest.mark.parametrize(("axis", "shape"), [(1, (2, 40_000)), (0, (5000, 33))])
+def test_long_rows_go_from_kernel_to_kernel(axis, shape):
+    graph, x = graph_of(softmax(axis), array("f8", *shape)), argument("f8", shape)
+    (nest,) = build_nests(graph, "k", Sites())
+    made = kernels(nest, "k", None, 64)
+    assert [k.name for k in made] == ["k_parts", "k_parts", "k"]
+    y = np.zeros(x.size)
+    scratch = [np.full(b.size, np.nan, b.dtype) for b in made[0].buffers[2:]]
+    for kernel in made:
+        simulate(kernel, [x.reshape(-1), y, *scratch, np.zeros(1, np.int32)])
+    np.testing.assert_allclose(y.reshape(shape), interpret.run(graph, [x])[0], rtol=1e-11)
+
+
 def moved(kernel: Kernel, arrays: list[np.ndarray]) -> None:
     """Run with every array one element behind an aligned address."""
     copies = []

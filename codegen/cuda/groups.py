@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, count, has_rows, named
+from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, count, named
 from nufunc.codegen.loops import Accumulator, Buffer, Inst, LoopNest, Phase, varying
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import type_text
@@ -106,11 +106,10 @@ def _along_points(nest: LoopNest, phases: Sequence[Phase]) -> bool:
 
 
 def _can_chunk(nest: LoopNest) -> bool:
-    """Whether each phase with a loop can be a kernel of its own: what one keeps for another would have to lie in memory
-    for all points, and what runs between the loops is cheap."""
+    """Whether each phase with a loop can be a kernel of its own."""
     looped = [k for k, p in enumerate(nest.phases) if p.axes]
     between = [p for k, p in enumerate(nest.phases) if k not in looped]
-    return not has_rows(nest) and not any(p.accumulators for p in between) and bool(nest.phases[looped[0]].accumulators)
+    return not any(p.accumulators for p in between) and bool(nest.phases[looped[0]].accumulators)
 
 
 def group_kernels(nest: LoopNest, name: str, sites: Sites | None, shape: Shape) -> list[Kernel]:
@@ -370,7 +369,7 @@ class GroupWriter(CudaWriter):
         return super().accumulator(acc) + ("" if self.lane is None else f"_{self.lane}")
 
     def store(self, inst: Inst) -> None:
-        tests = [] if self.present is None or self.nest.buffers[inst.buffer].scratch else [self.present]
+        tests = [] if self.present is None or self.is_own(inst) else [self.present]
         if self.level[inst.id] <= len(self.nest.axes):
             tests.append("lane == 0")
         if tests:
@@ -379,8 +378,12 @@ class GroupWriter(CudaWriter):
         super().store(inst)
         self.depth -= bool(tests)
 
+    def is_own(self, inst: Inst) -> bool:
+        """Whether a place in memory belongs to its thread alone."""
+        return self.nest.buffers[inst.buffer].scratch
+
     def vector_access(self, inst: Inst, width: int) -> None:
-        guarded = inst.op == "store" and self.present and not self.nest.buffers[inst.buffer].scratch
+        guarded = inst.op == "store" and self.present and not self.is_own(inst)
         if guarded:
             self.line(f"if {self.present}:")
         self.depth += bool(guarded)
@@ -477,6 +480,17 @@ class ChunkWriter(GroupWriter):
         super().__init__(nest, sites, shape)
         self.stage, self.scratch = stage, scratch
         self.last = max(k for k, p in enumerate(nest.phases) if p.axes)
+
+    def place_rows(self, rows: Sequence[Buffer]) -> None:
+        """Rows go from kernel to kernel."""
+        self.shared_rows = False
+        self.rows = tuple(replace(b, size=b.size * self.points) for b in rows)
+
+    def row_place(self, buffer: Buffer, address: str) -> str:
+        return address if self.points == 1 else f"point * {buffer.size} + {address}"
+
+    def is_own(self, inst: Inst) -> bool:
+        return False
 
     @property
     def finishes(self) -> bool:

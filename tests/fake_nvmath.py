@@ -51,6 +51,18 @@ def put(target: np.ndarray, value: np.ndarray, beta: Any) -> None:
     target[...] = value if beta == 0 else value + beta * target
 
 
+def substituted(triangle: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """The solution with a triangle, infinite or NaN where an entry of its diagonal is 0."""
+    x, n = np.array(sides), len(triangle)
+    lower = not np.triu(triangle, 1).any()
+    with np.errstate(all="ignore"):
+        for k in range(n) if lower else reversed(range(n)):
+            rest = slice(k + 1, n) if lower else slice(0, k)
+            x[k] /= triangle[k, k]
+            x[rest] -= np.outer(triangle[rest, k], x[k])
+    return x
+
+
 class Handle:
     """Handles, their streams and workspaces; counts calls."""
 
@@ -143,7 +155,7 @@ class Cublas(Handle):
             np.fill_diagonal(triangle, 1)
         triangle = operated(triangle, trans)
         given = scalar(alpha, dtype) * sides
-        sides[...] = np.linalg.solve(triangle.T, given.T).T if side else np.linalg.solve(triangle, given)
+        sides[...] = substituted(triangle.T, given.T).T if side else substituted(triangle, given)
 
     def __getattr__(self, name: str) -> Any:
         for suffix, function in (("gemv_strided_batched", "gemv"), ("trsm", "trsm_of")):

@@ -212,6 +212,11 @@ def _ufunc_function(name: str) -> Callable[..., Any]:
     return call
 
 
+def _frexp(x: Any, /) -> tuple[Any, Any]:
+    mantissa, exponent = UFUNCS["frexp"](wrap(_scalar(x)))
+    return weak_scalar(mantissa), weak_scalar(exponent.astype(INT64))
+
+
 def _log(x: Any, base: Any = None) -> Any:
     value = _float_function("log")(x)
     return value if base is None else value / math.log(base)
@@ -275,11 +280,12 @@ _MATH: dict[str, Callable[..., Any]] = {
         for name, ufunc in {
             "degrees": "degrees", "radians": "radians", "isnan": "isnan", "isinf": "isinf",
             "isfinite": "isfinite",
-            "modf": "modf", "frexp": "frexp",
+            "modf": "modf",
         }.items()
     },
     "log": _log, "hypot": _hypot, "dist": _dist, "prod": _prod, "isclose": _isclose,
-    "ldexp": lambda x, i, /: weak_scalar(UFUNCS["ldexp"](wrap(_scalar(x)), i)), "gcd": _whole("gcd"), "lcm": _whole("lcm"), "sumprod": _sumprod,
+    "frexp": _frexp, "ldexp": lambda x, i, /: weak_scalar(UFUNCS["ldexp"](wrap(_scalar(x)), i)),
+    "gcd": _whole("gcd"), "lcm": _whole("lcm"), "sumprod": _sumprod,
     "fsum": lambda seq: _float_function("abs")(0.0) + sum_(seq),
 }  # fmt: skip
 

@@ -203,6 +203,7 @@ def _by_schur(b: Builder, a: Value, of_triangle: Callable[[Builder, Value], Valu
     regions = []
     for real in (False, True):
         inner = Builder("real" if real else "complex")
+        inner.loc = b.loc
         given, triangle, basis = (inner.param(v.type) for v in (a, t, z))
         if real:
             turned = matmul(inner, of_triangle(inner, triangle), swapped(inner, basis))

@@ -5,13 +5,15 @@ Modules, functions and classes stay until the process ends, and there are forty 
 all of them again and again, and at the end of the process several times more: a fifth of the time of a process that
 finds its code on disk. So they are frozen (`gc.freeze`), as are all objects that exist by then. This may only concern
 what is no garbage, now or later, and what has nothing to do when it goes. So it is done where nothing but imports is
-running, in the only thread, and where no object has a finaliser (open files, generators, classes with `__del__`) but
-the standard streams. What is made later is none of this, and collected as ever.
+running, in the only thread, where there are not more objects than imports make, none of a class of the user's, and none
+with a finaliser (open files, generators, classes with `__del__`) but the standard streams. What is made later is none
+of this, and collected as ever.
 """
 
 import gc
+import os
 import sys
-from types import FrameType
+from types import FrameType, GeneratorType
 from typing import Any
 
 
@@ -22,7 +24,7 @@ class Imports:
         self._collected = gc.isenabled()
         gc.disable()
         self._nobody = not gc.get_freeze_count()  # counts what is frozen, one by one
-        self._frozen = self._nobody and len(sys._current_frames()) == 1 and _importing() and not _finalisers()
+        self._frozen = self._nobody and len(sys._current_frames()) == 1 and _importing() and _harmless()
 
     def end(self) -> None:
         if self._nobody:
@@ -44,11 +46,42 @@ def _importing() -> bool:
     return not hasattr(sys, "ps1")  # a session's modules are its user's data
 
 
-def _finalisers() -> bool:
-    """Whether there are objects that do something at their end, beside the standard streams."""
-    kinds = list(map(type, gc.get_objects()))
-    found = [kind for kind in set(kinds) if hasattr(kind, "__del__")]
-    return sum(map(kinds.count, found)) > sum(type(stream) in found for stream in _streams())
+_MANY = 150_000  # objects, of which NumPy makes 20,000
+
+
+def _harmless() -> bool:
+    """Whether what there is seems to be modules, and does nothing at its end, but for the standard streams."""
+    objects = gc.get_objects()
+    kinds = list(map(type, objects))
+    if len(kinds) > _MANY:
+        return False
+    found = []
+    foreign: dict[str, bool] = {"nufunc": False}
+    for kind in set(kinds):
+        root = str(kind.__module__).partition(".")[0]
+        if root not in foreign:
+            foreign[root] = root not in sys.stdlib_module_names and _of_the_user(root)
+        if foreign[root]:
+            return False
+        if hasattr(kind, "__del__"):
+            found.append(kind)
+    known = sum(type(stream) in found for stream in _streams())
+    if GeneratorType in found:
+        found.remove(GeneratorType)
+        if not all(_installed(x.gi_code.co_filename) for x in objects if type(x) is GeneratorType):
+            return False
+    return sum(map(kinds.count, found)) <= known
+
+
+def _installed(place: str) -> bool:
+    return f"{os.sep}site-packages" in place or f"{os.sep}dist-packages" in place
+
+
+def _of_the_user(root: str) -> bool:
+    """Whether a package is part of the program, and not installed or built in."""
+    module = sys.modules.get(root)
+    places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+    return root == "__main__" or not all(_installed(place) for place in places if place)
 
 
 def _streams() -> list[Any]:

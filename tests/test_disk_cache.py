@@ -198,6 +198,17 @@ def test_what_is_imported_is_frozen_where_that_is_safe(tmp_path: Path) -> None:
         main()
     """
     assert run(inside, tmp_path) == ["0"]
+    mine = """
+        class Data:
+            def __init__(self):
+                self.itself = self
+        data = Data()
+        import nufunc, gc
+        print(gc.get_freeze_count())
+    """
+    assert run(mine, tmp_path) == ["0"]
+    generator = "waiting = (x for x in 'abc'); next(waiting); import nufunc, gc; print(gc.get_freeze_count())"
+    assert run(generator, tmp_path) == ["0"]
     before = f"""
         class Log:
             def __init__(self):

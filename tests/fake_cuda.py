@@ -46,6 +46,7 @@ class FakeCuda:
         self.executables: dict[int, list] = {}
         self.numbers = itertools.count(0x1000)
         self.current: object = None
+        self.busy = False
         self.asking = False
 
     def __getattr__(self, name: str):
@@ -209,6 +210,9 @@ class FakeCuda:
 
     def do_cuEventSynchronize(self, event):
         return (OK,)
+
+    def do_cuEventQuery(self, event):
+        return (real.CUresult.CUDA_ERROR_NOT_READY if self.busy else OK,)
 
     def do_cuEventDestroy(self, event):
         return (OK,)

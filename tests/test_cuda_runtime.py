@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -325,6 +326,29 @@ def test_checks_and_streams_through_the_driver(fake: FakeCuda) -> None:
     np.testing.assert_array_equal(np.asarray(x[::2, 1].copy()), X[::2, 1])
 
 
+def test_memory_of_others_is_held_until_its_last_use_has_run(fake: FakeCuda) -> None:
+    class Theirs:
+        def __init__(self, array) -> None:
+            self.array = array
+
+        @property
+        def __cuda_array_interface__(self):
+            return self.array.__cuda_array_interface__
+
+    x, f = nf.to_device(X), nf.jit(lambda x: x * 2)
+    fake.busy = True
+    for _ in range(3):
+        theirs = Theirs(x)
+        alive = weakref.ref(theirs)
+        made = f(theirs)
+        del theirs
+        assert alive() is not None
+    np.testing.assert_array_equal(np.asarray(made), X * 2)
+    fake.busy = False
+    f(Theirs(x))
+    assert alive() is None
+
+
 def test_threads_enter_the_context(fake: FakeCuda) -> None:
     x, results = nf.to_device(X), []
     f = nf.jit(lambda x: x * 2)
@@ -414,3 +438,21 @@ def test_several_devices_set_their_context(monkeypatch: pytest.MonkeyPatch) -> N
     assert two.current == 0x78
     first.memory()
     assert two.current == 0x77
+
+
+def test_compiled_kernels_are_kept_on_disk(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nufunc.codegen.cuda import compile as compiler
+
+    monkeypatch.setenv("NUFUNC_CACHE", "1")
+    monkeypatch.setenv("NUFUNC_CACHE_DIR", str(tmp_path))
+    made = []
+    code = compiler.Code("module", "k", "// ptx", b"cubin", 8, 0)
+    monkeypatch.setattr(compiler, "_compile", lambda kernels, capability: made.append(capability) or [code])
+    source = "def k(x, y, error):\n    y[cuda.grid(1)] = x[cuda.grid(1)] * 3.0\n"
+    kernel = Kernel("k", source, (Buffer("x", F64, 4), Buffer("y", F64, 4, written=True)), 0, 1, 4)
+    for _ in range(2):
+        monkeypatch.setattr(compiler, "_codes", {})
+        assert compiler.compiled(kernel, (8, 0), hardware._STORE) == code
+    assert made == [(8, 0)]
+    compiler.compiled(kernel, (9, 0), hardware._STORE)
+    assert made == [(8, 0), (9, 0)]

@@ -76,6 +76,9 @@ class Driver(Protocol):
     def report(self, address: int, stream: Any) -> None:
         """Queue the copy of a word to the host's array."""
 
+    def hold(self, owner: Any, streams: Sequence[Any]) -> None:
+        """Keep an object until what is queued on these streams now has run."""
+
     def memory(self) -> tuple[int, int]:
         """Bytes that are free, and bytes in all."""
 

@@ -21,7 +21,9 @@ import ctypes
 import functools
 import importlib
 import os
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +184,7 @@ class HardwareDriver:
         self._modules: dict[str, Any] = {}
         self._recording = threading.RLock()
         self._dropped: list[_Graph] = []
+        self._held: deque[tuple[list[Any], Any]] = deque()  # events, and what has to live until they have passed
         self._enter()
         self._pooled = bool(self._attribute(known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED))
         if self._pooled:
@@ -302,6 +305,15 @@ class HardwareDriver:
         self._enter()
         self._ask(self._api.cuMemsetD8Async(address, 0, nbytes, self.stream_of(stream)), "clear memory")
 
+    def hold(self, owner: Any, streams: Sequence[Any]) -> None:
+        if sys.is_finalizing() or _FORKED[0]:
+            return
+        self._enter()
+        while self._held and not any(int(self._api.cuEventQuery(event)[0]) for event in self._held[0][0]):
+            for event in self._held.popleft()[0]:
+                self._ask(self._api.cuEventDestroy(event), "wait for the device")
+        self._held.append(([self.event(stream) for stream in streams], owner))
+
     # -- error words
 
     def word(self) -> tuple[int, np.ndarray]:
@@ -365,6 +377,8 @@ class HardwareDriver:
     def launch(self, function: Any, addresses: Sequence[int], stream: Any) -> None:
         self._enter()
         code, blocks, threads, types, name = function
+        if not blocks:
+            return
         answer = self._api.cuLaunchKernel(
             code, blocks, 1, 1, threads, 1, 1, 0, self.stream_of(stream), (tuple(addresses), types), 0
         )

@@ -73,7 +73,8 @@ def _from_interface(x: Any, given: dict[str, Any]) -> DeviceArray:
     theirs = given.get("stream") if given.get("version", 0) >= 3 else None
     _after(device, theirs)
     low, high = made.bounds
-    return DeviceArray(made, Foreign(address + low, high - low, x, device.stream), address, None, bool(readonly))
+    memory = Foreign(address + low, high - low, x, device.driver, device.stream)
+    return DeviceArray(made, memory, address, None, bool(readonly))
 
 
 def _device_at(x: Any, address: int) -> int:
@@ -274,9 +275,8 @@ def from_capsule(capsule: Any, device: Device) -> DeviceArray:
     readonly = kind is _Versioned and bool(managed.flags & _READ_ONLY)
     address = (tensor.data or 0) + tensor.offset
     low, high = made.bounds
-    return DeviceArray(
-        made, Foreign(address + low, high - low, _Lent(managed), device.stream), address, None, readonly
-    )
+    memory = Foreign(address + low, high - low, _Lent(managed), device.driver, device.stream)
+    return DeviceArray(made, memory, address, None, readonly)
 
 
 def _dtype(code: int, bits: int, lanes: int) -> np.dtype:

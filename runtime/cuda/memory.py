@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nufunc.ir.errors import DeviceMemoryError, Location
+from nufunc.ir.errors import DeviceMemoryError, Location, LostDeviceError
 from nufunc.runtime.cuda.driver import Driver
 from nufunc.tracer.usercode import user_location
 
@@ -53,13 +53,18 @@ class Block:
 
 
 class Foreign:
-    """Memory of another library, in use as long as its `owner` is held."""
+    """Memory of another library, in use as long as its `owner` is held: until nobody refers to it, and what was queued
+    by then has run, since the other library may be on a stream that waits for nothing.
+    """
 
-    __slots__ = ("address", "others", "owner", "size", "stream")
+    __slots__ = ("address", "driver", "others", "owner", "size", "stream")
 
-    def __init__(self, address: int, size: int, owner: Any, stream: Any = 0) -> None:
-        self.address, self.size, self.owner, self.stream = address, size, owner, stream
+    def __init__(self, address: int, size: int, owner: Any, driver: Driver, stream: Any) -> None:
+        self.address, self.size, self.owner, self.driver, self.stream = address, size, owner, driver, stream
         self.others: tuple[Any, ...] = ()
+
+    def __del__(self) -> None:
+        self.driver.hold(self.owner, (self.stream, *self.others))
 
 
 class Pool:
@@ -115,12 +120,15 @@ class Pool:
         address, size, stream = block.address, block.size, block.stream
         if self.limit < 0:
             return
-        for other in block.others:
-            self.driver.wait(stream, other)
-        if self.kept + size > self.limit:
-            self.allocated -= size
-            self.driver.free(address, stream)
-            return
+        try:
+            for other in block.others:
+                self.driver.wait(stream, other)
+            if self.kept + size > self.limit:
+                self.allocated -= size
+                self.driver.free(address, stream)
+                return
+        except LostDeviceError:
+            return  # and its memory with it
         self.driver.take_back(address, size)
         self.kept += size
         block.free.append(address)

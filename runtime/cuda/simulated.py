@@ -149,6 +149,9 @@ class SimulatedDriver:
     def report(self, address: int, stream: Any) -> None:
         pass  # the host sees it as it is
 
+    def hold(self, owner: Any, streams: Sequence[Any]) -> None:
+        self.counts["hold"] += 1
+
     # -- kernels
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:

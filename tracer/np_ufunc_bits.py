@@ -9,7 +9,7 @@ import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Value
-from nufunc.ir.types import FLOAT64, INT64
+from nufunc.ir.types import FLOAT32, FLOAT64, INT64
 
 _INT32, _UINT8 = np.dtype(np.int32), np.dtype(np.uint8)
 
@@ -22,19 +22,27 @@ def _as_float(b: Builder, bits: Value) -> Value:
     return b.emit("bitcast", (bits,), {"dtype": np.dtype(f"f{bits.dtype.itemsize}")})[0]
 
 
+def _format(dtype: np.dtype) -> tuple[int, int]:
+    """The bias of the exponent, and where it stands among the bits."""
+    return (127, 23) if dtype.itemsize == 4 else (1023, 52)
+
+
 def _power_of_two(b: Builder, n: Value) -> Value:
-    """2.0 ** n for int64 n from -1022 to 1023."""
-    return _as_float(b, b.shift_left(b.add(n, b.like(n, 1023)), b.like(n, 52)))
+    """2.0 ** n, a normal number, as wide as n."""
+    bias, digits = _format(n.dtype)
+    return _as_float(b, b.shift_left(b.add(n, b.like(n, bias)), b.like(n, digits)))
 
 
 def _frexp(b: Builder, x: Value) -> tuple[Value, Value]:
     """x = m * 2 ** e with 0.5 <= |m| < 1; what is zero or not finite stays. m has the derivative 2 ** -e."""
-    wide = b.astype(x, FLOAT64)
+    wide = x if x.dtype == FLOAT32 else b.astype(x, FLOAT64)
+    bias, digits = _format(wide.dtype)
+    up = digits + 8  # binary places that make any number a normal one
     size = b.abs(b.stop_gradient(wide))
-    small = b.lt(size, b.like(size, 2.0**-1000))
-    bits = _as_bits(b, b.select(small, b.mul(size, b.like(size, 2.0**60)), size))
-    exponent = b.sub(b.shift_right(bits, b.like(bits, 52)), b.like(bits, 1022))
-    exponent = b.select(small, b.sub(exponent, b.like(exponent, 60)), exponent)
+    small = b.lt(size, b.like(size, 2.0 ** (up - bias)))
+    bits = _as_bits(b, b.select(small, b.mul(size, b.like(size, 2.0**up)), size))
+    exponent = b.sub(b.shift_right(bits, b.like(bits, digits)), b.like(bits, bias - 1))
+    exponent = b.select(small, b.sub(exponent, b.like(exponent, up)), exponent)
     usual = b.bit_and(b.isfinite(size), b.ne(size, b.like(size, 0)))
     exponent = b.select(usual, exponent, b.like(exponent, 0))
     half = b.shift_right(exponent, b.like(exponent, 1))
@@ -45,6 +53,10 @@ def _frexp(b: Builder, x: Value) -> tuple[Value, Value]:
 
 def _ldexp(b: Builder, x: Value, n: Value) -> Value:
     """x * 2 ** n, rounded once: the powers that take a result below the normal numbers stand last."""
+    if x.dtype.itemsize < 8:  # in double precision nothing overflows or is rounded
+        limit = b.like(n, 500)
+        power = _power_of_two(b, b.astype(b.maximum(b.minimum(n, limit), b.neg(limit)), INT64))
+        return b.astype(b.mul(b.astype(x, FLOAT64), power), x.dtype)
     wide, rest = b.astype(x, FLOAT64), b.astype(n, INT64)
     limit = b.like(rest, 3300)
     rest = b.maximum(b.minimum(rest, limit), b.neg(limit))

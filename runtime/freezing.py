@@ -5,9 +5,9 @@ Modules, functions and classes stay until the process ends, and there are forty 
 all of them again and again, and at the end of the process several times more: a fifth of the time of a process that
 finds its code on disk. So they are frozen (`gc.freeze`), as are all objects that exist by then. This may only concern
 what is no garbage, now or later, and what has nothing to do when it goes. So it is done where nothing but imports is
-running, in the only thread, where there are not more objects than imports make, none of a class of the user's, and none
-with a finaliser (open files, generators, classes with `__del__`) but the standard streams. What is made later is none
-of this, and collected as ever.
+running, in the only thread, where there are not more objects than imports make, none of a class of the program's main
+module, and none with a finaliser (open files, generators, classes with `__del__`) but the standard streams. What is
+made later is none of this, and collected as ever.
 """
 
 import gc
@@ -55,16 +55,7 @@ def _harmless() -> bool:
     kinds = list(map(type, objects))
     if len(kinds) > _MANY:
         return False
-    found = []
-    foreign: dict[str, bool] = {"nufunc": False}
-    for kind in set(kinds):
-        root = str(kind.__module__).partition(".")[0]
-        if root not in foreign:
-            foreign[root] = root not in sys.stdlib_module_names and _of_the_user(root)
-        if foreign[root]:
-            return False
-        if hasattr(kind, "__del__"):
-            found.append(kind)
+    found = [kind for kind in set(kinds) if hasattr(kind, "__del__") or kind.__module__ == "__main__"]
     known = sum(type(stream) in found for stream in _streams())
     if GeneratorType in found:
         found.remove(GeneratorType)
@@ -73,15 +64,8 @@ def _harmless() -> bool:
     return sum(map(kinds.count, found)) <= known
 
 
-def _installed(place: str) -> bool:
-    return f"{os.sep}site-packages" in place or f"{os.sep}dist-packages" in place
-
-
-def _of_the_user(root: str) -> bool:
-    """Whether a package is part of the program, and not installed or built in."""
-    module = sys.modules.get(root)
-    places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
-    return root == "__main__" or not all(_installed(place) for place in places if place)
+def _installed(file: str) -> bool:
+    return f"{os.sep}site-packages" in file or f"{os.sep}dist-packages" in file
 
 
 def _streams() -> list[Any]:

@@ -56,10 +56,11 @@ def _declarations() -> dict[str, str]:
             found[f"__nv_{base}{suffix}"] = f"declare {kind} @__nv_{base}{suffix}({args})"
     for register in ("tid", "ctaid", "ntid", "nctaid"):
         found[f"llvm.nvvm.read.ptx.sreg.{register}.x"] = f"declare i32 @llvm.nvvm.read.ptx.sreg.{register}.x()"
-    found["llvm.nvvm.barrier0"] = "declare void @llvm.nvvm.barrier0()"
-    found["llvm.nvvm.bar.warp.sync"] = "declare void @llvm.nvvm.bar.warp.sync(i32)"
-    found["llvm.nvvm.shfl.sync.i32"] = "declare {i32, i1} @llvm.nvvm.shfl.sync.i32(i32, i32, i32, i32, i32)"
-    found["llvm.nvvm.vote.sync"] = "declare {i32, i1} @llvm.nvvm.vote.sync(i32, i32, i1)"
+    for result, name, args in (
+        ("void", "barrier0", ""), ("void", "bar.warp.sync", "i32"), ("{i32, i1}", "vote.sync", "i32, i32, i1"),
+        ("{i32, i1}", "shfl.sync.i32", "i32, i32, i32, i32, i32"),
+    ):  # fmt: skip
+        found[f"llvm.nvvm.{name}"] = f"declare {result} @llvm.nvvm.{name}({args}) convergent nounwind"
     for bits in (32, 64):
         found[f"llvm.ctpop.i{bits}"] = f"declare i{bits} @llvm.ctpop.i{bits}(i{bits})"
         kind = "double" if bits == 64 else "float"

@@ -29,10 +29,10 @@ def taken_apart(node: Node) -> list[Node]:
         if inner in env or inner in results:  # it is there already under another name
             continue
         results[inner] = outer
-    for inner in region.nodes:
-        for r in inner.results:
+    for own in region.nodes:
+        for r in own.results:
             env[r] = results.get(r) or Value(r.type, r.hint)
-        made.append(_alone(inner, env))
+        made.append(_alone(own, env))
     for inner, outer in zip(region.outputs, node.results, strict=True):
         if env[inner] is not outer:
             made.append(_copy(env[inner], outer, node))

@@ -122,7 +122,7 @@ def tested(apply: Callable[P, R], relation: Callable[..., None]) -> Callable[P, 
 # -- the promises
 
 
-def same(oracle: Oracle, result: Graph, before: Graph, *_: Any) -> None:
+def same(oracle: Oracle, result: Graph, before: Graph, *_: Any, **options: Any) -> None:
     """The two graphs compute the same."""
     arrays = oracle.arguments(before)
     _equal(run(result, arrays), run(before, arrays))

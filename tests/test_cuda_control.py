@@ -9,7 +9,7 @@ from cuda_machine import device_run, driven
 from test_control_samples import ours, weighted
 
 import nufunc as nf
-from nufunc.codegen.cuda import control_choice, control_kernels
+from nufunc.codegen.cuda import control_choice, control_tapes
 from nufunc.codegen.cuda.program import Branch, Call, Copy, Launch, Repeat
 
 DIRECTION = np.array([0.5, -1.0, 0.25])
@@ -54,8 +54,8 @@ def test_derivatives_of_samples(name, way):
 @pytest.mark.parametrize("most", [2, 4096])
 def test_tapes_of_threads(name, most, monkeypatch):
     """Where the room for tapes was too little, the host drives the loops."""
-    monkeypatch.setattr(control_kernels, "_FEWEST_ITEMS", 1)
-    monkeypatch.setattr(control_kernels, "_MOST_ITEMS", most)
+    monkeypatch.setattr(control_tapes, "_FEWEST_ITEMS", 1)
+    monkeypatch.setattr(control_tapes, "_MOST_ITEMS", most)
     transform, argument = WAYS["vmap_grad"]
     function = transform(ours(name))
     program, found, driver = driven(function, argument)

@@ -64,12 +64,12 @@ class Planner:
 
     def __init__(self, graph: Graph, name: str, modes: Mapping[Node, str]) -> None:
         """`modes` are the control nodes inside kernels, see `prepared`."""
-        from nufunc.codegen.cuda import control_kernels
+        from nufunc.codegen.cuda import control_tapes
 
         self.graph, self.name, self.sites = graph, name, Sites()
         self.modes = {n: modes[n] for n in _outermost(graph, modes)}
         self.inside = {n for outer in self.modes for r in outer.regions for n in r.walk()}
-        outer = [n for n in self.modes if control_kernels.recording(n) is not None]
+        outer = [n for n in self.modes if control_tapes.recording(n) is not None]
         self.both = {*outer, *(n for o in outer for r in o.regions for n in r.walk())}
         self.no_tapes = np.zeros(1, np.int64)
         self.built: dict[Node, list[LoopNest]] = {}
@@ -267,14 +267,14 @@ class Planner:
     # -- memory
 
     def scratch_of(self, node: Node, frames: list[Frame]) -> int:
-        from nufunc.codegen.cuda import control, control_kernels
+        from nufunc.codegen.cuda import control, control_kernels, control_tapes
 
         if is_view(node):
             return 0
         if node in self.inside and node not in self.both and node.prim == "fused":
             return control_kernels.rows_bytes(node)
         if node in self.both and node.prim != "fused":  # in a kernel or driven by the host, as there is room for tapes
-            tapes = control_kernels.recording(node) if node in self.modes else None
+            tapes = control_tapes.recording(node) if node in self.modes else None
             inside = control_kernels.scratch(node, frames) if tapes is None else tapes.nbytes
             return max(inside, control.scratch(self, node, frames)) if node.prim in control.STEPS else inside
         if node not in self.both and (node in self.inside or node in self.modes):

@@ -375,10 +375,16 @@ def test_small_matrices(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: An
         for made, wanted, error in results:
             assert not error
             close(made, wanted)
-    for shape in RECTANGLES:
-        made, wanted, error = device_call("lu", [numbers(shape, dtype)], {})
-        assert not error
-        close(made, wanted)
+    for shape in [(5, 5), (3, 4, 4), (5, 3), (3, 5), (2, 6, 4), (1, 4), (4, 1), (0, 4), (4, 0)]:
+        a = numbers(shape, dtype)
+        for prim, attrs in [("lu", {}), ("householder", {}), *(("qr", {"full": f, "vectors": True}) for f in (0, 1))]:
+            made, wanted, error = device_call(prim, [a], attrs)
+            assert not error
+            close(made, wanted)
+    special = np.zeros((4, 3), dtype)
+    special[0], special[2:, 1] = 1e-30, 3
+    made, wanted, error = device_call("qr", [special], {"full": True, "vectors": True})
+    close(made, wanted)
     singular = np.ones((2, 3, 3), dtype)
     made, wanted, error = device_call("slogdet", [singular], {})
     close(made, wanted)
@@ -402,7 +408,7 @@ def test_kernels_have_no_races_and_compile(fakes: Fakes, monkeypatch: pytest.Mon
 
     def watched(kernel: Kernel, arrays: list[np.ndarray]) -> None:
         kernels.append(kernel)
-        simulate(kernel, arrays, order=3, races=len(kernels) <= 17)
+        simulate(kernel, arrays, order=3, races=len(kernels) <= 21)
 
     monkeypatch.setattr("nufunc.runtime.cuda.simulated._simulator", lambda: watched)
     for dtype in (np.float32, np.complex128):
@@ -412,6 +418,7 @@ def test_kernels_have_no_races_and_compile(fakes: Fakes, monkeypatch: pytest.Mon
         for prim, arrays, attrs in [
             ("cholesky", [a], {}), ("solve", [a, right], {}), ("triangular_solve", [a, right], flags),
             ("slogdet", [a], {}), ("det", [a[:1]], {}), ("lu", [numbers((2, 3, 5), dtype)], {}),
+            ("qr", [numbers((2, 5, 4), dtype)], {"full": True, "vectors": True}), ("householder", [a], {}),
             ("dot", [numbers((2, 9, 40), dtype), numbers((2, 40, 6), dtype)], product),
         ]:  # fmt: skip
             made, wanted, error = device_call(prim, arrays, attrs)
@@ -421,7 +428,7 @@ def test_kernels_have_no_races_and_compile(fakes: Fakes, monkeypatch: pytest.Mon
     arrays = [numbers(left, np.float32), numbers(right_shape, np.float32)]
     made, wanted, error = device_call("conv", arrays, conv_attrs(x, w, out, window, rows))
     close(made, wanted)
-    assert len(kernels) == 17
+    assert len(kernels) == 21
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")
     for dtype in (np.float64, np.complex64):
         for prim, shape, attrs in [

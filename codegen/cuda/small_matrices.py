@@ -291,28 +291,28 @@ def _places(made: Lowered) -> list[Place]:
     return [*(made.operand(k) for k in range(len(made.operands))), *(made.result(k) for k in range(len(made.results)))]
 
 
-def _launch(made: Lowered, w: Writer, *more: tuple[Buffer, Place]) -> None:
+def launch(made: Lowered, w: Writer, *more: tuple[Buffer, Place]) -> None:
     kernel = w.kernel(made.prim, [*_buffers(made), *(buffer for buffer, _ in more)])
     made.steps.append(Launch(kernel, (*_places(made), *(place for _, place in more))))
 
 
-def _start(made: Lowered) -> tuple[Writer, int, int, int]:
+def started(made: Lowered) -> tuple[Writer, int, int, int]:
     *_, m, n = made.operands[0].shape
     count = count_of(made.operands[0].shape)
     return Writer(made, team_for(count, m, n)), count, m, n
 
 
 def _cholesky(made: Lowered) -> None:
-    w, _, n, _ = _start(made)
+    w, _, n, _ = started(made)
     x = w.brought("s", "a", n, n, "x")
     cholesky(w, x)
     with w.pairs(("0", str(n)), ("0", str(n))):
         w.line(f"x[item * {n * n} + i * {n} + j] = {x('i', 'j')} if j <= i else {w.type}(0)")
-    _launch(made, w)
+    launch(made, w)
 
 
 def _lu(made: Lowered) -> None:
-    w, _, m, n = _start(made)
+    w, _, m, n = started(made)
     x = w.brought("s", "a", m, n, "x")
     k = min(m, n)
     exchanges = lambda i: f"y[item * {k} + {i}]"
@@ -325,7 +325,7 @@ def _lu(made: Lowered) -> None:
     w.barrier()
     rows = Matrices("z", m, 1, f"item * {m} + ")
     exchange(w, rows, exchanges, k)
-    _launch(made, w)
+    launch(made, w)
 
 
 def _worked(
@@ -347,7 +347,7 @@ def _worked(
 
 
 def _solve(made: Lowered) -> None:
-    w, _, n, _ = _start(made)
+    w, _, n, _ = started(made)
     columns = made.operands[1].shape[-1]
     x, exchanges, more = _worked(made, w, n, n)
     w.one("if singular:", *("    " + text for text in w.fail()))
@@ -357,7 +357,7 @@ def _solve(made: Lowered) -> None:
     substitute(w, x, b, forward=True, unit=True)
     substitute(w, x, b, forward=False, unit=False)
     _handed(w, b)
-    _launch(made, w, *more)
+    launch(made, w, *more)
 
 
 def _handed(w: Writer, b: Matrices) -> None:
@@ -369,7 +369,7 @@ def _handed(w: Writer, b: Matrices) -> None:
 
 
 def _triangular_solve(made: Lowered) -> None:
-    w, _, n, _ = _start(made)
+    w, _, n, _ = started(made)
     columns = made.operands[1].shape[-1]
     a = Matrices("a", n, n, f"item * {n * n} + ")
     if w.fits(n * n):
@@ -379,12 +379,12 @@ def _triangular_solve(made: Lowered) -> None:
     lower, trans, unit = (made.attrs[name] for name in ("lower", "trans", "unit"))
     substitute(w, (lambda i, j: a(j, i)) if trans else a, b, forward=lower != trans, unit=unit)
     _handed(w, b)
-    _launch(made, w)
+    launch(made, w)
 
 
 def _determinant(made: Lowered) -> None:
     """det is the product of the pivots; slogdet the product of their signs, and the sum of their logarithms."""
-    w, _, n, _ = _start(made)
+    w, _, n, _ = started(made)
     logs = made.prim == "slogdet"
     x, exchanges, more = _worked(made, w, n, n)
     one = f"{w.type}(1)"
@@ -399,10 +399,10 @@ def _determinant(made: Lowered) -> None:
         f"    product = {w.type}(0)", f"    total = {w.real_type}(-inf)", "x[item] = product",
     ]  # fmt: skip
     w.one(*text, *(["y[item] = total"] if logs else []))
-    _launch(made, w, *more)
+    launch(made, w, *more)
 
 
-def _not_empty(lower: Lower) -> Lower:
+def not_empty(lower: Lower) -> Lower:
     def lowered(made: Lowered) -> None:
         if made.operands[0].size:
             lower(made)
@@ -413,7 +413,7 @@ def _not_empty(lower: Lower) -> Lower:
 
 
 LOWER: dict[str, Lower] = {
-    name: _not_empty(lower)
+    name: not_empty(lower)
     for name, lower in {
         "cholesky": _cholesky, "lu": _lu, "solve": _solve, "triangular_solve": _triangular_solve,
         "det": _determinant, "slogdet": _determinant,

@@ -13,16 +13,19 @@ import numpy as np
 from llvmlite import ir
 
 from nufunc.codegen import scipy_calls, vmath
+from nufunc.codegen.emit_memory import Memory
 from nufunc.codegen.llvm import (
     F64,
     I1,
     constant,
     element_type,
     intrinsic,
+    lanes_of,
     libm,
     like,
     per_lane,
     scalar_of,
+    type_name,
 )  # fmt: skip
 from nufunc.codegen.scalars_division import Division
 from nufunc.ir.errors import UnsupportedError
@@ -161,12 +164,10 @@ class Scalars(Division):
 
     def int_pow(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
         """x**y by squaring; y is not negative (the bits of a negative one are taken as unsigned)."""
-        scalar = element_type(d)
-        symbol = f"nf.ipow.i{scalar.width}"
-        module = self.b.module
+        symbol, module = f"nf.ipow.{type_name(x.type)}", self.b.module
         if symbol not in module.globals:
-            _emit_int_pow(module, symbol, scalar)
-        return per_lane(self.b, symbol, module.globals[symbol], [x, y])
+            _emit_int_pow(module, symbol, x.type)
+        return self.b.call(module.globals[symbol], [x, y])
 
     def int_gcd(self, x: ir.Value, y: ir.Value, d: np.dtype) -> ir.Value:
         scalar = element_type(d)
@@ -360,7 +361,9 @@ def power_chain(multiply: Callable[[Any, Any], Any], x: Any, y: int) -> Any:
         x = multiply(x, x)
 
 
-def _emit_int_pow(module: ir.Module, symbol: str, type_: ir.IntType) -> None:
+def _emit_int_pow(module: ir.Module, symbol: str, type_: ir.Type) -> None:
+    """Squares and products until no lane has bits of its exponent left."""
+    one, zero = constant(type_, 1), constant(type_, 0)
     function = ir.Function(module, ir.FunctionType(type_, [type_, type_]), symbol)
     function.linkage = "internal"
     start, loop, done = (function.append_basic_block(n) for n in ("start", "loop", "done"))
@@ -368,17 +371,18 @@ def _emit_int_pow(module: ir.Module, symbol: str, type_: ir.IntType) -> None:
     b.branch(loop)
     b.position_at_end(loop)
     power, x, y = (b.phi(type_) for _ in range(3))
-    odd = b.icmp_unsigned("!=", b.and_(y, type_(1)), type_(0))
+    odd = b.icmp_unsigned("!=", b.and_(y, one), zero)
     next_power = b.select(odd, b.mul(power, x), power)
-    next_x, next_y = b.mul(x, x), b.lshr(y, type_(1))
+    next_x, next_y = b.mul(x, x), b.lshr(y, one)
     for phi, first, later in (
-        (power, type_(1), next_power),
+        (power, one, next_power),
         (x, function.args[0], next_x),
         (y, function.args[1], next_y),
     ):
         phi.add_incoming(first, start)
         phi.add_incoming(later, loop)
-    b.cbranch(b.icmp_unsigned("!=", next_y, type_(0)), loop, done)
+    more = b.icmp_unsigned("!=", next_y, zero)
+    b.cbranch(more if lanes_of(type_) == 1 else Memory(b).any(more), loop, done)
     b.position_at_end(done)
     b.ret(next_power)
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 DTYPES = {"s": np.dtype("f4"), "d": np.dtype("f8"), "c": np.dtype("c8"), "z": np.dtype("c16")}
-DATA = {0: np.dtype("f4"), 1: np.dtype("f8"), 4: np.dtype("c8"), 5: np.dtype("c16")}
-COMPUTE = {0: (68, 77), 4: (68, 77), 1: (70,), 5: (70,)}  # data type -> compute types that it may have
+DATA = {0: np.dtype("f4"), 1: np.dtype("f8"), 2: np.dtype("f2"), 4: np.dtype("c8"), 5: np.dtype("c16")}
+COMPUTE = {0: (68, 77), 4: (68, 77), 1: (70,), 5: (70,), 2: (68,)}  # data type -> compute types that it may have
 
 
 def line(address: int, dtype: np.dtype, size: int) -> np.ndarray:
@@ -120,8 +120,10 @@ class Cublas(Handle):
             )
             x = matrix(one, dtype, *((m, k) if transa == 0 else (k, m)), lda)
             y = matrix(two, dtype, *((k, n) if transb == 0 else (n, k)), ldb)
-            made = scalar(alpha, dtype) * (operated(x, transa) @ operated(y, transb))
-            put(matrix(three, dtype, m, n, ldc), made, scalar(beta, dtype))
+            if dtype.itemsize == 2:  # factors and sums are of the compute type
+                x, y = x.astype(np.float32), y.astype(np.float32)
+            made = scalar(alpha, x.dtype) * (operated(x, transa) @ operated(y, transb))
+            put(matrix(three, dtype, m, n, ldc), made.astype(dtype), scalar(beta, x.dtype))
 
     gemm_strided_batched_ex_64 = gemm_strided_batched_ex
 

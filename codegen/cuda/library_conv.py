@@ -59,4 +59,4 @@ def lower_conv(made: Lowered) -> None:
         Side({name(n, "q"): step for n, step in steps["x"].items()}, windows),
         {name(n, "p"): step for n, step in made_of.items()}, (w.size, x.size, out.size),
     )  # fmt: skip
-    contract(made, form, made.operand(1), made.operand(0), "conv")
+    contract(made, form, made.operand(1), made.operand(0), made.result(0), "conv")

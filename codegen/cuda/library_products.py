@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from nufunc.codegen.cuda.contraction import Contraction, Side, kernel, parts_of, tile_for
 from nufunc.codegen.cuda.library_steps import Lowered
@@ -18,7 +20,7 @@ from nufunc.codegen.strided import row_major
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Attrs, Graph
 from nufunc.ir.prims.library import dot_free_axes
-from nufunc.ir.types import ArrayType
+from nufunc.ir.types import FLOAT16, FLOAT32, ArrayType
 
 
 def workspace_for(work: int) -> int:
@@ -122,48 +124,65 @@ def _transposition(type_: ArrayType, perm: Sequence[int]) -> Graph:
 
 
 def lower_dot(made: Lowered) -> None:
-    """By cuBLAS: gemm, or gemv where one operand is a vector."""
+    """By cuBLAS: gemm, or gemv, of which there is none for halves, where one operand is a vector."""
     x, y = matrices(made)
     if x.free.extent == 1 and y.free.extent == 1:
         _as_sums(made)
-    elif x.free.extent == 1 or y.free.extent == 1:
+    elif 1 in (x.free.extent, y.free.extent) and made.results[0].dtype != FLOAT16:
         _vector(made, *((x, y) if y.free.extent == 1 else (y, x)))
     else:
         _gemm(made, x, y)
 
 
 def lower_own_dot(made: Lowered) -> None:
-    """By a kernel of our own, or where one operand is a vector as a reduction."""
+    """By a kernel of our own, or where one operand is a vector as a reduction. Halves are summed in float32."""
     x, y = matrices(made)
     if 1 in (x.free.extent, y.free.extent):
         _as_sums(made)
         return
+    result, dtype = made.result(0), made.results[0].dtype
+    if dtype == FLOAT16:
+        dtype, result = FLOAT32, made.area(4 * made.results[0].size)
+        x, y = (
+            replace(matrix, place=_converted(made, t.with_dtype(FLOAT16), matrix.place, FLOAT32))
+            for matrix, t in zip((x, y), made.operands, strict=True)
+        )
     names = {"batch": x.batch.extent, "rows": x.free.extent, "columns": y.free.extent, "summed": x.inner.extent}
     batch, rows, columns, summed = (((f"v_{name}", extent),) for name, extent in names.items())
     m, n = x.free.extent, y.free.extent
     form = Contraction(
-        made.results[0].dtype, batch, rows, columns, summed,
+        dtype, batch, rows, columns, summed,
         Side({"v_batch": x.batch.stride, "v_rows": x.free.stride, "v_summed": x.inner.stride}),
         Side({"v_batch": y.batch.stride, "v_columns": y.free.stride, "v_summed": y.inner.stride}),
         {"v_batch": m * n, "v_rows": n, "v_columns": 1},
         (made.operands[0].size, made.operands[1].size, made.results[0].size),
     )  # fmt: skip
-    contract(made, form, x.place, y.place, "product")
+    contract(made, form, x.place, y.place, result, "product")
+    if result != made.result(0):
+        _converted(made, made.results[0].with_dtype(dtype), result, FLOAT16, made.result(0))
 
 
-def contract(made: Lowered, form: Contraction, left: Place, right: Place, name: str) -> None:
-    """Run a contraction into the only result."""
+def _converted(made: Lowered, type_: ArrayType, source: Place, dtype: np.dtype, target: Place | None = None) -> Place:
+    """An array in another dtype; in memory of its own without `target`."""
+    target = made.area(type_.with_dtype(dtype).nbytes) if target is None else target
+    b = Builder("converted")
+    x = b.param(type_.with_shape((type_.size,)))
+    made.glue(b.build([b.astype(x, dtype)]), source, target)
+    return target
+
+
+def contract(made: Lowered, form: Contraction, left: Place, right: Place, target: Place, name: str) -> None:
+    """Run a contraction."""
     tile = tile_for(form)
     parts = parts_of(form, tile)
-    result = made.results[0]
     if parts == 1:
-        made.steps.append(Launch(kernel(form, name, tile), (left, right, made.result(0))))
+        made.steps.append(Launch(kernel(form, name, tile), (left, right, target)))
         return
-    apart = made.area(parts * result.nbytes)
+    result = ArrayType((parts, made.results[0].size), form.dtype)
+    apart = made.area(result.nbytes)
     made.steps.append(Launch(kernel(form, name, tile, parts), (left, right, apart)))
     b = Builder("parts")
-    x = b.param(ArrayType((parts, result.size), result.dtype))
-    made.glue(b.build([b.summed(x, (0,))]), apart, made.result(0))
+    made.glue(b.build([b.summed(b.param(result), (0,))]), apart, target)
 
 
 def _gemm(made: Lowered, x: Matrix, y: Matrix) -> None:
@@ -203,11 +222,14 @@ def _as_sums(made: Lowered) -> None:
     batch = len(made.attrs["batch"][0])
     free = [len(dot_free_axes(made.attrs, k, t.ndim)) for k, t in enumerate(made.operands)]
     firsts = (batch, batch + free[0])
+    half = made.results[0].dtype == FLOAT16
     for which, type_ in enumerate(made.operands):
         x = b.param(type_)
+        x = b.astype(x, FLOAT32) if half else x
         perm = [a for group in _groups(type_, made.attrs, which, range(inner)) for a in group]
         own = range(firsts[which], firsts[which] + free[which])
         dims = (*range(batch), *own, *range(rank, rank + inner))
         spread.append(b.emit("broadcast", (b.transposed(x, perm),), {"shape": shape, "dims": dims})[0])
     total = b.summed(b.mul(*spread), range(rank, rank + inner))
+    total = b.astype(total, FLOAT16) if half else total
     made.glue(b.build([total]), made.operand(0), made.operand(1), made.result(0))

@@ -18,7 +18,7 @@ import numpy as np
 from nufunc.runtime.cuda.driver import Driver
 
 LETTER = {"f4": "s", "f8": "d", "c8": "c", "c16": "z"}
-_DATA = {"f4": 0, "f8": 1, "c8": 4, "c16": 5}  # CUDA_R_32F, CUDA_R_64F, CUDA_C_32F, CUDA_C_64F
+_DATA = {"f4": 0, "f8": 1, "f2": 2, "c8": 4, "c16": 5}  # CUDA_R_32F, R_64F, R_16F, C_32F, C_64F
 _FLOAT32, _TF32, _FLOAT64 = 68, 77, 70  # CUBLAS_COMPUTE_32F, _32F_FAST_TF32, _64F
 _DEFAULT = -1  # CUBLAS_GEMM_DEFAULT
 _LIMIT = 2**31 - 1  # of what the routines of 32 bits are given
@@ -51,7 +51,9 @@ def available() -> bool:
 
 
 def _scalars(dtype: np.dtype) -> tuple[int, int]:
-    """The addresses of 1 and 0 in host memory, where the libraries read such factors by default."""
+    """The addresses of 1 and 0 in host memory, where the libraries read such factors by default; for halves, which are
+    multiplied in float32, in this."""
+    dtype = np.dtype(np.float32) if dtype.kind == "f" and dtype.itemsize == 2 else dtype
     key = f"scalars {_code(dtype)}"
     if key not in _memo:
         _memo[key] = np.array([1, 0], dtype)

@@ -112,6 +112,9 @@ class FakeCuda:
     def do_cuDeviceGetDefaultMemPool(self, device):
         return OK, real.CUmemoryPool(5)
 
+    def do_cuMemPoolTrimTo(self, pool, kept):
+        return (OK,)
+
     def do_cuMemPoolSetAttribute(self, pool, attribute, value):
         return (OK,)
 

@@ -818,6 +818,26 @@ def test_explain_tells_of_devices() -> None:
     assert "its kernels are kept on disk one by one" in str(found)
 
 
+def test_verify_runs_on_the_device() -> None:
+    w, x = on(W, X)
+    assert "machine code @loss: right" in nf.verify(nf.grad(loss), w, x)
+
+
+def test_threads_share_a_function() -> None:
+    w, x = on(W, X)
+    f, want, wrong = nf.jit(nf.grad(loss)), nf.grad(loss)(W, X), []
+
+    def work() -> None:
+        wrong.extend(k for k in range(10) if not np.allclose(np.asarray(f(w, x)), want, rtol=1e-12))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
 def test_nans_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     x = nf.to_device(-X)
     with nf.debug_nans(), pytest.raises(nf.NaNError):

@@ -297,6 +297,16 @@ def test_a_graph_that_cannot_be_changed_is_made_anew(fake: FakeCuda) -> None:
     assert fake.calls["cuGraphExecUpdate"] > fake.calls["cuGraphExecDestroy"] >= 1
 
 
+def test_memory_goes_back_to_the_system(fake: FakeCuda) -> None:
+    x = nf.to_device(np.zeros(100_000))
+    device, before = nf.device(), fake.calls["cuMemFreeAsync"]
+    del x
+    device.trim()
+    assert fake.calls["cuMemFreeAsync"] > before
+    assert fake.calls["cuMemPoolTrimTo"] == 1
+    assert (device.memory.kept, device.memory.used) == (0, 0)
+
+
 def test_large_arrays_travel_in_pieces(fake: FakeCuda) -> None:
     big = np.random.default_rng(0).integers(0, 255, 9_500_001, np.uint8)
     there = nf.to_device(big)

@@ -34,6 +34,9 @@ class Driver(Protocol):
     def free(self, address: int, stream: Any) -> None:
         """Give memory back, once what is queued on the stream has run."""
 
+    def release(self) -> None:
+        """Give what was freed back to the system."""
+
     def lend(self, address: int, nbytes: int) -> None:
         """Memory that was allocated is handed out; its bytes mean nothing."""
 

@@ -187,10 +187,12 @@ class HardwareDriver:
         self._held: deque[tuple[list[Any], Any]] = deque()  # events, and what has to live until they have passed
         self._enter()
         self._pooled = bool(self._attribute(known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED))
+        self._pool: Any = None
         if self._pooled:
-            pool = self._ask(cuda.cuDeviceGetDefaultMemPool(self._device), "open the pool of memory")
+            what = "open the pool of memory"
+            self._pool = self._ask(cuda.cuDeviceGetDefaultMemPool(self._device), what)
             attribute = cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-            self._ask(cuda.cuMemPoolSetAttribute(pool, attribute, cuda.cuuint64_t(_MANY)), "open the pool of memory")
+            self._ask(cuda.cuMemPoolSetAttribute(self._pool, attribute, cuda.cuuint64_t(_MANY)), what)
         self.recording_stream = self.new_stream()
         self._staging: _Staging | None = None
         self._landing: _Landing | None = None
@@ -258,6 +260,12 @@ class HardwareDriver:
     def take_back(self, address: int, nbytes: int) -> None:
         pass
 
+    def release(self) -> None:
+        self._enter()
+        if self._pooled:
+            self.synchronize(0)
+            self._ask(self._api.cuMemPoolTrimTo(self._pool, 0), "give memory back")
+
     def memory(self) -> tuple[int, int]:
         self._enter()
         free, total = self._ask(self._api.cuMemGetInfo(), "ask for free memory")
@@ -309,8 +317,15 @@ class HardwareDriver:
         if sys.is_finalizing() or _FORKED[0]:
             return
         self._enter()
-        while self._held and not any(int(self._api.cuEventQuery(event)[0]) for event in self._held[0][0]):
-            for event in self._held.popleft()[0]:
+        while self._held:
+            try:
+                oldest = self._held.popleft()
+            except IndexError:  # another thread was faster
+                break
+            if any(int(self._api.cuEventQuery(event)[0]) for event in oldest[0]):
+                self._held.appendleft(oldest)
+                break
+            for event in oldest[0]:
                 self._ask(self._api.cuEventDestroy(event), "wait for the device")
         self._held.append(([self.event(stream) for stream in streams], owner))
 

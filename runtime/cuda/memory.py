@@ -144,6 +144,7 @@ class Pool:
                 self.kept -= size
                 self.allocated -= size
                 self.driver.free(address, stream)
+        self.driver.release()
 
     def close(self) -> None:
         """The process ends: blocks that die from now on are nobody's concern."""

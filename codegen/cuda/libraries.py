@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from nufunc.codegen.cuda import library_conv, library_fft, library_linalg, library_products, reflections, small_matrices
+from nufunc.codegen.cuda import (
+    library_conv,
+    library_fft,
+    library_linalg,
+    library_products,
+    reflections,
+    rotations,
+    small_matrices,
+)
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Lower, Lowered, Routine
 from nufunc.codegen.nest_builder import Sites
@@ -37,9 +45,14 @@ _LOWER: dict[str, Lower] = {  # with NVIDIA's libraries
 }  # fmt: skip
 _OWN: dict[str, Lower] = {  # by kernels of our own
     "dot": library_products.lower_own_dot, "conv": library_conv.lower_conv, "require": library_linalg.lower_require,
-    **small_matrices.LOWER, **reflections.LOWER,
+    **small_matrices.LOWER, **reflections.LOWER, **rotations.LOWER,
 }  # fmt: skip
-_SMALL = frozenset((*small_matrices.LOWER, *reflections.LOWER))  # have kernels of our own that are best for small ones
+
+def _is_small(made: Lowered) -> bool:
+    """Whether matrices are so small, or stacks so high, that our own kernels are best."""
+    if made.prim in rotations.LOWER:
+        return rotations.is_small(made)
+    return made.prim in (*small_matrices.LOWER, *reflections.LOWER) and small_matrices.is_small(made)
 
 
 def where(prim: str) -> Where:
@@ -93,7 +106,7 @@ def lowered(
     if key not in _KEPT:
         made = Lowered(prim, tuple(operands), tuple(results), attrs, site)
         lower = _OWN.get(prim)
-        if nvidia and prim in _LOWER and not (prim in _SMALL and small_matrices.is_small(made)):
+        if nvidia and prim in _LOWER and not _is_small(made):
             lower = _LOWER[prim]
         if lower is None:
             made.steps.append(Hosted())

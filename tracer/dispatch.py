@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import UnsupportedError
-from nufunc.tracer import np_fft, np_polynomial, scipy_views
+from nufunc.tracer import np_fft, np_polynomial, np_series, scipy_views
 from nufunc.tracer.np_builtins import BUILTINS, math
 from nufunc.tracer.np_core import fail
 from nufunc.tracer.np_namespace import GRIDS, Namespace, numpy
@@ -88,6 +88,8 @@ def _add_late() -> None:
             pairs = [(original, traced_module)]
             for room in np_polynomial.ROOMS:
                 pairs += [*_module_pairs(getattr(original, room), getattr(traced_module, room))]
+                name_of = np_series.CLASSES[room]
+                pairs.append((getattr(original, name_of), getattr(traced_module, name_of)))
         else:
             pairs = [*_module_pairs(original, traced_module)]
         if name == "random":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, ShapeError
+from nufunc.tracer import np_series
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_builtins import isinstance_
@@ -140,7 +141,11 @@ class Polynomials(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        value = self._room(name) if name in ROOMS else getattr(np.polynomial, name)
+        rooms = {cls: room for room, cls in np_series.CLASSES.items()}
+        if name in rooms:
+            value = getattr(getattr(self, rooms[name]), name)
+        else:
+            value = self._room(name) if name in ROOMS else getattr(np.polynomial, name)
         setattr(self, name, value)
         return value
 
@@ -151,6 +156,7 @@ class Polynomials(types.ModuleType):
             proxy = _Proxy(namespace, common_type=common_type)
             replaced = {"np": proxy, "trimseq": _trimmed(original.trimseq), "as_series": _series, "_fit": _fitted}
             self._pu = types.SimpleNamespace(**_copies(original, replaced))
+            self._pu.mapdomain = np_series.mapped(self._pu)
         return self._pu  # type: ignore[return-value]
 
     def _room(self, name: str) -> types.ModuleType:
@@ -170,6 +176,9 @@ class Polynomials(types.ModuleType):
             if isinstance(value, types.FunctionType) and not key.startswith("_") and value is not vars(original)[key]:
                 value = namespace_function(value, as_constants, vars(original)[key])
             setattr(room, key, value)
+        if "_base" not in vars(self):
+            self._base = np_series.base_of(self._tools(), proxy)
+        setattr(room, np_series.CLASSES[name], np_series.class_of(name, copies, self._base))
         return room
 
 

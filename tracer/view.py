@@ -407,6 +407,14 @@ class Session:
         made = self.hooks.swap(np.poly1d)(self.hand_out(polynomial.coeffs, path.attr("coeffs")))
         return self.remember(polynomial, made, path)
 
+    def _series(self, series: Any, path: Path) -> Any:
+        """A series of numpy.polynomial by its coefficients, and by its ends where these are its own."""
+        self.captures.guard(path, "type", type(series))
+        own = [name for name in ("domain", "window") if name in vars(series)]
+        ends = {name: self.hand_out(getattr(series, name), path.attr(name)) for name in own}
+        coefficients = self.hand_out(series.coef, path.attr("coef"))
+        return self.remember(series, self.hooks.swap(type(series))(coefficients, **ends), path)
+
     def _lru_cache(self, fn: Any, path: Path) -> Any:
         if not (isinstance(fn.__wrapped__, FunctionType) and is_user_code(fn.__wrapped__)):
             return self.as_it_is(fn, path)
@@ -456,6 +464,8 @@ class Session:
             return self.remember(obj, self.hooks.generator(path), path)
         if cls.__module__.startswith("numpy.random"):
             return self._unguarded(obj, path)
+        if cls.__module__.startswith("numpy.polynomial.") and hasattr(cls, "basis"):
+            return self._series(obj, path)
         if isinstance(obj, collections.abc.Iterator) and not isinstance(obj, io.IOBase):
             return self._unguarded(obj, path)
         if original_type(cls) is not cls:

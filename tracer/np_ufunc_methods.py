@@ -126,6 +126,8 @@ def _direct(
     if (name in ("logical_and", "logical_or") or of_bools) and dtype is None and not given(initial):
         every = np_reduce.all if name.endswith("and") else np_reduce.any
         return every(x, axis, out, keepdims, where=where)
+    if name in ("fmax", "fmin") and x.dtype.kind == "f" and dtype is None and not given(initial) and not masked(where):
+        return _without_nan(name, x, axis, out, keepdims) if x.size else None
     if name in _BITS and x.dtype.kind in "iu" and dtype is None and not given(initial) and not masked(where):
         axes = reduction_axes(axis, x.ndim)
         value = builder().emit(_BITS[name][0], (value_of(x),), {"axes": tuple(axes)})[0]
@@ -135,6 +137,21 @@ def _direct(
         exact_out(value, out, name)
         return finish(value, out, name, strides=strides)
     return None
+
+
+def _without_nan(name: str, x: Array, axis: Any, out: Any, keepdims: bool) -> Array:
+    """The extreme of what is no NaN; NaN where there is nothing else."""
+    b, axes = builder(), tuple(reduction_axes(axis, x.ndim))
+    value = value_of(x)
+    nan = b.isnan(value)
+    numbers = b.select(nan, b.like(value, -np.inf if name == "fmax" else np.inf), value)
+    found = b.emit("reduce_max" if name == "fmax" else "reduce_min", (numbers,), {"axes": axes})[0]
+    found = b.select(b.reduce_and(nan, axes=axes), b.like(found, np.nan), found)
+    if keepdims:
+        found = b.reshaped(found, tuple(1 if k in axes else n for k, n in enumerate(x.shape)))
+    strides = np_reduce.result_order(x, axes, keepdims) if found.shape else None
+    exact_out(found, out, name)
+    return finish(found, out, name, strides=strides)
 
 
 def _mask(where: Any, shape: tuple[int, ...]) -> Array:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cuda_programs import CUDA_PROGRAMS, WITHOUT_WARPS, array
 from pass_programs import graph_of
 
 from nufunc.codegen.cuda import compile as compiler
+from nufunc.codegen.cuda import lowering
 from nufunc.codegen.cuda.compile import compiled, ptx
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.plan import device_program
@@ -159,3 +161,14 @@ def test_code_is_kept(capabilities):
     compiler._codes.clear()
     assert compiled(kernel, (8, 0), kept) == first
     assert len(kept) == 2 + (first.cubin is not None)
+
+
+def test_indices_do_not_overflow_but_a_users_numbers_may():
+    def function(b, x):
+        v = b.convert(x, dtype=np.dtype(np.int32))
+        return b.mul(b.add(v, v), b.like(v, 2_000_000_000))
+
+    (kernel,) = kernels_of(graph_of(function, array("u1", 640)))
+    text = lowering.module([("f", kernel)])
+    assert re.search(r"mul i32 %t\d+, 2000000000", text)
+    assert re.search(r"mul nsw nuw i32 %t\d+, 4", text)

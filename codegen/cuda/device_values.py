@@ -1,7 +1,8 @@
 """Values of kernels as text of LLVM's language: NumPy's scalar types, conversions, arithmetic, comparisons.
 
 A literal has no type until it meets a value that has one (NumPy's rule); arithmetic on literals is done here. Integers
-that are known not to be negative, loop counters and what is computed of them, divide and extend as unsigned ones do.
+that are known not to be negative, loop counters and what is computed of them, divide and extend as unsigned ones do;
+those of 32 bits are indices, whose sums and products do not overflow, while a user's numbers may.
 Complex numbers are pairs of registers.
 """
 
@@ -212,8 +213,8 @@ class Emitter:
             return Value(type, text, value.natural)
         if bits_of(source) > bits_of(type):
             return self.value(f"trunc {have} {text} to {want}", type)
-        unsigned = unsigned or value.natural
-        return self.value(f"{'zext' if unsigned else 'sext'} {have} {text} to {want}", type, unsigned)
+        word = "zext" if unsigned or value.natural else "sext"
+        return self.value(f"{word} {have} {text} to {want}", type, value.natural)
 
     def alike(self, *values: Value) -> list[Value]:
         """Values in their common type; not all are literals."""
@@ -261,7 +262,7 @@ class Emitter:
             word = "lshr" if is_unsigned(type) or natural else "ashr"
             return self.value(f"{word} {llvm(type)} {x.text}, {y.text}", type, natural)
         flags = " nsw nuw" if natural and type == "int32" and sign in "+*" else ""
-        kept = natural and sign != "-"
+        kept = natural and (sign in "&|^" or (type == "int32" and sign in "+*"))
         return self.value(f"{_OF_INTEGERS[sign]}{flags} {llvm(type)} {x.text}, {y.text}", type, kept)
 
     def _division(self, sign: str, x: Value, y: Value, unsigned: bool) -> Value:

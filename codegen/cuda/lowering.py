@@ -15,7 +15,7 @@ import itertools
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -561,7 +561,9 @@ class _Function(Emitter):
 
     def call(self, name: str, args: Sequence[ast.expr]) -> Result:
         if name in TYPES:
-            return self.convert(self.number(args[0]), name)
+            value = self.number(args[0])
+            made = self.convert(value, name)
+            return replace(made, natural=False) if value.literal else made  # a user's number, no index
         rule = CALLS.get(name)
         values: list[Any] = [self.expression(a) for a in args]
         if rule is not None:

@@ -163,7 +163,20 @@ def lexsort(keys: Any, axis: Any = -1) -> Array:
     if not parts[0].ndim:
         return as_array(0).astype(INT64)
     index = normal_axis(axis, parts[0].ndim)
+    if len(parts) > _KEYS_WRITTEN_OUT and not isinstance(keys, (list, tuple)) and not is_complex(parts[0].dtype):
+        from nufunc.tracer.control import scan
+
+        np_ = namespace()
+
+        def refined(order: Array, key: Array) -> tuple[Array, None]:
+            ranks = _argsort(np_.take_along_axis(key, order, index), index)
+            return np_.take_along_axis(order, ranks, index), None
+
+        return as_array(scan(refined, _argsort(parts[0], index), as_array(keys)[1:])[0])
     return _lexsort([key for part in parts for key in _keys(part)], index)
+
+
+_KEYS_WRITTEN_OUT = 8  # more become a loop
 
 
 def _checked_kth(kth: Any, extent: int) -> None:

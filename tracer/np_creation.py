@@ -494,9 +494,13 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
     kind = result_dtype(source, np.dtype(int))
     if not count:
         return zeros((source.shape[0], 0), kind)
-    powers = [source.astype(kind) ** p for p in range(count)]
     from nufunc.tracer import np_namespace
 
+    if count > 16:  # running products, as NumPy's; a few powers are rather written out
+        np_ = np_namespace.numpy
+        table = np_.cumprod(np_.where(np_.arange(count) == 0, kind.type(1), source.astype(kind)[:, None]), axis=1)
+        return table if increasing else table[:, ::-1].copy()
+    powers = [source.astype(kind) ** p for p in range(count)]
     return np_namespace.numpy.stack(powers if increasing else powers[::-1], axis=1)
 
 

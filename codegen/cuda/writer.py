@@ -88,6 +88,7 @@ class CudaWriter(NestWriter):
         self.wide = max([count(nest.axes), *(b.size for b in nest.buffers)]) >= _NARROW
         self.lane: int | None = None  # of a vector, while its instructions are written
         self.varying: set[int] = set()
+        self._moved: dict[str, set[int]] = {}
 
     # -- memory
 
@@ -179,7 +180,15 @@ class CudaWriter(NestWriter):
         if width * inst.dtype.itemsize > 16:
             return False
         rest = [(k, c) for k, c in inst.index.terms if k != axis]
-        return inst.index.const % width == 0 and all(isinstance(k, str) and c % width == 0 for k, c in rest)
+        return inst.index.const % width == 0 and all(c % width == 0 and k not in self.moved(axis) for k, c in rest)
+
+    def moved(self, axis: str) -> set[int]:
+        """Values that differ from point to point of an axis."""
+        if axis not in self._moved:
+            self._moved[axis] = set()
+            for phase in self.nest.phases:
+                varying(self.nest, phase, axis, self._moved[axis])
+        return self._moved[axis]
 
     def cost(self, phase: Phase) -> int:
         """Roughly the cycles of a phase's innermost body."""

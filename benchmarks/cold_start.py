@@ -24,6 +24,7 @@ import report
 
 CASES = ("small_calls/x3", "grad_chain/large", "mlp_train_step/b256")
 LIBRARIES = ("nufunc", "jax")
+BUSY = 1.5  # load from which other programs take much of two cores
 MARK = 0.4  # of JAX's time, with warm caches
 
 ADAPTORS = {"nufunc": "run_nufunc", "jax": "neighbours.run_jax"}
@@ -118,6 +119,7 @@ def page(table: dict, parts: dict, imports: dict[str, float], rounds: int, load:
         "at the start. Made by `benchmarks/cold_start.py`: two threads, the least over rounds that go from library to",
         "library, from starting Python to the end of the process, imports included. Warm: compiled code is in each",
         "library's cache on disk. The processor's time is that of all threads; on a busy machine it says more.",
+        *(["Other programs were running meanwhile: the ratios hold, the milliseconds do not."] if load > BUSY else []),
         "",
         "## Milliseconds",
         "",

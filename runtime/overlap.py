@@ -34,20 +34,28 @@ class Member(NamedTuple):
     offset: int
     strides: tuple[int, ...]
 
-    def within(self, line: np.ndarray) -> np.ndarray:
+    def within(self, line: Any) -> Any:
         """The elements of the member in a stretch."""
         step = line.itemsize
+        if not isinstance(line, np.ndarray):  # on a device
+            return line.view_of(self.shape, tuple(s * step for s in self.strides), self.offset * step)
         return np.ndarray(self.shape, line.dtype, line, self.offset * step, tuple(s * step for s in self.strides))
 
 
 class Group(NamedTuple):
-    """Inputs that lie in one stretch of so many elements."""
+    """Inputs that lie in one stretch of so many elements, on a device where it says which."""
 
     type: ArrayType
     members: tuple[Member, ...]
+    device: int | None = None
 
-    def packed(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """A copy of the stretch; what lies between the members is zero."""
+    def packed(self, values: Sequence[Any]) -> Any:
+        """A copy of the stretch; what lies between the members is zero, or on a device what is there."""
+        if self.device is not None:
+            first = self.members[0]
+            array = values[first.index]
+            step = array.itemsize
+            return array.view_of((self.type.size,), (step,), -first.offset * step).copy()
         line = np.zeros(self.type.size, self.type.dtype)
         for member in self.members:
             member.within(line)[...] = values[member.index]
@@ -59,7 +67,13 @@ Pattern = tuple[Group, ...]
 
 def overlap_of(program: Program, written: Sequence[int], values: Sequence[Any]) -> Pattern:
     """The groups of inputs that share memory with an input that is written; empty for almost all calls."""
-    arrays = {k: v for k, v in enumerate(values) if isinstance(v, np.ndarray) and v.size}
+    kinds: Any = np.ndarray
+    share: Any = np.may_share_memory
+    if program.device is not None:
+        from nufunc.runtime.cuda.entry import DeviceArray, overlap
+
+        kinds, share = np.ndarray | DeviceArray, overlap
+    arrays = {k: v for k, v in enumerate(values) if isinstance(v, kinds) and v.size}
     groups: list[set[int]] = []
     for k in written:
         if k not in arrays or any(k in group for group in groups):
@@ -67,7 +81,7 @@ def overlap_of(program: Program, written: Sequence[int], values: Sequence[Any]) 
         group, new = {k}, [k]
         while new:
             one = arrays[new.pop()]
-            found = [j for j, other in arrays.items() if j not in group and np.may_share_memory(one, other)]
+            found = [j for j, other in arrays.items() if j not in group and share(one, other)]
             group.update(found)
             new += found
         if len(group) > 1:
@@ -75,22 +89,31 @@ def overlap_of(program: Program, written: Sequence[int], values: Sequence[Any]) 
     return tuple(_group(program, sorted(group), arrays) for group in groups)
 
 
-def _group(program: Program, group: Sequence[int], arrays: dict[int, np.ndarray]) -> Group:
+def _bounds(x: Any) -> tuple[int, int, int]:
+    """The lowest address of an array, the one behind its highest, and that of its first element."""
+    if isinstance(x, np.ndarray):
+        return (*np.lib.array_utils.byte_bounds(x), x.__array_interface__["data"][0])
+    low, high = x.layout.bounds
+    return x.address + low, x.address + high, x.address
+
+
+def _group(program: Program, group: Sequence[int], arrays: dict[int, Any]) -> Group:
     first = arrays[group[0]]
     size = first.itemsize
-    bounds = [np.lib.array_utils.byte_bounds(arrays[k]) for k in group]
+    bounds = [_bounds(arrays[k]) for k in group]
     low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
     members = []
     for k in group:
         x = arrays[k]
-        address = x.__array_interface__["data"][0] - low
+        address = _bounds(x)[2] - low
         if x.dtype != first.dtype or not x.dtype.isnative or any(n % size for n in (address, *x.strides)):
             raise MutationError(
                 f"{program.name} writes in place to {program.sources[group[0]]}, whose memory overlaps "
                 f"{program.sources[group[1]]} with other elements; pass a copy of one of them"
             )
         members.append(Member(k, x.shape, address // size, tuple(s // size for s in x.strides)))
-    return Group(ArrayType(((high - low) // size,), first.dtype.newbyteorder("=")), tuple(members))
+    line = ArrayType(((high - low) // size,), first.dtype.newbyteorder("="))
+    return Group(line, tuple(members), None if isinstance(first, np.ndarray) else first.device.index)
 
 
 class Stretches:
@@ -103,7 +126,7 @@ class Stretches:
             m.index: (line, m) for line, group in zip(self.lines, pattern, strict=True) for m in group.members
         }
         self.written: set[int] = set()
-        self.inputs = [Input("array", group.type) for group in pattern]
+        self.inputs = [Input("array", group.type, None, group.device) for group in pattern]
 
     def stand_in(self, index: int, given: Array) -> Array:
         """The view of a stretch for an input; other inputs are `given` themselves."""
@@ -140,17 +163,27 @@ def _index(b: Builder, member: Member) -> Value:
     return index
 
 
+def _copy(target: Any, source: Any) -> None:
+    if isinstance(target, np.ndarray):
+        np.copyto(target, source)
+        return
+    from nufunc.runtime.cuda.strided import copy_into
+
+    copy_into(target, source)
+
+
 def run_overlapping(
     executable: Executable, pattern: Pattern, values: Sequence[Any], outs: Sequence[np.ndarray] = ()
 ) -> list[Any]:
     """The results for inputs that overlap like this; written members are changed once the whole call has succeeded."""
     for k in executable.stored:
-        if not values[k].flags.writeable:
+        target = values[k]
+        if target.readonly if hasattr(target, "readonly") else not target.flags.writeable:
             raise ValueError(f"assignment destination is read-only ({executable.sources[k]} of {executable.name})")
     lines = [group.packed(values) for group in pattern]
     results = executable.run([*values, *lines], outs)
     for line, group in zip(lines, pattern, strict=True):
         for member in group.members:
             if member.index in executable.stored:
-                np.copyto(values[member.index], member.within(line))
+                _copy(values[member.index], member.within(line))
     return results

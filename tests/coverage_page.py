@@ -1,7 +1,8 @@
 """docs/coverage.md: what of NumPy works, form by form, written from the table of numpy_forms.txt by running it.
 
-`python tests/coverage_page.py` writes the page; with words behind it, it lists what fails in the sections whose titles
-hold one of them: `python tests/coverage_page.py linear FFT`.
+`python tests/coverage_page.py` writes the page; `--measure` runs every form first, under all checks, and writes the
+counts of the last table anew (a quarter of an hour); with words behind it, it lists what fails in the sections whose
+titles hold one of them: `python tests/coverage_page.py linear FFT`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import numpy_forms
+from numpy_counts import COLUMNS, measure, subject
 from numpy_forms import FORMS, Form
 
 import nufunc as nf
@@ -29,8 +32,6 @@ CHECKS = {
     "0-d": numpy_forms.zero_dim,
 }
 
-
-FUNCTION = re.compile(r"(?:np|special|linalg|math)(?:\.[a-zA-Z_]\w*)+")
 EXCEPTIONS = {
     "rough": "steps, kinks and poles at the points of the table: no derivatives are compared",
     "constant": "without derivative",
@@ -76,16 +77,11 @@ def outcome(form: Form, check: str) -> str | None:
     return CHECKS[check](form)
 
 
-def subject(form: Form) -> str:
-    """The function, method or kind of indexing that a form is about."""
-    found = FUNCTION.search(form.code)
-    if form.section.startswith("Indexing") or found is None:
-        return "operators and attributes" if not form.section.startswith("Indexing") else form.section
-    return found[0]
-
-
-def page() -> str:
-    """The page, from the table alone: which forms there are and which are refused; the tests say that it is true."""
+def page(rows: dict[str, Counter[str]] | None = None) -> str:
+    """The page: which forms there are and which are refused, from the table alone (the tests say that it is true), and
+    the counts, which are those of the page that is there unless given.
+    """
+    summary, measured = (_summary(rows), {k: _cells(c) for k, c in rows.items()}) if rows else _written()
     refused = [f for f in FORMS if f.refuses]
     both = [f for f in refused if any(word in f.refuses for word in ("as in NumPy", "NumPy refuses"))]
     ours = len(refused) - len(both)
@@ -110,7 +106,7 @@ def page() -> str:
         elif codes:
             lines += [f"- {words} ({len(codes)}):", *[f"  `{c}`" + ("," if c != codes[-1] else "") for c in codes]]
     lines += ["", "## Public functions of NumPy without a form", "", *without_a_form()]
-    lines += ["", "## By function", "", *by_function()]
+    lines += ["", "## By function", "", *summary, "", *by_function(measured)]
     return "\n".join(lines) + "\n"
 
 
@@ -136,22 +132,56 @@ def without_a_form() -> list[str]:
     ]  # fmt: skip
 
 
-def by_function() -> list[str]:
-    """A row per function: its forms, and how many are differentiated, batched, refused."""
+def _cells(counts: Counter[str]) -> list[str]:
+    return [str(counts[name]) for name in COLUMNS]
+
+
+def _written() -> tuple[list[str], dict[str, list[str]]]:
+    """The counts and what is said of them on the page that is there."""
+    text = PAGE.read_text().partition("## By function\n\n")[2]
+    summary, _, table = text.partition("\n\n| | forms")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return summary.splitlines(), {row[0]: row[3:] for row in rows if len(row) == 3 + len(COLUMNS)}
+
+
+SUMMARY = """Of how many forms what holds. *Derivatives*: jvp against central differences and vjp against jvp
+({derivatives} forms); *second order*: the jvp of the vjp against central differences of the vjp ({second}); *JAX*,
+*torch*: jvp and vjp beside theirs, of {asked} forms with derivatives, kinks and poles included: {jax} agree with JAX,
+{torch} that it lacks with torch, {differs} differ by a convention or a fault that `tests/numpy_neighbours.py` names,
+{values} compute something else there, {lacks} JAX lacks and torch has not either, {refuses} both refuse in this form;
+*vmap*: over every subset of the operands, at 0 and at -1, against a loop ({vmap}); *float32*, *empty* and *0-d* arrays
+in place of the operands ({single}, {empty}, {scalar}). *Other arguments*: programs in which one operand has another
+shape or dtype, a number, word or keyword is another one, or an argument is missing or too many: {programs}, of which
+{same} give NumPy's value, an error of the class that NumPy raises, or say what is not supported; of the rest (*another
+error*) {another} raise an error of another class, {accepted} are accepted, {other} differ in dtypes that depend on
+data, ties and the like, and {ugly} are refused by another class of error though NumPy has them, for the reasons in
+`tests/numpy_mistakes.py`."""
+
+
+def _summary(rows: dict[str, Counter[str]]) -> list[str]:
+    """What the columns say, with their sums."""
+    c = rows[""]
+    kinds = ("compared", "differs", "values", "lacks", "refuses")
+    text = SUMMARY.format(
+        derivatives=c["derivatives"], second=c["second order"], jax=c["JAX"], torch=c["torch"], vmap=c["vmap"],
+        asked=sum(c[f"beside {kind}"] for kind in kinds), **{kind: c[f"beside {kind}"] for kind in kinds[1:]},
+        single=c["float32"], empty=c["empty"], scalar=c["0-d"], programs=c["other arguments"], same=c["mistake "],
+        another=c["mistake class"], accepted=c["mistake accepted"], other=c["mistake value"], ugly=c["mistake ugly"],
+    )  # fmt: skip
+    return textwrap.wrap(" ".join(text.split()), 118, break_on_hyphens=False)
+
+
+def by_function(measured: dict[str, list[str]]) -> list[str]:
+    """A row per function: its forms, how many are refused, and what was counted."""
     rows: dict[str, list[Form]] = {}
     for form in FORMS:
         rows.setdefault(subject(form), []).append(form)
-    lines = ["| | forms | with derivatives | refused |", "|---|---:|---:|---:|"]
+    lines = [f"| | forms | refused | {' | '.join(COLUMNS)} |", "|---|---:|---:|" + "---:|" * len(COLUMNS)]
     for name, own in sorted(rows.items()):
         no = sum(1 for f in own if f.refuses)
-        smooth = sum(1 for f in own if differentiated(f))
-        lines.append(f"| {name} | {len(own)} | {smooth} | {no} |")
+        counts = measured.get(name, ["0"] * len(COLUMNS))
+        lines.append(f"| {name} | {len(own)} | {no} | {' | '.join(counts)} |")
     return lines
-
-
-def differentiated(form: Form) -> bool:
-    """Whether derivatives of the form are compared with differences, as far as the table says."""
-    return not (form.refuses or {"rough", "nan", "constant"} & form.tags) and any(numpy_forms._active(form.args))
 
 
 def listing(words: list[str]) -> None:
@@ -166,7 +196,11 @@ def listing(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1:] == ["--measure"]:
+        found, wrong = measure(2)
+        print("\n".join(wrong))
+        PAGE.write_text(page(found))
+    elif sys.argv[1:]:
         listing(sys.argv[1:])
     else:
         PAGE.write_text(page())

@@ -240,10 +240,12 @@ def _whole(ufunc: str) -> Callable[..., Any]:
     """gcd or lcm of any number of ints."""
 
     def call(*integers: Any) -> Any:
-        for x in integers:
-            if (x.dtype if type(x) is Array else np.asarray(x).dtype).kind not in "iub":
-                raise TypeError("'float' object cannot be interpreted as an integer")
-        return functools.reduce(UFUNCS[ufunc], integers, 0 if ufunc == "gcd" else 1)
+        arrays = [as_array(x) for x in integers]
+        for x in arrays:
+            if x.dtype.kind not in "iu" and not (x.weak and x.dtype == BOOL):
+                raise TypeError(f"'{x.dtype}' object cannot be interpreted as an integer")
+        whole = [weak_scalar(x.astype(INT64)) for x in arrays]
+        return functools.reduce(UFUNCS[ufunc], whole, 0 if ufunc == "gcd" else 1)
 
     return call
 

@@ -11,6 +11,7 @@ packed from the members, and unpacked into those that were written once the whol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ from nufunc.tracer.layout import canonical
 from nufunc.tracer.trace import Trace
 
 
-class Member(NamedTuple):
+@dataclass(frozen=True)
+class Member:
     """An input that lies in a stretch: which one, where its first element is, its strides in elements."""
 
     index: int

@@ -89,8 +89,8 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
     if isinstance(x, np.generic):
         return _input("scalar", (), x.dtype, None) or _unsupported(x.dtype, name)
     if isinstance(x, Spec):
-        found = _input("array", x.shape, x.dtype, None) or _unsupported(x.dtype, name)
-        return found if x.device is None else found._replace(device=x.device)
+        given = _input("array", x.shape, x.dtype, None) or _unsupported(x.dtype, name)
+        return given if x.device is None else given._replace(device=x.device)
     if isinstance(x, np.ndarray):
         if isinstance(x, np.ma.MaskedArray | np.matrix):
             raise ArgumentTypeError(

@@ -1,0 +1,161 @@
+"""Whole functions that call NVIDIA's libraries: on simulated devices, and through the driver's stand-in with graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakValueDictionary
+
+import fake_nvmath
+import numpy as np
+import pytest
+import scipy.linalg
+from cuda_device import HARDWARE
+
+import nufunc as nf
+from nufunc.codegen.cuda.contraction import Tile
+from nufunc.runtime.cuda import arrays, devices, hardware, nvidia
+
+pytest.importorskip("cuda.bindings.driver")
+from fake_cuda import OK, FakeCuda, has_driver, real
+
+pytestmark = pytest.mark.skipif(HARDWARE, reason="stands in for hardware")
+
+
+class Cuda(FakeCuda):
+    """The driver's stand-in, with memory aligned as a device's is, and library calls in its graphs."""
+
+    def do_cuMemAllocAsync(self, nbytes: int, stream: Any) -> Any:
+        memory = np.full(nbytes + 256, 0xFF, np.uint8)
+        start = -memory.ctypes.data % 256
+        self.memory[memory.ctypes.data + start] = memory[start : start + nbytes]
+        return OK, real.CUdeviceptr(memory.ctypes.data + start)
+
+    def do_library(self, run: Any) -> Any:
+        run()
+        return (OK,)
+
+
+class Library:
+    """A library's stand-in whose routines are captured where the stream of their handle or plan is."""
+
+    ROUTINES = ("gemm", "gemv", "trsm", "exec")
+
+    def __init__(self, cuda: Cuda, library: Any) -> None:
+        self.cuda, self.library = cuda, library
+
+    def stream(self, handle: int) -> int:
+        if isinstance(self.library, fake_nvmath.Cufft):
+            return self.library.plans[handle]["stream"]
+        return self.library.streams[handle]
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self.library, name)
+
+        def call(*args: Any) -> Any:
+            capturing = self.cuda.capturing
+            if not args or not capturing or name.startswith("set_"):
+                return function(*args)
+            assert any(word in name for word in self.ROUTINES), f"{name} while a stream is captured"
+            capturing[self.stream(args[0])].append(("library", (lambda: function(*args),)))
+            return None
+
+        return call
+
+
+LIBRARIES = {"cublas": fake_nvmath.Cublas, "cusolverDn": fake_nvmath.CusolverDn, "cufft": fake_nvmath.Cufft}
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    made: dict[str, Any] = {name: kind() for name, kind in LIBRARIES.items()}
+    monkeypatch.setattr(nvidia, "module", made.__getitem__)
+    monkeypatch.setattr(nvidia, "_handles", {})
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")
+    return made
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, libraries: dict[str, Any]) -> Any:
+    """Hardware whose driver and libraries are stand-ins."""
+    if has_driver():
+        pytest.skip("the stand-in needs a machine without NVIDIA's driver")
+    made = Cuda()
+    monkeypatch.setattr(nvidia, "module", {n: Library(made, lib) for n, lib in libraries.items()}.__getitem__)
+    monkeypatch.delenv("NUFUNC_CUDA_SIMULATOR", raising=False)
+    monkeypatch.setattr(devices, "_DEVICES", {})
+    monkeypatch.setattr(arrays, "_LAYOUTS", WeakValueDictionary())
+    monkeypatch.setattr(hardware, "api", lambda: made)
+    monkeypatch.setattr(hardware, "_THREAD", hardware._Process())
+    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled", made.compiled)
+    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled_together", made.compiled_together)
+    nf.clear_cache()
+    yield made
+    for device in devices._DEVICES.values():
+        device.pool.close()
+    nf.clear_cache()
+
+
+RANDOM = np.random.default_rng(5)
+A, B = RANDOM.normal(size=(60, 60)), RANDOM.normal(size=(60, 40))
+
+
+def recorded(a: Any, b: Any) -> Any:
+    """Products, triangles and transforms."""
+    product = np.tanh(a @ b)
+    triangle = np.tril(a) + 60 * np.eye(60)
+    return product.sum(0), np.fft.rfft(a @ product[:, 0]), scipy.linalg.solve_triangular(triangle, b, lower=True)
+
+
+def solved(a: Any, b: Any) -> Any:
+    x = np.linalg.solve(a, b)
+    return np.linalg.eigvalsh(a + a.T), x.sum(), np.linalg.svd(b)[1], np.linalg.slogdet(a)[1]
+
+
+def loss(a: Any, b: Any) -> Any:
+    low = np.linalg.cholesky(a @ a.T + 40 * np.eye(len(a)))
+    return np.sum(np.tanh(np.linalg.solve(a, b)) ** 2) + np.sum(np.log(np.diag(low)))
+
+
+def same(made: Any, wanted: Any) -> None:
+    for x, y in zip(made, wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-8, atol=1e-10)
+
+
+def test_recorded_with_the_libraries_calls(driver: Cuda, libraries: dict[str, Any]) -> None:
+    a, b = nf.to_device((A, B))
+    function = nf.jit(recorded)
+    for _ in range(4):
+        same(function(a, b), recorded(A, B))
+    assert driver.calls["cuGraphLaunch"] == 3
+    assert dict(libraries["cublas"].calls) == {"gemm": 4, "gemv": 4, "trsm": 4}
+    assert dict(libraries["cufft"].calls) == {"r2c": 4}
+
+
+def test_solvers_run_step_by_step(driver: Cuda, libraries: dict[str, Any]) -> None:
+    a, b = nf.to_device((A, B))
+    function = nf.jit(solved)
+    for _ in range(3):
+        same(function(a, b), solved(A, B))
+    assert not driver.calls["cuGraphLaunch"]
+    assert set(libraries["cusolverDn"].calls) == {"getrf", "getrs", "syevd", "gesvd"}
+
+
+def test_failures_are_raised(driver: Cuda) -> None:
+    function = nf.jit(lambda a: np.linalg.cholesky(a))
+    a = nf.to_device(-A @ A.T)
+    with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
+        np.asarray(function(a))
+    inverse = nf.jit(lambda a: np.linalg.inv(a))
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        np.asarray(inverse(nf.to_device(np.ones((60, 60)))))
+
+
+@pytest.mark.parametrize("way", ["nvidia", "own"])
+def test_gradients(monkeypatch: pytest.MonkeyPatch, libraries: dict[str, Any], way: str) -> None:
+    monkeypatch.setenv("NUFUNC_CUDA_SIMULATOR", "1")
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", way)
+    monkeypatch.setattr("nufunc.codegen.cuda.library_products.tile_for", lambda form: Tile(4, 4, 2, 2, 4))
+    made = nf.jit(nf.grad(loss, argnums=(0, 1)), target="cuda")(A[:36, :36], B[:36, :2])
+    same(made, nf.grad(loss, argnums=(0, 1))(A[:36, :36], B[:36, :2]))
+    calls = libraries["cusolverDn"].calls
+    assert set(calls) == ({"getrf", "getrs", "potrf"} if way == "nvidia" else set())

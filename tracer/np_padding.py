@@ -67,7 +67,7 @@ def _pairs(values: Any, ndim: int, what: str) -> Pairs:
         table = np.broadcast_to(lengths, (ndim, 2)).tolist()
         if any(n is not None and n < 0 for pair in table for n in pair):
             raise fail(ShapeError, "index can't contain negative values")
-        return [tuple(None if n is None else round(n) for n in pair) for pair in table]
+        return [(None if low is None else round(low), None if high is None else round(high)) for low, high in table]
     array = as_array(values)
     if array.ndim == 0:
         return [(array, array)] * ndim

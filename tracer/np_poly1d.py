@@ -25,7 +25,7 @@ class Poly1d:
     __nufunc_flat__ = True  # an array of its coefficients, where one is asked for
     __array_priority__ = 2000.0
     __array_ufunc__ = None  # array * polynomial is the polynomial's
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
     coeffs: Array
 
     def __new__(cls, c_or_r: Any, r: bool = False, variable: str | None = None) -> Any:

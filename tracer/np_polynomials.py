@@ -27,7 +27,7 @@ def polyval(p: Any, x: Any) -> Array:
         composed: Any = Poly1d([0])
         for k in range(factors.shape[0]):
             composed = composed * x + factors[k]
-        return composed  # type: ignore[no-any-return]
+        return composed
     at = as_array(x)
     if is_scalar(x):
         at = as_array(np.asarray(x)[()])  # as strong as an array

@@ -52,7 +52,7 @@ def base_of(tools: Any, proxy: Any) -> type:
         if isinstance(value, types.FunctionType):
             parts[key] = copied(value)
         elif isinstance(value, classmethod):
-            parts[key] = classmethod(copied(value.__func__))
+            parts[key] = classmethod(copied(value.__func__))  # type: ignore[arg-type]
         elif isinstance(value, property):
             abstract = getattr(value.fget, "__isabstractmethod__", False)
             parts[key] = value if abstract else property(copied(value.fget))  # type: ignore[arg-type]

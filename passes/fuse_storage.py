@@ -72,8 +72,8 @@ class Storage:
         self.needed.update(self.graph.outputs)
         for node in self.graph.nodes:
             if node.prim == "gather" and node.result.type.size >= _OFTEN * node.operands[0].type.size:
-                source = self.producers.get(node.operands[0])
-                if source is not None and self.kind(source) == "elementwise":
+                maker = self.producers.get(node.operands[0])
+                if maker is not None and self.kind(maker) == "elementwise":
                     self.needed.add(node.operands[0])  # each of its elements would be computed again and again
             if repeats_apart(node, self.producers):
                 self.needed.add(node.operands[0])

@@ -165,8 +165,11 @@ def _member(x: Array, tests: Array) -> Array:
 
     low, size = np_.min(numbers), _PLACES * tests.size
     near = (np_.max(numbers).astype(np.uint64) - low.astype(np.uint64)) < size
-    found: Array = cond(near, lambda *lines: _tabled(*lines, size), lambda numbers, flat, low: searched(numbers, flat),
-                        numbers, flat, low)  # fmt: skip
+
+    def tabled(numbers: Array, flat: Array, low: Array) -> Array:
+        return _tabled(numbers, flat, low, size)
+
+    found: Array = cond(near, tabled, lambda numbers, flat, low: searched(numbers, flat), numbers, flat, low)
     return found.reshape(x.shape)
 
 

@@ -291,26 +291,49 @@ class _Watch:
     def array(self, array: np.ndarray, name: str) -> _Watched:
         return _Watched(self, array, name)
 
-    def now(self) -> tuple[int, int, int, int]:
-        return self.block, self.interval, self.thread, self.met.get(self.thread // _WARP, 0)
-
     def touch(self, watched: _Watched, index: Any, writes: bool) -> None:
         """Compare an access with those before it."""
-        now = self.now()
-        block, interval, thread, met = now
-        seen = watched.seen.setdefault(index, [])
-        for (block0, interval0, thread0, met0), wrote in seen:
-            if not (writes or wrote) or (block == block0 and (interval != interval0 or thread == thread0)):
-                continue
-            if block == block0 and thread // _WARP == thread0 // _WARP and met != met0:
-                continue
-            did = {True: "writes", False: "reads"}
-            raise ValueError(
-                f"a race: thread {thread} of block {block} {did[writes]} {watched.name}[{index}], thread {thread0} of "
-                f"block {block0} {did[wrote]} it too, with no barrier between them"
-            )
-        if (now, writes) not in seen:
-            seen.append((now, writes))
+        own = (self.thread, self.met.get(self.thread // _WARP, 0))
+        seen = watched.seen.get(index)
+        if seen is None:
+            seen = watched.seen[index] = _Seen(self.block, self.interval)
+        elif (seen.block, seen.interval) != (self.block, self.interval):
+            seen.forget(self.block, self.interval)
+        for wrote in (True, False) if writes else (True,):
+            for thread, met in seen.here[wrote]:
+                same_warp = thread // _WARP == own[0] // _WARP
+                if thread != own[0] and not (same_warp and met != own[1]):
+                    self.refuse(watched, index, writes, thread, self.block, wrote)
+            for block, thread in seen.elsewhere[wrote].items():
+                if block != self.block:
+                    self.refuse(watched, index, writes, thread, block, wrote)
+        seen.here[writes].add(own)
+
+    def refuse(self, watched: _Watched, index: Any, writes: bool, thread: int, block: int, wrote: bool) -> None:
+        did = {True: "writes", False: "reads"}
+        place = f"{watched.name}[{index}]"
+        raise ValueError(
+            f"a race: thread {self.thread} of block {self.block} {did[writes]} {place}, thread {thread} of block {block} "
+            f"{did[wrote]} it too, with no barrier between them"
+        )
+
+
+class _Seen:
+    """Who touched one element, writing (True) or reading: threads, with how often their warps have met, since the last
+    barrier of a block; and a thread of each block before."""
+
+    def __init__(self, block: int, interval: int) -> None:
+        self.block, self.interval = block, interval
+        self.here: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
+        self.elsewhere: dict[bool, dict[int, int]] = {True: {}, False: {}}
+
+    def forget(self, block: int, interval: int) -> None:
+        """Another block, or a barrier later."""
+        for wrote, threads in self.here.items():
+            for thread, _ in threads:
+                self.elsewhere[wrote].setdefault(self.block, thread)
+            threads.clear()
+        self.block, self.interval = block, interval
 
 
 class _Watched:
@@ -318,7 +341,7 @@ class _Watched:
 
     def __init__(self, watch: _Watch, array: np.ndarray, name: str) -> None:
         self.watch, self.array, self.name = watch, array, name
-        self.seen: dict[Any, list[tuple[tuple[int, int, int, int], bool]]] = {}
+        self.seen: dict[Any, _Seen] = {}
 
     def __getitem__(self, index: Any) -> Any:
         value = self.array[index]

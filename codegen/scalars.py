@@ -388,17 +388,25 @@ def _emit_int_pow(module: ir.Module, symbol: str, type_: ir.Type) -> None:
 
 
 def _emit_gcd(module: ir.Module, symbol: str, type_: ir.IntType) -> None:
-    """The greatest common divisor of two unsigned numbers, by subtraction and shifts, without a division."""
+    """The greatest common divisor of two unsigned numbers: one division, for numbers of different sizes, then
+    subtraction and shifts."""
     function = ir.Function(module, ir.FunctionType(type_, [type_, type_]), symbol)
     function.linkage = "internal"
-    names = ("start", "first", "loop", "done", "zero")
-    start, first, loop, done, trivial = (function.append_basic_block(name) for name in names)
+    names = ("start", "divided", "first", "loop", "done", "zero", "multiple")
+    start, divided, first, loop, done, trivial, multiple = (function.append_basic_block(name) for name in names)
     x, y = function.args
     b = ir.IRBuilder(start)
     nothing, no = type_(0), ir.Constant(ir.IntType(1), 0)
-    b.cbranch(b.or_(b.icmp_unsigned("==", x, nothing), b.icmp_unsigned("==", y, nothing)), trivial, first)
+    b.cbranch(b.or_(b.icmp_unsigned("==", x, nothing), b.icmp_unsigned("==", y, nothing)), trivial, divided)
     b.position_at_end(trivial)
     b.ret(b.or_(x, y))
+    b.position_at_end(divided)
+    wide = b.icmp_unsigned(">", x, y)
+    x, large = b.select(wide, y, x), b.select(wide, x, y)
+    y = b.urem(large, x)
+    b.cbranch(b.icmp_unsigned("==", y, nothing), multiple, first)
+    b.position_at_end(multiple)
+    b.ret(x)
     b.position_at_end(first)
     twos = b.cttz(b.or_(x, y), no)
     odd = b.lshr(x, b.cttz(x, no))

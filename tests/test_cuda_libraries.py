@@ -22,6 +22,7 @@ from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.program import Call, Operand, Place
 from nufunc.codegen.cuda.simulate import simulate
 from nufunc.ir import primitive
+from nufunc.ir.errors import DeviceError
 from nufunc.ir.types import ArrayType, type_of
 from nufunc.runtime.cuda import libraries as running
 from nufunc.runtime.cuda import nvidia
@@ -38,7 +39,7 @@ class Fakes:
         self.cublas, self.cusolverDn, self.cufft = fake_nvmath.Cublas(), fake_nvmath.CusolverDn(), fake_nvmath.Cufft()
 
     def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
+        return getattr(self, name, None)
 
 
 @pytest.fixture
@@ -459,6 +460,18 @@ def test_kernels_have_no_races_and_compile(fakes: Fakes, monkeypatch: pytest.Mon
     pytest.importorskip("numba.cuda")
     for kernel, code in zip(kernels, compiled_together(kernels, (8, 0)), strict=True):
         assert f".entry {code.symbol}" in code.ptx, kernel.name
+
+
+def test_errors_of_the_libraries(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    if HARDWARE:
+        pytest.skip("of the stand-in")
+
+    def refused(*args: int) -> int:
+        raise RuntimeError("CUSOLVER_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(fakes.cusolverDn, "create", refused)
+    with pytest.raises(DeviceError, match="fails in potrf of float64: CUSOLVER_STATUS_ALLOC_FAILED"):
+        device_call("cholesky", [np.eye(3)], {})
 
 
 # -- Fourier transforms

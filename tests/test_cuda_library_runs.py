@@ -68,7 +68,7 @@ LIBRARIES = {"cublas": fake_nvmath.Cublas, "cusolverDn": fake_nvmath.CusolverDn,
 @pytest.fixture
 def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     made: dict[str, Any] = {name: kind() for name, kind in LIBRARIES.items()}
-    monkeypatch.setattr(nvidia, "module", made.__getitem__)
+    monkeypatch.setattr(nvidia, "module", made.get)
     monkeypatch.setattr(nvidia, "_handles", {})
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")
     return made
@@ -80,7 +80,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, libraries: dict[str, Any]) -> Any:
     if has_driver():
         pytest.skip("the stand-in needs a machine without NVIDIA's driver")
     made = Cuda()
-    monkeypatch.setattr(nvidia, "module", {n: Library(made, lib) for n, lib in libraries.items()}.__getitem__)
+    monkeypatch.setattr(nvidia, "module", {n: Library(made, lib) for n, lib in libraries.items()}.get)
     monkeypatch.delenv("NUFUNC_CUDA_SIMULATOR", raising=False)
     monkeypatch.setattr(devices, "_DEVICES", {})
     monkeypatch.setattr(arrays, "_LAYOUTS", WeakValueDictionary())

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir.errors import DeviceError, NufuncError
 from nufunc.runtime.cuda.driver import Driver
 
 LETTER = {"f4": "s", "f8": "d", "c8": "c", "c16": "z"}
@@ -131,7 +132,22 @@ def call(name: str, driver: Driver, stream: Any, dtype: np.dtype, places: Places
         handles.driver, handles.stream = driver, stream
         handles.number = int(getattr(driver, "native", int)(stream))
         driver.enter()
-        ROUTINES[name](handles, dtype, places, numbers)
+        try:
+            ROUTINES[name](handles, dtype, places, numbers)
+        except NufuncError:
+            raise
+        except _errors() as error:
+            raise DeviceError(f"NVIDIA's library fails in {name} of {dtype}: {error}") from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What the bindings raise."""
+    if "errors" not in _memo:
+        owners = {"cublas": "cuBLASError", "cusolver": "cuSOLVERError", "cufft": "cuFFTError"}
+        found = (getattr(module(name), word, None) for name, word in owners.items())
+        _memo["errors"] = (RuntimeError, *(kind for kind in found if kind is not None))
+    errors: tuple[type[Exception], ...] = _memo["errors"]
+    return errors
 
 
 # -- cuBLAS

@@ -217,3 +217,27 @@ def test_sums_leave_loops():
     compared(function, x, np.linspace(0, 2, 10 * 15).reshape(10, 3, 5)[:, :, :4] + 0)
     big = np.linspace(-1, 1, 300 * 300).reshape(300, 300)
     compared(function, big, np.stack([big * k + 0.5 for k in range(9)]))
+
+
+def gated(w, u, b, xs):
+    """A network with long and short memory."""
+    size = u.shape[0]
+    gate = lambda x: 1 / (1 + np.exp(-x))
+
+    def step(state, x):
+        h, cell = state
+        g = x @ w + h @ u + b
+        cell = gate(g[:, size : 2 * size]) * cell + gate(g[:, :size]) * np.tanh(g[:, 3 * size :])
+        h = gate(g[:, 2 * size : 3 * size]) * np.tanh(cell)
+        return (h, cell), h
+
+    zeros = np.zeros((xs.shape[1], size))
+    return np.sum(nf.scan(step, (zeros, zeros), xs)[1] ** 2)
+
+
+def test_parts_of_rows():
+    """Accesses that only a test keeps inside of a lane's part (the gradient of a slice)."""
+    rng = np.random.default_rng(0)
+    arguments = [rng.normal(size=s) * 0.3 for s in ((6, 32), (8, 32), (32,), (9, 12, 6))]
+    program = compared(nf.grad(gated, argnums=(0, 1, 2, 3)), *arguments, races=True)
+    assert [k.blocks for k in program.kernels if k.name.startswith("scan")] == [12, 12]

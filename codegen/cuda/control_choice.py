@@ -37,7 +37,8 @@ _BLOCK_RATE = 40e3  # instructions of a nest per microsecond that the threads of
 _THREAD_RATE = 250.0  # and one thread alone
 _DEVICE_RATE = 4e6
 _BLOCKS, _THREADS = 132, 132 * 512  # at work at the same time
-SMALL, LOCAL = 32, 1024  # elements of a value, and bytes of all values, that a thread keeps for itself
+SMALL, LOCAL = 32, 1024  # elements of a value, and bytes of all values, that a thread keeps for itself,
+MOST_LOCAL = 4096  # or bytes where otherwise the host would drive each lane
 ALONE = 8  # elements of a value where a single thread does everything
 LARGEST = 1 << 15  # elements of a value in a block
 _FEW_ROWS, _ROWS_BYTES = 2, 1 << 28  # blocks from which a loop is split among them, and the memory that this may take
@@ -85,7 +86,7 @@ def _times(node: Node) -> dict[str, float]:
     if inside > LARGEST or lanes == 0:
         return {}
     times = {"block": _waves(lanes, _BLOCKS) * _once(node, _in_block)}
-    if inside <= largest and _local_bytes(node) <= LOCAL:
+    if inside <= largest and _local_bytes(node) <= (MOST_LOCAL if records(node) else LOCAL):
         times["thread"] = _waves(lanes, _THREADS) * _once(node, _in_thread)
     return times
 

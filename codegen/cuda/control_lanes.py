@@ -13,13 +13,16 @@ Every lane computes numbers and conditions for itself, so these must not depend 
 
 from __future__ import annotations
 
+import itertools
+import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nufunc.codegen.buffers import is_view
 from nufunc.codegen.cuda import control_nests
 from nufunc.codegen.cuda.control_nests import BlockNest, Home, ThreadNest
-from nufunc.codegen.loops import Affine, Axis, Inst, LoopNest
+from nufunc.codegen.loops import Affine, Axis, Inst, Key, LoopNest
 from nufunc.codegen.nest_builder import Sites
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import TapeType
@@ -27,6 +30,11 @@ from nufunc.ir.types import TapeType
 Nests = Callable[[Node], Sequence[LoopNest]]
 _FEWEST = 256  # lanes from which a thread each is worth it
 _MOST = 16  # elements of an array that belong to one lane
+_LOOKED_AT = 4096  # points of a nest at which a guard is looked at
+_TESTS: dict[str, Callable[..., int]] = {
+    "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt, "bit_and": operator.and_,
+    "bit_or": operator.or_,
+}  # fmt: skip
 _ALONE = 64  # points of what every lane computes for itself
 
 
@@ -124,9 +132,56 @@ def lane_axis(nest: LoopNest, accesses: Sequence[Inst], made: Split, sizes: dict
     extents = {a.name: a.extent for a in nest.all_axes()}
     for axis in nest.axes:
         fits = axis.kind == "parallel" and axis.extent == made.lanes
-        if fits and all(_stays(i.index, axis.name, made, sizes[i.buffer], extents) for i in accesses):
+        if fits and all(_belongs(nest, i, axis.name, made, sizes[i.buffer], extents) for i in accesses):
             return axis
     return None
+
+
+def _belongs(nest: LoopNest, inst: Inst, axis: str, made: Split, size: int, extents: dict[str, int]) -> bool:
+    """Whether an access is to an element of the lane that the axis counts, wherever its guard holds."""
+    if _stays(inst.index, axis, made, size, extents):
+        return True
+    if inst.guard is None or inst.index.coefficient(axis) != (made.elements(size) if made.major else 1):
+        return False
+    known = {i.id: i for p in nest.phases for i in p.body}
+    own = made.own(inst.index, axis)
+    names = _axes_of(inst.guard, known) | {k for k, _ in own.terms}
+    unit = 1 if made.major else made.lanes
+    whole = not any(c % unit for c in (inst.index.const, *(c for k, c in inst.index.terms if k != axis)))
+    if axis in names or not whole or any(isinstance(k, int) for k in names):
+        return False
+    ordered = sorted(map(str, names))
+    if math.prod(extents[n] for n in ordered) > _LOOKED_AT:
+        return False
+    for point in itertools.product(*(range(extents[n]) for n in ordered)):
+        at: dict[Key, int] = dict(zip(ordered, point, strict=True))
+        if _value(inst.guard, known, at) and not 0 <= _affine(own, known, at) < made.elements(size):
+            return False
+    return True
+
+
+def _axes_of(number: int, known: dict[int, Inst]) -> set[Key]:
+    """The axes that a value of tests of indices depends on; its own number where it is anything else."""
+    inst = known.get(number)
+    if inst is None or inst.op not in ("index", "const", *_TESTS):
+        return {number}
+    found: set[Key] = set().union(*(_axes_of(a, known) for a in inst.args))
+    for key, _ in inst.index.terms:
+        found |= {key} if isinstance(key, str) else _axes_of(key, known)
+    return found
+
+
+def _value(number: int, known: dict[int, Inst], at: dict[Key, int]) -> int:
+    inst = known[number]
+    if inst.op == "const":
+        return int(inst.attrs["value"])
+    if inst.op == "index":
+        return _affine(inst.index, known, at)
+    return int(_TESTS[inst.op](*(_value(a, known, at) for a in inst.args)))
+
+
+def _affine(index: Affine, known: dict[int, Inst], at: dict[Key, int]) -> int:
+    return index.const + sum(c * (at[k] if isinstance(k, str) else _value(k, known, at)) for k, c in index.terms)
 
 
 def _stays(index: Affine, axis: str, made: Split, size: int, extents: dict[str, int]) -> bool:

@@ -38,12 +38,12 @@ Piece = tuple[bool, list[Kernel], list[int]]  # of a group: whether it only copi
 
 
 def device_program(
-    grouped: Graph, name: str, lent: Mapping[int, int] | None = None, early: Sequence[int] = ()
+    grouped: Graph, name: str, lent: Mapping[int, int] | None = None, early: Sequence[int] = (), tapes: bool = False
 ) -> Program:
     """The program of a grouped graph. `lent` tells which outputs have the memory of which inputs, beside those of the
     graph's updates; those of them in `early` may be written before the end even where something may fail, or have a
-    memory of their own if they would only be copied."""
-    if any(isinstance(v.type, TapeType) for v in (*grouped.params, *grouped.outputs)):
+    memory of their own if they would only be copied. With `tapes` whoever runs it hands these in and out."""
+    if not tapes and any(isinstance(v.type, TapeType) for v in (*grouped.params, *grouped.outputs)):
         raise UnsupportedError("on a device tapes of loops of unknown length cannot leave the function that made them")
     count = len(grouped.outputs) - len(grouped.updates)
     given = {**(lent or {}), **{count + k: p for k, p in enumerate(grouped.updates)}}

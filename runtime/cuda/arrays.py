@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, ShapeError
-from nufunc.ir.types import DTYPE_NAMES, ArrayType
+from nufunc.ir.types import DTYPE_NAMES, HANDLE, INT64, ArrayType, TapeType
 from nufunc.runtime.cuda import devices
 from nufunc.runtime.cuda.devices import Device
 from nufunc.runtime.cuda.memory import Block, Foreign
@@ -79,6 +79,19 @@ def layout(
     found = _LAYOUTS.get(key)
     if found is None:
         found = _LAYOUTS.setdefault(key, Layout(device, shape, known, strides))
+    return found
+
+
+def layout_of(device: Device, type_: ArrayType) -> Layout:
+    """The one layout of arrays of a type in C order; tapes lie as the numbers by which they are known."""
+    if not isinstance(type_, TapeType):
+        return layout(device, type_.shape, type_.dtype)
+    key = (device.index, str(type_))
+    found = _LAYOUTS.get(key)
+    if found is None:
+        made = Layout(device, type_.shape, INT64, None)
+        made.input = made.input._replace(type=type_)
+        found = _LAYOUTS.setdefault(key, made)
     return found
 
 
@@ -296,6 +309,29 @@ class DeviceArray:
         return interop.device_number(self)
 
 
+class DeviceTapes(DeviceArray):
+    """An array of tapes on a device: what the derivative of a loop of unknown length keeps. It stays there."""
+
+    __slots__ = ("tapes",)
+
+    def __init__(self, array: DeviceArray, tapes: list[Any]) -> None:
+        super().__init__(array.layout, array.block, array.address, array.span)
+        self.tapes = tapes
+
+    @property
+    def dtype(self) -> np.dtype:
+        return HANDLE
+
+    def __repr__(self) -> str:
+        return f"<{self.layout.input.type} on {self.device}>"
+
+    def copy_to_host(self, out: np.ndarray | None = None) -> np.ndarray:
+        raise ArgumentTypeError("tapes of a device cannot be copied to the host", user_location())
+
+    def copy(self) -> DeviceArray:
+        return self  # nobody writes to it
+
+
 def _filled(shape: tuple[int, ...], old: tuple[int, ...]) -> tuple[int, ...]:
     """The shape with -1 replaced; ShapeError where it has another number of elements."""
     size = math.prod(old)
@@ -319,8 +355,12 @@ def _restored(values: np.ndarray, name: str) -> DeviceArray:
 
 def empty(shape: tuple[int, ...], dtype: Any, device: Device) -> DeviceArray:
     """An array in new memory, whose values mean nothing."""
-    made = layout(device, shape, np.dtype(dtype))
-    block = device.pool.take(made.nbytes, device.stream)
+    return fresh(layout(device, shape, np.dtype(dtype)))
+
+
+def fresh(made: Layout) -> DeviceArray:
+    """An array of a layout in new memory."""
+    block = made.device.pool.take(made.nbytes, made.device.stream)
     return DeviceArray(made, block, block.address)
 
 

@@ -13,8 +13,9 @@ from nufunc.codegen.callspec import ArgSpec, ResultSpec
 from nufunc.codegen.compile import _lent as lent_outputs
 from nufunc.codegen.cuda.plan import device_program
 from nufunc.codegen.cuda.program import Program as Steps
-from nufunc.ir.errors import ArgumentError
+from nufunc.ir.errors import ArgumentError, UnsupportedError
 from nufunc.ir.graph import Graph
+from nufunc.ir.types import TapeType
 from nufunc.runtime import pipeline
 from nufunc.runtime.cuda.devices import device_of
 from nufunc.runtime.cuda.entry import DeviceEntry, specs, store
@@ -78,10 +79,20 @@ def lowered_for(program: Program) -> DeviceLowered:
     args, results = _specs(program)
     donated = [k for k in program.donated if program.inputs[k].strides is None]
     lent = lent_outputs(grouped, args, results, donated)
-    steps = device_program(grouped, program.name, lent, tuple(lent))
+    _refuse_tapes(program)
+    steps = device_program(grouped, program.name, lent, tuple(lent), tapes=True)
     pipeline.note("loops", lambda: "\n\n".join(kernel.source for kernel in steps.kernels))
     pipeline.note("device", lambda: str(steps))
     return DeviceLowered(grouped, steps, frozenset(placements), tuple(args), tuple(results))
+
+
+def _refuse_tapes(program: Program) -> None:
+    """Tapes stay where they were made: those of the host cannot be read on a device, and a call with arrays of the host
+    alone gives none away."""
+    own = any(s.device is not None for s in program.inputs)
+    given = any(isinstance(s.type, TapeType) and s.device is None for s in program.inputs)
+    if given or (not own and any(isinstance(v.type, TapeType) for v in program.graph.outputs)):
+        raise UnsupportedError("tapes of loops of unknown length do not travel between the host and a device")
 
 
 def machine_text(lowered: DeviceLowered, program: Program, stage: str) -> str:

@@ -22,11 +22,23 @@ import numpy as np
 from nufunc.codegen.callspec import ArgSpec, CallSpec, ResultSpec
 from nufunc.codegen.cuda.program import Program as Steps
 from nufunc.ir.errors import ArgumentTypeError, Location, MutationError
-from nufunc.runtime.cuda.arrays import DeviceArray, Layout, downloaded, empty, layout, uploaded, use
+from nufunc.ir.types import TapeType
+from nufunc.runtime.cuda.arrays import (
+    DeviceArray,
+    DeviceTapes,
+    Layout,
+    downloaded,
+    fresh,
+    layout,
+    layout_of,
+    uploaded,
+    use,
+)
 from nufunc.runtime.cuda.devices import Device
 from nufunc.runtime.cuda.execute import Machine
 from nufunc.runtime.cuda.interop import adopted
 from nufunc.runtime.cuda.memory import Block, Foreign
+from nufunc.runtime.cuda.tapes import held
 from nufunc.runtime.signatures import Input
 from nufunc.tracer.usercode import user_location
 
@@ -62,13 +74,16 @@ class DeviceEntry:
             if want.device is not None:
                 size = want.type.dtype.itemsize
                 strides = None if want.strides is None else tuple(s * size for s in want.strides)
-                lay = layout(device, want.type.shape, want.type.dtype, strides)
+                lay = layout_of(device, want.type)
+                if strides is not None:
+                    lay = layout(device, want.type.shape, want.type.dtype, strides)
             elif want.type.nbytes <= _ALIGNED and k not in written and want.type.size:
                 number, numbers = numbers, numbers + 1
             self.ways.append(Way(want, lay, k in placed, k in written, number))
         self.numbers = numbers * _ALIGNED
         self.on_device = any(way.layout is not None for way in self.ways)
-        self.results = [layout(device, r.shape, r.dtype) for r in spec.results]
+        self.results = [layout_of(device, o.type) for o in steps.outputs]
+        self.gives_tapes = any(isinstance(o.type, TapeType) for o in steps.outputs)
         # the outputs of the program that have a memory of their own, in the order of their numbers
         self.own = [k for k, o in enumerate(steps.outputs) if o.place.space == "output"]
         self._fast: Callable[..., Any] | None = None
@@ -107,13 +122,26 @@ class DeviceEntry:
         for k in self.own:
             target = outs[k] if k < len(outs) and self._direct(outs[k], given) else None
             if target is None:
-                target = empty(self.results[k].shape, self.results[k].dtype, device)
+                target = fresh(self.results[k])
             use(target, stream)
             taken.append((k, target))
-        machine.run([a for a, _ in here], [t.address for _, t in taken], stream)
+        run = machine.run([a for a, _ in here], [t.address for _, t in taken], stream)
         if machine.checked:
             device.unchecked.add(machine)
+        if self.gives_tapes:
+            taken = [(k, self._with_tapes(k, t, stream)) for k, t in taken]
+        del run  # its tapes live on in those that refer to them
         return self._finished(values, given, here, dict(taken), outs, everything, stream)
+
+    def _with_tapes(self, k: int, array: DeviceArray, stream: Any) -> DeviceArray:
+        """A result that consists of tapes, with these; without, where a check has failed."""
+        if not isinstance(self.steps.outputs[k].type, TapeType):
+            return array
+        handles = np.zeros(array.size, np.int64)
+        if array.size:
+            self.device.driver.download(handles, array.address, stream)
+        failed = self.machine.checked and bool(self.machine.view[0])
+        return DeviceTapes(array, [] if failed else held(handles))
 
     def _raise_failed(self, stream: Any) -> None:
         error = self.machine.failed(stream)
@@ -126,7 +154,7 @@ class DeviceEntry:
             if isinstance(value, np.ndarray) and (value.dtype is way.input.type.dtype or way.written):
                 return value
             return np.asarray(value, way.input.type.dtype)
-        array = value if type(value) is DeviceArray else adopted(value)
+        array = adopted(value)
         if array is None or array.layout is not way.layout:
             raise ArgumentTypeError(f"{self.name}: an argument is no longer what it was: {type(value).__name__}")
         return array
@@ -175,7 +203,7 @@ class DeviceEntry:
             if way.number >= 0:
                 assert numbers is not None
                 here.append((numbers.address + way.number * _ALIGNED, numbers))
-            elif type(value) is DeviceArray:
+            elif isinstance(value, DeviceArray):
                 array = value
                 if way.layout is not None and way.layout.strides is not None and not way.placed:
                     array = contiguous(value)

@@ -59,7 +59,8 @@ class Machine:
     def __init__(self, program: Program, driver: Driver, pool: Pool, location: Location | None = None) -> None:
         self.program, self.driver, self.pool = program, driver, pool
         self.where = lambda: location
-        driver.prepare(program.kernels)
+        calls = [step for step in program.walk() if isinstance(step, Call)]
+        driver.prepare([*program.kernels, *libraries.kernels(calls, driver)])
         self.functions = {kernel: driver.load(kernel) for kernel in program.kernels}
         self.constants = [self._uploaded(array) for array in program.constants]
         self.calls = [step for step in program.walk() if isinstance(step, Call)]
@@ -107,29 +108,29 @@ class Machine:
 
     # -- runs
 
-    def run(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
-        """Queue the steps, on memory for the inputs and for those outputs that are not inputs."""
+    def run(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Run | None:
+        """Queue the steps, on memory for the inputs and for those outputs that are not inputs. The run, which holds the
+        tapes that it made, where it was not recorded."""
         self.runs += 1
         if stream not in self.streams:
             self.streams.add(stream)
             if stream:
                 self.driver.wait(stream, 0)  # on which the constants were uploaded
         if not self.replayable:
-            self.queue(inputs, outputs, stream)
-            return
+            return self.queue(inputs, outputs, stream)
         if self.runs == 1:
             self.first(inputs, outputs, stream)
-            return
+            return None
         key = (*inputs, *outputs)
         recorded = self.graphs.get(key)
         if recorded is None:
             self.strange = self.strange + 1 if self.runs - self.missed <= 1 else 0
             self.missed = self.runs
             if self.strange > 2 * MAX_GRAPHS and self.strange % _AGAIN:
-                self.queue(inputs, outputs, stream)
-                return
+                return self.queue(inputs, outputs, stream)
             recorded = self.recorded(key, inputs, outputs, stream)
         self.replay(recorded, stream)
+        return None
 
     def replay(self, recorded: Recorded, stream: Any) -> None:
         if recorded.stream != stream:  # its workspace is in use on another stream
@@ -167,11 +168,12 @@ class Machine:
         self.queue(inputs, outputs, within)
         driver.wait(stream, within)
 
-    def queue(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
+    def queue(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Run:
         """Queue the steps one by one."""
-        workspace = self._workspace(stream)
+        run = Run(self, inputs, outputs, self._workspace(stream), stream)
         with contextlib.suppress(Stopped):  # the error word says why
-            Run(self, inputs, outputs, workspace, stream).all()
+            run.all()
+        return run
 
     def _workspace(self, stream: Any) -> Block | None:
         nbytes = self.program.workspace

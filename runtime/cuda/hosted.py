@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.callspec import CallSpec
-from nufunc.ir.errors import DeviceWarning
-from nufunc.ir.types import HANDLE
+from nufunc.ir.errors import DeviceWarning, UnsupportedError
+from nufunc.ir.types import HANDLE, TapeType
 from nufunc.runtime.cuda.arrays import DeviceArray, downloaded, uploaded
 from nufunc.runtime.cuda.devices import device_of
 from nufunc.runtime.cuda.entry import store
@@ -72,6 +72,8 @@ def _down(value: Any) -> Any:
 def hosted(program: Program, reason: str, compile_: Callable[[Program], Executable]) -> HostedExecutable:
     """A program that a device cannot run, for calls with arrays of the device; says so."""
     assert program.device is not None
+    if any(isinstance(s.type, TapeType) and s.device is not None for s in program.inputs):
+        raise UnsupportedError(f"{program.name} reads tapes of a device, and cannot run there: {reason}")
     warnings.warn(
         f"{program.name} runs on the host, between copies from and to cuda:{program.device}: {reason.splitlines()[0]}",
         DeviceWarning,

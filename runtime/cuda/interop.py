@@ -33,7 +33,7 @@ _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 
 def adopted(x: Any) -> DeviceArray | None:
     """An array of another library on a device as a DeviceArray of the same memory; None for anything else."""
-    if type(x) is DeviceArray:
+    if isinstance(x, DeviceArray):
         return x
     interface = getattr(x, "__cuda_array_interface__", None)
     if interface is not None and interface.get("version", 0) >= 3:

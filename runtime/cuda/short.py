@@ -28,7 +28,7 @@ def short_way(entry: DeviceEntry) -> Callable[..., Any]:
     machine = entry.machine
     copied = [w for w in entry.ways if w.layout is not None and w.layout.strides is not None and not w.placed]
     written = [w for w in entry.ways if w.layout is None and w.written]
-    if copied or written or not entry.on_device:
+    if copied or written or not entry.on_device or entry.gives_tapes:
         return _missed
     driver = entry.device.driver
     names: dict[str, Any] = {

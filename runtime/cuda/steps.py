@@ -44,6 +44,7 @@ class Run:
         self, machine: Machine, inputs: Sequence[int], outputs: Sequence[int], workspace: Block | None, stream: Any
     ) -> None:
         self.machine, self.driver, self.stream = machine, machine.driver, stream
+        self.workspace = workspace  # held as long as the run
         self.bases: dict[str, Sequence[int]] = {
             "input": inputs, "output": outputs, "constant": [b.address for b in machine.constants],
             "workspace": [0 if workspace is None else workspace.address], "error": [machine.word],

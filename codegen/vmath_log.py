@@ -144,10 +144,16 @@ def _pow_f64(m: Math, a: V, y: V) -> V:
     return exp_sum(m, high, m.fma(y, log_low, low), "exp_f64")
 
 
+_LN2 = 0.6931471805599453
+
+
 def _pow_f32_wide(m: Math, a: V, y: V) -> V:
     """f64 arithmetic has 29 bits to spare, so one double of log and shorter polynomials will do."""
     k, t = split_log(m, a)
-    e = y * log_sum(m, k, t - 1.0, None, "log_f32_wide")
+    f = t - 1.0
+    s = f / (f + 2.0)
+    z = s * s
+    e = y * m.fma(s, m.fma(z, m.poly(z, POLY["log_f32_wide"]), m.like(z, 2.0)), k * _LN2)
     return exp_finite(m, m.at_least(m.at_most(e, 200.0), -200.0), "exp_f32_wide")
 
 

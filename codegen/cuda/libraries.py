@@ -24,6 +24,7 @@ from nufunc.codegen.cuda import (
 )
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Lower, Lowered, Routine
+from nufunc.codegen.cuda.program import Call, Launch
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.nests import build_nests, narrowed
 from nufunc.ir.graph import Node
@@ -36,10 +37,7 @@ _FAILURES = {
     "cholesky": "Matrix is not positive definite", "solve": "Singular matrix", "eigh": "Eigenvalues did not converge",
     "eig": "Eigenvalues did not converge", "svd": "SVD did not converge", "schur": "Schur form did not converge",
 }  # fmt: skip
-_WHERE: dict[str, Where] = {
-    "dot": "cublas", "conv": "kernels", "require": "kernels", **dict.fromkeys(library_linalg.LOWER, "cusolver"),
-    "triangular_solve": "cublas", **dict.fromkeys(library_fft.LOWER, "cufft"),
-}  # fmt: skip
+_LIBRARY: dict[str, Where] = {"gemm": "cublas", "gemv": "cublas", "trsm": "cublas", "fft": "cufft"}
 _LOWER: dict[str, Lower] = {  # with NVIDIA's libraries
     "dot": library_products.lower_dot, **library_linalg.LOWER, **library_fft.LOWER,
 }  # fmt: skip
@@ -48,6 +46,7 @@ _OWN: dict[str, Lower] = {  # by kernels of our own
     **small_matrices.LOWER, **reflections.LOWER, **rotations.LOWER,
 }  # fmt: skip
 
+
 def _is_small(made: Lowered) -> bool:
     """Whether matrices are so small, or stacks so high, that our own kernels are best."""
     if made.prim in rotations.LOWER:
@@ -55,9 +54,24 @@ def _is_small(made: Lowered) -> bool:
     return made.prim in (*small_matrices.LOWER, *reflections.LOWER) and small_matrices.is_small(made)
 
 
-def where(prim: str) -> Where:
-    """Who computes a primitive on a device where NVIDIA's libraries are installed; small matrices have kernels."""
-    return _WHERE.get(prim, "host")
+def where(call: Call) -> Where:
+    """Who computes a call on a device where NVIDIA's libraries are installed."""
+    steps = steps_of(call, True)
+    if any(isinstance(step, Hosted) for step in steps):
+        return "host"
+    found = (_LIBRARY.get(step.name, "cusolver") for step in steps if isinstance(step, Routine))
+    return next(found, "kernels")
+
+
+def steps_of(call: Call, nvidia: bool) -> Sequence[LibraryStep]:
+    operands, results = ([o.type for o in group] for group in (call.operands, call.results))
+    return lowered(call.prim, operands, results, call.attrs, call.site, nvidia).steps
+
+
+def kernels_of(steps: Sequence[LibraryStep]) -> list[Kernel]:
+    """The kernels that a call launches."""
+    found = [step.kernel for step in steps if isinstance(step, Launch)]
+    return found + [k for step in steps if isinstance(step, Glue) for k, _ in glue_kernels(step)]
 
 
 def replayable(steps: Sequence[LibraryStep]) -> bool:

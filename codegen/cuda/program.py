@@ -244,7 +244,7 @@ def _text(steps: Sequence[Step], indent: str) -> Iterator[str]:
                 name = step.prim if isinstance(step, Call) else f"host {step.call.host.name}"
                 operands, results = (", ".join(map(str, values)) for values in (step.operands, step.results))
                 at = f", {step.scratch} bytes at {step.workspace}" if isinstance(step, Call) and step.scratch else ""
-                by = f", by {where(step.prim)}" if isinstance(step, Call) else ""
+                by = f", by {where(step)}" if isinstance(step, Call) else ""
                 yield f"{indent}{results} = {name}({operands}){by}{at}"
             case Repeat(loop, length, reverse, body):
                 yield f"{indent}for i{loop} in {'reversed ' if reverse else ''}0..{length}:"

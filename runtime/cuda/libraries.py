@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from nufunc.codegen.cuda import libraries
-from nufunc.codegen.cuda.libraries import glue_kernels, lowered
+from nufunc.codegen.cuda.kernels import Kernel
+from nufunc.codegen.cuda.libraries import glue_kernels
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Routine
 from nufunc.codegen.cuda.program import Call, Copy, Launch
 from nufunc.ir import primitive
@@ -53,6 +54,12 @@ def replayable(call: Call, driver: Driver) -> bool:
     return driver.simulated or (how != "host" and libraries.replayable(_steps(call, how)))
 
 
+def kernels(calls: Iterable[Call], driver: Driver) -> list[Kernel]:
+    """The kernels that calls launch, so that they are compiled together."""
+    how = route(driver)
+    return [] if how == "host" else [k for call in calls for k in libraries.kernels_of(_steps(call, how))]
+
+
 def route(driver: Driver) -> str:
     """Who computes calls: "nvidia", by its libraries, "own", by our kernels and what these lack on the host, or "host".
 
@@ -71,8 +78,7 @@ def route(driver: Driver) -> str:
 def _steps(call: Call, how: str) -> Sequence[LibraryStep]:
     kept = vars(call)
     if how not in kept:  # what a call becomes is kept beside its fields
-        operands, results = ([o.type for o in group] for group in (call.operands, call.results))
-        kept[how] = lowered(call.prim, operands, results, call.attrs, call.site, how == "nvidia").steps
+        kept[how] = libraries.steps_of(call, how == "nvidia")
     steps: Sequence[LibraryStep] = kept[how]
     return steps
 

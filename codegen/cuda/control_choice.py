@@ -35,7 +35,7 @@ _PLAIN = ("checkpoint", "named")
 _LAUNCH, _DECISION, _MEETING = 2.5, 15.0, 0.25  # microseconds
 _BLOCK_RATE = 40e3  # instructions of a nest per microsecond that the threads of one block do together
 _THREAD_RATE = 250.0  # and one thread alone
-_DEVICE_RATE = 4e6
+_DEVICE_RATE, _PRODUCT_RATE = 4e6, 4e7  # and the whole device, in loops and in products of matrices
 _BLOCKS, _THREADS = 132, 132 * 512  # at work at the same time
 SMALL, LOCAL = 32, 1024  # elements of a value, and bytes of all values, that a thread keeps for itself,
 MOST_LOCAL = 4096  # or bytes where otherwise the host would drive each lane
@@ -254,7 +254,8 @@ def _in_lanes(node: Node, lanes: int) -> float:
 
 
 def _launched(node: Node) -> float:
-    return sum(_LAUNCH + work / _DEVICE_RATE for work, _ in _work(node))
+    rate = _PRODUCT_RATE if node.prim == "dot" else _DEVICE_RATE
+    return sum(_LAUNCH + work / rate for work, _ in _work(node))
 
 
 def _once(node: Node, of: Rule) -> float:

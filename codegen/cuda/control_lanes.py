@@ -13,11 +13,13 @@ Every lane computes numbers and conditions for itself, so these must not depend 
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from nufunc.codegen.buffers import is_view
 from nufunc.codegen.cuda import control_nests
@@ -30,8 +32,8 @@ from nufunc.ir.types import TapeType
 Nests = Callable[[Node], Sequence[LoopNest]]
 _FEWEST = 256  # lanes from which a thread each is worth it
 _MOST = 16  # elements of an array that belong to one lane
-_LOOKED_AT = 4096  # points of a nest at which a guard is looked at
-_TESTS: dict[str, Callable[..., int]] = {
+_LOOKED_AT = 1 << 16  # points of a nest at which a guard is looked at
+_TESTS: dict[str, Callable[..., Any]] = {
     "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt, "bit_and": operator.and_,
     "bit_or": operator.or_,
 }  # fmt: skip
@@ -153,11 +155,11 @@ def _belongs(nest: LoopNest, inst: Inst, axis: str, made: Split, size: int, exte
     ordered = sorted(map(str, names))
     if math.prod(extents[n] for n in ordered) > _LOOKED_AT:
         return False
-    for point in itertools.product(*(range(extents[n]) for n in ordered)):
-        at: dict[Key, int] = dict(zip(ordered, point, strict=True))
-        if _value(inst.guard, known, at) and not 0 <= _affine(own, known, at) < made.elements(size):
-            return False
-    return True
+    points = np.indices([extents[n] for n in ordered])
+    at: dict[Key, Any] = dict(zip(ordered, points, strict=True))
+    place = _affine(own, known, at)
+    outside = (place < 0) | (place >= made.elements(size))
+    return not np.any(outside & (_value(inst.guard, known, at) != 0))
 
 
 def _axes_of(number: int, known: dict[int, Inst]) -> set[Key]:
@@ -171,16 +173,17 @@ def _axes_of(number: int, known: dict[int, Inst]) -> set[Key]:
     return found
 
 
-def _value(number: int, known: dict[int, Inst], at: dict[Key, int]) -> int:
+def _value(number: int, known: dict[int, Inst], at: dict[Key, Any]) -> Any:
+    """A value at many points."""
     inst = known[number]
     if inst.op == "const":
-        return int(inst.attrs["value"])
+        return np.int64(inst.attrs["value"])
     if inst.op == "index":
         return _affine(inst.index, known, at)
-    return int(_TESTS[inst.op](*(_value(a, known, at) for a in inst.args)))
+    return np.int64(_TESTS[inst.op](*(_value(a, known, at) for a in inst.args)))
 
 
-def _affine(index: Affine, known: dict[int, Inst], at: dict[Key, int]) -> int:
+def _affine(index: Affine, known: dict[int, Inst], at: dict[Key, Any]) -> Any:
     return index.const + sum(c * (at[k] if isinstance(k, str) else _value(k, known, at)) for k, c in index.terms)
 
 

@@ -172,3 +172,12 @@ def test_indices_do_not_overflow_but_a_users_numbers_may():
     text = lowering.module([("f", kernel)])
     assert re.search(r"mul i32 %t\d+, 2000000000", text)
     assert re.search(r"mul nsw nuw i32 %t\d+, 4", text)
+
+
+def test_kernels_of_one_text_share_their_code(capabilities):
+    first, second = (kernels_of(graph_of(lambda b, x: b.slice(x, start=(0,), stop=(8,), step=(1,)), array("f8", n)))[0]
+                     for n in (20, 40))  # fmt: skip
+    assert first != second
+    assert first.source == second.source
+    codes = compiler.compiled_together([first, second], (8, 0))
+    assert codes[0] is codes[1]

@@ -179,6 +179,7 @@ def test_machine_code_has_vectors_and_no_spills(compile_for_hopper):
     codes = compile_for_hopper([k for ks in found for k in ks])
     text = codes[0].ptx
     assert all(code.spilled in (None, 0) for code in codes)
+    assert ".local" not in text  # what lanes keep is in registers
     assert all(code.registers is None or code.registers <= 64 for code in codes)
     entries = dict(zip((c.symbol for c in codes), text.split(".visible .entry")[1:], strict=True))
     for k, vectors in ((0, True), (1, True), (4, False)):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from nufunc.codegen import text_scalars
+from nufunc.codegen import random, text_scalars, vmath_coefficients_special
 from nufunc.codegen.cuda import device_calls, device_functions, device_values, lowering
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.ir.errors import UnsupportedError
@@ -45,7 +45,7 @@ class Code:
     spilled: int | None = None
 
 
-_codes: dict[tuple[Kernel, Capability], Code] = {}
+_codes: dict[str, Code] = {}
 
 
 def compiled(kernel: Kernel, capability: Capability, store: Store | None = None) -> Code:
@@ -56,23 +56,24 @@ def compiled(kernel: Kernel, capability: Capability, store: Store | None = None)
 def compiled_together(kernels: Sequence[Kernel], capability: Capability, store: Store | None = None) -> list[Code]:
     """The machine code of several kernels; what has to be compiled becomes one module, which takes less time than a
     module for each."""
+    names = [code_key(kernel, capability) for kernel in kernels]
     missing: dict[str, Kernel] = {}
-    for kernel in kernels:
-        if (kernel, capability) not in _codes:
-            name = code_key(kernel, capability)
+    for name, kernel in zip(names, kernels, strict=True):
+        if name not in _codes:
             code = None if store is None else _found(store, name)
             if code is None:
                 missing[name] = kernel
             else:
-                _codes[kernel, capability] = code
+                _codes[name] = code
     if missing:
-        for (name, kernel), code in zip(missing.items(), _compile(missing, capability), strict=True):
-            _codes[kernel, capability] = code
+        for name, code in zip(missing, _compile(missing, capability), strict=True):
+            _codes[name] = code
             if store is not None:
                 _keep(store, name, code)
-    return [_codes[kernel, capability] for kernel in kernels]
+    return [_codes[name] for name in names]
 
 
+@functools.lru_cache(maxsize=4096)
 def code_key(kernel: Kernel, capability: Capability) -> str:
     """What a kernel's code depends on, as a name."""
     buffers = [(b.dtype.str, b.written) for b in kernel.buffers]
@@ -85,7 +86,8 @@ def _hashed(parts: object) -> str:
 
 @functools.cache
 def _versions() -> tuple[object, ...]:
-    sources = [inspect.getsource(m) for m in (lowering, device_calls, device_values, device_functions, text_scalars)]
+    tables = (text_scalars, vmath_coefficients_special, random)
+    sources = [inspect.getsource(m) for m in (lowering, device_calls, device_values, device_functions, *tables)]
     linker = assembler()
     return _hashed(sources), nvvm_version(), None if linker is None else linker.version()
 

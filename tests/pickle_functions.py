@@ -25,6 +25,18 @@ def in_main_too(x, scale=3.0):
     return x * scale
 
 
+def reversed_rows(x):
+    return x[..., ::-1]
+
+
+def calls_back(x):
+    return nf.pure_callback(reversed_rows, nf.spec(4), x) * 2
+
+
+def calls_back_once(x):
+    return nf.pure_callback(reversed_rows, nf.spec(4), x, vectorized=True) * 2
+
+
 @nf.custom_jvp
 def with_jvp(x):
     return np.sin(x)

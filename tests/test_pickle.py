@@ -241,6 +241,20 @@ def elsewhere(file: Path, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_compiled_functions_call_python_functions_by_name(tmp_path: Path) -> None:
+    compiled = nf.jit(functions.calls_back).lower(X).compile()
+    mapped = nf.vmap(functions.calls_back_once).lower(np.stack([X, -X])).compile()
+    file = tmp_path / "calling"
+    file.write_bytes(pickle.dumps({"f": (compiled, (X,)), "g": (mapped, (np.stack([X, -X]),))}))
+    lines = elsewhere(file, PYTHONPATH=str(HERE))
+    assert lines == [
+        f"f {(X[::-1] * 2).tolist()}", "unpickled False",
+        f"g {np.stack([X[::-1] * 2, X[::-1] * -2]).tolist()}", "unpickled False",
+    ]  # fmt: skip
+    with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+        pickle.dumps(nf.jit(lambda x: nf.pure_callback(lambda x: x, nf.spec(4), x)).lower(X).compile())
+
+
 def test_compiled_functions_take_their_code_along(tmp_path: Path) -> None:
     compiled = nf.jit(lambda x: np.tanh(x) * 3).lower(X).compile()
     file = tmp_path / "compiled"

@@ -5,7 +5,7 @@ and the nodes that call them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -60,20 +60,26 @@ def _call(host: Host, arrays: Sequence[Array]) -> list[Array]:
     return [trace.wrap(v) for v in results]
 
 
-def _split(values: Any) -> tuple[list[Array], Callable[[Sequence[Any]], Any]]:
+class _Put:
+    """Puts arrays into a tree, at `places` among its leaves; the others are `kept`."""
+
+    def __init__(self, kept: list[Any], places: list[int], structure: tree.TreeDef) -> None:
+        self.kept, self.places, self.structure = kept, places, structure
+
+    def __call__(self, items: Sequence[Any]) -> Any:
+        new = list(self.kept)
+        for k, item in zip(self.places, items, strict=True):
+            new[k] = item
+        return tree.unflatten(self.structure, new)
+
+
+def _split(values: Any) -> tuple[list[Array], _Put]:
     """The arrays in a tree, and what puts others in their place; everything else stays as it is."""
     leaves, structure = tree.flatten(values)
     places = [k for k, x in enumerate(leaves) if isinstance(x, Array | np.ndarray | np.generic | float | complex)]
     arrays = [as_array(leaves[k]) for k in places]
     kept = [None if k in places else plain(x, "a callback") for k, x in enumerate(leaves)]
-
-    def put(items: Sequence[Any]) -> Any:
-        new = list(kept)
-        for k, item in zip(places, items, strict=True):
-            new[k] = item
-        return tree.unflatten(structure, new)
-
-    return arrays, put
+    return arrays, _Put(kept, places, structure)
 
 
 def pure_callback(func: Any, types: Sequence[ArrayType], structure: tree.TreeDef, args: Any, vectorized: bool) -> Any:
@@ -81,30 +87,40 @@ def pure_callback(func: Any, types: Sequence[ArrayType], structure: tree.TreeDef
     name = getattr(func, "__name__", type(func).__name__)
     function = plain(func, f"the function {name} of pure_callback")
     arrays, put = _split(args)
-    host = _pure(name, function, put, [a.type for a in arrays], types, structure, (), vectorized)
-    return tree.unflatten(structure, _call(host, arrays))
+    run = _Pure(name, function, put, [a.type for a in arrays], types, structure)
+    return tree.unflatten(structure, _call(run.host(vectorized), arrays))
 
 
-def _pure(
-    name: str, function: Any, put: Any, operands: Sequence[ArrayType], results: Sequence[ArrayType],
-    structure: tree.TreeDef, lanes: tuple[int, ...], vectorized: bool,
-) -> Host:  # fmt: skip
-    def run(*values: np.ndarray) -> list[np.ndarray]:
-        given = function(*put([v if v.ndim else v[()] for v in values]))
+class _Pure:
+    """The function of a `pure_callback` for arrays of these types. What a Host calls are objects and not closures, so
+    that pickles of compiled functions hold them where they hold the user's functions.
+    """
+
+    def __init__(
+        self, name: str, function: Any, put: _Put, operands: Sequence[ArrayType], results: Sequence[ArrayType],
+        structure: tree.TreeDef,
+    ) -> None:  # fmt: skip
+        self.name, self.function, self.put = name, function, put
+        self.operands, self.results, self.structure = list(operands), list(results), structure
+
+    def host(self, vectorized: bool) -> Host:
+        return Host(self.name, self, self.operands, self.results, self.batch if vectorized else None)
+
+    def __call__(self, *values: np.ndarray) -> list[np.ndarray]:
+        given = self.function(*self.put([v if v.ndim else v[()] for v in values]))
         try:
-            leaves = structure.flatten_up_to(given)
+            leaves = self.structure.flatten_up_to(given)
         except ValueError:
             raise ArgumentTypeError(
-                f"pure_callback: {name} must return a tree of the structure {structure}, got {tree.structure(given)}"
+                f"pure_callback: {self.name} must return a tree of the structure {self.structure}, got "
+                f"{tree.structure(given)}"
             ) from None
-        return [_result(name, leaf, want) for leaf, want in zip(leaves, results, strict=True)]
+        return [_result(self.name, leaf, want) for leaf, want in zip(leaves, self.results, strict=True)]
 
-    def batch(size: int, batched: Sequence[bool]) -> Host:
+    def batch(self, size: int, batched: Sequence[bool]) -> Host:
         # every array has the lanes in front, as the function expects them of all its arguments
-        wide = [t.batched(size) for t in operands]
-        return _pure(name, function, put, wide, [t.batched(size) for t in results], structure, (size, *lanes), True)
-
-    return Host(name, run, operands, results, batch if vectorized else None)
+        operands, results = ([t.batched(size) for t in types] for types in (self.operands, self.results))
+        return _Pure(self.name, self.function, self.put, operands, results, self.structure).host(True)
 
 
 def _result(name: str, leaf: Any, want: ArrayType) -> np.ndarray:
@@ -121,10 +137,16 @@ def effect(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) 
     """Call a Python function at this point, at every run, in order; once per lane under vmap."""
     function = plain(func, what)
     arrays, put = _split((args, kwargs))
+    _call(Host(what, _Effect(function, put), [a.type for a in arrays], ()), arrays)
 
-    def run(*values: np.ndarray) -> list[np.ndarray]:
-        given, named = put([v if v.ndim else v[()] for v in values])
-        function(*given, **named)
+
+class _Effect:
+    """A function that is called for its effect."""
+
+    def __init__(self, function: Any, put: _Put) -> None:
+        self.function, self.put = function, put
+
+    def __call__(self, *values: np.ndarray) -> list[np.ndarray]:
+        given, named = self.put([v if v.ndim else v[()] for v in values])
+        self.function(*given, **named)
         return []
-
-    _call(Host(what, run, [a.type for a in arrays], ()), arrays)

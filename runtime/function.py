@@ -23,7 +23,7 @@ from nufunc.runtime.lowered import Lowered
 from nufunc.runtime.outs import has_own_out, matching_outs, write_traced
 from nufunc.runtime.overlap import Pattern, overlap_of, run_overlapping
 from nufunc.runtime.pickling import reduced
-from nufunc.runtime.placing import device_of_call
+from nufunc.runtime.placing import asks_for_devices, device_of_call
 from nufunc.runtime.residuals import GraphFunction
 from nufunc.runtime.signatures import Input, Spec, Static, base_key, exact, signature
 from nufunc.runtime.transform import Callee, Jit, Transform, leaf_names, parameter_names
@@ -240,11 +240,16 @@ class Transformed:
         static = self._declared_leaves("static", args, kwargs)
         call = Call(args, kwargs, leaves, spec, [])
         name = lambda: self._leaf_names(call)[len(call.signatures)]
+        there = []  # the leaves that are on a device
         for k, leaf in enumerate(leaves):
             sig = self._static(leaf) if k in static else signature(leaf, name)
             call.signatures.append(sig)
             if type(sig) is Input and sig.device is not None:
-                leaves[k] = adopted(leaf)
+                there.append(k)
+        if not (there or asks_for_devices(self.transforms)):
+            return call
+        for k in there:
+            leaves[k] = adopted(leaves[k])
         device = device_of_call(self._name, call.signatures, lambda: self._leaf_names(call), self.transforms)
         return call if device is None else call._replace(device=device)
 

@@ -19,6 +19,14 @@ def target_of(transforms: Sequence[Transform]) -> str | None:
     return next((t.target for t in transforms if isinstance(t, Jit) and t.target is not None), None)
 
 
+def asks_for_devices(transforms: Sequence[Transform]) -> bool:
+    """Whether a call with arrays of the host alone may run on a device."""
+    for transform in transforms:
+        if type(transform) is Jit and transform.target is not None:
+            return True
+    return _DEVICES in sys.modules
+
+
 def device_of_call(
     name: str, signatures: Sequence[Input | Static], names: Callable[[], Sequence[str]], transforms: Sequence[Transform]
 ) -> int | None:

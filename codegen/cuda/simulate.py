@@ -313,8 +313,8 @@ class _Watch:
         did = {True: "writes", False: "reads"}
         place = f"{watched.name}[{index}]"
         raise ValueError(
-            f"a race: thread {self.thread} of block {self.block} {did[writes]} {place}, thread {thread} of block {block} "
-            f"{did[wrote]} it too, with no barrier between them"
+            f"a race: thread {self.thread} of block {self.block} {did[writes]} {place}, thread {thread} of block "
+            f"{block} {did[wrote]} it too, with no barrier between them"
         )
 
 

@@ -8,6 +8,7 @@ from cuda_programs import array
 from pass_programs import graph_of
 
 from nufunc.codegen.cuda import compile as compiler
+from nufunc.codegen.cuda import writer
 from nufunc.codegen.cuda.compile import compiled_together
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.simulate import SimulatedGroups, simulate
@@ -195,6 +196,12 @@ def test_large_arrays_have_wide_indices():
     assert "int64(cuda.grid(1))" in kernel.source
     (kernel,) = kernels_of(doubled, array("i1", 1 << 20))
     assert "int64" not in kernel.source
+
+
+def test_wide_indices_give_the_same(monkeypatch):
+    monkeypatch.setattr(writer, "_NARROW", 10)
+    for function, dtype, shape in CASES[::4]:
+        check(function, dtype, shape, 8, simulate)
 
 
 def test_kernels_of_a_nest_have_the_same_buffers_and_scratch_behind_them():

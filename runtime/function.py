@@ -240,16 +240,15 @@ class Transformed:
         static = self._declared_leaves("static", args, kwargs)
         call = Call(args, kwargs, leaves, spec, [])
         name = lambda: self._leaf_names(call)[len(call.signatures)]
-        there = []  # the leaves that are on a device
         for k, leaf in enumerate(leaves):
-            sig = self._static(leaf) if k in static else signature(leaf, name)
-            call.signatures.append(sig)
+            call.signatures.append(self._static(leaf) if k in static else signature(leaf, name))
+        return self._placed(call) if asks_for_devices(self.transforms) else call
+
+    def _placed(self, call: Call) -> Call:
+        """The call with the device that it runs on; arrays of devices are ours from here on."""
+        for k, sig in enumerate(call.signatures):
             if type(sig) is Input and sig.device is not None:
-                there.append(k)
-        if not (there or asks_for_devices(self.transforms)):
-            return call
-        for k in there:
-            leaves[k] = adopted(leaves[k])
+                call.leaves[k] = adopted(call.leaves[k])
         device = device_of_call(self._name, call.signatures, lambda: self._leaf_names(call), self.transforms)
         return call if device is None else call._replace(device=device)
 

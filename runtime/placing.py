@@ -20,7 +20,7 @@ def target_of(transforms: Sequence[Transform]) -> str | None:
 
 
 def asks_for_devices(transforms: Sequence[Transform]) -> bool:
-    """Whether a call with arrays of the host alone may run on a device."""
+    """Whether a call may run on a device. What knows of devices is loaded with the first array that is on one."""
     for transform in transforms:
         if type(transform) is Jit and transform.target is not None:
             return True

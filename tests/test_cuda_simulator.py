@@ -200,6 +200,16 @@ def test_blocks_have_no_order():
     assert len(last) > 1
 
 
+def test_equal_values_are_no_race():
+    """As where several threads note that something has happened."""
+    body = "t = cuda.threadIdx.x\nif x[t] > 2.0:\n    y[0] = 1.0\n"
+    y = np.zeros(1)
+    run(kernel(body, x=8, y=1), np.arange(8.0), y, races=True)
+    assert y[0] == 1.0
+    with pytest.raises(SimulationError, match="a race: thread 4"):
+        run(kernel(body.replace("1.0", "x[t]"), x=8, y=1), np.arange(8.0), y, races=True)
+
+
 def test_buffers_that_do_not_fit():
     k = kernel("y[0] = 1.0", y=8)
     for wrong in (np.zeros(7), np.zeros(8, np.float32), np.zeros((2, 4))):

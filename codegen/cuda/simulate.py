@@ -5,8 +5,8 @@ Blocks run one after the other, the threads of a block in turn from barrier to b
 these are errors that name the kernel and its line: an index outside a buffer, a write to a buffer that the kernel only
 reads, a barrier that not all threads of a block come to, an operation of a warp that not all of its lanes do. Shared
 and local memory is poisoned when it is made. On request blocks and threads run in another order, and `races` reports
-two threads that touch one element between two barriers, one of them writing: the error word alone is exempt. A block
-has its own count of barriers, and blocks have no order.
+two threads that touch one element between two barriers, one of them writing something else than what is there: the
+error word alone is exempt. A block has its own count of barriers, and blocks have no order.
 
 Kernels that need no barriers and stride over the grid run with few threads, and all that stride over blocks with few
 blocks: the points are the same.
@@ -291,15 +291,16 @@ class _Watch:
     def array(self, array: np.ndarray, name: str) -> _Watched:
         return _Watched(self, array, name)
 
-    def touch(self, watched: _Watched, index: Any, writes: bool) -> None:
-        """Compare an access with those before it."""
+    def touch(self, watched: _Watched, index: Any, writes: bool, checked: bool = True) -> None:
+        """Compare an access with those before it, if it is not a write of what is there: this counts as read."""
         own = (self.thread, self.met.get(self.thread // _WARP, 0))
         seen = watched.seen.get(index)
         if seen is None:
             seen = watched.seen[index] = _Seen(self.block, self.interval)
         elif (seen.block, seen.interval) != (self.block, self.interval):
             seen.forget(self.block, self.interval)
-        for wrote in (True, False) if writes else (True,):
+        against = (True, False) if writes else (True,)
+        for wrote in against if checked else ():
             for thread, met in seen.here[wrote]:
                 same_warp = thread // _WARP == own[0] // _WARP
                 if thread != own[0] and not (same_warp and met != own[1]):
@@ -349,8 +350,10 @@ class _Watched:
         return value
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        before = self.array[index]
         self.array[index] = value
-        self.watch.touch(self, index, True)
+        changed = bool(before != self.array[index])
+        self.watch.touch(self, index, changed, checked=changed)
 
 
 # -- fused groups

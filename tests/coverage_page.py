@@ -53,6 +53,9 @@ DIFFERENCES = """## Where results differ
   as in JAX and torch; those of complex ones hold for functions that do not depend on their phases. `eigh`, `eigvalsh`
   and `cholesky` read one triangle, and are differentiated along Hermitian directions.
 - `np.sort` and `np.argsort` are stable whatever `kind` says; `np.empty` gives zeros, as does `where=` without `out=`.
+- Dtypes and lengths that depend on data: `np.poly` and `np.roots` of complex numbers stay complex, leading zeros of
+  polynomials stay, Python's `max` and `min` promote. Whether the edges of `np.digitize` and `np.histogram` increase is
+  checked where they are static only.
 - `np.reciprocal` of the integer 0 is what NumPy gives on this machine.
 - NumPy's vector loops of `arctan2` and `power` reduce wrongly along a contiguous axis on processors with AVX-512;
   here they do not.""".splitlines()
@@ -63,7 +66,9 @@ for each form of a function, method, operator or index: a program over small arr
 each of them against NumPy: value, shape and dtype, scalars and 0-d arrays apart; jvp against central differences and
 vjp against jvp, for operands of float64 and complex128; vmap over each operand and over all, first and last axis,
 against a loop; the same in float32, of empty and of 0-d arrays (where NumPy itself refuses those, nothing is asked). A
-part is compiled and differentiated twice by default, all of them with `-m slow`.
+part is compiled and differentiated twice by default, all of them with `-m slow`. `tests/test_numpy_neighbours.py` has
+the derivatives beside those of JAX and torch, `tests/test_numpy_mistakes.py` each form with wrong and other arguments,
+and `tests/test_numpy_programs.py` whole programs.
 
 {total} forms: {works} work, {both} are refused as NumPy refuses them, {ours} are refused though NumPy has them:
 {share:.1f}% of what NumPy has works.

@@ -46,14 +46,20 @@ _FEW_ROWS, _ROWS_BYTES = 2, 1 << 28  # blocks from which a loop is split among t
 
 def mode(node: Node) -> str | None:
     """"thread", "block", "lanes" or "rows" where a control node runs inside a kernel."""
+    times = _inside(node)
+    best = min(times, key=lambda k: (times[k], k == "block"), default=None)
+    return best if best is not None and times[best] < _hosted(node) else None
+
+
+def _inside(node: Node) -> dict[str, float]:
+    """The times of a control node in the kernels that can do it."""
     if node.prim not in CONTROL or not _plain_types(node):
-        return None
+        return {}
     if node.prim == "map" and records(node):
-        inside = all(_fits(r, True) for r in node.regions) and node.attrs["length"] > 1
-        times = _times(node) if inside else {}
-        return "thread" if times.get("thread", math.inf) < _hosted(node) else None
+        fits = all(_fits(r, True) for r in node.regions) and node.attrs["length"] > 1
+        return {k: t for k, t in _times(node).items() if fits and k == "thread"}
     if not all(map(_fits, node.regions)):
-        return None
+        return {}
     times = _times(node)
     split = control_lanes.split(node, nests_of)
     if split is not None:
@@ -61,8 +67,7 @@ def mode(node: Node) -> str | None:
     rows = rows_of(node)
     if rows is not None:
         times["rows"] = _waves(rows.lanes, _BLOCKS) * _time(node, lambda n: _in_block(n, rows.lanes))
-    best = min(times, key=lambda k: (times[k], k == "block"), default=None)
-    return best if best is not None and times[best] < _hosted(node) else None
+    return times
 
 
 def rows_of(node: Node) -> control_lanes.Split | None:
@@ -264,9 +269,18 @@ def _once(node: Node, of: Rule) -> float:
 
 
 def _time(node: Node, of: Rule) -> float:
-    """The time of a control node, or of what is inside, by a rule for its nests."""
+    """The time of a control node, or of what is inside, by a rule for its nests. What the host launches may itself be a
+    kernel with control flow."""
     if node.prim in ("fused", "dot"):
         return 0.0 if node.prim == "fused" and is_view(node) else of(node)
+    plain = _by_parts(node, of)
+    if of is not _launched:
+        return plain
+    return min([plain, *(_LAUNCH + t for t in _inside(node).values())])
+
+
+def _by_parts(node: Node, of: Rule) -> float:
+    """The time of a control node with its regions around."""
     inner = [sum(_time(n, of) for n in r.nodes) for r in node.regions]
     hosted = of is _launched
     match node.prim:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nufunc.codegen import random, text_scalars, vmath_coefficients_special
-from nufunc.codegen.cuda import device_calls, device_functions, device_values, lowering
+from nufunc.codegen.cuda import (
+    device_calls,
+    device_expressions,
+    device_functions,
+    device_memory,
+    device_values,
+    lowering,
+)
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.ir.errors import UnsupportedError
 
@@ -86,8 +93,9 @@ def _hashed(parts: object) -> str:
 
 @functools.cache
 def _versions() -> tuple[object, ...]:
-    tables = (text_scalars, vmath_coefficients_special, random)
-    sources = [inspect.getsource(m) for m in (lowering, device_calls, device_values, device_functions, *tables)]
+    tables = (device_functions, text_scalars, vmath_coefficients_special, random)
+    parts = (lowering, device_expressions, device_calls, device_memory, device_values)
+    sources = [inspect.getsource(m) for m in (*parts, *tables)]
     linker = assembler()
     return _hashed(sources), nvvm_version(), None if linker is None else linker.version()
 

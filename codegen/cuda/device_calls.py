@@ -24,7 +24,7 @@ from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
 from nufunc.ir.prims.random import PARITY, ROTATIONS
 
 if TYPE_CHECKING:
-    from nufunc.codegen.cuda.lowering import _Function
+    from nufunc.codegen.cuda.device_expressions import Expressions as _Function
 
 Rule = Callable[["_Function", list[Any]], Any]
 _OTHER_NAMES = {"gamma": "tgamma"}  # in libdevice

@@ -462,6 +462,15 @@ def test_kernels_have_no_races_and_compile(fakes: Fakes, monkeypatch: pytest.Mon
         assert f".entry {code.symbol}" in code.ptx, kernel.name
 
 
+def test_loops_whose_threads_meet_are_not_written_out() -> None:
+    """Else an elimination of 32 rows takes a minute to compile."""
+    pytest.importorskip("numba.cuda")
+    types = [ArrayType((4, 32, 32), np.dtype(np.float32)), ArrayType((4, 32, 1), np.dtype(np.float32))]
+    (step,) = libraries.lowered("solve", types, types[1:], {}, SITE, False).steps
+    (code,) = compiled_together([step.kernel], (8, 0))
+    assert code.ptx.count("bar.sync") < 40
+
+
 def test_errors_of_the_libraries(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     if HARDWARE:
         pytest.skip("of the stand-in")

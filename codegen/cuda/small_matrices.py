@@ -24,7 +24,7 @@ from nufunc.codegen.text_scalars import type_text
 from nufunc.ir.types import real_dtype
 
 INT32 = np.dtype(np.int32)
-TINY, MANY = 8, 256  # the order of matrices up to which, and how many from which on, a thread does one
+TINY, MANY = 5, 256  # the order of matrices up to which, and how many from which on, a thread does one
 SHARED = 40 << 10  # bytes of a block's matrices
 LOCAL = 1 << 10  # and of a thread's
 BLOCKS = 4096

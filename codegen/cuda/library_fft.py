@@ -47,7 +47,7 @@ def _lower(made: Lowered) -> None:
         made.glue(_hermitian(x.with_shape((count, x.shape[-1])), n), source, places["x"])
     elif prim == "rfft":
         places["aligned_x"] = made.area(x.nbytes)
-    workspace = 2 * max(x.nbytes, y.nbytes) + (1 << 16)  # of most sizes; for others the runtime takes more
+    workspace = max(x.nbytes, y.nbytes) + (1 << 16)  # of most sizes; for others the runtime takes more
     places["workspace"] = made.area(workspace)
     kind = {"fft": "c2c", "rfft": "r2c", "irfft": "c2r"}[prim]
     made.routine(

@@ -412,7 +412,9 @@ def jit(
         that nothing is allocated and `params = step(params, grads)` works in place. What such a call returns may be
         the donated array itself; what the caller's array holds afterwards is undefined. A donated array that is
         read-only or shares memory with another argument is refused; one that is not C-contiguous is only read.
-    target : "cpu" or None.
+    target : "cuda" runs calls with arrays of the host on the device of the context around (`with nf.device(...)`), else
+        on the first one, and gives NumPy arrays back; "cpu" refuses arrays of devices; by default calls run where their
+        arrays are, or on the device of the context around.
     max_bytes : how many bytes temporaries may take, as `f.lower(...).cost().arena_bytes` tells them. Where they take
         more, each vmap, jacrev, jacfwd and hessian of the chain below (not those called inside the function) that was
         given no chunk_size gets one: the largest power of two with which they fit. If none does, the first call raises

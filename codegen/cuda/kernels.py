@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nufunc.codegen.cuda.groups import group_kernels, shape_of
+from nufunc.codegen.cuda.chunks import group_kernels
+from nufunc.codegen.cuda.groups import shape_of
 from nufunc.codegen.cuda.lacking import lacks
 from nufunc.codegen.cuda.scans import scan_kernels
 from nufunc.codegen.cuda.scatter import scatter_kernels

@@ -1,10 +1,10 @@
 """Decomposition: rewrites library and scatter nodes that are better computed by a loop nest.
 
-A dot of integers or bools, one without contraction, and one of small matrices become a broadcasted product
-and a sum, which fuse with their surroundings. Adding one element per row to zeros (the transpose of taking one, as in
-the gradient of a cross entropy) becomes a comparison with the column's number, so that no array of zeros is written
-and read again. A product that is only read with an axis of its first operand innermost is computed with its operands
-exchanged.
+A dot of integers or bools, one without contraction, one of small matrices, and inner products of complex vectors
+become a broadcasted product and a sum, which fuse with their surroundings. Adding one element per row to zeros (the
+transpose of taking one, as in the gradient of a cross entropy) becomes a comparison with the column's number, so that no
+array of zeros is written and read again. A product that is only read with an axis of its first operand innermost is
+computed with its operands exchanged.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def _applies(node: Node) -> bool:
     if x.dtype.kind in "biu" or steps == 1:
         return True
     batch = math.prod(x.shape[a] for a in node.attrs["batch"][0])
+    if x.dtype.kind == "c" and node.result.type.size == batch:
+        return True  # inner products, whose conjugations and conversions become part of the loop
     work = math.prod(node.result.shape) // max(batch, 1) * steps
     return work <= SMALL_DOT or node.result.type.size == 0
 

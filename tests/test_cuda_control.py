@@ -241,3 +241,15 @@ def test_parts_of_rows():
     arguments = [rng.normal(size=s) * 0.3 for s in ((6, 32), (8, 32), (32,), (9, 12, 6))]
     program = compared(nf.grad(gated, argnums=(0, 1, 2, 3)), *arguments, races=True)
     assert [k.blocks for k in program.kernels if k.name.startswith("scan")] == [12, 12]
+
+
+def test_a_kernel_has_so_many_parameters():
+    """A loop over more arrays than fit is driven by the host."""
+
+    def function(xs):
+        step = lambda _, xs: [np.roll(x, 1) * 0.9 + y for x, y in zip(xs, xs[1:] + xs[:1])]
+        return nf.fori_loop(0, 3, step, xs)
+
+    few, many = ([np.linspace(k, 1, 9) for k in range(count)] for count in (20, 260))
+    assert [len(k.buffers) for k in compared(function, few).kernels if k.name.startswith("scan")]
+    assert max(len(k.buffers) for k in compared(function, many).kernels) < 500

@@ -41,6 +41,7 @@ SMALL, LOCAL = 32, 1024  # elements of a value, and bytes of all values, that a 
 MOST_LOCAL = 4096  # or bytes where otherwise the host would drive each lane
 ALONE = 8  # elements of a value where a single thread does everything
 LARGEST = 1 << 15  # elements of a value in a block
+_MOST_BUFFERS = 480  # parameters of a kernel are 4 KiB at most
 _FEW_ROWS, _ROWS_BYTES = 2, 1 << 28  # blocks from which a loop is split among them, and the memory that this may take
 
 
@@ -53,7 +54,7 @@ def mode(node: Node) -> str | None:
 
 def _inside(node: Node) -> dict[str, float]:
     """The times of a control node in the kernels that can do it."""
-    if node.prim not in CONTROL or not _plain_types(node):
+    if node.prim not in CONTROL or not _plain_types(node) or _buffers(node) > _MOST_BUFFERS:
         return {}
     if node.prim == "map" and records(node):
         fits = all(_fits(r, True) for r in node.regions) and node.attrs["length"] > 1
@@ -68,6 +69,13 @@ def _inside(node: Node) -> dict[str, float]:
     if rows is not None:
         times["rows"] = _waves(rows.lanes, _BLOCKS) * _time(node, lambda n: _in_block(n, rows.lanes))
     return times
+
+
+def _buffers(node: Node) -> int:
+    """Arrays that a kernel may have as parameters, at most."""
+    consts = [v for r in node.regions for n in r.walk() for i in n.regions for v, _ in i.consts]
+    inside = sum(v.type.size > 1 for v in (*consts, *(v for r in node.regions for v, _ in r.consts), *_values(node)))
+    return inside + len(node.operands) + 3 * len(node.results)
 
 
 def rows_of(node: Node) -> control_lanes.Split | None:

@@ -17,7 +17,7 @@ from numpy_program_tools import PROGRAMS, Program
 import nufunc as nf
 
 assert numpy_programs.PROGRAMS is numpy_programs_science.PROGRAMS is PROGRAMS
-LIST = [p if k % 6 == 0 else pytest.param(p, marks=pytest.mark.slow, id=repr(p)) for k, p in enumerate(PROGRAMS)]
+LIST = [p if k % 8 == 0 else pytest.param(p, marks=pytest.mark.slow, id=repr(p)) for k, p in enumerate(PROGRAMS)]
 STEP = 1e-6
 
 

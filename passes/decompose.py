@@ -2,8 +2,8 @@
 
 A dot of integers or bools, one without contraction, one of small matrices, and inner products of complex vectors
 become a broadcasted product and a sum, which fuse with their surroundings. Adding one element per row to zeros (the
-transpose of taking one, as in the gradient of a cross entropy) becomes a comparison with the column's number, so that no
-array of zeros is written and read again. A product that is only read with an axis of its first operand innermost is
+transpose of taking one, as in the gradient of a cross entropy) becomes a comparison with the column's number, so that
+no array of zeros is written and read again. A product that is only read with an axis of its first operand innermost is
 computed with its operands exchanged.
 """
 

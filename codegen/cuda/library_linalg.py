@@ -11,7 +11,7 @@ import numpy as np
 
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.library_products import workspace_for
-from nufunc.codegen.cuda.library_steps import Hosted, Lower, Lowered, count_of
+from nufunc.codegen.cuda.library_steps import Lower, Lowered, count_of, not_empty
 from nufunc.codegen.cuda.program import Launch, Place
 from nufunc.codegen.lapack_layouts import columns_of, complex_vectors, leading_rows, upper_rows
 from nufunc.codegen.loops import Buffer
@@ -350,20 +350,8 @@ def _svd(made: Lowered) -> None:
     failed(made, info, count)
 
 
-def _not_empty(lower: Lower) -> Lower:
-    """What is made of matrices without elements is left to the primitive's own rule."""
-
-    def lowered(made: Lowered) -> None:
-        if made.operands[0].size:
-            lower(made)
-        else:
-            made.steps.append(Hosted())
-
-    return lowered
-
-
 LOWER: dict[str, Lower] = {
-    name: _not_empty(lower)
+    name: not_empty(lower)
     for name, lower in {
         "cholesky": _cholesky, "solve": _solve, "triangular_solve": _triangular_solve, "det": _determinant,
         "slogdet": _determinant, "lu": _lu, "qr": _qr, "householder": _householder, "eigh": _eigh, "svd": _svd,

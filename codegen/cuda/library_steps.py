@@ -87,8 +87,16 @@ class Lowered:
 Lower = Callable[[Lowered], None]
 
 
-def moved(place: Place, nbytes: int) -> Place:
-    return Place(place.space, place.number, place.offset + nbytes, place.steps)
+def not_empty(lower: Lower) -> Lower:
+    """What is made of matrices without elements is left to the primitive's own rule."""
+
+    def lowered(made: Lowered) -> None:
+        if made.operands[0].size:
+            lower(made)
+        else:
+            made.steps.append(Hosted())
+
+    return lowered
 
 
 def count_of(shape: Sequence[int]) -> int:

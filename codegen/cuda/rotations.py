@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nufunc.codegen.cuda.library_steps import Lower, Lowered, count_of
+from nufunc.codegen.cuda.library_steps import Lower, Lowered, count_of, not_empty
 from nufunc.codegen.cuda.program import Place
-from nufunc.codegen.cuda.small_matrices import Matrices, Writer, launch, not_empty, started
+from nufunc.codegen.cuda.small_matrices import Matrices, Writer, launch, started
 from nufunc.codegen.loops import Buffer
 
 SWEEPS = 40  # after which a matrix has failed

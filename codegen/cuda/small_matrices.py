@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nufunc.codegen.cuda.kernels import Kernel
-from nufunc.codegen.cuda.library_steps import Hosted, Lower, Lowered, count_of
+from nufunc.codegen.cuda.library_steps import Lower, Lowered, count_of, not_empty
 from nufunc.codegen.cuda.program import Launch, Place
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.text_scalars import type_text
@@ -400,16 +400,6 @@ def _determinant(made: Lowered) -> None:
     ]  # fmt: skip
     w.one(*text, *(["y[item] = total"] if logs else []))
     launch(made, w, *more)
-
-
-def not_empty(lower: Lower) -> Lower:
-    def lowered(made: Lowered) -> None:
-        if made.operands[0].size:
-            lower(made)
-        else:
-            made.steps.append(Hosted())
-
-    return lowered
 
 
 LOWER: dict[str, Lower] = {

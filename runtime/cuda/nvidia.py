@@ -208,13 +208,9 @@ def _matrix(dtype: np.dtype, places: Places, numbers: Numbers, i: int, *names: s
 # -- cuSOLVER
 
 
-def _solver_letter(dtype: np.dtype) -> str:
-    return LETTER[_code(dtype)]
-
-
 def _potrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    letter, (upper, n, lda) = _solver_letter(dtype), (int(numbers["upper"]), numbers["n"], numbers["lda"])
+    letter, (upper, n, lda) = LETTER[_code(dtype)], (int(numbers["upper"]), numbers["n"], numbers["lda"])
     items = getattr(library, f"{letter}potrf_buffer_size")(handle, upper, n, places["a"], lda)
 
     def run(space: int) -> None:
@@ -227,7 +223,7 @@ def _potrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
 
 def _getrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    letter, (m, n, lda) = _solver_letter(dtype), (numbers["m"], numbers["n"], numbers["lda"])
+    letter, (m, n, lda) = LETTER[_code(dtype)], (numbers["m"], numbers["n"], numbers["lda"])
     items = getattr(library, f"{letter}getrf_buffer_size")(handle, m, n, places["a"], lda)
 
     def run(space: int) -> None:
@@ -241,7 +237,7 @@ def _getrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
 
 def _getrs(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    function = getattr(library, f"{_solver_letter(dtype)}getrs")
+    function = getattr(library, f"{LETTER[_code(dtype)]}getrs")
     for i in range(numbers["batch"]):
         a, b = _matrix(dtype, places, numbers, i, "a", "b")
         exchanges = places["exchanges"] + 4 * i * numbers["stride_exchanges"]
@@ -253,7 +249,7 @@ def _getrs(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
 
 def _geqrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    letter, (m, n, lda) = _solver_letter(dtype), (numbers["m"], numbers["n"], numbers["lda"])
+    letter, (m, n, lda) = LETTER[_code(dtype)], (numbers["m"], numbers["n"], numbers["lda"])
     items = getattr(library, f"{letter}geqrf_buffer_size")(handle, m, n, places["a"], lda)
 
     def run(space: int) -> None:
@@ -266,7 +262,7 @@ def _geqrf(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
 
 def _orgqr(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    name = _solver_letter(dtype) + ("ungqr" if dtype.kind == "c" else "orgqr")
+    name = LETTER[_code(dtype)] + ("ungqr" if dtype.kind == "c" else "orgqr")
     m, n, k, lda = (numbers[key] for key in ("m", "n", "k", "lda"))
     items = getattr(library, f"{name}_buffer_size")(handle, m, n, k, places["a"], lda, places["tau"])
 
@@ -280,7 +276,7 @@ def _orgqr(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
 
 def _syevd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    name = _solver_letter(dtype) + ("heevd" if dtype.kind == "c" else "syevd")
+    name = LETTER[_code(dtype)] + ("heevd" if dtype.kind == "c" else "syevd")
     given = int(numbers["vectors"]), int(numbers["upper"]), numbers["n"]
     real = dtype.itemsize // (2 if dtype.kind == "c" else 1)
     lda = numbers["lda"]
@@ -339,7 +335,7 @@ def _geev(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -
 
 def _gesvd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    letter, (m, n, lda) = _solver_letter(dtype), (numbers["m"], numbers["n"], numbers["lda"])
+    letter, (m, n, lda) = LETTER[_code(dtype)], (numbers["m"], numbers["n"], numbers["lda"])
     real = dtype.itemsize // (2 if dtype.kind == "c" else 1)
     job = ord(numbers["job"])
     items = getattr(library, f"{letter}gesvd_buffer_size")(handle, m, n)
@@ -359,7 +355,7 @@ def _gesvd(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) 
 
 def _gesvdj_batched(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     library, handle = handles.solver()
-    name, batch = f"{_solver_letter(dtype)}gesvdj_batched", numbers["batch"]
+    name, batch = f"{LETTER[_code(dtype)]}gesvdj_batched", numbers["batch"]
     if not handles.rotations:
         handles.rotations = library.create_gesvdj_info()
     given = (

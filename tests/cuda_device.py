@@ -12,6 +12,7 @@ HARDWARE = os.environ.get("NUFUNC_TEST_DEVICE") == "hardware"
 def device(monkeypatch):
     import nufunc as nf
 
+    monkeypatch.setenv("NUFUNC_CUDA_FALLBACK", "0")  # nothing runs on the host unnoticed
     if not HARDWARE:
         monkeypatch.setenv("NUFUNC_CUDA_SIMULATOR", "1")
     yield nf.device("cuda:0")

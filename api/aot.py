@@ -39,9 +39,9 @@ def compile(
         Python ints are constants of the library; floats and arrays give shape and dtype only.
     out : the folder; it is made if need be.
     name : of the library, a C identifier; by default that of the folder.
-    target : "cpu", or "cuda": kernels as PTX (and cubin, where nvJitLink is installed) for devices from `capability` on, and
-        for each function a manifest that says how to launch them; no device is needed. What is no loop nest (sorting,
-        factorisations, control flow) has no kernel yet and is an error; products of matrices are plain sums.
+    target : "cpu", or "cuda": kernels as PTX (and cubin, where nvJitLink is installed) for devices from `capability`
+        on, and for each function a manifest that says how to launch them; no device is needed. Factorisations, and loops
+        of unknown length over large arrays, are errors; products of matrices are plain sums.
     cpu : what the code is for: "native", this machine; "x86-64", "x86-64-v2", "x86-64-v3" (AVX2), "x86-64-v4"
         (AVX-512); "aarch64" (with link=False on other machines).
     embed : bool. What the functions capture (arrays and floats) becomes part of the library, with its values of now;

@@ -37,12 +37,11 @@ def widened_halves(graph: Graph) -> Graph:
         operands, regions = [env[o] for o in node.operands], [widened_halves(region) for region in node.regions]
         with b.at(node.loc):
             if _moves(node) or node.prim in ("full", "bitcast", "convert", "dot"):
-                results = b.emit(node.prim, operands, node.attrs, regions)
+                results: Sequence[Value] = b.emit(node.prim, operands, node.attrs, regions)
             else:
                 wide = [b.astype(o, FLOAT32) if o.dtype == FLOAT16 else o for o in operands]
-                results = b.emit(node.prim, wide, _in_single(node), regions)
-                wanted = [r.dtype for r in node.results]
-                results = [b.astype(r, FLOAT16) if t == FLOAT16 else r for r, t in zip(results, wanted, strict=True)]
+                pairs = zip(b.emit(node.prim, wide, _in_single(node), regions), node.results, strict=True)
+                results = [b.astype(r, FLOAT16) if w.dtype == FLOAT16 else r for r, w in pairs]
         env.update(zip(node.results, results, strict=True))
     return b.build([env[o] for o in graph.outputs], graph.updates)
 

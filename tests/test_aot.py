@@ -425,7 +425,7 @@ np.savez(sys.argv[3], *results)
 
 def test_kernels_for_cuda(tmp_path):
     """PTX without a device; the manifest, followed by a program that knows nothing else, in the simulator."""
-    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install nufunc[cuda]")
     small = np.linspace(-1, 1, 6).reshape(3, 2), np.linspace(0, 1, 12).reshape(4, 3)
     rows = np.linspace(0, 1, 30).reshape(5, 6)
     cases = {

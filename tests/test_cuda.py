@@ -48,7 +48,6 @@ def capabilities() -> list[tuple[int, int]]:
 
 @pytest.mark.cudasim
 def test_simulator():
-    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "cudasim_cases.py")]
     done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)

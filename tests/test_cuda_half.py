@@ -53,7 +53,7 @@ def test_halves(function):
         assert got.dtype == expected.dtype
         tolerance = {"others": 0.03, "arithmetic": 1e-7}.get(function.__name__, 2e-3)
         np.testing.assert_allclose(got.astype(F8), expected.astype(F8), rtol=tolerance, atol=tolerance)
-    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install nufunc[cuda]")
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install nufunc[cuda]")
     from nufunc.codegen.cuda.compile import ptx
 
     for kernel in program.kernels:

@@ -1,5 +1,5 @@
-"""The programs of the CUDA tests, their kernels run as code of this processor by as many threads as they ask for: barriers,
-shuffles and votes as libNVVM is given them.
+"""The programs of the CUDA tests, their kernels run as code of this processor by as many threads as they ask for:
+barriers, shuffles and votes as libNVVM is given them.
 """
 
 import numpy as np

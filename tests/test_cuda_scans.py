@@ -160,7 +160,7 @@ def test_many_neighbouring_lines_are_a_thread_each():
     assert made.threads == 64  # of two elements each
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda is not installed")
+@pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="cuda-bindings is not installed")
 @pytest.mark.parametrize("dtype", ["?", "u1", "i4", "i8", "f4", "f8", "c16"])
 def test_ptx(dtype):
     from nufunc.codegen.cuda.compile import ptx

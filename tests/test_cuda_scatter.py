@@ -198,7 +198,7 @@ def test_launches():
     assert scatter._FEW >= 10
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda is not installed")
+@pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="cuda-bindings is not installed")
 @pytest.mark.parametrize("dtype", ["?", "i8", "f4", "c16"])
 def test_ptx(dtype):
     from nufunc.codegen.cuda.compile import ptx

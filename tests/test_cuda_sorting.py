@@ -103,7 +103,7 @@ def test_launches():
     assert len(launched(1_000_000)) == 1 + 9
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("numba_cuda"), reason="numba-cuda is not installed")
+@pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="cuda-bindings is not installed")
 @pytest.mark.parametrize("dtype", ["?", "u2", "u8", "f2", "f4", "f8"])
 def test_ptx(dtype):
     from nufunc.codegen.cuda.compile import ptx

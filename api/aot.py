@@ -40,8 +40,8 @@ def compile(
     out : the folder; it is made if need be.
     name : of the library, a C identifier; by default that of the folder.
     target : "cpu", or "cuda": kernels as PTX (and cubin, where nvJitLink is installed) for devices from `capability`
-        on, and for each function a manifest that says how to launch them; no device is needed. Factorisations, and loops
-        of unknown length over large arrays, are errors; products of matrices are plain sums.
+        on, and for each function a manifest that says how to launch them; no device is needed. Factorisations, and
+        loops of unknown length over large arrays, are errors; products of matrices are plain sums.
     cpu : what the code is for: "native", this machine; "x86-64", "x86-64-v2", "x86-64-v3" (AVX2), "x86-64-v4"
         (AVX-512); "aarch64" (with link=False on other machines).
     embed : bool. What the functions capture (arrays and floats) becomes part of the library, with its values of now;

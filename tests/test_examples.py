@@ -19,6 +19,7 @@ PROMISES = {
     "maml.py": r"five steps leave [1-8]?\d\.\d% of the error",
     "ntk.py": r"kernels of shape \(20, 5, 3, 3\) agree to \d\.\de-1\d",
     "transformer.py": r"loss on text never seen: 2\.[0-8]\d\d nats",
+    "device.py": r"device and CPU differ by \d\.\de-1\d",
     "vae.py": r"lower bound of 360 unseen images: -2[456]\.\d\d nats",
 }
 # those with a --quick flag, and a picture

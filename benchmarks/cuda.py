@@ -1,7 +1,7 @@
 """Everything that is measured on a CUDA device, in one command -> results/cuda-DEVICE.md.
 
     python benchmarks/cuda.py                       kernels beside a copy, calls, workloads beside JAX and torch, tests
-    python benchmarks/cuda.py --only kernels calls  some of the parts: kernels, calls, workloads, tests
+    python benchmarks/cuda.py --only kernels calls  some of the parts: kernels, calls, workloads, tests, sanitizer
 
     NUFUNC_CUDA_SIMULATOR=1 python benchmarks/cuda.py --only kernels calls --elements 40960 --out FILE
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ import nufunc as nf
 
 HERE = Path(__file__).resolve().parent
 BURST = 0.2  # seconds of a sample
-PARTS = ("kernels", "calls", "workloads", "tests")
+PARTS = ("kernels", "calls", "workloads", "tests", "sanitizer")
 MARK = 0.9  # share of a copy's bandwidth that is asked of kernels
 
 
@@ -192,6 +193,22 @@ def tests() -> list[str]:
     return ["## Tests", "", f"`tests/test_cuda_numpy.py`: {done.stdout.strip().splitlines()[-1]}", *tail]
 
 
+def sanitizer() -> list[str]:
+    """A part of the tests under NVIDIA's checker of memory, where it is installed."""
+    lines = ["## compute-sanitizer", ""]
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return [*lines, "not installed"]
+    tests = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_cuda_numpy.py", "-k", "like_numpy"]
+    environment = {**os.environ, "NUFUNC_TEST_DEVICE": "hardware"}
+    for tool in ("memcheck", "racecheck", "synccheck"):
+        command = [program, "--tool", tool, "--error-exitcode", "7", *tests]
+        done = subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True, check=False)
+        said = [line for line in done.stdout.splitlines() if "SUMMARY" in line or "passed" in line or "failed" in line]
+        lines += [f"{tool}: exit status {done.returncode}; {' '.join(said[-2:])}", ""]
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
@@ -208,6 +225,7 @@ def main() -> None:
         "calls": calls,
         "workloads": lambda: workloads(label),
         "tests": tests,
+        "sanitizer": sanitizer,
     }
     for part in options.only:
         lines += ["", *makers[part]()]

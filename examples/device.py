@@ -1,8 +1,9 @@
 """Orbits around a mass, integrated on a CUDA device: every orbit is a thread, and arrays stay on the device.
 
-The same plain NumPy function runs on the CPU and, given arrays of a device, there; so does its derivative. Runge-Kutta's
-loop runs inside one kernel. `nf.jvp` tells how each orbit's end moves with its starting speed, and the energy that is
-lost on the way says how good the steps are. Without a device a simulated one of host memory is used, with fewer orbits.
+The same plain NumPy function runs on the CPU and, given arrays of a device, there; so does its derivative. The loop of
+Runge-Kutta steps runs inside one kernel. `nf.jvp` tells how each orbit's end moves with its starting speed, and the
+energy that is lost on the way says how good the steps are. Without a device a simulated one of host memory is used,
+with fewer orbits.
 """
 
 import os

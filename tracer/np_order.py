@@ -1,13 +1,14 @@
-"""The elements that stand at given places of long sorted lines, without sorting: pivots that close in on
-them."""
+"""The elements that stand at given places of long sorted lines, without sorting: pivots that close in on them; and
+lines parted by such an element."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from nufunc.ir.types import FLOAT32, FLOAT64
+from nufunc.ir.types import FLOAT32, FLOAT64, INT64, is_float
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, builder, value_of, wrap
@@ -36,6 +37,50 @@ def middle_two(table: Array, place: Any, other: Any) -> tuple[Array, Array]:
         places = [value_of(at), value_of(lanes)]
         found.append(wrap(b.gather(value_of(table), *places, axes=(0, 1), mode="clip"), scalar=False))
     return found[0], found[1]
+
+
+def parted(x: Array, place: int, axis: int, *, numbers: bool) -> Array:
+    """Each line along an axis, or the numbers of its elements, in an order that has at `place` what stands there in the
+    sorted line, what is less before and what is larger behind; within each part the elements stay in their order."""
+    np_, b, n = namespace(), builder(), x.shape[axis]
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    table = x.reshape((outer, n, inner))
+    less, upto = _sides(table, place)
+    # two counts in one number: how many are less, and above these bits how many are no larger
+    counts = np_.cumsum(less + (upto.astype(np.int64) << _HALF), axis=1)
+    under, up = counts & ((1 << _HALF) - 1), counts >> _HALF
+    all_under, all_up = under[:, -1:], up[:, -1:]
+    line, at, lane = (wrap(b.iota(shape=table.shape, dtype=INT64, axis=k), scalar=False) for k in range(3))
+    to = np_.where(less, under - 1, np_.where(upto, all_under + (up - under) - 1, all_up + (at - up)))
+    flat, moved = value_of(((line * n + to) * inner + lane).ravel()), value_of((at if numbers else table).ravel())
+    made = b.scatter_set(b.filled(0, moved.type), moved, flat, axes=(0,), mode="clip")
+    return wrap(made, scalar=False).reshape(x.shape)
+
+
+LONGEST = 1 << 31  # elements of a line that `parted` counts
+_HALF = 32  # bits of a count
+
+
+def _sides(table: Array, place: int) -> tuple[Array, Array]:
+    """What stands before (NaN at the end) the element at a place of each line along axis 1, and what does not stand
+    behind it. The first and the last are found in one pass, others in a line alone by pivots."""
+    np_, n = namespace(), table.shape[1]
+    floats = is_float(table.dtype)
+    if place == 0:
+        pivot = np_.fmin.reduce(table, axis=1, keepdims=True) if floats else np_.min(table, axis=1, keepdims=True)
+    elif place == n - 1:
+        pivot = np_.max(table, axis=1, keepdims=True)
+    elif table.size == n and is_long(table[0]):
+        table = _keys(table)
+        pivot = _selected(table[0], place)[0][None, None]
+        return table < pivot, table <= pivot
+    else:
+        pivot = np_.sort(table, axis=1)[:, place : place + 1]
+    less, upto = table < pivot, table <= pivot
+    if not floats:
+        return less, upto
+    last = np_.isnan(pivot)
+    return less | (last & ~np_.isnan(table)), upto | last
 
 
 def _keys(table: Array) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 
 from nufunc.ir.errors import DomainError, DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.types import INT64, is_complex, is_float
+from nufunc.tracer import np_order
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.layout import ordered
@@ -201,14 +202,43 @@ def _checked_partition(a: Any, kth: Any, axis: Any, kind: Any, order: Any) -> tu
     return x, index
 
 
+def _one_place(x: Array, kth: Any, axis: int) -> int | None:
+    """The place at which lines are to be parted, if it is known, there is one, and the lines are worth it."""
+    known, n = None if is_complex(x.dtype) else known_value(kth), x.shape[axis]
+    if known is None or not x.size or not _PARTED <= n < np_order.LONGEST:
+        return None
+    places = {k % n for k in np.asarray(known).ravel().tolist()}
+    return places.pop() if len(places) == 1 else None
+
+
+_PARTED = 64  # elements of a line from which on parting it is faster than sorting the numbers of its elements
+
+
+def _cheaper_than_sorting(x: Array, place: int, axis: int) -> bool:
+    """Whether lines are parted faster than sorted, which takes vector code, but moves them where they are apart."""
+    n = x.shape[axis]
+    if x.dtype == np.bool_:
+        return False
+    inner = math.prod(x.shape[axis + 1 :])
+    return (x.size == n and np_order.is_long(x.ravel())) or (inner > 1 and place in (0, n - 1) and n >= 4 * _PARTED)
+
+
 def partition(a: Any, kth: Any, axis: Any = -1, kind: Any = "introselect", order: Any = None) -> Array:
-    """numpy.partition; the parts on either side come sorted, which is one of the orders that NumPy allows."""
-    return sort(*_checked_partition(a, kth, axis, kind, order))
+    """numpy.partition; the parts on either side come sorted or as they were, which are orders that NumPy allows."""
+    x, index = _checked_partition(a, kth, axis, kind, order)
+    place = _one_place(x, kth, index)
+    if place is None or not _cheaper_than_sorting(x, place, index):
+        return sort(x, index)
+    result = np_order.parted(x, place, index, numbers=False)
+    result.strides_ = ordered(x.shape, x.strides_, "K")
+    return result
 
 
 def argpartition(a: Any, kth: Any, axis: Any = -1, kind: Any = "introselect", order: Any = None) -> Array:
     """numpy.argpartition; see partition."""
-    return argsort(*_checked_partition(a, kth, axis, kind, order))
+    x, index = _checked_partition(a, kth, axis, kind, order)
+    place = _one_place(x, kth, index)
+    return argsort(x, index) if place is None else np_order.parted(x, place, index, numbers=True)
 
 
 def sort_complex(a: Any) -> Array:

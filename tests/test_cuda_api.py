@@ -718,6 +718,8 @@ def test_read_only_and_masked_arrays_of_others() -> None:
     same(x, X + 1)
     with pytest.raises(TypeError, match="mask"):
         nf.to_device(Theirs(x, mask=x))
+    with pytest.raises(TypeError, match="no multiple of their items"):
+        nf.jit(lambda x: x + 1)(Theirs(x, data=(x.address + 4, False), shape=(14,), strides=None))
 
 
 @pytest.mark.skipif(HARDWARE, reason="of the simulator")

@@ -131,6 +131,22 @@ def test_recorded_with_the_libraries_calls(driver: Cuda, libraries: dict[str, An
     assert dict(libraries["cufft"].calls) == {"r2c": 4}
 
 
+def test_plans_of_recorded_transforms_last(
+    monkeypatch: pytest.MonkeyPatch, driver: Cuda, libraries: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(nvidia, "_MOST_PLANS", 1)
+    x = nf.to_device(A)
+    function = nf.jit(lambda x: np.fft.rfft(x))
+    for _ in range(2):
+        function(x)
+    handles = nvidia._handles[0]
+    handles.stream = 0
+    for n in (3, 4, 5):
+        handles.plan(libraries["cufft"], 0x6A, n, 1)
+    assert len(handles.plans) == 2
+    assert [plan.get("gone", False) for plan in libraries["cufft"].plans.values()] == [False, True, True, False]
+
+
 def test_solvers_run_step_by_step(driver: Cuda, libraries: dict[str, Any]) -> None:
     a, b = nf.to_device((A, B))
     function = nf.jit(solved)

@@ -6,8 +6,10 @@ from cuda_machine import Machine
 from cuda_programs import CUDA_PROGRAMS, array
 from pass_programs import graph_of
 
+from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.plan import device_program
-from nufunc.codegen.cuda.program import Copy, Launch
+from nufunc.codegen.cuda.program import Copy, Launch, Place, launched
+from nufunc.codegen.loops import Buffer
 from nufunc.ir.errors import BoundsError, LinAlgError
 from nufunc.ir.interpret import run
 from nufunc.passes.fuse import fuse
@@ -185,3 +187,19 @@ def test_text():
         "  loop_0<1, 256>(input0, output0)\n"
         "  copy 32 bytes from input0 to output1"
     )
+
+
+def test_what_shares_memory_with_what_is_written_is_no_constant():
+    size, x = 64, np.dtype(np.float64)
+    kernel = Kernel("k", "", (Buffer("x", x, 8), Buffer("y", x, 8, written=True)), 0, 1, 32)
+    here, behind = Place("workspace"), Place("workspace", 0, size)
+    for source, target, alike in (
+        (here, here, True), (here, behind, False), (here, Place("workspace", 0, 32), True),
+        (Place("input"), here, False), (Place("input"), Place("input", 1), False),
+        (here.along(0, size), behind.along(0, size), False),
+        (here.along(0, size), behind, True),
+    ):  # fmt: skip
+        made = launched(kernel, (source, target))
+        assert made.places == (source, target)
+        assert [b.written for b in made.kernel.buffers] == [alike, True]
+        assert (made.kernel == kernel) is not alike

@@ -180,6 +180,9 @@ def test_a_recorded_run_waits_for_its_own_memory_on_another_stream(driver: Simul
         machine.run([given.address], [out.address], stream)
     np.testing.assert_allclose(value(driver, out.address, 6), np.cumsum(np.cumsum(x) ** 2))
     assert driver.counts["wait"] == waits == 2  # once for the constants, once for the workspace
+    (recorded,) = machine.graphs.values()
+    assert recorded.held is not None
+    assert recorded.held.others == (9,)
 
 
 def test_constants_are_uploaded_once(driver: SimulatedDriver, pool: Pool) -> None:
@@ -287,6 +290,18 @@ def test_changed_addresses_update_graphs(fake: FakeCuda) -> None:
         np.testing.assert_allclose(np.asarray(made), np.tanh(X + k) * 2, rtol=1e-12)
     assert fake.calls["cuGraphExecUpdate"] >= 1
     assert fake.calls["cuGraphInstantiate"] == MAX_GRAPHS
+
+
+def test_a_run_that_cannot_be_recorded_is_queued(fake: FakeCuda) -> None:
+    fake.fail["cuStreamBeginCapture"] = real.CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+    f = nf.jit(lambda x: np.tanh(x) * 2)
+    x = nf.to_device(X)
+    f(x)
+    with pytest.warns(nf.DeviceWarning, match="cannot be recorded"):
+        made = f(x)
+    for result in (made, f(x)):
+        np.testing.assert_allclose(np.asarray(result), np.tanh(X) * 2, rtol=1e-12)
+    assert not fake.calls["cuGraphLaunch"]
 
 
 def test_a_graph_that_cannot_be_changed_is_made_anew(fake: FakeCuda) -> None:

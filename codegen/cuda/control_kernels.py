@@ -26,7 +26,7 @@ from nufunc.codegen.cuda.control_nests import WARP, Home
 from nufunc.codegen.cuda.control_regions import Region
 from nufunc.codegen.cuda.control_tapes import THREADS, recording
 from nufunc.codegen.cuda.kernels import Kernel
-from nufunc.codegen.cuda.program import Branch, Copy, Launch, Operand, Place, Step
+from nufunc.codegen.cuda.program import Branch, Copy, Launch, Operand, Place, Step, launched
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.text_scalars import type_text
 from nufunc.ir.graph import Graph, Node
@@ -80,7 +80,7 @@ def launch(planner: Planner, scope: Scope, node: Node, mode: str) -> Launch:
         source = "\n".join((f"def {name}({', '.join((*writer.places, 'error'))}):", *body)) + "\n"
         planner.known[key] = [Kernel(name, source, used, 0, writer.blocks, writer.threads)]
     (kernel,) = planner.known[key]
-    return Launch(kernel, tuple(place for place, _, _ in writer.places.values()))
+    return launched(kernel, [place for place, _, _ in writer.places.values()])
 
 
 class Writer:

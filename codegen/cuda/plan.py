@@ -23,7 +23,7 @@ from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.cuda import control_choice, libraries
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.prepare import prepared
-from nufunc.codegen.cuda.program import Call, Copy, Host, Launch, Operand, Place, Program, Step
+from nufunc.codegen.cuda.program import Call, Copy, Host, Launch, Operand, Place, Program, Step, launched
 from nufunc.codegen.cuda.sorting import sort_kernels
 from nufunc.codegen.loops import LoopNest
 from nufunc.codegen.nest_builder import NestBuilder, Sites
@@ -178,7 +178,7 @@ class Planner:
         """Run the kernels of one nest, which share their scratch memory."""
         for kernel in made:
             own = [scratch.moved(offset) for offset in _scratch_offsets(kernel)]
-            self.steps.append(Launch(kernel, (*places, *own)))
+            self.steps.append(launched(kernel, (*places, *own)))
 
     def library(self, scope: Scope, node: Node) -> None:
         operands, results = ([scope.operand(v) for v in values] for values in (node.operands, node.results))

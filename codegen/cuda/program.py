@@ -70,6 +70,27 @@ class Launch:
     places: tuple[Place, ...]
 
 
+def launched(kernel: Kernel, places: Sequence[Place]) -> Launch:
+    """A launch. What stands in memory that the kernel writes is not read as a constant: such loads may be moved behind
+    the stores."""
+    sizes = [b.size * b.dtype.itemsize for b in kernel.buffers]
+    written = [k for k, b in enumerate(kernel.buffers) if b.written]
+    buffers = tuple(
+        replace(b, written=True)
+        if not b.written and any(_meet(places[k], sizes[k], places[w], sizes[w]) for w in written)
+        else b
+        for k, b in enumerate(kernel.buffers)
+    )
+    return Launch(kernel if buffers == kernel.buffers else replace(kernel, buffers=buffers), tuple(places))
+
+
+def _meet(a: Place, size: int, b: Place, other: int) -> bool:
+    """Whether arrays of so many bytes may share memory."""
+    if (a.space, a.number) != (b.space, b.number):
+        return False
+    return a.steps != b.steps or (a.offset < b.offset + other and b.offset < a.offset + size)
+
+
 @dataclass(frozen=True)
 class Copy:
     """Bytes from place to place; they do not overlap."""

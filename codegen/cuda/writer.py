@@ -17,8 +17,9 @@ of `text_scalars` a text may use
     load_vec(x, i, n): a tuple of x[i] to x[i + n - 1]; store_vec(x, i, (v, ...)): where `aligned(16, x)`, i is a
     multiple of n, and the elements take at most 16 bytes
     aligned(n, x, ...): whether the addresses of buffers are multiples of n
-A buffer that a kernel does not write may be read through the cache for constant memory. It may stand in the memory of
-one that is written where each point reads of it the element that it stores afterwards, and no other.
+A buffer that a kernel does not write is read as constant memory. It may stand in the memory of one that is written
+where each point reads of it the element that it stores afterwards, and no other; `program.launched` then makes it one
+that is written, too, so that no load is moved behind a store.
 
 Note [Vectors of memory]
 Elementwise kernels load and store 16 bytes at a time where neighbouring points have neighbouring elements. Buffers may

@@ -7,6 +7,7 @@ stream is queued on it and returns at once; what fails later fails in `synchroni
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -86,6 +87,10 @@ class Driver(Protocol):
         """Bytes that are free, and bytes in all."""
 
     recording_stream: Any
+
+    @property
+    def recording(self) -> AbstractContextManager[Any]:
+        """Held by who queues on that stream, so that no graph gets what is another thread's."""
 
     def record(self, run: Callable[[Any], None], before: Any = None) -> Any:
         """A graph of what `run` queues on `recording_stream`, instead of doing it. One made `before` for the

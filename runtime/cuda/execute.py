@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from nufunc.codegen.callback import HostCall
 from nufunc.codegen.cuda.program import Call, Program
 from nufunc.codegen.nest_builder import site_error
-from nufunc.ir.errors import Location
+from nufunc.ir.errors import DeviceError, DeviceMemoryError, DeviceWarning, Location, LostDeviceError
 from nufunc.runtime.cuda import libraries
 from nufunc.runtime.cuda.driver import Driver
 from nufunc.runtime.cuda.memory import Block, Pool
@@ -80,6 +81,8 @@ class Machine:
         graphs = getattr(self, "graphs", None)
         for recorded in list(graphs.values()) if graphs else ():
             self.driver.drop(recorded.graph)
+        for block in getattr(self, "constants", ()):  # which are the default stream's
+            block.others = tuple(self.streams - {0})
 
     def _uploaded(self, array: np.ndarray) -> Block:
         block = self.pool.take(array.nbytes, 0, self.where)
@@ -128,7 +131,17 @@ class Machine:
             self.missed = self.runs
             if self.strange > 2 * MAX_GRAPHS and self.strange % _AGAIN:
                 return self.queue(inputs, outputs, stream)
-            recorded = self.recorded(key, inputs, outputs, stream)
+            try:
+                recorded = self.recorded(key, inputs, outputs, stream)
+            except (LostDeviceError, DeviceMemoryError):
+                raise
+            except DeviceError as error:
+                self.replayable = False
+                warnings.warn(
+                    f"{self.program.name}: a run cannot be recorded ({error}); all are queued step by step",
+                    DeviceWarning, stacklevel=2,
+                )  # fmt: skip
+                return self.queue(inputs, outputs, stream)
         self.replay(recorded, stream)
         return None
 
@@ -136,6 +149,7 @@ class Machine:
         if recorded.stream != stream:  # its workspace is in use on another stream
             self.driver.wait(stream, recorded.stream)
             recorded.stream = stream
+            _used(recorded.held, stream)
         self.driver.replay(recorded.graph, stream)
 
     def recorded(self, key: Any, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Recorded:
@@ -150,6 +164,7 @@ class Machine:
             workspace = self._workspace(stream) if before is None else before.held
             if before is not None and before.stream != stream:
                 self.driver.wait(stream, before.stream)
+                _used(workspace, stream)
             graph = self.driver.record(
                 lambda within: Run(self, inputs, outputs, workspace, within).all(),
                 None if before is None else before.graph,
@@ -164,9 +179,10 @@ class Machine:
         if not self.calls:
             self.queue(inputs, outputs, stream)
             return
-        driver.wait(within, stream)
-        self.queue(inputs, outputs, within)
-        driver.wait(stream, within)
+        with driver.recording:
+            driver.wait(within, stream)
+            self.queue(inputs, outputs, within)
+            driver.wait(stream, within)
 
     def queue(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Run:
         """Queue the steps one by one."""
@@ -178,3 +194,9 @@ class Machine:
     def _workspace(self, stream: Any) -> Block | None:
         nbytes = self.program.workspace
         return self.pool.take(nbytes, stream, self.where) if nbytes else None
+
+
+def _used(block: Block | None, stream: Any) -> None:
+    """A stream uses a block, so that this is not handed out before it has."""
+    if block is not None and stream not in (block.stream, *block.others):
+        block.others = (*block.others, stream)

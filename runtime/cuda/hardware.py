@@ -182,7 +182,7 @@ class HardwareDriver:
         self._streams: dict[Any, Any] = {}
         self._functions: dict[Kernel, Any] = {}
         self._modules: dict[str, Any] = {}
-        self._recording = threading.RLock()
+        self.recording = threading.RLock()
         self._dropped: list[_Graph] = []
         self._held: deque[tuple[list[Any], Any]] = deque()  # events, and what has to live until they have passed
         self._enter()
@@ -435,7 +435,7 @@ class HardwareDriver:
 
     def record(self, run: Callable[[Any], None], before: Any = None) -> Any:
         cuda, stream = self._api, self.stream_of(self.recording_stream)
-        with self._recording:
+        with self.recording:
             self._enter()
             self._forget_dropped()
             mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED

@@ -70,6 +70,7 @@ def _from_interface(x: Any, given: dict[str, Any]) -> DeviceArray:
     strides = given.get("strides")
     device = device_of(_device_at(x, address))
     made = layout(device, shape, dtype, None if strides is None else tuple(int(s) for s in strides))
+    _refuse_misaligned(address, dtype)
     theirs = given.get("stream") if given.get("version", 0) >= 3 else None
     _after(device, theirs)
     low, high = made.bounds
@@ -271,9 +272,10 @@ def from_capsule(capsule: Any, device: Device) -> DeviceArray:
     if tensor.strides:
         strides = tuple(tensor.strides[k] * dtype.itemsize for k in range(tensor.ndim))
     made = layout(device, shape, dtype, strides)
+    address = (tensor.data or 0) + tensor.offset
+    _refuse_misaligned(address, dtype)
     _api.PyCapsule_SetName(capsule, _USED[kind])
     readonly = kind is _Versioned and bool(managed.flags & _READ_ONLY)
-    address = (tensor.data or 0) + tensor.offset
     low, high = made.bounds
     memory = Foreign(address + low, high - low, _Lent(managed), device.driver, device.stream)
     return DeviceArray(made, memory, address, None, readonly)
@@ -284,6 +286,15 @@ def _dtype(code: int, bits: int, lanes: int) -> np.dtype:
     if letter is None or lanes != 1 or bits % 8:
         raise DTypeError(f"a DLPack array of type code {code} with {bits} bits is not supported", user_location())
     return np.dtype(np.bool_) if letter == "b" else np.dtype(f"{letter}{bits // 8}")
+
+
+def _refuse_misaligned(address: int, dtype: np.dtype) -> None:
+    """A device stops for good at a number whose address is no multiple of its size."""
+    if address % dtype.itemsize:
+        raise ArgumentTypeError(
+            f"device arrays whose address is no multiple of their items ({dtype}) are not supported; copy them first",
+            user_location(),
+        )
 
 
 def refuse_read_only(array: DeviceArray, what: str) -> None:

@@ -72,6 +72,7 @@ class Handles:
         self.solved_on: Any = None  # the stream that the solvers ran on last
         self.blas_handle = self.solver_handle = self.solver_params = self.rotations = 0
         self.plans: dict[Any, tuple[int, int]] = {}
+        self.lasting: set[Any] = set()  # those whose tables recorded graphs may refer to
 
     def blas(self, places: Places, numbers: Numbers) -> tuple[Any, int]:
         library = module("cublas")
@@ -94,10 +95,13 @@ class Handles:
     def plan(self, library: Any, kind: int, n: int, batch: int) -> tuple[int, int]:
         """A plan for transforms side by side, and how many bytes it works in."""
         key = (kind, n, batch)
+        recording = self.stream == getattr(self.driver, "recording_stream", None)
+        if recording:
+            self.lasting.add(key)
         if key not in self.plans:
-            if len(self.plans) >= _MOST_PLANS:
+            if not recording and len(self.plans) - len(self.lasting) >= _MOST_PLANS:
                 self.driver.synchronize(self.stream)  # what still runs reads the plan's tables
-                library.destroy(self.plans.pop(next(iter(self.plans)))[0])
+                library.destroy(self.plans.pop(next(k for k in self.plans if k not in self.lasting))[0])
             plan = library.create()
             library.set_auto_allocation(plan, 0)
             size = library.make_plan_many64(plan, 1, [n], 0, 1, 0, 0, 1, 0, kind, batch)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import importlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class SimulatedDriver:
         self._words: dict[int, np.ndarray] = {}
         self._loaded: dict[Any, Any] = {}
         self._streams = 0
-        self.recording_stream = self.new_stream()
+        self.recording_stream, self.recording = self.new_stream(), threading.RLock()
 
     def enter(self) -> None:
         pass

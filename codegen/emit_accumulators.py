@@ -46,7 +46,11 @@ class Accumulators(Streams):
         if lanes == 1 or axis.extent % lanes == 0:
             return new
         seen = self.b.sub(nominal, self.axis_value[axis.name])
-        fresh = self.b.icmp_signed(">=", lane_numbers(lanes), splat(self.b, seen, lanes))
+        # compared in numbers as wide as the elements, so that the mask takes no more registers than these
+        width = 8 * acc.dtype.itemsize // (2 if acc.dtype.kind == "c" else 1)
+        counts = ir.IntType(width if lanes <= 1 << width else 64)
+        seen = seen if counts.width == 64 else self.b.trunc(seen, counts)
+        fresh = self.b.icmp_unsigned(">=", lane_numbers(lanes, counts), splat(self.b, seen, lanes))
         new, neutral = self.with_note(acc, new), self.initial(acc)
         return [self.b.select(fresh, value, other) for value, other in zip(new, neutral, strict=True)]
 

@@ -77,9 +77,9 @@ def constant(type_: ir.Type, value: Any) -> ir.Constant:
     return Splat(type_, made) if isinstance(type_, ir.VectorType) else made
 
 
-def lane_numbers(lanes: int) -> ir.Constant:
-    """<0, 1, 2, ...> of i64."""
-    return ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+def lane_numbers(lanes: int, type_: ir.IntType = I64) -> ir.Constant:
+    """<0, 1, 2, ...> of i64, or of another type that holds them as unsigned numbers."""
+    return ir.Constant(ir.VectorType(type_, lanes), list(range(lanes)))
 
 
 def type_name(type_: ir.Type) -> str:

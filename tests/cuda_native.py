@@ -118,11 +118,10 @@ def _answers() -> dict[str, object]:
 
 
 ANSWERS: dict[str, object] = {}
-ENGINES: list[object] = []
 
 
 def compiled(kernel):
-    """A kernel as a function of addresses, and whether its threads wait for each other."""
+    """A kernel as a function of addresses, whether its threads wait for each other, and what keeps the code."""
     from llvmlite import binding
 
     if not ANSWERS:
@@ -138,17 +137,16 @@ def compiled(kernel):
     machine = binding.Target.from_default_triple().create_target_machine(opt=1)
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    ENGINES.append(engine)
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(kernel.buffers) + 1))
     together = re.search(r"call \w+ @nf_(barrier|warp_barrier|shfl|vote)", text) is not None
-    return kind(engine.get_function_address(symbol)), together
+    return kind(engine.get_function_address(symbol)), together, engine
 
 
 def launch(kernel, arrays, functions: dict) -> None:
     """Run a kernel: blocks one after the other, their threads too where they do not wait for each other."""
     if kernel not in functions:
         functions[kernel] = compiled(kernel)
-    function, together = functions[kernel]
+    function, together, _ = functions[kernel]
     addresses = [a.ctypes.data for a in arrays]
     STATE.begin(kernel.blocks, kernel.threads)
 
@@ -171,7 +169,9 @@ def launch(kernel, arrays, functions: dict) -> None:
 class NativeMachine(Machine):
     """A machine whose kernels run as compiled code."""
 
-    functions: dict = {}
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.functions: dict = {}
 
     def launch(self, step: Launch) -> None:
         buffers = step.kernel.buffers

@@ -5,6 +5,7 @@ import ctypes
 import pickle
 import threading
 from dataclasses import dataclass
+from types import SimpleNamespace
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -775,13 +776,15 @@ def test_dlpack_capsules_are_used_once_and_let_go() -> None:
 def test_streams_order_calls() -> None:
     x = nf.to_device(X)
     f = nf.jit(lambda x: x * 2)
-    with nf.device(0).on_stream(77):
+    stream = SimpleNamespace(cuda_stream=77)  # as torch's
+    with nf.device(0).on_stream(stream):
         y = f(x)
         waits = counts()["wait"]
         assert waits > 0
         z = f(y)
         assert counts()["wait"] == waits
     same([f(z), z], [X * 8, X * 4])
+    assert nf.device(0).lasting[77] is stream
     with pytest.raises(TypeError, match="CUDA stream"), nf.device(0).on_stream("fast"):
         pass
 

@@ -51,6 +51,7 @@ class Device:
         self.pool = Pool(driver, limit)
         self.no_checks = driver.word()  # for kernels that check nothing
         self.unchecked: set[Machine] = set()  # with checks, that ran since the host last looked
+        self.lasting: dict[Any, Any] = {}  # streams of others by number: memory that they used waits for them later on
 
     def __repr__(self) -> str:
         return f"<{self}, {self.name}>"
@@ -95,7 +96,9 @@ class Device:
         """Inside, in this thread, calls are queued on this stream: an object of another library (with
         `__cuda_stream__`, or CuPy's, torch's or Numba's), or its number. The default is CUDA's default stream.
         """
-        before, CURRENT.streams[self.index] = self.stream, number_of_stream(stream)
+        number = number_of_stream(stream)
+        self.lasting[number] = stream
+        before, CURRENT.streams[self.index] = self.stream, number
         try:
             with self:
                 yield self

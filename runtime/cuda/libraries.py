@@ -56,7 +56,8 @@ def replayable(call: Call, driver: Driver) -> bool:
 
 def kernels(calls: Iterable[Call], driver: Driver) -> list[Kernel]:
     """The kernels that calls launch, so that they are compiled together."""
-    how = route(driver)
+    calls = list(calls)
+    how = route(driver) if calls else "host"
     return [] if how == "host" else [k for call in calls for k in libraries.kernels_of(_steps(call, how))]
 
 

@@ -40,8 +40,10 @@ def module(name: str) -> Any:
     """A module of nvmath.bindings; None where nvmath-python or the library itself is not installed."""
     if name not in _memo:
         try:
-            _memo[name] = importlib.import_module(f"nvmath.bindings.{name}")
-        except ImportError:
+            found = importlib.import_module(f"nvmath.bindings.{name}")
+            importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib(name.removesuffix("Dn"))
+            _memo[name] = found
+        except (ImportError, RuntimeError, OSError):
             _memo[name] = None
     return _memo[name]
 

@@ -292,6 +292,23 @@ def test_changed_addresses_update_graphs(fake: FakeCuda) -> None:
     assert fake.calls["cuGraphInstantiate"] == MAX_GRAPHS
 
 
+def test_graphs_are_not_changed_where_another_thread_may_use_them(fake: FakeCuda) -> None:
+    f = nf.jit(lambda x: np.tanh(x) * 2)
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    try:
+        keep = [f(nf.to_device(X + k)) for k in range(14)]
+    finally:
+        done.set()
+        other.join()
+    for k, made in enumerate(keep):
+        np.testing.assert_allclose(np.asarray(made), np.tanh(X + k) * 2, rtol=1e-12)
+    assert fake.calls["cuGraphExecUpdate"] == 0
+    assert fake.calls["cuGraphInstantiate"] > MAX_GRAPHS
+    assert fake.calls["cuGraphExecDestroy"] >= fake.calls["cuGraphInstantiate"] - MAX_GRAPHS - 1
+
+
 def test_a_run_that_cannot_be_recorded_is_queued(fake: FakeCuda) -> None:
     fake.fail["cuStreamBeginCapture"] = real.CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
     f = nf.jit(lambda x: np.tanh(x) * 2)

@@ -161,6 +161,8 @@ class Machine:
             before = None
             if len(self.graphs) >= MAX_GRAPHS:
                 before = self.graphs.pop(next(iter(self.graphs)))
+            if threading.active_count() > 1:  # another thread may be about to replay it as it is
+                before = None
             workspace = self._workspace(stream) if before is None else before.held
             if before is not None and before.stream != stream:
                 self.driver.wait(stream, before.stream)

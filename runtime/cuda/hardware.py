@@ -183,7 +183,7 @@ class HardwareDriver:
         self._functions: dict[Kernel, Any] = {}
         self._modules: dict[str, Any] = {}
         self.recording = threading.RLock()
-        self._dropped: list[_Graph] = []
+        self._dropped: list[tuple[Any, Any]] = []  # executable graphs, and where they ran last
         self._held: deque[tuple[list[Any], Any]] = deque()  # events, and what has to live until they have passed
         self._enter()
         self._pooled = bool(self._attribute(known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED))
@@ -447,11 +447,9 @@ class HardwareDriver:
                 raise
             graph = self._ask(cuda.cuStreamEndCapture(stream), "record a run")
         try:
-            if before is not None:
-                if not int(cuda.cuGraphExecUpdate(before.graph, graph)[0]):
-                    return before
-                self.drop(before)
-            return _Graph(self._ask(cuda.cuGraphInstantiate(graph, 0), "record a run"))
+            if before is not None and not int(cuda.cuGraphExecUpdate(before.graph, graph)[0]):
+                return before
+            return _Graph(self._ask(cuda.cuGraphInstantiate(graph, 0), "record a run"), self._dropped)
         finally:
             self._ask(cuda.cuGraphDestroy(graph), "record a run")
 
@@ -464,24 +462,27 @@ class HardwareDriver:
             raise _error(self._api, answer[0], "launch of a recorded run")
 
     def drop(self, graph: Any) -> None:
-        self._dropped.append(graph)  # the caller may be anywhere: this happens when objects die
+        """Nothing: another thread may be about to replay it, and whoever refers to it last drops it."""
 
     def _forget_dropped(self) -> None:
         while self._dropped:
-            graph = self._dropped.pop()
-            if graph.stream is not None:
-                self.synchronize(graph.stream)
-            self._ask(self._api.cuGraphExecDestroy(graph.graph), "forget a recorded run")
+            graph, stream = self._dropped.pop()
+            if stream is not None:
+                self.synchronize(stream)
+            self._ask(self._api.cuGraphExecDestroy(graph), "forget a recorded run")
 
 
 class _Graph:
-    """An executable graph, and the stream that it ran on last."""
+    """An executable graph, and the stream that it ran on last. When nobody refers to it, both go to `dropped`."""
 
-    __slots__ = ("graph", "stream")
+    __slots__ = ("dropped", "graph", "stream")
 
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
+    def __init__(self, graph: Any, dropped: list[tuple[Any, Any]]) -> None:
+        self.graph, self.dropped = graph, dropped
         self.stream: Any = None
+
+    def __del__(self) -> None:
+        self.dropped.append((self.graph, self.stream))
 
 
 class _Staging:

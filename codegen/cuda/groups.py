@@ -66,9 +66,9 @@ def shape_of(nest: LoopNest, threads: int) -> Shape | None:
     kept = -(-length * sum(b.dtype.itemsize for b in nest.buffers if b.scratch) // _KEPT)
     if 1 < kept <= 2 * threads:  # so many that they keep a row
         lanes = max(lanes, _power(kept)) if length < _LONG and not few else max(_power(kept), threads)
-        return Shape(max(1, min(threads // lanes, _power(points))), lanes, False)
+        return Shape(_together(points, lanes, threads), lanes, False)
     if length < _LONG and not few:
-        return Shape(max(1, min(threads // lanes, _power(points))), lanes, False)
+        return Shape(_together(points, lanes, threads), lanes, False)
     chunks, chunk = 1, 0
     if points < _FULL // 4 and length >= 4 * _CHUNK and _can_chunk(nest):
         chunk = max(_CHUNK, -(-length * points // _FULL // threads) * threads)
@@ -89,6 +89,11 @@ def _side_by_side(nest: LoopNest, points: int, length: int, threads: int) -> Sha
         chunk = max(16 * lanes, -(-length * blocks // _FULL // lanes) * lanes)
         chunks = -(-length // chunk)
     return Shape(side, lanes, True, chunks, chunk if chunks > 1 else 0)
+
+
+def _together(points: int, lanes: int, threads: int) -> int:
+    """Points of a block where lanes combine by shuffles, in which whole warps take part."""
+    return max(1, min(threads // lanes, max(_power(points), WARP // lanes)))
 
 
 def _power(n: int) -> int:

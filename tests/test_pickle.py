@@ -15,6 +15,7 @@ import pickle_functions as functions
 import pytest
 
 import nufunc as nf
+from nufunc.runtime import stored
 
 HERE = Path(__file__).parent
 X = np.linspace(0.5, 1.5, 4)
@@ -223,6 +224,14 @@ def test_arrays_from_pickles_are_read_where_they_lie() -> None:
 
 # -- other processes
 
+
+@pytest.fixture
+def installed_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code does not travel from a process that began within seconds of the installation, whose sources it may not have
+    read as they stand."""
+    monkeypatch.setattr(stored, "_edited", lambda: False)
+
+
 ELSEWHERE = """
 import pickle, sys
 things = pickle.load(open(sys.argv[1], "rb"))
@@ -241,6 +250,7 @@ def elsewhere(file: Path, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.usefixtures("installed_long_ago")
 def test_compiled_functions_call_python_functions_by_name(tmp_path: Path) -> None:
     compiled = nf.jit(functions.calls_back).lower(X).compile()
     mapped = nf.vmap(functions.calls_back_once).lower(np.stack([X, -X])).compile()
@@ -255,6 +265,7 @@ def test_compiled_functions_call_python_functions_by_name(tmp_path: Path) -> Non
         pickle.dumps(nf.jit(lambda x: nf.pure_callback(lambda x: x, nf.spec(4), x)).lower(X).compile())
 
 
+@pytest.mark.usefixtures("installed_long_ago")
 def test_compiled_functions_take_their_code_along(tmp_path: Path) -> None:
     compiled = nf.jit(lambda x: np.tanh(x) * 3).lower(X).compile()
     file = tmp_path / "compiled"

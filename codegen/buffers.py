@@ -308,6 +308,18 @@ def carry_pairs(node: Node) -> list[tuple[int, int]]:
     return [(first + k, k) for k in range(count)]
 
 
+def second_sizes(node: Node, frames: Sequence[Frame]) -> list[int]:
+    """Bytes of the second buffer of each carry of a loop; 0 where the body works in place."""
+    if node.prim not in LOOPS:
+        return []
+    body, frame = node.regions[-1], frames[-1]
+    sizes = []
+    for p, o in carry_pairs(node):
+        in_place = frame.of(body.outputs[o]) is body.params[p] or frame.lent.get(o) is body.params[p]
+        sizes.append(0 if in_place else aligned(max(body.outputs[o].type.nbytes, 1)))
+    return sizes
+
+
 def _first_carry(node: Node) -> int:
     """The number of a loop's operand that its first result starts from."""
     match node.prim:

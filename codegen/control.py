@@ -33,19 +33,7 @@ def scratch(plan: Plan, node: Node, frames: list[Frame]) -> int:
     """Bytes of scratch memory that a control node needs, given its regions' frames."""
     if node.prim == "map":
         return map_tasks(node, plan.vector_bytes) * aligned(frames[0].size)
-    return sum(_swap_sizes(node, frames)) + max((aligned(f.size) for f in frames), default=0)
-
-
-def _swap_sizes(node: Node, frames: list[Frame]) -> list[int]:
-    """Bytes of the second buffer of each carry of a loop; 0 where the body works in place."""
-    if node.prim not in buffers.LOOPS:
-        return []
-    body, frame = node.regions[-1], frames[-1]
-    sizes = []
-    for p, o in buffers.carry_pairs(node):
-        in_place = frame.of(body.outputs[o]) is body.params[p] or frame.lent.get(o) is body.params[p]
-        sizes.append(0 if in_place else aligned(max(body.outputs[o].type.nbytes, 1)))
-    return sizes
+    return sum(buffers.second_sizes(node, frames)) + max((aligned(f.size) for f in frames), default=0)
 
 
 class _Carries:
@@ -55,7 +43,7 @@ class _Carries:
     def __init__(self, plan: Plan, scope: Scope, node: Node, initial: Sequence[Value]) -> None:
         self.plan, self.node = plan, node
         frames = scope.frame.frames[node]
-        sizes = _swap_sizes(node, frames)
+        sizes = buffers.second_sizes(node, frames)
         self.results = [scope.pointer(r) for r in node.results[: len(sizes)]]
         self.bytes = [r.type.nbytes for r in node.results[: len(sizes)]]
         offset = 0

@@ -37,19 +37,7 @@ def scratch(planner: Planner, node: Node, frames: list[Frame]) -> int:
     """Bytes of scratch memory of a control node, given its regions' frames."""
     flag = ALIGNMENT if node.prim in ("while", "record") else 0
     items = sum(aligned(max(t.nbytes, 1)) for types in _item_types(node) for t in types)
-    return sum(_second_sizes(node, frames)) + flag + items + max((aligned(f.size) for f in frames), default=0)
-
-
-def _second_sizes(node: Node, frames: list[Frame]) -> list[int]:
-    """Bytes of the second place of each carry of a loop; 0 where the body works in place."""
-    if node.prim not in buffers.LOOPS:
-        return []
-    body, frame = node.regions[-1], frames[-1]
-    sizes = []
-    for p, o in buffers.carry_pairs(node):
-        in_place = frame.of(body.outputs[o]) is body.params[p] or frame.lent.get(o) is body.params[p]
-        sizes.append(0 if in_place else aligned(max(body.outputs[o].type.nbytes, 1)))
-    return sizes
+    return sum(buffers.second_sizes(node, frames)) + flag + items + max((aligned(f.size) for f in frames), default=0)
 
 
 def _item_types(node: Node) -> tuple[list[ArrayType], list[ArrayType]]:
@@ -70,7 +58,7 @@ class _Carries:
 
     def __init__(self, planner: Planner, scope: Scope, node: Node, initial: Sequence[Value], start: int = 0) -> None:
         self.planner = planner
-        sizes = _second_sizes(node, scope.frame.frames[node])
+        sizes = buffers.second_sizes(node, scope.frame.frames[node])
         first = [scope.place(r) for r in node.results[: len(sizes)]]
         self.bytes = [r.type.nbytes for r in node.results[: len(sizes)]]
         second, offset = [], 0

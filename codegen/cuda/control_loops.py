@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nufunc.codegen import buffers
-from nufunc.codegen.buffers import Frame, aligned, is_view
+from nufunc.codegen.buffers import Frame, is_view
 from nufunc.codegen.cuda import control_choice
 from nufunc.codegen.cuda.control_nests import Home
 from nufunc.codegen.cuda.program import Place
-from nufunc.ir.graph import Node, Value
+from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import ArrayType
 
 if TYPE_CHECKING:
@@ -23,14 +23,8 @@ Homes = Sequence[Home | None]  # of results: None for numbers, which get registe
 
 def second_sizes(node: Node, frames: Sequence[Frame]) -> list[int]:
     """Bytes for both halves of each carry that is an array and not updated in place."""
-    if node.prim not in buffers.LOOPS:
-        return []
-    body, frame = node.regions[-1], frames[-1]
-    sizes = []
-    for p, o in buffers.carry_pairs(node):
-        in_place = frame.of(body.outputs[o]) is body.params[p] or frame.lent.get(o) is body.params[p]
-        sizes.append(0 if in_place or body.outputs[o].type.size <= 1 else 2 * aligned(body.outputs[o].type.nbytes))
-    return sizes
+    sizes = buffers.second_sizes(node, frames)
+    return [2 * n if r.type.size > 1 else 0 for n, r in zip(sizes, node.results, strict=False)]
 
 
 def control(
@@ -92,16 +86,21 @@ def while_(
     carry = Carries(w, node, frames, operands[nc + nb :], results, arena)
     w.settle()
     with w.indented("while True:"):
-        if any(may_fail(n) for r in node.regions for n in r.walk()):
-            look(w)
-        (flag,) = w.region(cond, frames[0], [*operands[:nc], *carry.current], [None], carry.arena)
-        w.line(f"if not {flag.name}: break")
+        leave_unless(w, node, cond, frames[0], [*operands[:nc], *carry.current], carry.arena)
         touched = list(w.touched)
         made = w.region(body, frames[1], [*operands[nc : nc + nb], *carry.current], carry.following, carry.arena)
         carry.step(made)
         w.settle()
     w.touched = touched
     return carry.finish()
+
+
+def leave_unless(w: Writer, node: Node, cond: Graph, frame: Frame, arguments: Sequence[Home], arena: Place) -> None:
+    """At the head of a loop: leave it where a check has failed, or where the condition is false."""
+    if any(may_fail(n) for r in node.regions for n in r.walk()):
+        look(w)
+    (flag,) = w.region(cond, frame, arguments, [None], arena)
+    w.line(f"if not {flag.name}: break")
 
 
 def may_fail(node: Node) -> bool:

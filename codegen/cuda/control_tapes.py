@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nufunc.codegen.buffers import ALIGNMENT, Frame, aligned
 from nufunc.codegen.cuda import control_choice
-from nufunc.codegen.cuda.control_loops import Carries, Homes, look, may_fail
+from nufunc.codegen.cuda.control_loops import Carries, Homes, leave_unless
 from nufunc.codegen.cuda.control_nests import Home
 from nufunc.codegen.cuda.program import Place
 from nufunc.codegen.text_scalars import number
@@ -101,10 +101,7 @@ def record(
     length, most = w.fresh("reg"), w.recording.most
     w.line(f"{length} = int64(0)")
     with w.indented("while True:"):
-        if any(may_fail(n) for r in node.regions for n in r.walk()):
-            look(w)
-        (flag,) = w.region(cond, frames[0], [*operands[:nc], *carry.current], [None], carry.arena)
-        w.line(f"if not {flag.name}: break")
+        leave_unless(w, node, cond, frames[0], [*operands[:nc], *carry.current], carry.arena)
         with w.indented(f"if {length} >= {most}:"):
             w.line(f"{w.memory(w.own_arena, ArrayType((), INT64)).name}[0] = int64(1)")
             w.line("break")

@@ -6,11 +6,25 @@ from dataclasses import dataclass
 import numpy as np
 from pass_programs import graph_of
 
+from nufunc.codegen.cuda.kernels import THREADS, Kernel, kernels
+from nufunc.codegen.emit_text import group_nests
+from nufunc.codegen.nest_builder import Sites
 from nufunc.ir import ArrayType, Graph
+from nufunc.passes.fuse import fuse
 
 
 def array(dtype: str, *shape: int) -> ArrayType:
     return ArrayType(shape, np.dtype(dtype))
+
+
+def kernels_of(graph: Graph, threads: int = THREADS) -> list[Kernel]:
+    """The kernels of a graph's groups, in order."""
+    sites, found = Sites(), []
+    for node in fuse(graph).walk():
+        if node.prim == "fused":
+            name, nests = group_nests(node, sites)
+            found += [k for nest in nests for k in kernels(nest, name, sites, threads)]
+    return found
 
 
 @dataclass

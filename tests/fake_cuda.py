@@ -8,13 +8,18 @@ are kept in order by doing everything at once, except what is captured.
 import ctypes
 import itertools
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
 
+import nufunc as nf
 from nufunc.codegen.cuda.compile import Code
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.simulate import simulate
+from nufunc.runtime.cuda import arrays, devices, hardware
 
 real = pytest.importorskip("cuda.bindings.driver")
 
@@ -29,6 +34,25 @@ def has_driver() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@contextmanager
+def installed(monkeypatch: pytest.MonkeyPatch, made: "FakeCuda") -> Iterator["FakeCuda"]:
+    """Devices are those of this stand-in, and none are known yet."""
+    if has_driver():
+        pytest.skip("the stand-in needs a machine without NVIDIA's driver")
+    monkeypatch.delenv("NUFUNC_CUDA_SIMULATOR", raising=False)
+    monkeypatch.setattr(devices, "_DEVICES", {})
+    monkeypatch.setattr(arrays, "_LAYOUTS", WeakValueDictionary())
+    monkeypatch.setattr(hardware, "api", lambda: made)
+    monkeypatch.setattr(hardware, "_THREAD", hardware._Process())
+    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled", made.compiled)
+    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled_together", made.compiled_together)
+    nf.clear_cache()
+    yield made
+    for device in devices._DEVICES.values():
+        device.pool.close()
+    nf.clear_cache()
 
 
 class FakeCuda:

@@ -8,32 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_programs import CUDA_PROGRAMS, WITHOUT_WARPS, array
+from cuda_programs import CUDA_PROGRAMS, WITHOUT_WARPS, array, kernels_of
 from pass_programs import graph_of
 
 from nufunc.codegen.cuda import compile as compiler
 from nufunc.codegen.cuda import lowering
 from nufunc.codegen.cuda.compile import compiled, ptx
-from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.plan import device_program
 from nufunc.codegen.cuda.program import Call, Launch
-from nufunc.codegen.emit_text import group_nests
-from nufunc.codegen.nest_builder import Sites
 from nufunc.ir.errors import UnsupportedError
-from nufunc.ir.graph import Graph
 from nufunc.passes.fuse import fuse
 
 CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
 HERE = Path(__file__).parent
-
-
-def kernels_of(graph: Graph) -> list[Kernel]:
-    sites, found = Sites(), []
-    for node in fuse(graph).walk():
-        if node.prim == "fused":
-            name, nests = group_nests(node, sites)
-            found += [k for nest in nests for k in kernels(nest, name, sites)]
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakValueDictionary
 
 import fake_nvmath
 import numpy as np
@@ -13,10 +12,10 @@ from cuda_device import HARDWARE
 
 import nufunc as nf
 from nufunc.codegen.cuda.contraction import Tile
-from nufunc.runtime.cuda import arrays, devices, hardware, nvidia
+from nufunc.runtime.cuda import nvidia
 
 pytest.importorskip("cuda.bindings.driver")
-from fake_cuda import OK, FakeCuda, has_driver, real
+from fake_cuda import OK, FakeCuda, installed, real
 
 pytestmark = pytest.mark.skipif(HARDWARE, reason="stands in for hardware")
 
@@ -77,22 +76,10 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch, libraries: dict[str, Any]) -> Any:
     """Hardware whose driver and libraries are stand-ins."""
-    if has_driver():
-        pytest.skip("the stand-in needs a machine without NVIDIA's driver")
     made = Cuda()
     monkeypatch.setattr(nvidia, "module", {n: Library(made, lib) for n, lib in libraries.items()}.get)
-    monkeypatch.delenv("NUFUNC_CUDA_SIMULATOR", raising=False)
-    monkeypatch.setattr(devices, "_DEVICES", {})
-    monkeypatch.setattr(arrays, "_LAYOUTS", WeakValueDictionary())
-    monkeypatch.setattr(hardware, "api", lambda: made)
-    monkeypatch.setattr(hardware, "_THREAD", hardware._Process())
-    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled", made.compiled)
-    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled_together", made.compiled_together)
-    nf.clear_cache()
-    yield made
-    for device in devices._DEVICES.values():
-        device.pool.close()
-    nf.clear_cache()
+    with installed(monkeypatch, made):
+        yield made
 
 
 RANDOM = np.random.default_rng(5)

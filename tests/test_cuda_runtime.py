@@ -6,11 +6,10 @@ import subprocess
 import sys
 import threading
 import weakref
-from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, has_driver, real
+from fake_cuda import FakeCuda, has_driver, installed, real
 
 import nufunc as nf
 from nufunc.codegen.cuda.kernels import Kernel
@@ -19,7 +18,7 @@ from nufunc.codegen.cuda.program import Copy, Operand, Place, Program
 from nufunc.codegen.loops import Buffer
 from nufunc.ir.types import ArrayType
 from nufunc.runtime import pipeline
-from nufunc.runtime.cuda import arrays, devices, hardware
+from nufunc.runtime.cuda import hardware
 from nufunc.runtime.cuda.execute import MAX_GRAPHS, Machine
 from nufunc.runtime.cuda.memory import Pool, no_memory, rounded
 from nufunc.runtime.cuda.simulated import SimulatedDriver
@@ -243,21 +242,8 @@ def loss(w, x):
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch):
     """Hardware whose driver is the stand-in."""
-    if has_driver():
-        pytest.skip("the stand-in needs a machine without NVIDIA's driver")
-    made = FakeCuda(devices=1, total=1 << 26)
-    monkeypatch.delenv("NUFUNC_CUDA_SIMULATOR", raising=False)
-    monkeypatch.setattr(devices, "_DEVICES", {})
-    monkeypatch.setattr(arrays, "_LAYOUTS", WeakValueDictionary())
-    monkeypatch.setattr(hardware, "api", lambda: made)
-    monkeypatch.setattr(hardware, "_THREAD", hardware._Process())
-    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled", made.compiled)
-    monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled_together", made.compiled_together)
-    nf.clear_cache()
-    yield made
-    for device in devices._DEVICES.values():
-        device.pool.close()
-    nf.clear_cache()
+    with installed(monkeypatch, FakeCuda(devices=1, total=1 << 26)) as made:
+        yield made
 
 
 def test_calls_through_the_driver(fake: FakeCuda) -> None:

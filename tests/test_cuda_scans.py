@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cuda_programs import array
+from cuda_programs import array, kernels_of
 from pass_programs import graph_of
 
-from nufunc.codegen.cuda.kernels import Kernel, kernels
+from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.simulate import SimulatedGroups, simulate
-from nufunc.codegen.emit_text import group_nests, run_grouped
-from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.emit_text import run_grouped
 from nufunc.ir import Graph, interpret
 from nufunc.passes.fuse import fuse
 
@@ -136,14 +135,6 @@ def test_results_do_not_depend_on_the_run():
         for o in (None, 1, 2)
     ]
     assert runs[0].tobytes() == runs[1].tobytes() == runs[2].tobytes()
-
-
-def kernels_of(graph: Graph, threads: int = 256) -> list[Kernel]:
-    sites, found = Sites(), []
-    for node in (n for n in fuse(graph).walk() if n.prim == "fused"):
-        name, nests = group_nests(node, sites)
-        found += [k for nest in nests for k in kernels(nest, name, sites, threads)]
-    return found
 
 
 def test_kernels_share_their_buffers():

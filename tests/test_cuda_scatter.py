@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cuda_programs import array
+from cuda_programs import array, kernels_of
 from pass_programs import graph_of
 
 from nufunc.codegen.cuda import scatter
-from nufunc.codegen.cuda.kernels import Kernel, kernels
+from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.simulate import SimulatedGroups, simulate
-from nufunc.codegen.emit_text import group_nests, run_grouped
-from nufunc.codegen.nest_builder import Sites
+from nufunc.codegen.emit_text import run_grouped
 from nufunc.ir import Graph, interpret
 from nufunc.ir.errors import BoundsError
 from nufunc.passes.fuse import fuse
@@ -159,15 +158,6 @@ def test_what_is_fused_with_a_scatter():
     arguments = numbers("f8", 7, 3), numbers("f8", 40, 3) / 5, numbers("f8", 3), np.arange(40) * 5
     results, _ = run(graph, *arguments)
     np.testing.assert_allclose(results[0], interpret.run(graph, list(arguments))[0], rtol=1e-13)
-
-
-def kernels_of(graph: Graph) -> list[Kernel]:
-    sites, found = Sites(), []
-    for node in fuse(graph).walk():
-        if node.prim == "fused":
-            name, nests = group_nests(node, sites)
-            found += [k for nest in nests for k in kernels(nest, name, sites)]
-    return found
 
 
 def test_stores_to_few_of_many_targets(monkeypatch):

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -95,7 +96,7 @@ def _hashed(parts: object) -> str:
 def _versions() -> tuple[object, ...]:
     tables = (device_functions, text_scalars, vmath_coefficients_special, random)
     parts = (lowering, device_expressions, device_calls, device_memory, device_values)
-    sources = [inspect.getsource(m) for m in (*parts, *tables)]
+    sources = [inspect.getsource(m) for m in (sys.modules[__name__], *parts, *tables)]
     linker = assembler()
     return _hashed(sources), nvvm_version(), None if linker is None else linker.version()
 

@@ -212,6 +212,7 @@ def placed(func):
     """What serve.py asks of `func` on a device; tensors that it makes itself stand there too."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_default_device(device)
+    torch.backends.cudnn.allow_tf32 = False  # float32, as the others; of products this is the default
     return (
         func,
         lambda tree: w.tmap(lambda x: torch.as_tensor(x, device=device), tree),

@@ -7,10 +7,13 @@ Staging programs are random control flow of Python's own on traced values (`stag
 decides. Loops are programs of nested control flow (`random_loops`), whose first and second derivatives, also under
 vmap, must be those of differences. Graphs are random IR (`random_graphs`): text, functionalize and simplify must keep
 every bit. A failure prints its seed, with which it runs again: `--programs 1 --seed SEED`. With `--large 17` also the
-small arrays of these programs are treated as large ones are: computed over each other, in the memory of results.
+small arrays of these programs are treated as large ones are: computed over each other, in the memory of results. With
+`--target cuda` programs, staging programs and loops run on the first device, which may be a simulated one.
 """
 
 import argparse
+import contextlib
+import os
 import sys
 import time
 import traceback
@@ -24,6 +27,7 @@ from random_loops import fuzz_loops
 from random_programs import COMPILED, RandomChooser, check_program, drawn_ways, random_program
 from staging_programs import check_staging_program
 
+import nufunc as nf
 from nufunc.codegen import buffers
 from nufunc.ir.interpret import run
 from nufunc.ir.text import graph_hash, parse_graph, print_graph
@@ -91,6 +95,7 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=0, help="number of random NumPy programs")
     parser.add_argument("--compiled", choices=("one", "all", "none"), default="one", help="ways of a program with code")
     parser.add_argument("--large", type=int, help="bytes from which the memory of arrays is lent")
+    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="where code runs")
     parser.add_argument("--graphs", type=int, default=0, help="number of random graphs")
     parser.add_argument("--staging", type=int, default=0, help="number of random programs of Python's control flow")
     parser.add_argument("--loops", type=int, default=0, help="number of random programs of nested control flow")
@@ -100,11 +105,13 @@ def main() -> int:
     warnings.simplefilter("error")
     if options.large is not None:
         buffers.OVERWRITE = reread._LARGE = options.large
-    failures = campaign("graphs", fuzz_graph, options.seed, options.graphs, options.show)
+    os.environ["NUFUNC_CUDA_FALLBACK"] = "0"  # nothing runs on the host unnoticed
     programs = partial(fuzz_program, compiled=options.compiled)
-    failures += campaign("programs", programs, options.seed, options.programs, options.show)
-    failures += campaign("staging programs", check_staging_program, options.seed, options.staging, options.show)
-    failures += campaign("loops", fuzz_loops, options.seed, options.loops, options.show)
+    failures = campaign("graphs", fuzz_graph, options.seed, options.graphs, options.show)
+    with nf.device("cuda:0") if options.target == "cuda" else contextlib.nullcontext():
+        failures += campaign("programs", programs, options.seed, options.programs, options.show)
+        failures += campaign("staging programs", check_staging_program, options.seed, options.staging, options.show)
+        failures += campaign("loops", fuzz_loops, options.seed, options.loops, options.show)
     return 1 if failures else 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nufunc.ir import primitive
 from nufunc.ir.errors import Location, NufuncError
 from nufunc.ir.graph import Attrs, Graph, Node, Value
-from nufunc.ir.types import ArrayType, TapeType, type_of
+from nufunc.ir.types import ArrayType, TapeType, element, type_of
 
 
 class Builder:
@@ -114,7 +114,7 @@ class Builder:
         """
         if isinstance(type, TapeType):
             return self.emit("tape_zeros", (), {"type": str(type)})[0]
-        value = np.dtype(type.dtype).type(value).item()
+        value = element(value, type.dtype)
         if self.stage == "traced":
             return self.emit("full", (), {"value": value, "shape": type.shape, "dtype": type.dtype})[0]
         key = (primitive.attr_tuple({"value": value}), type)

@@ -11,6 +11,7 @@ import numpy as np
 from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentTypeError, LinAlgError, NufuncError
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.halves import evaluate
 from nufunc.ir.types import TapeType, type_of
 
 Watch = Callable[[Node, Sequence[np.ndarray], Sequence[np.ndarray]], None]
@@ -52,7 +53,7 @@ def run(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         operands = [env[o] for o in node.operands]
         try:
             with np.errstate(all="ignore"):
-                results = record.evaluate(operands, node.attrs, node.regions)
+                results = evaluate(node, operands)
         except NufuncError as error:
             if error.location is None and node.loc is not None:
                 raise type(error)(str(error), node.loc) from error

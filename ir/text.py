@@ -35,7 +35,7 @@ from nufunc.ir.errors import Location, ParseError, VerifyError
 from nufunc.ir.graph import STAGES, Graph, Node, Value
 from nufunc.ir.prims.custom import Rule
 from nufunc.ir.prims.host import Host
-from nufunc.ir.types import DTYPES_BY_NAME, HANDLE, ArrayType, dtype_name, tape_of
+from nufunc.ir.types import DTYPES_BY_NAME, HANDLE, ArrayType, dtype_name, dtype_named, kind_of, tape_of
 
 _T = TypeVar("_T")
 _NAME = r"[A-Za-z_<][\w.<>$-]*"
@@ -135,7 +135,7 @@ class Printer:
     def _elements(self, array: np.ndarray) -> str:
         if self.digests:
             return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-        text = repr if array.dtype.kind in "iu" else attr_text
+        text = repr if kind_of(array.dtype) in "iu" else attr_text
         return ", ".join(map(text, array.ravel().tolist()))
 
 
@@ -320,9 +320,10 @@ class _Parser:
 
     def dtype(self) -> np.dtype:
         name = self.take("word")
-        if name not in DTYPES_BY_NAME:
+        dtype = dtype_named(name)
+        if dtype is None:
             raise self.error(f"{name!r} is not a dtype")
-        return DTYPES_BY_NAME[name]
+        return dtype
 
     def value(self, env: dict[str, Value]) -> Value:
         name = self.take("value")
@@ -336,7 +337,7 @@ class _Parser:
         self.take("mark", "[")
         line = self.start
         items = self.many(self.attr, "]")
-        if not set(map(type, items)) <= _ELEMENT_TYPES[value.dtype.kind]:
+        if not set(map(type, items)) <= _ELEMENT_TYPES[kind_of(value.dtype)]:
             raise self.error(f"the elements of a constant of {value.type} are of another kind", line)
         try:
             array = np.array(items, dtype=value.dtype).reshape(value.shape)
@@ -401,7 +402,7 @@ class _Parser:
             return int(token) if token.lstrip("-").isdigit() else float(token)
         if self.accept("("):
             return tuple(self.many(self.attr, ")"))
-        if self.kind == "word" and self.token in DTYPES_BY_NAME:
+        if self.kind == "word" and (self.token in DTYPES_BY_NAME or self.token == "bf16"):
             return self.dtype()
         word = self.take("word")
         if word.startswith("@"):

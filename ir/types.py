@@ -1,4 +1,15 @@
-"""Types of values: arrays of a static shape and a strong dtype, printed `f64[8,3]`, and tapes, `tape(f64[3])[8]`."""
+"""Types of values: arrays of a static shape and a strong dtype, printed `f64[8,3]`, and tapes, `tape(f64[3])[8]`.
+
+Note [bfloat16]
+~~~~~~~~~~~~~~~
+NumPy has no bfloat16; the dtype is that of the package ml_dtypes, as in JAX and TensorFlow. Importing it costs a tenth
+of what importing NumPy costs, so this happens when a program asks for it (`bfloat16()`, the name `bf16`), and a dtype
+that an array brings along is known by its name (`is_bfloat16`). From then on it stands in the tables of dtypes.
+
+NumPy says little about a foreign dtype: its kind is "V", as that of structures, `np.finfo` and `np.issubdtype` do not
+know it, `dtype.str` is that of two raw bytes, and promotion has no Python numbers. So code asks `kind_of` instead of
+`dtype.kind`, `dtype_name` for a key, and `nufunc.ir.promotion` for what dtypes make together.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +44,75 @@ COMPLEX64 = np.dtype(np.complex64)
 COMPLEX128 = np.dtype(np.complex128)
 
 
+def bfloat16() -> np.dtype:
+    """The dtype bfloat16 of ml_dtypes, which is imported here; DTypeError where it is not installed."""
+    found = DTYPES_BY_NAME.get("bf16")
+    if found is not None:
+        return found
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise DTypeError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
+    return _registered(np.dtype(ml_dtypes.bfloat16))
+
+
+def _registered(dtype: np.dtype) -> np.dtype:
+    DTYPE_NAMES[dtype] = "bf16"
+    return DTYPES_BY_NAME.setdefault("bf16", dtype)
+
+
+def is_bfloat16(dtype: np.dtype) -> bool:
+    """Whether a dtype is bfloat16, without importing anything."""
+    return dtype.kind == "V" and dtype.name == "bfloat16" and dtype.type.__module__ == "ml_dtypes"
+
+
 def dtype_name(dtype: np.dtype) -> str:
     """The short name of a dtype (`f64`); DTypeError for one that nufunc does not compute with."""
-    try:
-        return DTYPE_NAMES[dtype]
-    except KeyError:
+    name = DTYPE_NAMES.get(dtype)
+    if name is None and is_bfloat16(dtype):
+        name = DTYPE_NAMES[_registered(dtype)]
+    if name is None:
         raise DTypeError(
-            f"dtype {dtype} is not supported; use bool, int8-64, uint8-64, float16/32/64 or complex64/128"
-        ) from None
+            f"dtype {dtype} is not supported; use bool, int8-64, uint8-64, bfloat16, float16/32/64 or complex64/128"
+        )
+    return name
+
+
+def dtype_named(name: str) -> np.dtype | None:
+    """The dtype of a short name, or None; `bf16` imports ml_dtypes."""
+    return bfloat16() if name == "bf16" else DTYPES_BY_NAME.get(name)
+
+
+def is_supported(dtype: np.dtype) -> bool:
+    """Whether nufunc computes with arrays of this dtype, in native byte order."""
+    return dtype in DTYPE_NAMES or is_bfloat16(dtype)
+
+
+def native(dtype: np.dtype) -> np.dtype:
+    """A dtype in native byte order, as the one object that all types share; DTypeError if it is not supported."""
+    return DTYPES_BY_NAME[dtype_name(dtype.newbyteorder("="))]
+
+
+def kind_of(dtype: np.dtype) -> str:
+    """The kind of a dtype, `dtype.kind`, but "f" for bfloat16."""
+    kind = dtype.kind
+    return "f" if kind == "V" and is_bfloat16(dtype) else kind
+
+
+def is_half(dtype: np.dtype) -> bool:
+    """Whether values take two bytes and are computed with in float32: float16 and bfloat16."""
+    return dtype.itemsize == 2 and kind_of(dtype) == "f"
+
+
+def element(value: Any, dtype: np.dtype) -> Any:
+    """A number as one of a dtype, as a Python scalar."""
+    if dtype.kind == "V" and isinstance(value, int):  # ml_dtypes takes short ones alone
+        value = float(value)
+    return dtype.type(value).item()
 
 
 def is_float(dtype: np.dtype) -> bool:
-    return dtype.kind == "f"
+    return kind_of(dtype) == "f"
 
 
 def is_complex(dtype: np.dtype) -> bool:
@@ -53,7 +121,7 @@ def is_complex(dtype: np.dtype) -> bool:
 
 def is_inexact(dtype: np.dtype) -> bool:
     """Whether values of this dtype can be differentiated."""
-    return dtype.kind in "fc"
+    return kind_of(dtype) in "fc"
 
 
 def real_dtype(dtype: np.dtype) -> np.dtype:
@@ -108,7 +176,7 @@ class ArrayType:
     @property
     def inexact(self) -> bool:
         """Whether values of this type have tangents."""
-        return self.dtype.kind in "fc"
+        return kind_of(self.dtype) in "fc"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,19 +213,17 @@ def tape_of(item: ArrayType, shape: tuple[int, ...] = ()) -> TapeType:
 def parse_type(text: str) -> ArrayType:
     """The type that prints as `text`; ValueError if none does."""
     match = re.fullmatch(_TYPE, text, re.ASCII)
-    dtype = DTYPES_BY_NAME.get(str(match["dtype"])) if match else None
+    dtype = dtype_named(str(match["dtype"])) if match else None
     if match is None or (dtype is None and match["item"] is None):
         raise ValueError(f"{text!r} is not a type")
     shape = tuple(int(n) for n in match["shape"].split(",") if n)
     return tape_of(parse_type(match["item"]), shape) if dtype is None else ArrayType(shape, dtype)
 
 
-_TYPE = r"(?:tape\((?P<item>.+)\)|(?P<dtype>[a-z]\d+))\[(?P<shape>[\d,]*)\]"
+_TYPE = r"(?:tape\((?P<item>.+)\)|(?P<dtype>[a-z]+\d+))\[(?P<shape>[\d,]*)\]"
 
 
 def type_of(array: np.ndarray) -> ArrayType:
     """The type of a concrete array (its dtype in native byte order); DTypeError for one of objects."""
     array = np.asarray(array)
-    dtype = array.dtype.newbyteorder("=")
-    dtype_name(dtype)
-    return ArrayType(array.shape, dtype)
+    return ArrayType(array.shape, native(array.dtype))

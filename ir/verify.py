@@ -12,7 +12,7 @@ from nufunc.ir.graph import STAGES, Graph, Node, Value
 from nufunc.ir.prims.custom import Rule
 from nufunc.ir.prims.host import Host
 from nufunc.ir.text import Printer
-from nufunc.ir.types import DTYPE_NAMES, ArrayType, TapeType, type_of
+from nufunc.ir.types import ArrayType, TapeType, is_supported, type_of
 
 _ALL_PURE = ("elementwise", "reduce", "layout", "index", "library", "create", "control", "custom", "host", "derived")
 _WITH_REGIONS = ("control", "derived", "fused")
@@ -86,7 +86,7 @@ def _check_definition(
     if value in defined:
         _fail(graph, f"{what} is defined a second time", after, index)
     type = value.type
-    known = isinstance(type, TapeType) or type.dtype in DTYPE_NAMES
+    known = isinstance(type, TapeType) or is_supported(type.dtype)
     if not known or any(extent < 0 for extent in type.shape):
         _fail(graph, f"{what} has an impossible type: {type.dtype} of shape {type.shape}", after, index)
     defined.add(value)

@@ -1,9 +1,11 @@
-"""float16, whose operations are done in float32: the last pass before kernels are made.
+"""float16 and bfloat16, whose operations are done in float32: the last pass before kernels are made.
 
 What only moves elements moves halves; everything else widens its operands to float32, computes there, and rounds its
 results to half precision, to even at ties: one operation after the other, as NumPy's loops do. Devices convert and
-multiply matrices of halves themselves; for processors, arrays of float16 become arrays of uint16 that hold the same
-bits, after which no value has the dtype float16, and the conversions are integer arithmetic.
+multiply matrices of halves themselves; for processors, arrays of halves become arrays of uint16 that hold the same
+bits, after which no value has a dtype of 16 bits, and the conversions are integer arithmetic.
+
+float64 becomes float16 with one rounding, as in NumPy, and bfloat16 by way of float32, as in ml_dtypes.
 """
 
 from __future__ import annotations
@@ -16,17 +18,14 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, ArrayType, TapeType, tape_of
+from nufunc.ir.halves import MOVING, in_single
+from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, ArrayType, TapeType, is_bfloat16, is_half, tape_of
 
 _BITS, _WORD = np.dtype(np.uint16), np.dtype(np.uint32)
-_MOVING = frozenset(
-    "reshape transpose broadcast slice flip pad concat update dynamic_slice dynamic_update gather scatter_set select "
-    "stop_gradient named tape_add tape_join tape_split require".split()
-)
 
 
 def widened_halves(graph: Graph) -> Graph:
-    """The graph with float16 only where it is stored, moved, converted, or multiplied by matrices."""
+    """The graph with halves only where they are stored, moved, converted, or multiplied by matrices."""
     if not any(_is_half(v.type) for v in _values(graph)):
         return graph
     b = Builder(graph.name, graph.stage)
@@ -39,9 +38,9 @@ def widened_halves(graph: Graph) -> Graph:
             if _moves(node) or node.prim in ("full", "bitcast", "convert", "dot"):
                 results: Sequence[Value] = b.emit(node.prim, operands, node.attrs, regions)
             else:
-                wide = [b.astype(o, FLOAT32) if o.dtype == FLOAT16 else o for o in operands]
-                pairs = zip(b.emit(node.prim, wide, _in_single(node), regions), node.results, strict=True)
-                results = [b.astype(r, FLOAT16) if w.dtype == FLOAT16 else r for r, w in pairs]
+                wide = [b.astype(o, FLOAT32) if is_half(o.dtype) else o for o in operands]
+                pairs = zip(b.emit(node.prim, wide, in_single(node.attrs), regions), node.results, strict=True)
+                results = [b.astype(r, w.dtype) if is_half(w.dtype) else r for r, w in pairs]
         env.update(zip(node.results, results, strict=True))
     return b.build([env[o] for o in graph.outputs], graph.updates)
 
@@ -52,24 +51,20 @@ def _moves(node: Node) -> bool:
         return True
     kind = primitive.get(node.prim).kind
     if kind == "host":
-        raise UnsupportedError("callbacks cannot take or give float16; convert to float32", node.loc)
-    return node.prim in _MOVING or kind == "control" or bool(node.regions)
-
-
-def _in_single(node: Node) -> dict[str, object]:
-    """The attributes of a node that computes in float32."""
-    return {k: FLOAT32 if isinstance(v, np.dtype) and v == FLOAT16 else v for k, v in node.attrs.items()}
+        names = " or ".join(sorted({v.dtype.name for v in (*node.operands, *node.results) if _is_half(v.type)}))
+        raise UnsupportedError(f"callbacks cannot take or give {names}; convert to float32", node.loc)
+    return node.prim in MOVING or kind == "control" or bool(node.regions)
 
 
 def without_halves(graph: Graph) -> Graph:
-    """The graph with the bits of float16 values as uint16; parameters and outputs too."""
+    """The graph with the bits of halves as uint16; parameters and outputs too."""
     if not any(_is_half(v.type) for v in _values(graph)):
         return graph
     b = Builder(graph.name, graph.stage)
     env: dict[Value, Value] = {p: b.param(_stored(p.type), p.hint) for p in graph.params}
     for value, array in graph.consts:
         env[value] = Value(_stored(value.type), value.hint)
-        b.consts.append((env[value], array.view(_BITS) if array.dtype == FLOAT16 else array))
+        b.consts.append((env[value], array.view(_BITS) if is_half(array.dtype) else array))
     for node in graph.nodes:
         with b.at(node.loc):
             results = _node(b, node, [env[o] for o in node.operands])
@@ -88,7 +83,7 @@ def _values(graph: Graph) -> list[Value]:
 
 
 def _is_half(type: ArrayType) -> bool:
-    return _is_half(type.item) if isinstance(type, TapeType) else type.dtype == FLOAT16
+    return _is_half(type.item) if isinstance(type, TapeType) else is_half(type.dtype)
 
 
 def _stored(type: ArrayType) -> ArrayType:
@@ -99,34 +94,36 @@ def _stored(type: ArrayType) -> ArrayType:
 
 def _node(b: Builder, node: Node, operands: list[Value]) -> Sequence[Value]:
     regions = [without_halves(region) for region in node.regions]
-    halves = [o.dtype == FLOAT16 for o in node.operands]
-    if node.prim == "full" and node.result.dtype == FLOAT16:
-        bits = np.array(node.attrs["value"], FLOAT16).view(_BITS).item()
+    halves = [o.dtype if is_half(o.dtype) else None for o in node.operands]
+    if node.prim == "full" and is_half(node.result.dtype):
+        bits = np.array(node.attrs["value"], node.result.dtype).view(_BITS).item()
         return b.emit("full", (), {**node.attrs, "value": bits, "dtype": _BITS})
-    if node.prim == "bitcast" and (halves[0] or node.result.dtype == FLOAT16):
-        return b.emit("bitcast", operands, {"dtype": _BITS if node.result.dtype == FLOAT16 else node.attrs["dtype"]})
+    if node.prim == "bitcast" and (halves[0] or is_half(node.result.dtype)):
+        return b.emit("bitcast", operands, {"dtype": _BITS if is_half(node.result.dtype) else node.attrs["dtype"]})
     if _moves(node):
         return b.emit(node.prim, operands, _retyped(node), regions)
     if node.prim == "convert":
         return [_converted(b, operands[0], halves[0], node.result.dtype)]
-    wide = [_widened(b, o) if half else o for o, half in zip(operands, halves, strict=True)]
-    results = b.emit(node.prim, wide, _in_single(node), regions)
-    return [_narrowed(b, r) if _is_half(w.type) else r for r, w in zip(results, node.results, strict=True)]
+    wide = [_widened(b, o, half) if half else o for o, half in zip(operands, halves, strict=True)]
+    results = b.emit(node.prim, wide, in_single(node.attrs), regions)
+    return [_narrowed(b, r, w.dtype) if _is_half(w.type) else r for r, w in zip(results, node.results, strict=True)]
 
 
 def _retyped(node: Node) -> dict[str, object]:
     """The attributes of a node that moves bits."""
-    return {k: _BITS if isinstance(v, np.dtype) and v == FLOAT16 else v for k, v in node.attrs.items()}
+    return {k: _BITS if isinstance(v, np.dtype) and is_half(v) else v for k, v in node.attrs.items()}
 
 
-def _converted(b: Builder, x: Value, half: bool, target: np.dtype) -> Value:
-    if half:
-        return b.astype(_widened(b, x), target)
-    if x.dtype == FLOAT64:
-        return _narrowed(b, _to_odd(b, x))
+def _converted(b: Builder, x: Value, half: np.dtype | None, target: np.dtype) -> Value:
+    if half is not None:
+        x = _widened(b, x, half)
+    if not is_half(target):
+        return b.astype(x, target)
+    if x.dtype == FLOAT64 and target == FLOAT16:
+        return _narrowed(b, _to_odd(b, x), target)
     if x.dtype.kind == "c":
-        return _converted(b, b.real(x), False, target)
-    return _narrowed(b, b.astype(x, FLOAT32))
+        return _converted(b, b.real(x), None, target)
+    return _narrowed(b, b.astype(x, FLOAT32), target)
 
 
 def _cast(b: Builder, x: Value, dtype: np.dtype) -> Value:
@@ -134,10 +131,12 @@ def _cast(b: Builder, x: Value, dtype: np.dtype) -> Value:
     return x if x.dtype == dtype else b.emit("bitcast", (x,), {"dtype": dtype})[0]
 
 
-def _widened(b: Builder, x: Value) -> Value:
-    """Bits of half precision as float32: the exponent is moved by a product, which also scales what is below the normal
-    numbers; infinities and NaN take the highest exponent."""
+def _widened(b: Builder, x: Value, half: np.dtype) -> Value:
+    """Bits of half precision as float32. Those of bfloat16 are the upper ones; the exponent of float16 is moved by a
+    product, which also scales what is below the normal numbers; infinities and NaN take the highest exponent."""
     word = b.astype(x, _WORD)
+    if is_bfloat16(half):
+        return _cast(b, b.shift_left(word, b.like(word, 16)), FLOAT32)
     size = b.bit_and(word, b.like(word, 0x7FFF))
     moved = b.shift_left(size, b.like(size, 13))
     scaled = _cast(b, b.mul(_cast(b, moved, FLOAT32), b.filled(2.0**112, moved.type.with_dtype(FLOAT32))), _WORD)
@@ -147,23 +146,34 @@ def _widened(b: Builder, x: Value) -> Value:
     return _cast(b, b.bit_or(bits, sign), FLOAT32)
 
 
-def _narrowed(b: Builder, x: Value) -> Value:
+def _narrowed(b: Builder, x: Value, half: np.dtype) -> Value:
     """float32 as bits of half precision, rounded to even."""
     word = _cast(b, x, _WORD)
     size = b.bit_and(word, b.like(word, 0x7FFFFFFF))
+    if is_bfloat16(half):
+        return _upper(b, word, size)
     odd = b.bit_and(b.shift_right(size, b.like(size, 13)), b.like(size, 1))
     bias = ((15 - 127) << 23) + 0xFFF & 0xFFFFFFFF
     normal = b.shift_right(b.add(b.add(size, b.like(size, bias)), odd), b.like(size, 13))
     # below the normal numbers an addition shifts and rounds
     magic = 126 << 23
-    half = x.type.with_dtype(FLOAT32)
-    lifted = _cast(b, b.add(_cast(b, size, FLOAT32), b.filled(0.5, half)), _WORD)
+    lifted = _cast(b, b.add(_cast(b, size, FLOAT32), b.filled(0.5, x.type.with_dtype(FLOAT32))), _WORD)
     tiny = b.sub(lifted, b.like(lifted, magic))
     above = b.select(b.gt(size, b.like(size, 0x7F800000)), b.like(size, 0x7E00), b.like(size, 0x7C00))
     bits = b.select(b.lt(size, b.like(size, 113 << 23)), tiny, normal)
     bits = b.select(b.ge(size, b.like(size, 143 << 23)), above, bits)
     sign = b.shift_right(b.bit_and(word, b.like(word, 0x80000000)), b.like(word, 16))
     return b.astype(b.bit_or(bits, sign), _BITS)
+
+
+def _upper(b: Builder, word: Value, size: Value) -> Value:
+    """The upper bits of float32, rounded to even, which are bfloat16. NaN, which rounding could make infinite, becomes a
+    quiet one of its sign."""
+    high = lambda v: b.shift_right(v, b.like(v, 16))
+    last = b.bit_and(high(word), b.like(word, 1))
+    rounded = high(b.add(word, b.add(last, b.like(word, 0x7FFF))))
+    nan = b.bit_or(b.bit_and(high(word), b.like(word, 0x8000)), b.like(word, 0x7FC0))
+    return b.astype(b.select(b.gt(size, b.like(size, 0x7F800000)), nan, rounded), _BITS)
 
 
 def _to_odd(b: Builder, x: Value) -> Value:

@@ -17,6 +17,7 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import NufuncError
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.halves import evaluate
 from nufunc.ir.types import FLOAT64, TapeType
 from nufunc.passes import simplify_control, simplify_layout, simplify_rules
 from nufunc.passes.control_parts import need_pure
@@ -169,7 +170,7 @@ class Simplifier:
         fills = [self.fill_of(o) for o in node.operands]
         if record.kind == "elementwise" and None not in fills:
             arrays = [np.full((), v, o.dtype) for v, o in zip(fills, node.operands, strict=True)]
-            return self.full(_evaluate(record, arrays, node).item(), node.result)
+            return self.full(_evaluate(arrays, node).item(), node.result)
         # only from an array: fills and iota alone are cheaper to write as such than as a table
         if not any(o in self.arrays for o in node.operands):
             return None
@@ -182,7 +183,7 @@ class Simplifier:
             for f, o in zip(fills, node.operands, strict=True)
         ]
         try:
-            array = _evaluate(record, arrays, node)
+            array = _evaluate(arrays, node)
         except NufuncError:
             return None  # an index outside: an error when the node runs, if ever it does
         return self.constant(array, node.result)
@@ -197,9 +198,9 @@ def _scalar(value: Any, dtype: np.dtype) -> Any:
         return np.full((), value, dtype).item()
 
 
-def _evaluate(record: primitive.Primitive, arrays: list[np.ndarray], node: Node) -> np.ndarray:
+def _evaluate(arrays: list[np.ndarray], node: Node) -> np.ndarray:
     with np.errstate(all="ignore"):
-        return np.asarray(record.evaluate(arrays, node.attrs, ())[0])
+        return np.asarray(evaluate(node, arrays)[0])
 
 
 def simplify(graph: Graph) -> Graph:

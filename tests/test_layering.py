@@ -34,10 +34,11 @@ ALLOWED_PACKAGES = {
 ALLOWED_IN = {
     "ir/prims/scipy_special.py": {"scipy.special"}, "api/nn/torch_program.py": {"torch"},
     "api/nn/files.py": {"safetensors"}, "runtime/cuda/hardware.py": {"cuda.bindings"},
+    "ir/types.py": {"ml_dtypes"}, "ir/promotion.py": {"ml_dtypes"},
 }  # fmt: skip
 HEAVY = (
     "nufunc.nn", "nufunc.optim", "torch", "numba", "llvmlite", "scipy.linalg", "opt_einsum", "numpy.f2py",
-    "numpy.testing", "unittest",
+    "numpy.testing", "unittest", "ml_dtypes",
 )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from nufunc.ir.prims.kinds import (
     need_same_shape,
     unary,
 )
-from nufunc.ir.types import COMPLEX64, COMPLEX128, FLOAT32, ArrayType, dtype_name, is_complex, is_inexact
+from nufunc.ir.types import COMPLEX64, COMPLEX128, FLOAT32, ArrayType, dtype_name, is_complex, is_inexact, kind_of
 
 LN2 = math.log(2)
 LN10 = math.log(10)
@@ -371,7 +371,7 @@ def _convert_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayT
 
 def _convert_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray]:
     (x,), dtype = arrays, attrs["dtype"]
-    if is_complex(x.dtype) and dtype.kind not in "bc":
+    if is_complex(x.dtype) and kind_of(dtype) not in "bc":
         x = x.real
     with np.errstate(all="ignore"):
         return [np.asarray(x.astype(dtype))]
@@ -396,7 +396,7 @@ def _bitcast_infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayT
     need_count("bitcast", types, 1)
     need_dtype("bitcast", types[0], "iuf")
     name, dtype = dtype_name(attrs["dtype"]), attrs["dtype"]
-    if dtype.kind not in "iuf" or dtype.itemsize != types[0].dtype.itemsize:
+    if kind_of(dtype) not in "iuf" or dtype.itemsize != types[0].dtype.itemsize:
         raise DTypeError(f"bitcast: the bytes of {types[0]} cannot be read as {name}")
     return (types[0].with_dtype(dtype),)
 

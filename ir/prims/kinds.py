@@ -18,7 +18,7 @@ from nufunc.ir.builder import Builder
 from nufunc.ir.errors import DTypeError, ShapeError, VerifyError
 from nufunc.ir.graph import Attrs, Graph, Value
 from nufunc.ir.primitive import Batch, Jvp, Primitive, Transpose, register
-from nufunc.ir.types import BOOL, ArrayType, real_dtype
+from nufunc.ir.types import BOOL, ArrayType, kind_of, real_dtype
 
 Types = Sequence[ArrayType]
 Regions = Sequence[Graph]
@@ -51,7 +51,7 @@ def need_count(prim: str, types: Types, count: int) -> None:
 
 
 def need_dtype(prim: str, type: ArrayType, kinds: str) -> None:
-    if type.dtype.kind not in kinds:
+    if kind_of(type.dtype) not in kinds:
         words = ", ".join(word for codes, word in _WORDS if codes in kinds)
         raise DTypeError(f"{prim} does not accept {type}; it accepts {words}")
 

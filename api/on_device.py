@@ -31,7 +31,8 @@ def to_device(x: Any, device: Any = None) -> Any:
 
     Returns
     -------
-    A tree of DeviceArrays. Arrays that are there already are handed back, those of other libraries as the same memory.
+    A tree of DeviceArrays. Arrays that are there already are handed back, those of other libraries as the same memory;
+    what is copied there, is copied in C order.
 
     Examples
     --------

@@ -68,6 +68,22 @@ def test_an_array_knows_what_it_is() -> None:
     assert repr(nf.to_device(np.array([1.5, 2.0]))) == "DeviceArray([1.5, 2. ], dtype=float64, device='cuda:0')"
 
 
+def test_other_shapes_are_views_where_those_of_numpy_are() -> None:
+    base = np.arange(48.0)
+    whole, plain = np.s_[...], (0, 1, 2)
+    for index, axes, shape in [
+        (np.s_[:, ::2, :], plain, (4, 8)), (np.s_[::-1], plain, (2, 2, 12)), (np.s_[::-1, ::-1, ::-1], plain, -1),
+        (np.s_[:, :, 1:2], (2, 0, 1), (3, 4)), (np.s_[:, :1, ::2], plain, (8, 1)), (np.s_[:, 1:, :], plain, (2, -1)),
+        (whole, (1, 0, 2), (-1, 4)), (np.s_[:, ::2], (0, 2, 1), -1), (whole, (2, 1, 0), (4, 12)),
+    ]:  # fmt: skip
+        space = nf.to_device(base)
+        wanted = base.reshape(4, 3, 4)[index].transpose(axes).reshape(shape)
+        found = space.reshape(4, 3, 4)[index].transpose(axes).reshape(shape)
+        np.testing.assert_array_equal(np.asarray(found), wanted)
+        found[...] = -1.0
+        assert np.any(np.asarray(space) == -1.0) == np.shares_memory(wanted, base), (index, axes, shape)
+
+
 def test_values_come_back() -> None:
     x = nf.to_device(X)
     np.testing.assert_array_equal(x.copy_to_host(), X)

@@ -15,6 +15,7 @@ from nufunc.ir.types import DTYPE_NAMES, HANDLE, INT64, ArrayType, TapeType
 from nufunc.runtime.cuda import devices
 from nufunc.runtime.cuda.devices import Device
 from nufunc.runtime.cuda.memory import Block, Foreign
+from nufunc.tracer.layout import reshape_strides
 from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import register_array
 
@@ -260,10 +261,13 @@ class DeviceArray:
         return (self[k] for k in range(len(self)))
 
     def reshape(self, *shape: Any) -> DeviceArray:
-        """The same elements, in C order, along other axes; a view where they lie in that order."""
+        """The same elements, in C order, along other axes; a view where NumPy's would be one."""
         given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         wanted = _filled(tuple(operator.index(n) for n in given), self.shape)
-        array = self if self.layout.strides is None else self.copy()
+        strides = reshape_strides(self.shape, self.layout.strides, wanted)
+        if isinstance(strides, tuple):
+            return self.view_of(wanted, strides)
+        array = self if strides is None else self.copy()
         return DeviceArray(
             layout(self.device, wanted, self.dtype), array.block, array.address, array.span, array.readonly
         )

@@ -17,6 +17,7 @@ from llvmlite import ir
 from nufunc.codegen import abi
 from nufunc.codegen.llvm import F32, F64, I32, I64, POINTER, Poison, Splat, declare, per_lane, scalar_of
 from nufunc.ir.errors import NufuncError, UnsupportedError
+from nufunc.ir.prims.scipy_special import WHOLE
 
 PREFIX = "nf_scipy."
 # Functions of two results, by the names of these: the name that `emit_joint` takes.
@@ -45,10 +46,11 @@ def _capsules() -> dict[str, list[tuple[str, str, object]]]:
     return found
 
 
-def _choice(name: str, args: Sequence[ir.Value]) -> tuple[str, str]:
+def _choice(name: str, args: Sequence[ir.Value], first_whole: bool) -> tuple[str, str]:
     """The parameters and the result of a function: of those with whole numbers where such are known, which compute
-    polynomials by recurrence, else all doubles where there is such a one."""
-    whole = [isinstance(n := _number(a), float) and n.is_integer() and abs(n) < 2.0**31 for a in args]
+    polynomials by recurrence, else all doubles where there is such a one. The two forms differ below zero."""
+    whole = [isinstance(n := _number(a), float) and n.is_integer() and 0 <= n < 2.0**31 for a in args]
+    whole[0] |= first_whole
     forms = sorted(
         (not all(w for w, kind in zip(whole, kinds) if kind == "n"), kinds.count("d"), kinds, result)
         for kinds, result, _ in _capsules().get(name, ())
@@ -80,9 +82,9 @@ def address(symbol: str) -> int:
 def emit(b: ir.IRBuilder, function: str, args: Sequence[ir.Value]) -> ir.Value:
     """`function` of floats or vectors of them, lane by lane."""
     name, _, part = function.partition(".")
-    if part:
+    if part.isdecimal():
         return b.extract_value(_call(b, name, args), int(part))
-    return _call(b, name, args)
+    return _call(b, name, args, part == WHOLE[1:])
 
 
 def emit_joint(b: ir.IRBuilder, name: str, arg: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -91,9 +93,9 @@ def emit_joint(b: ir.IRBuilder, name: str, arg: ir.Value) -> tuple[ir.Value, ir.
     return b.extract_value(both, 0), b.extract_value(both, 1)
 
 
-def _call(b: ir.IRBuilder, name: str, args: Sequence[ir.Value]) -> ir.Value:
+def _call(b: ir.IRBuilder, name: str, args: Sequence[ir.Value], first_whole: bool = False) -> ir.Value:
     element = scalar_of(args[0].type)
-    kinds, result = _choice(name, args)
+    kinds, result = _choice(name, args, first_whole)
     symbol = f"nf.scipy.{name}.{kinds}.{'f64' if element == F64 else 'f32'}"
     if symbol not in b.module.globals:
         _emit_scalar(b.module, symbol, name, kinds, result, element)

@@ -25,10 +25,10 @@ def _reference(name: str) -> Any:
 
     def call(*operands: np.ndarray) -> Any:
         wide = [o.astype(float) for o in operands]
-        if function.startswith("eval_hermite"):
+        if part == "whole" or function.startswith("eval_hermite"):
             wide[0] = wide[0].astype(int)
         result = whole(*wide)
-        return np.asarray(result[int(part)] if part else result).astype(operands[0].dtype)
+        return np.asarray(result[int(part)] if part.isdecimal() else result).astype(operands[0].dtype)
 
     return call
 
@@ -56,9 +56,12 @@ def rows() -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     yield row("binom", "f64[6] above", "f64[6] inner")
     for name in _DEGREES:
         yield row(name, "f64[12] ties", "f64[12] inner")
-    yield row("eval_genlaguerre", "f64[12] ties", "f64[12] pos", "f64[12] inner")
-    yield row("eval_gegenbauer", "f64[12] ties", "f64[12] pos", "f64[12] inner")
-    yield row("eval_jacobi", "f64[12] ties", "f64[12] pos", "f64[12] pos", "f64[12] inner")
+    for name in ("eval_chebyt", "eval_chebyu", "eval_laguerre", "eval_legendre"):
+        yield row(f"{name}.whole", "f64[12] ties", "f64[12] inner")
+    for form in ("", ".whole"):
+        yield row(f"eval_genlaguerre{form}", "f64[12] ties", "f64[12] pos", "f64[12] inner")
+        yield row(f"eval_gegenbauer{form}", "f64[12] ties", "f64[12] pos", "f64[12] inner")
+        yield row(f"eval_jacobi{form}", "f64[12] ties", "f64[12] pos", "f64[12] pos", "f64[12] inner")
     for name in ("ellipkinc", "ellipeinc"):
         yield row(name, "f64[6] pos2", "f64[6] inner")
     for name in ("gammaincinv", "gammainccinv"):

@@ -214,3 +214,31 @@ def test_betainc_where_a_parameter_is_zero_or_infinite() -> None:
     b = np.array([1, 0, 0, 1, 0, 1, np.inf, 1])
     x = np.array([0.5, 0.5, 0.5, 0, 1, 0.5, 0.5, 2])
     np.testing.assert_array_equal(nf.jit(lambda a, b, x: special.betainc(a, b, x))(a, b, x), special.betainc(a, b, x))
+
+
+POLYNOMIALS = {"chebyt": 0, "chebyu": 0, "laguerre": 0, "legendre": 0, "genlaguerre": 1, "gegenbauer": 1, "jacobi": 2}
+
+
+@pytest.mark.parametrize("degrees", [np.arange(-5, 6), np.arange(-5.0, 6.0), np.arange(6, dtype=np.uint8)])
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_polynomials_of_traced_degrees_take_the_loop_that_scipy_takes(name: str, degrees: np.ndarray) -> None:
+    """Whole degrees have a loop of their own, which differs below zero."""
+    f = getattr(special, f"eval_{name}")
+    n, x = (a.ravel() for a in np.meshgrid(degrees, np.array([-1.5, -1.0, -0.7, 0.2, 0.9]), indexing="ij"))
+    parameters = [np.full(n.shape, p) for p in (0.5, 2.0)[: POLYNOMIALS[name]]]
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(nf.jit(f)(n, *parameters, x), f(n, *parameters, x), rtol=1e-12, atol=1e-14)
+        step = 1e-5
+        inside = np.abs(x) < 1
+        wanted = (f(n, *parameters, x + step) - f(n, *parameters, x - step)) / (2 * step)
+    slopes = nf.jvp(lambda x: f(n, *parameters, x), (x,), (np.ones_like(x),))[1]
+    np.testing.assert_allclose(slopes[inside], wanted[inside], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [-4, -4.0, 2, 2.0, np.int64(-3), 1.5])
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_polynomials_of_constant_degrees(name: str, n: float) -> None:
+    f = getattr(special, f"eval_{name}")
+    x = np.array([-0.7, 0.2, 0.9])
+    parameters = [np.full(x.shape, p) for p in (0.5, 2.0)[: POLYNOMIALS[name]]]
+    np.testing.assert_allclose(nf.jit(lambda *a: f(n, *a))(*parameters, x), f(n, *parameters, x), rtol=1e-12)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DTypeError, UnsupportedError
+from nufunc.ir.prims.scipy_special import RULES, WHOLE
 from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import (
@@ -57,6 +58,12 @@ def loop_dtype(name: str, arrays: Sequence[Array]) -> np.dtype:
     return FLOAT32 if strong and all(kind == FLOAT32 for kind in strong) else FLOAT64
 
 
+def takes_whole(name: str, arrays: Sequence[Array]) -> bool:
+    """Whether the ufunc of scipy.special takes a loop whose first operand is a whole number."""
+    ufunc = getattr(sys.modules["scipy.special"], name)
+    return bool(ufunc.resolve_dtypes((*map(weak_type, arrays), *(None,) * ufunc.nout))[0].kind in "iu")
+
+
 def operands(name: str, *xs: Any) -> tuple[list[Array], np.dtype]:
     """Operands of a ufunc of SciPy in the dtype that it computes in."""
     kind = loop_dtype(name, [as_array(x) for x in xs])
@@ -85,7 +92,8 @@ def elementwise_of(prim: str, **attrs: Any) -> Callable[..., Any]:
         shape = broadcast_shapes(*(x.shape for x in arrays))
         values = [b.broadcast_to(b.astype(value_of(x), dtype), shape) for x in arrays]
         strides = elementwise_strides(shape, arrays)
-        value = b.emit(prim, values, attrs)[0]
+        form = {"function": name + WHOLE} if name + WHOLE in RULES and takes_whole(name, arrays) else attrs
+        value = b.emit(prim, values, form)[0]
         if where is not True:
             value = _masked(b, value, where, out)
         return finish(value, out, name, strides=strides)

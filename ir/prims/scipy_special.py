@@ -2,7 +2,7 @@
 
 `scipy{function="jv"}(v, x)` calls SciPy's scalar code, on floats, in double precision. The name of a function with
 two results ends with the number of one of them ("sici.0"). Derivatives stand in `RULES`, one entry per operand; None
-where a function is not differentiable in it.
+where a function is not differentiable in it. "eval_laguerre.whole" is SciPy's loop for whole degrees.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from nufunc.ir.prims.kinds import (
 from nufunc.ir.prims.random import log_gamma_slope
 from nufunc.ir.types import ArrayType
 
+WHOLE = ".whole"
 Slope = Callable[..., Value]  # (b, operands, result) -> the derivative
 
 
@@ -313,18 +314,49 @@ def _hyperu(b: Builder, xs: Values, y: Value) -> Value:
     return b.neg(b.mul(a, _call(b, "hyperu", _shifted(b, a, 1), _shifted(b, c, 1), x)))
 
 
-def _lower_degree(name: str, factor: Callable[..., Value], raised: Sequence[float] = ()) -> Slope:
-    """factor times a polynomial of the degree n - 1; zero for n = 0."""
+def _lower_degree(
+    name: str, factor: Callable[..., Value], raised: Sequence[float] = (), mirror: tuple[int, int] | None = None
+) -> Slope:
+    """factor times a polynomial of the degree n - 1; zero for n = 0.
+
+    mirror: (s, k) where the polynomial of a degree n < 0 is s times that of -n - k.
+    """
 
     def slope(b: Builder, xs: Values, y: Value) -> Value:
         n, *parameters, x = xs
+        flipped = None
+        if mirror is not None:
+            flipped = b.lt(n, b.like(n, 0))
+            n = b.select(flipped, b.neg(_shifted(b, n, mirror[1])), n)
         none = b.eq(n, b.like(n, 0))
+        if mirror is not None and mirror[0] < 0:  # the polynomial that is its own opposite
+            none = b.bit_or(none, b.eq(n, b.like(n, -mirror[1] / 2)))
         degree = b.select(none, b.like(n, 0), _shifted(b, n, -1))
         more = [_shifted(b, p, 1) for p in parameters] or [b.like(x, r) for r in raised]
-        value = b.mul(factor(b, xs), _call(b, name, degree, *more, x))
+        value = b.mul(factor(b, (n, *parameters, x)), _call(b, name, degree, *more, x))
+        if flipped is not None and mirror is not None and mirror[0] < 0:
+            value = b.select(flipped, b.neg(value), value)
         return b.select(none, b.like(x, 0), value)
 
     return slope
+
+
+def _polynomials(form: str = "") -> dict[str, tuple[Slope | None, ...]]:
+    """The polynomials that SciPy has in two forms, of any degree, and of whole ones, by recurrence (`WHOLE`)."""
+    lower, doubled = _lower_degree, lambda b, xs: _scaled(b, xs[1], 2)
+    two, minus = (lambda b, xs: b.like(xs[0], 2)), (lambda b, xs: b.like(xs[0], -1))
+    half = lambda b, xs: _scaled(b, _shifted(b, xs[0], 1), 0.5)
+    sum_half = lambda b, xs: _scaled(b, _shifted(b, b.add(xs[0], b.add(xs[1], xs[2])), 1), 0.5)
+    slopes: dict[str, tuple[Slope | None, ...]] = {
+        "chebyt": (None, lower(f"eval_chebyu{form}", lambda b, xs: xs[0])),
+        "chebyu": (None, lower(f"eval_gegenbauer{form}", two, (2.0,), (-1, 2))),
+        "laguerre": (None, lower(f"eval_genlaguerre{form}", minus, (1.0,))),
+        "genlaguerre": (None, None, lower(f"eval_genlaguerre{form}", minus)),
+        "legendre": (None, lower(f"eval_jacobi{form}", half, (1.0, 1.0), (1, 1))),
+        "gegenbauer": (None, None, lower(f"eval_gegenbauer{form}", doubled)),
+        "jacobi": (None, None, None, lower(f"eval_jacobi{form}", sum_half)),
+    }
+    return {f"eval_{name}{form}": slope for name, slope in slopes.items()}
 
 
 def _trigonometric(name: str, factor: float) -> Slope:
@@ -382,25 +414,9 @@ RULES: dict[str, Function] = {
         "hyp2f1": (None, None, None, _hypergeometric("hyp2f1", 2, 1)),
         "hyp1f1": (None, None, _hypergeometric("hyp1f1", 1, 1)), "hyp0f1": (None, _hypergeometric("hyp0f1", 0, 1)),
         "hyperu": (None, None, _hyperu),
-        "eval_chebyt": (None, _lower_degree("eval_chebyu", lambda b, xs: xs[0])),
-        "eval_chebyu": (
-            None, _lower_degree("eval_gegenbauer", lambda b, xs: b.like(xs[0], 2), (2.0,)),
-        ),
+        **_polynomials(), **_polynomials(WHOLE),
         "eval_hermite": (None, _lower_degree("eval_hermite", lambda b, xs: _scaled(b, xs[0], 2))),
         "eval_hermitenorm": (None, _lower_degree("eval_hermitenorm", lambda b, xs: xs[0])),
-        "eval_laguerre": (None, _lower_degree("eval_genlaguerre", lambda b, xs: b.like(xs[0], -1), (1.0,))),
-        "eval_genlaguerre": (None, None, _lower_degree("eval_genlaguerre", lambda b, xs: b.like(xs[0], -1))),
-        "eval_legendre": (
-            None, _lower_degree("eval_jacobi", lambda b, xs: _scaled(b, _shifted(b, xs[0], 1), 0.5), (1.0, 1.0)),
-        ),
-        "eval_gegenbauer": (None, None, _lower_degree("eval_gegenbauer", lambda b, xs: _scaled(b, xs[1], 2))),
-        "eval_jacobi": (
-            None, None, None,
-            _lower_degree(
-                "eval_jacobi",
-                lambda b, xs: _scaled(b, _shifted(b, b.add(xs[0], b.add(xs[1], xs[2])), 1), 0.5),
-            ),
-        ),
         "sindg": (_trigonometric("cosdg", 1),), "cosdg": (_trigonometric("sindg", -1),),
         "tandg": (_squared(1),), "cotdg": (_squared(-1),),
     }.items()
@@ -424,11 +440,12 @@ def _evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.ndarray
 
     name, _, part = attrs["function"].partition(".")
     wide = [a.astype(np.float64) for a in arrays]
-    if name in ("eval_hermite", "eval_hermitenorm"):
+    if part == WHOLE[1:] or name in ("eval_hermite", "eval_hermitenorm"):
         wide[0] = wide[0].astype(np.int64)
     with np.errstate(all="ignore"):
         result: Any = getattr(scipy.special, name)(*wide)
-        return [exact(np.asarray(result[int(part)] if part else result).astype(arrays[0].dtype), arrays[0].dtype)]
+        own = result[int(part)] if isinstance(result, tuple) else result
+        return [exact(np.asarray(own).astype(arrays[0].dtype), arrays[0].dtype)]
 
 
 def _jvp(b: Builder, primals: Values, tangents: Maybes, results: Values, attrs: Attrs) -> list[Maybe]:

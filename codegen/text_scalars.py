@@ -20,7 +20,7 @@ from nufunc.codegen.random import threefry2x32
 from nufunc.ir import primitive
 from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.prims.scipy_special import RULES as SCIPY
-from nufunc.ir.types import DTYPE_NAMES, real_dtype
+from nufunc.ir.types import DTYPE_NAMES, bfloat16, is_bfloat16, kind_of, real_dtype
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "bit_and": "&", "bit_or": "|", "bit_xor": "^",
@@ -41,19 +41,23 @@ _OF_FLOATS = (
 FUNCTIONS = (*_COMPLEX_FUNCTIONS, *_OF_FLOATS)
 # Functions that read the bytes of a signed integer as a float, and those of a float as a signed integer.
 BITS = {"f4": "int_as_float", "f8": "longlong_as_double", "i4": "float_as_int", "i8": "double_as_longlong"}
+_HALF_BITS = {  # the same of floats of two bytes, by their names
+    "float16": ("short_as_half", "half_as_short"), "bfloat16": ("short_as_bfloat16", "bfloat16_as_short"),
+}  # fmt: skip
 _HELPERS_BY_KIND = {"floor_div": "ifu", "mod": "ifu", "fmod": "iu", "sign": "ifc", "shift_right": "iu"}
 
 
 def number(value: Any, dtype: np.dtype) -> str:
     """A constant of a dtype, as text."""
-    if dtype.kind == "c":
+    kind = kind_of(dtype)
+    if kind == "c":
         z = complex(value)
         return f"{dtype.name}(complex({_float(z.real)}, {_float(z.imag)}))"
-    if dtype.kind == "f":
+    if kind == "f":
         return f"{dtype.name}({_float(float(value))})"
-    if dtype.kind == "b":
+    if kind == "b":
         return f"bool_({bool(value)})"
-    if dtype.kind == "u":
+    if kind == "u":
         return f"{dtype.name}({int(value) % 2 ** (8 * dtype.itemsize)})"  # all bits may be written as -1
     return f"{dtype.name}({int(value)})"
 
@@ -87,7 +91,7 @@ def expression(
         return cast(f"scipy_{attrs['function'].replace('.', '_')}({', '.join(args)})")
     if op == "complex":
         return cast(f"complex({args[0]}, {args[1]})")
-    rule = {"c": _complex, "f": _float_op, "b": _bool_op}.get(source.kind, _integer_op)
+    rule = {"c": _complex, "f": _float_op, "b": _bool_op}.get(kind_of(source), _integer_op)
     text = rule(op, list(args), source, cast)
     if text is None:
         raise UnsupportedError(f"loops as text have no {op} of {source}")
@@ -190,12 +194,15 @@ def _complex(op: str, args: list[str], dtype: np.dtype, cast: Cast) -> str | Non
 
 def _bitcast(x: str, source: np.dtype, target: np.dtype) -> str:
     """The bytes of x as another dtype of this size."""
-    if source.kind == target.kind == "f":
+    if source == target:
         return x
-    if source.kind == "f":
-        return f"{type_text(target)}({BITS[f'i{source.itemsize}']}({x}))"
-    signed = f"int{8 * source.itemsize}({x})"
-    return f"{BITS[f'f{target.itemsize}']}({signed})" if target.kind == "f" else f"{type_text(target)}({signed})"
+    if kind_of(source) == "f":
+        read = _HALF_BITS[source.name][1] if source.itemsize == 2 else BITS[f"i{source.itemsize}"]
+        return _bitcast(f"{read}({x})", np.dtype(f"i{source.itemsize}"), target)
+    signed = x if source.kind == "i" else f"int{8 * source.itemsize}({x})"
+    if kind_of(target) != "f":
+        return f"{type_text(target)}({signed})" if target.kind != "i" else signed
+    return f"{_HALF_BITS[target.name][0] if target.itemsize == 2 else BITS[f'f{target.itemsize}']}({signed})"
 
 
 def _integer_pow(x: str, dtype: np.dtype, y: int) -> str:
@@ -221,7 +228,7 @@ def conversion(x: str, source: np.dtype, target: np.dtype) -> str:
     if source.kind == "c" and target.kind != "c":
         x, source = f"{x}.real", real_dtype(source)
     name = type_text(target)
-    if source.kind == "f" and target.kind in "iu":
+    if kind_of(source) == "f" and target.kind in "iu":
         if target == np.dtype(np.uint64):
             return f"float_to_uint64(float64({x}))"
         wide = target.itemsize == 8 or target == np.dtype(np.uint32)
@@ -508,7 +515,8 @@ HELPERS: tuple[Callable[..., Any], ...] = (
 )  # fmt: skip
 CONSTANTS = {"inf": math.inf, "nan": math.nan, "math_inf": math.inf, "math_nan": math.nan, "math_pi": math.pi}
 MEMORY: tuple[Callable[..., Any], ...] = (load_vec, store_vec, aligned)
-TYPES = {type_text(dtype): dtype.type for dtype in DTYPE_NAMES}
+TYPES = {type_text(dtype): dtype.type for dtype in DTYPE_NAMES if not is_bfloat16(dtype)}
+TYPE_NAMES = frozenset((*TYPES, "bfloat16"))  # whose type exists where ml_dtypes is imported
 
 
 def _evaluated(prim: str, **attrs: Any) -> Callable[..., Any]:
@@ -522,11 +530,21 @@ def _viewed(dtype: str) -> Callable[..., Any]:
     return lambda x: own(x).view(dtype)
 
 
+def of_bfloat16() -> dict[str, Any]:
+    """What text with bfloat16 may name beside `PLAIN`; imports ml_dtypes."""
+    number = bfloat16().type
+    return {
+        "bfloat16": number, "bfloat16_as_short": lambda x: number(x).view(np.int16),
+        "short_as_bfloat16": lambda x: np.int16(x).view(number),
+    }  # fmt: skip
+
+
 def _plain() -> dict[str, Any]:
     names: dict[str, Any] = {**TYPES, **CONSTANTS}
     names.update((op, _evaluated(op)) for op in (*FUNCTIONS, *ROUNDED))
     names.update((f"complex_{op}", _evaluated(op)) for op in _COMPLEX_FUNCTIONS)
     names.update((name, _viewed(dtype)) for dtype, name in BITS.items())
+    names.update(zip(_HALF_BITS["float16"], (_viewed("f2"), _viewed("i2")), strict=True))
     names.update((f.__name__, f) for f in (*HELPERS, *MEMORY))
     names.update((f"scipy_{f.replace('.', '_')}", _evaluated("scipy", function=f)) for f in SCIPY)
     return names

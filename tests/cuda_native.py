@@ -117,6 +117,25 @@ def _answers() -> dict[str, object]:
     return found
 
 
+def _conversions() -> dict[str, object]:
+    """What processors have no instruction for: float16, which travels in the lowest bits of a register of floats."""
+
+    def rounded(x: float) -> float:
+        with np.errstate(over="ignore"):
+            bits = np.array(x, np.float16).view(np.uint16)
+        return float(bits.astype(np.uint32).view(np.float32))
+
+    def widened(x: float) -> float:
+        return float(np.array(x, np.float32).view(np.uint32).astype(np.uint16).view(np.float16))
+
+    single, double = ctypes.c_float, ctypes.c_double
+    return {
+        "__truncdfhf2": ctypes.CFUNCTYPE(single, double)(rounded),
+        "__truncsfhf2": ctypes.CFUNCTYPE(single, single)(rounded),
+        "__extendhfsf2": ctypes.CFUNCTYPE(single, single)(widened),
+    }
+
+
 ANSWERS: dict[str, object] = {}
 
 
@@ -127,7 +146,7 @@ def compiled(kernel):
     if not ANSWERS:
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
-        ANSWERS.update(_answers())
+        ANSWERS.update(_answers() | _conversions())
         for name, function in ANSWERS.items():
             binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
     symbol = f"kernel_{next(_numbers)}"

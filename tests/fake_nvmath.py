@@ -14,9 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir.types import bfloat16
+
 DTYPES = {"s": np.dtype("f4"), "d": np.dtype("f8"), "c": np.dtype("c8"), "z": np.dtype("c16")}
-DATA = {0: np.dtype("f4"), 1: np.dtype("f8"), 2: np.dtype("f2"), 4: np.dtype("c8"), 5: np.dtype("c16")}
-COMPUTE = {0: (68, 77), 4: (68, 77), 1: (70,), 5: (70,), 2: (68,)}  # data type -> compute types that it may have
+DATA = {
+    0: np.dtype("f4"), 1: np.dtype("f8"), 2: np.dtype("f2"), 4: np.dtype("c8"), 5: np.dtype("c16"), 14: bfloat16(),
+}  # fmt: skip
+COMPUTE = {  # data type -> compute types that it may have
+    0: (68, 77), 4: (68, 77), 1: (70,), 5: (70,), 2: (68,), 14: (68,),
+}  # fmt: skip
+WHOLE_SUMS = 16  # without it, parts of sums may be rounded to the type of the result
 
 
 def line(address: int, dtype: np.dtype, size: int) -> np.ndarray:
@@ -24,7 +31,8 @@ def line(address: int, dtype: np.dtype, size: int) -> np.ndarray:
     if not size:
         return np.empty(0, dtype)
     assert address, "a null address"
-    return np.frombuffer((ctypes.c_char * (size * dtype.itemsize)).from_address(address), dtype)
+    memory = np.frombuffer((ctypes.c_char * (size * dtype.itemsize)).from_address(address), np.uint8)
+    return memory.view(dtype)  # a buffer cannot say that it is of bfloat16
 
 
 def matrix(address: int, dtype: np.dtype, rows: int, columns: int, lead: int) -> np.ndarray:
@@ -71,6 +79,7 @@ class Handle:
         self.made = 0
         self.streams: dict[int, int] = {}
         self.workspaces: dict[int, int] = {}
+        self.modes: dict[int, int] = {}
 
     def create(self) -> int:
         self.made += 1
@@ -98,6 +107,10 @@ class Cublas(Handle):
         super().ready(handle, name)
         assert self.workspaces.get(handle, 0) >= 1 << 14, "set_stream takes the workspace away"
 
+    def set_math_mode(self, handle: int, mode: int) -> None:
+        self.known(handle)
+        self.modes[handle] = mode
+
     def set_workspace(self, handle: int, workspace: int, nbytes: int) -> None:
         self.known(handle)
         assert workspace % 256 == 0
@@ -121,6 +134,7 @@ class Cublas(Handle):
             x = matrix(one, dtype, *((m, k) if transa == 0 else (k, m)), lda)
             y = matrix(two, dtype, *((k, n) if transb == 0 else (n, k)), ldb)
             if dtype.itemsize == 2:  # factors and sums are of the compute type
+                assert self.modes.get(handle, 0) & WHOLE_SUMS
                 x, y = x.astype(np.float32), y.astype(np.float32)
             made = scalar(alpha, x.dtype) * (operated(x, transa) @ operated(y, transb))
             put(matrix(three, dtype, m, n, ldc), made.astype(dtype), scalar(beta, x.dtype))

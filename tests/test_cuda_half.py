@@ -1,16 +1,21 @@
-"""float16 on a device: operations in float32, rounded each, and PTX that its cards take."""
+"""float16 and bfloat16 on a device: operations in float32, rounded each, and PTX that its cards take."""
 
 import numpy as np
 import pytest
 from cuda_machine import Machine
-from cuda_programs import array
+from cuda_native import NativeMachine
 from pass_programs import graph_of
 
+from nufunc.codegen.cuda.device_values import constant
 from nufunc.codegen.cuda.plan import device_program
-from nufunc.ir import interpret
+from nufunc.ir import ArrayType, interpret
+from nufunc.ir.types import bfloat16
 from nufunc.passes.fuse import fuse
+from nufunc.passes.half import widened_halves
 
-I4, F2, F8 = np.dtype(np.int32), np.dtype(np.float16), np.dtype(np.float64)
+I2, I4, F2, F4, F8 = (np.dtype(name) for name in ("i2", "i4", "f2", "f4", "f8"))
+BF = bfloat16()
+HALVES = pytest.mark.parametrize("dtype", [F2, BF], ids=lambda d: d.name)
 
 
 def arithmetic(b, x, y):
@@ -30,33 +35,102 @@ def functions(b, x, y):
 
 
 def conversions(b, x, y):
+    own = x.dtype
     whole = b.convert(x, dtype=I4)
-    return whole, b.convert(whole, dtype=F2), b.convert(x, dtype=F8), b.convert(b.convert(x, dtype=F8), dtype=F2)
+    kinds = (np.bool_, np.int8, np.uint8, np.uint16, np.int64, np.float32, np.complex64)
+    back = [b.convert(b.convert(x, dtype=np.dtype(k)), dtype=own) for k in kinds]
+    big = b.mul(b.convert(x, dtype=F8), b.like(b.convert(x, dtype=F8), 1e5 + 1 / 3))
+    long = b.convert(big, dtype=np.dtype(np.int64))
+    made = b.convert(whole, dtype=own), b.convert(x, dtype=F8), b.convert(big, dtype=own), b.convert(long, dtype=own)
+    return whole, b.bitcast(x, dtype=I2), b.bitcast(b.bitcast(y, dtype=np.dtype("u2")), dtype=own), *made, *back
+
+
+def moves(b, x, y):
+    pairs = b.concat(x, y, axis=0)
+    rows = b.transpose(b.reshape(pairs, shape=(8, 25)), perm=(1, 0))
+    indices = b.convert(b.iota(shape=(7,), dtype=I4, axis=0), dtype=np.dtype(np.int64))
+    taken = b.gather(x, b.mul(indices, b.like(indices, 3)), axes=(0,), mode="error")
+    put = b.scatter_set(y, taken, indices, axes=(0,), mode="error")
+    filled = b.filled(1 / 3, ArrayType((9,), x.dtype))
+    padded = b.pad(x, low=(2,), high=(1,), interior=(0,))
+    return rows, padded, put, filled, b.flip(x, axes=(0,))
 
 
 def reductions(b, x, y):
-    return b.reduce_sum(x, axes=(0,)), b.reduce_max(x, axes=(0,)), b.argmax(y, axis=0)
+    indices = b.convert(b.iota(shape=(100,), dtype=I4, axis=0), dtype=np.dtype(np.int64))
+    added = b.scatter_add(y, x, b.floor_div(indices, b.like(indices, 9)), axes=(0,), mode="error")
+    return b.reduce_sum(x, axes=(0,)), b.reduce_max(x, axes=(0,)), b.argmax(y, axis=0), added
 
 
 def others(b, x, y):
     return b.cumsum(x, axis=0, reverse=False), b.sort(x, axis=0), b.argsort(y, axis=0)
 
 
-@pytest.mark.parametrize("function", [arithmetic, functions, conversions, reductions, others])
-def test_halves(function):
-    graph = graph_of(function, array("f2", 100), array("f2", 100))
-    program = device_program(fuse(graph), "halves")
+@HALVES
+@pytest.mark.parametrize("machine", [Machine, NativeMachine])
+@pytest.mark.parametrize("function", [arithmetic, functions, conversions, moves, reductions, others])
+def test_halves(function, machine, dtype):
+    type_ = ArrayType((100,), dtype)
+    graph = graph_of(function, type_, type_)
+    program = device_program(fuse(widened_halves(graph)), "halves")
     rng = np.random.default_rng(0)
-    arguments = [rng.normal(size=100).astype(F2) for _ in range(2)]
+    arguments = [rng.normal(size=100).astype(dtype) for _ in range(2)]
     want = interpret.run(graph, arguments)
-    for got, expected in zip(Machine(program, arguments).run(), want, strict=True):
+    single = 2.0 ** -(10 if dtype == F2 else 7)  # by how much neighbours differ
+    for got, expected in zip(machine(program, arguments).run(), want, strict=True):
         assert got.dtype == expected.dtype
-        tolerance = {"others": 0.03, "arithmetic": 1e-7}.get(function.__name__, 2e-3)
-        np.testing.assert_allclose(got.astype(F8), expected.astype(F8), rtol=tolerance, atol=tolerance)
+        exact = function in (arithmetic, conversions, moves) or got.dtype.kind in "biu"
+        tolerance = 0 if exact else single * (30 if function is others else 8 if function is reductions else 2)
+        np.testing.assert_allclose(_wide(got), _wide(expected), rtol=tolerance, atol=tolerance)
     pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install nufunc[cuda]")
     from nufunc.codegen.cuda.compile import ptx
 
-    for kernel in program.kernels:
-        for capability in ((7, 5), (8, 0), (10, 0)):
-            text = ptx(kernel, capability)
-            assert "f16" in text or "sort" in kernel.name
+    if machine is NativeMachine:
+        return
+    for capability in ((7, 5), (8, 0), (9, 0), (10, 0)):
+        text = "".join(ptx(kernel, capability) for kernel in program.kernels)
+        if function is moves:
+            assert "cvt" not in text.replace("cvta", "")
+        elif dtype == F2:
+            assert "f16" in text
+        else:
+            assert ("cvt.rn.bf16.f32" in text) == (capability >= (8, 0))
+
+
+def _wide(array):
+    return array.astype(np.complex128 if array.dtype.kind == "c" else F8)
+
+
+@pytest.mark.parametrize("machine", [Machine, NativeMachine])
+def test_rounding_to_bfloat16(machine):
+    """All bits there are, what lies between them and ties, infinities and numbers that are none."""
+    every = np.arange(1 << 16, dtype=np.uint32) << 16
+    if machine is Machine:
+        every = every[::97]
+    words = np.concatenate([every + offset for offset in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]).astype(np.uint32)
+    given = words.view(F4)
+
+    def rounded(b, x):
+        made = b.convert(x, dtype=BF)
+        return made, b.convert(made, dtype=F4)
+
+    graph = graph_of(rounded, ArrayType(given.shape, F4))
+    made, back = machine(device_program(fuse(graph), "rounded"), [given]).run()
+    with np.errstate(invalid="ignore"):
+        want = given.astype(BF)
+        assert np.array_equal(np.isnan(back), np.isnan(given))
+        assert np.array_equal(back[~np.isnan(back)], want.astype(F4)[~np.isnan(back)])
+    numbers = ~np.isnan(given)
+    assert np.array_equal(made.view(np.uint16)[numbers], want.view(np.uint16)[numbers])
+
+
+@HALVES
+def test_constants(dtype):
+    """Numbers in texts have the bits that NumPy gives them."""
+    for value in (0.0, -0.0, 1 / 3, -1e-40, 6e4, 3.4e38, 1e39, float("inf"), -float("inf"), 1.00390625, 65519.9):
+        with np.errstate(over="ignore"):
+            want = np.array(value, F4).astype(dtype).view(I2) if dtype == BF else np.array(value, dtype).view(I2)
+        text = constant(value, dtype.name)
+        bits = int(text) if dtype == BF else int(text.removeprefix("0xH"), 16)
+        assert bits % 2**16 == int(want) % 2**16, value
+    assert np.isnan(np.int16(int(constant(-float("nan"), "bfloat16"))).view(BF))

@@ -23,12 +23,13 @@ from nufunc.codegen.cuda.program import Call, Operand, Place
 from nufunc.codegen.cuda.simulate import simulate
 from nufunc.ir import primitive
 from nufunc.ir.errors import DeviceError
-from nufunc.ir.types import ArrayType, type_of
+from nufunc.ir.types import ArrayType, bfloat16, dtype_name, is_half, type_of
 from nufunc.runtime.cuda import libraries as running
 from nufunc.runtime.cuda import nvidia
 from nufunc.runtime.cuda.simulated import SimulatedDriver
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
+HALVES = [np.float16, bfloat16().type]
 SITE = 7
 
 
@@ -99,7 +100,9 @@ def device_call(
     if error:
         return made, [], error
     with np.errstate(all="ignore"):
-        return made, [np.asarray(r) for r in record.evaluate(list(arrays), attrs, ())], 0
+        wide = [a.astype(np.float32) if is_half(a.dtype) else a for a in arrays]
+        wanted = [np.asarray(r) for r in record.evaluate(wide, attrs, ())]
+        return made, [r.astype(t.dtype) if is_half(t.dtype) else r for r, t in zip(wanted, results, strict=True)], 0
 
 
 def _fetched(driver: Any, type_: ArrayType, place: int) -> np.ndarray:
@@ -127,7 +130,9 @@ def close(made: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
     for x, y in zip(made, wanted, strict=True):
         assert x.dtype == y.dtype
         assert x.shape == y.shape
-        tolerance = {"f2": 1e-2, "f4": 2e-4, "c8": 2e-4}.get(x.dtype.str[1:], 1e-9)
+        tolerance = {"f16": 1e-2, "bf16": 4e-2, "f32": 2e-4, "c64": 2e-4}.get(dtype_name(x.dtype), 1e-9)
+        if is_half(x.dtype):
+            x, y = x.astype(np.float32), y.astype(np.float32)
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
@@ -167,7 +172,7 @@ DOTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, np.float16])
+@pytest.mark.parametrize("dtype", [*DTYPES, *HALVES])
 @pytest.mark.parametrize("way", ["nvidia", "own"])
 def test_products(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, way: str) -> None:
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", way)
@@ -183,7 +188,7 @@ def test_products(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, way
         return
     if way == "nvidia":
         assert fakes.cublas.calls["gemm"] > 10
-        assert fakes.cublas.calls["gemv"] > 5 or dtype is np.float16
+        assert fakes.cublas.calls["gemv"] > 5 or dtype in HALVES
     else:
         assert not fakes.cublas.calls
 
@@ -214,7 +219,7 @@ def conv_attrs(x: str, w: str, out: str, window: str, rows: list[tuple[int, ...]
 
 
 @pytest.mark.parametrize("way", ["nvidia", "own"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, *HALVES])
 def test_convolutions(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, way: str) -> None:
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", way)
     small = contraction.Tile(4, 4, 2, 2, 4)
@@ -229,10 +234,18 @@ def test_convolutions(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any,
 
 @pytest.mark.parametrize(("m", "n", "k"), [(40, 70, 20), (70, 20, 5), (17, 18, 100)])
 def test_tiles_of_full_size(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, m: int, n: int, k: int) -> None:
-    """Also sums in several parts."""
+    """Also sums in several parts, and of halves, which are rounded once."""
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
     monkeypatch.setattr(contraction, "DEEP", 40)
     arrays = [numbers((k, m), np.float32), numbers((n, k), np.float32)]
+    for dtype in HALVES if k == 100 else ():
+        halves = [a.astype(dtype) for a in arrays]
+        (made,), _, error = device_call("dot", halves, {"contract": ((0,), (1,)), "batch": ((), ())})
+        assert not error
+        exact = halves[0].astype(np.float64).T @ halves[1].astype(np.float64).T
+        assert made.dtype == dtype
+        near = 2.0**-8 if dtype != np.float16 else 2.0**-11
+        np.testing.assert_allclose(made.astype(np.float64), exact, rtol=1.01 * near, atol=1e-5)
     made, wanted, error = device_call("dot", arrays, {"contract": ((0,), (1,)), "batch": ((), ())})
     assert not error
     close(made, wanted)

@@ -84,7 +84,7 @@ def compiled_together(kernels: Sequence[Kernel], capability: Capability, store: 
 @functools.lru_cache(maxsize=4096)
 def code_key(kernel: Kernel, capability: Capability) -> str:
     """What a kernel's code depends on, as a name."""
-    buffers = [(b.dtype.str, b.written) for b in kernel.buffers]
+    buffers = [(b.dtype.name, b.written) for b in kernel.buffers]
     return _hashed((kernel.source, buffers, kernel.threads, capability, *_versions()))
 
 
@@ -215,12 +215,21 @@ def nvvm_version() -> tuple[object, ...]:
     return nvvm.version(), Path(path).stat().st_size, len(library)
 
 
+# Rounding to bfloat16 by an instruction.
+_NARROWED = f"""define internal i16 @{device_values.NARROW}(float %x) alwaysinline {{
+  %made = call i16 asm "cvt.rn.bf16.f32 $0, $1;", "=h,f"(float %x)
+  ret i16 %made
+}}"""
+
+
 def to_ptx(module: str, capability: Capability) -> str:
     """PTX of a module in LLVM's language; needs libNVVM and libdevice, but no device and no driver."""
     nvvm, library = _nvvm()
     numbers = ", ".join(f"i32 {n}" for n in nvvm.ir_version())
     head = f'target triple = "nvptx64-nvidia-cuda"\ntarget datalayout = "{_LAYOUT}"\n'
     version = f"\n!nvvmir.version = !{{!9999}}\n!9999 = !{{{numbers}}}\n"
+    if capability >= (8, 0):
+        module = module.replace(device_values.NARROWED, _NARROWED)
     text = (head + module + version).encode()
     options = ["-opt=3", "-fma=0", f"-arch=compute_{capability[0]}{capability[1]}"]
     program = nvvm.create_program()

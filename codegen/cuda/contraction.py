@@ -8,7 +8,8 @@ nothing; each thread has some rows and columns of the tile in registers, and rea
 step needs is brought to registers during the step before. A convolution is the same with windows: where a letter p of
 the result and k of the kernel meet, the other operand is read at q (Note [Convolution as a trilinear form] in
 ir/prims/conv.py), or zero. Where there are few tiles and much to sum, parts of the sum are left apart and added up in
-order, so that results do not depend on the device.
+order, so that results do not depend on the device. Halves become float32 on their way to shared memory, and sums are
+rounded where they are stored.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Contraction:
-    """See Note [Contractions]; `result` are the strides of what is made."""
+    """See Note [Contractions]; `result` are the strides of what is made. It is computed in `dtype`; `stored` is that of
+    the arrays."""
 
     dtype: np.dtype
     batch: Letters
@@ -64,6 +66,7 @@ class Contraction:
     right: Side
     result: Mapping[str, int]
     sizes: tuple[int, int, int]  # elements of the arrays
+    stored: np.dtype
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ def kernel(made: Contraction, name: str, tile: Tile, parts: int = 1) -> Kernel:
     source = "\n".join(_Writer(made, tile, parts).write(name)) + "\n"
     left, right, result = made.sizes
     buffers = (
-        Buffer("left", made.dtype, left), Buffer("right", made.dtype, right),
-        Buffer("out", made.dtype, result * parts, written=True),
+        Buffer("left", made.stored, left), Buffer("right", made.stored, right),
+        Buffer("out", made.stored if parts == 1 else made.dtype, result * parts, written=True),
     )  # fmt: skip
     return Kernel(name, source, buffers, 0, min(tiles_of(made, tile) * parts, 1 << 20), tile.threads)
 
@@ -271,8 +274,17 @@ class _Writer:
             self.line("at = to + " + self.offset(made.result, [(letter, "") for letter, _ in made.rows]))
             for j in range(tile.columns):
                 self.line(f"if column0 + {self.index('right', j)} < {self.n}:")
-                self.line(f"    out[at + to_{j}] = c{i}_{j}")
+                self.line(f"    out[at + to_{j}] = {self.stored(f'c{i}_{j}')}")
             self.depth -= 1
+
+    def stored(self, value: str) -> str:
+        """A sum as it lies in memory; parts of sums are not rounded."""
+        made = self.made
+        return value if self.parts > 1 or made.stored == made.dtype else f"{type_text(made.stored)}({value})"
+
+    def read(self, element: str) -> str:
+        """An element of memory as a number."""
+        return element if self.made.stored == self.made.dtype else f"{self.type}({element})"
 
 
 class _Loads:
@@ -369,7 +381,7 @@ class _Loads:
                 q = f"q{number} // {window.spread}"
             offset += f" + {q} * {window.step}"
         if not tests:
-            w.line(f"{value} = {name}[{offset}]")
+            w.line(f"{value} = {w.read(f'{name}[{offset}]')}")
             return
         w.line(f"if {' and '.join(tests)}:")
-        w.line(f"    {value} = {name}[{offset}]")
+        w.line(f"    {value} = {w.read(f'{name}[{offset}]')}")

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from nufunc.codegen.cuda import device_functions
 from nufunc.codegen.cuda.device_values import (
+    HALVES,
     LITERAL,
+    NARROW,
+    NARROWED,
     Pointer,
     Value,
     complex_of,
@@ -48,7 +51,7 @@ def device_function(name: str) -> Callable[..., Any] | None:
 
 
 def _declarations() -> dict[str, str]:
-    found = {}
+    found = {NARROW: NARROWED}
     for name in (*_MATH, *_SCIPY, "fabs"):
         base = _OTHER_NAMES.get(name, name)
         for suffix, kind in (("", "double"), ("f", "float")):
@@ -83,7 +86,7 @@ def _mathematics(name: str) -> Rule:
         if not is_float(args[0].type):
             args = [f.convert(a, "float64") for a in args]
         type = args[0].type
-        if type == "float16":
+        if type in HALVES:
             return f.convert(rule(f, f.wider(*args)), type)
         given = ", ".join(f"{llvm(type)} {a.text}" for a in args)
         suffix = "f" if type == "float32" else ""
@@ -93,7 +96,13 @@ def _mathematics(name: str) -> Rule:
 
 
 def _bits(target: str) -> Rule:
-    return lambda f, args: f.value(f"bitcast {llvm(args[0].type)} {args[0].text} to {llvm(target)}", target)
+    def rule(f: _Function, args: list[Value]) -> Value:
+        have, want = llvm(args[0].type), llvm(target)
+        if have == want:
+            return Value(target, args[0].text)
+        return f.value(f"bitcast {have} {args[0].text} to {want}", target)
+
+    return rule
 
 
 def _extreme(sign: str) -> Rule:
@@ -342,7 +351,8 @@ CALLS: dict[str, Rule] = {
     **{name: _mathematics(name) for name in _MATH},
     **{f"scipy_{name}": _mathematics(name) for name in _SCIPY},
     "int_as_float": _bits("float32"), "longlong_as_double": _bits("float64"), "float_as_int": _bits("int32"),
-    "double_as_longlong": _bits("int64"),
+    "double_as_longlong": _bits("int64"), "half_as_short": _bits("int16"), "short_as_half": _bits("float16"),
+    "bfloat16_as_short": _bits("int16"), "short_as_bfloat16": _bits("bfloat16"),
     "power": _power, "horner": _horner, "threefry2x32": _threefry,
     "min": _extreme("<"), "max": _extreme(">"), "complex": _complex, "abs": _absolute,
     "cuda.grid": _grid, "cuda.gridsize": _gridsize, "cuda.syncthreads": _barrier, "cuda.syncwarp": _warp_barrier,

@@ -22,7 +22,7 @@ from nufunc.codegen.cuda.device_values import (
     promoted,
     real_of,
 )
-from nufunc.codegen.text_scalars import CONSTANTS, TYPES
+from nufunc.codegen.text_scalars import CONSTANTS, TYPE_NAMES
 from nufunc.ir.errors import UnsupportedError
 
 _SIGNS: dict[type, str] = {
@@ -250,7 +250,7 @@ class Expressions(Memory):
         return self.read(name)
 
     def call(self, name: str, args: Sequence[ast.expr]) -> Result:
-        if name in TYPES:
+        if name in TYPE_NAMES:
             value = self.number(args[0])
             made = self.convert(value, name)
             return replace(made, natural=False) if value.literal else made  # a user's number, no index
@@ -300,6 +300,7 @@ def dotted(node: ast.expr) -> str:
 def _is_eager(node: ast.expr) -> bool:
     """Whether computing it where nobody wants it is harmless and cheap."""
     calls = (n for n in ast.walk(node) if isinstance(n, ast.Subscript | ast.Call | ast.IfExp))
-    return all(isinstance(n, ast.Call) and dotted(n.func) in (*TYPES, "abs", "min", "max") for n in calls) and not any(
+    cheap = all(isinstance(n, ast.Call) and dotted(n.func) in (*TYPE_NAMES, "abs", "min", "max") for n in calls)
+    return cheap and not any(
         isinstance(n, ast.BinOp) and isinstance(n.op, ast.FloorDiv | ast.Mod) for n in ast.walk(node)
     )

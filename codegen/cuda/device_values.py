@@ -3,7 +3,8 @@
 A literal has no type until it meets a value that has one (NumPy's rule); arithmetic on literals is done here. Integers
 that are known not to be negative, loop counters and what is computed of them, divide and extend as unsigned ones do;
 those of 32 bits are indices, whose sums and products do not overflow, while a user's numbers may.
-Complex numbers are pairs of registers.
+Complex numbers are pairs of registers. bfloat16, which libNVVM's language lacks, are their bits, an i16: the upper half
+of a float32, so that they widen by a shift; `NARROWED` rounds to them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,23 @@ from nufunc.ir.errors import UnsupportedError
 LITERAL = "literal"
 _REAL = {"complex64": "float32", "complex128": "float64"}
 _COMPLEX = {real: name for name, real in _REAL.items()}
-_FLOATS = {"float16": "half", "float32": "float", "float64": "double"}
-_SIZES = {"complex64": 8, "complex128": 16, "float16": 2, "float32": 4, "float64": 8, "bool_": 1}
+_FLOATS = {"bfloat16": "i16", "float16": "half", "float32": "float", "float64": "double"}
+_SIZES = {"complex64": 8, "complex128": 16, "bfloat16": 2, "float16": 2, "float32": 4, "float64": 8, "bool_": 1}
+HALVES = ("float16", "bfloat16")  # which are computed with in float32
+NARROW = "nufunc.bfloat16"  # the function of modules that rounds a float to bfloat16, to even at ties
+NARROWED = f"""define internal i16 @{NARROW}(float %x) alwaysinline {{
+  %bits = bitcast float %x to i32
+  %kept = lshr i32 %bits, 16
+  %odd = and i32 %kept, 1
+  %more = add i32 %odd, 32767
+  %moved = add i32 %bits, %more
+  %near = lshr i32 %moved, 16
+  %quiet = or i32 %kept, 64
+  %number = fcmp ord float %x, %x
+  %word = select i1 %number, i32 %near, i32 %quiet
+  %made = trunc i32 %word to i16
+  ret i16 %made
+}}"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,11 @@ def name_of(dtype: np.dtype) -> str:
 
 
 def promoted(*types: str) -> str:
-    """NumPy's common type."""
+    """NumPy's common type; that of bfloat16 and others is what they are computed in."""
+    if "bfloat16" in types and set(types) != {"bfloat16"}:
+        return promoted(*("float32" if t == "bfloat16" else t for t in types))
+    if "bfloat16" in types:
+        return "bfloat16"
     return "bool_" if set(types) == {"bool_"} else _type_name(np.result_type(*(t.rstrip("_") for t in types)))
 
 
@@ -114,6 +134,8 @@ def literal_type(value: Any) -> str:
 
 def constant(value: Any, type: str) -> str:
     """The text of a real constant."""
+    if type == "bfloat16":
+        return str(_bits_of_bfloat16(float(value)))
     if type == "float16":
         with np.errstate(over="ignore"):
             return "0xH" + struct.pack(">e", np.float16(value)).hex().upper()
@@ -121,6 +143,16 @@ def constant(value: Any, type: str) -> str:
         number = float(np.float32(value)) if type == "float32" else float(value)
         return "0x" + struct.pack(">d", number).hex().upper()
     return ("true" if value else "false") if type == "bool_" else str(int(value))
+
+
+def _bits_of_bfloat16(value: float) -> int:
+    """As a signed number of 16 bits, by way of float32."""
+    with np.errstate(over="ignore"):
+        bits = int(np.float32(value).view(np.uint32))
+    if value != value:
+        return (bits >> 16 | 64) - (bits >> 31 << 16)
+    word = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return word - (word >> 15 << 16)
 
 
 _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
@@ -197,6 +229,12 @@ class Emitter:
         if type == "bool_":
             return self.compare("!=", value, Value(LITERAL, 0))
         have, want = llvm(source), llvm(type)
+        if source == "bfloat16":
+            word = self.op(f"shl i32 {self.op(f'zext i16 {text} to i32')}, 16")
+            return self.convert(self.value(f"bitcast i32 {word} to float", "float32"), type)
+        if type == "bfloat16":  # in two steps, as ml_dtypes rounds
+            single = self.convert(value, "float32")
+            return self.value(f"call i16 @{NARROW}(float {single.text})", type)
         if is_float(source):
             if is_float(type):
                 wider = size_of(type) > size_of(source)
@@ -251,7 +289,7 @@ class Emitter:
         if is_float(type):
             if sign not in _OF_FLOATS:
                 raise UnsupportedError(f"kernels for CUDA have no {sign} of floats")
-            if type == "float16":
+            if type in HALVES:
                 return self.convert(self.binary(sign, *self.wider(x, y)), type)
             return self.value(f"{_OF_FLOATS[sign]} {llvm(type)} {x.text}, {y.text}", type)
         if sign == "/":
@@ -327,7 +365,7 @@ class Emitter:
             real = real_of(type)
             parts = [self.compare(sign, Value(real, p), Value(real, q)).text for p, q in zip(x.text, y.text)]
             return self.value(f"{'and' if sign == '==' else 'or'} i1 {parts[0]}, {parts[1]}", "bool_")
-        if type == "float16":
+        if type in HALVES:
             return self.compare(sign, *self.wider(x, y))
         if is_float(type):
             word = "une" if word == "ne" else f"o{word}"
@@ -342,7 +380,7 @@ class Emitter:
         if is_complex(x.type):
             real = real_of(x.type)
             return Value(x.type, tuple(self.negative(Value(real, p)).text for p in x.text))
-        if x.type == "float16":
+        if x.type in HALVES:
             return self.convert(self.negative(*self.wider(x)), x.type)
         if is_float(x.type):
             return self.value(f"fsub {llvm(x.type)} {constant(-0.0, x.type)}, {x.text}", x.type)
@@ -355,7 +393,7 @@ class Emitter:
     def absolute(self, x: Value) -> Value:
         if x.literal:
             return Value(LITERAL, abs(x.text))
-        if x.type == "float16":
+        if x.type in HALVES:
             return self.convert(self.absolute(*self.wider(x)), x.type)
         if is_float(x.type):
             suffix = {"float32": "f", "float64": ""}[x.type]

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.text_scalars import PLAIN
+from nufunc.codegen.text_scalars import PLAIN, of_bfloat16
 from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.types import kind_of
 
 PARAMETERS = ("_thread", "_block", "_threads", "_blocks", "_grid", "_size", "_shared")
 _REGISTERS = {
@@ -58,7 +59,7 @@ class Text:
 
 def poisoned(shape: Any, dtype: np.dtype) -> np.ndarray:
     """Memory with contents that nobody may rely on: NaN, or an odd integer."""
-    if dtype.kind in "fc":
+    if kind_of(dtype) in "fc":
         return np.full(shape, np.nan, dtype)
     fresh = np.empty(shape, dtype)
     fresh.view(np.uint8).fill(1 if dtype.kind == "b" else _POISON)
@@ -77,7 +78,7 @@ def rewritten(source: str, name: str, checked: bool) -> Text:
     function.args.args += [ast.arg(p) for p in PARAMETERS]
     file = f"<nufunc kernel {next(_numbers)}: {name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    names = {**PLAIN, **OPERATIONS}
+    names = {**PLAIN, **(of_bfloat16() if "bfloat16" in source else {}), **OPERATIONS}
     exec(compile(ast.fix_missing_locations(tree), file, "exec"), names)
     shared = tuple((eval(shape, names), np.dtype(eval(dtype, names))) for shape, dtype in rewriter.shared)
     used = rewriter.used

@@ -7,7 +7,7 @@ is copied; the derivatives are convolutions too (Note [Convolution as a trilinea
 from __future__ import annotations
 
 from nufunc.codegen.cuda.contraction import Contraction, Letters, Side, Window
-from nufunc.codegen.cuda.library_products import contract
+from nufunc.codegen.cuda.library_products import contract, summed_in
 from nufunc.codegen.cuda.library_steps import Lowered
 from nufunc.codegen.strided import row_major
 
@@ -54,9 +54,10 @@ def lower_conv(made: Lowered) -> None:
     )
     name = lambda n, one: f"{one}_{n}" if n in window else f"v_{n}"
     form = Contraction(
-        out.dtype, plain(attrs["out"], (True, True, True)), plain(attrs["out"], (False, True, True)), columns, summed,
+        summed_in(out.dtype), plain(attrs["out"], (True, True, True)), plain(attrs["out"], (False, True, True)),
+        columns, summed,
         Side({name(n, "k"): step for n, step in steps["w"].items()}),
         Side({name(n, "q"): step for n, step in steps["x"].items()}, windows),
-        {name(n, "p"): step for n, step in made_of.items()}, (w.size, x.size, out.size),
+        {name(n, "p"): step for n, step in made_of.items()}, (w.size, x.size, out.size), out.dtype,
     )  # fmt: skip
     contract(made, form, made.operand(1), made.operand(0), made.result(0), "conv")

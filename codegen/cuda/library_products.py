@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from nufunc.codegen.strided import row_major
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Attrs, Graph
 from nufunc.ir.prims.library import dot_free_axes
-from nufunc.ir.types import FLOAT16, FLOAT32, ArrayType
+from nufunc.ir.types import FLOAT32, ArrayType, is_half
 
 
 def workspace_for(work: int) -> int:
@@ -128,7 +128,7 @@ def lower_dot(made: Lowered) -> None:
     x, y = matrices(made)
     if x.free.extent == 1 and y.free.extent == 1:
         _as_sums(made)
-    elif 1 in (x.free.extent, y.free.extent) and made.results[0].dtype != FLOAT16:
+    elif 1 in (x.free.extent, y.free.extent) and not is_half(made.results[0].dtype):
         _vector(made, *((x, y) if y.free.extent == 1 else (y, x)))
     else:
         _gemm(made, x, y)
@@ -140,35 +140,23 @@ def lower_own_dot(made: Lowered) -> None:
     if 1 in (x.free.extent, y.free.extent):
         _as_sums(made)
         return
-    result, dtype = made.result(0), made.results[0].dtype
-    if dtype == FLOAT16:
-        dtype, result = FLOAT32, made.area(4 * made.results[0].size)
-        x, y = (
-            replace(matrix, place=_converted(made, t.with_dtype(FLOAT16), matrix.place, FLOAT32))
-            for matrix, t in zip((x, y), made.operands, strict=True)
-        )
     names = {"batch": x.batch.extent, "rows": x.free.extent, "columns": y.free.extent, "summed": x.inner.extent}
     batch, rows, columns, summed = (((f"v_{name}", extent),) for name, extent in names.items())
     m, n = x.free.extent, y.free.extent
+    stored = made.results[0].dtype
     form = Contraction(
-        dtype, batch, rows, columns, summed,
+        summed_in(stored), batch, rows, columns, summed,
         Side({"v_batch": x.batch.stride, "v_rows": x.free.stride, "v_summed": x.inner.stride}),
         Side({"v_batch": y.batch.stride, "v_columns": y.free.stride, "v_summed": y.inner.stride}),
         {"v_batch": m * n, "v_rows": n, "v_columns": 1},
-        (made.operands[0].size, made.operands[1].size, made.results[0].size),
+        (made.operands[0].size, made.operands[1].size, made.results[0].size), stored,
     )  # fmt: skip
-    contract(made, form, x.place, y.place, result, "product")
-    if result != made.result(0):
-        _converted(made, made.results[0].with_dtype(dtype), result, FLOAT16, made.result(0))
+    contract(made, form, x.place, y.place, made.result(0), "product")
 
 
-def _converted(made: Lowered, type_: ArrayType, source: Place, dtype: np.dtype, target: Place | None = None) -> Place:
-    """An array in another dtype; in memory of its own without `target`."""
-    target = made.area(type_.with_dtype(dtype).nbytes) if target is None else target
-    b = Builder("converted")
-    x = b.param(type_.with_shape((type_.size,)))
-    made.glue(b.build([b.astype(x, dtype)]), source, target)
-    return target
+def summed_in(dtype: np.dtype) -> np.dtype:
+    """What products of a dtype are added up in."""
+    return FLOAT32 if is_half(dtype) else dtype
 
 
 def contract(made: Lowered, form: Contraction, left: Place, right: Place, target: Place, name: str) -> None:
@@ -182,7 +170,7 @@ def contract(made: Lowered, form: Contraction, left: Place, right: Place, target
     apart = made.area(result.nbytes)
     made.steps.append(Launch(kernel(form, name, tile, parts), (left, right, apart)))
     b = Builder("parts")
-    made.glue(b.build([b.summed(b.param(result), (0,))]), apart, target)
+    made.glue(b.build([b.astype(b.summed(b.param(result), (0,)), form.stored)]), apart, target)
 
 
 def _gemm(made: Lowered, x: Matrix, y: Matrix) -> None:
@@ -222,14 +210,12 @@ def _as_sums(made: Lowered) -> None:
     batch = len(made.attrs["batch"][0])
     free = [len(dot_free_axes(made.attrs, k, t.ndim)) for k, t in enumerate(made.operands)]
     firsts = (batch, batch + free[0])
-    half = made.results[0].dtype == FLOAT16
+    dtype = made.results[0].dtype
     for which, type_ in enumerate(made.operands):
-        x = b.param(type_)
-        x = b.astype(x, FLOAT32) if half else x
+        x = b.astype(b.param(type_), summed_in(dtype))
         perm = [a for group in _groups(type_, made.attrs, which, range(inner)) for a in group]
         own = range(firsts[which], firsts[which] + free[which])
         dims = (*range(batch), *own, *range(rank, rank + inner))
         spread.append(b.emit("broadcast", (b.transposed(x, perm),), {"shape": shape, "dims": dims})[0])
-    total = b.summed(b.mul(*spread), range(rank, rank + inner))
-    total = b.astype(total, FLOAT16) if half else total
+    total = b.astype(b.summed(b.mul(*spread), range(rank, rank + inner)), dtype)
     made.glue(b.build([total]), made.operand(0), made.operand(1), made.result(0))

@@ -15,7 +15,8 @@ from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Routine
 from nufunc.codegen.cuda.program import Call, Copy, Launch
 from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentError
-from nufunc.ir.types import ArrayType
+from nufunc.ir.halves import in_single
+from nufunc.ir.types import FLOAT32, ArrayType, is_half
 from nufunc.runtime.cuda import nvidia
 from nufunc.runtime.cuda.driver import Driver
 
@@ -104,11 +105,16 @@ def _results(call: Call, driver: Driver, arrays: Sequence[np.ndarray]) -> Sequen
 
             return host_function(call.prim, [o.type for o in call.operands], call.attrs)(arrays)
         with np.errstate(all="ignore"):
-            return primitive.get(call.prim).evaluate(arrays, call.attrs, ())
+            return primitive.get(call.prim).evaluate([_single(a) for a in arrays], in_single(call.attrs), ())
     except np.linalg.LinAlgError:
         if not call.site:
             raise
         return None
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    """Halves as what they are computed in."""
+    return array.astype(FLOAT32) if is_half(array.dtype) else array
 
 
 def _by_the_host(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> None:

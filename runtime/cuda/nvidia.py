@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DeviceError, NufuncError
+from nufunc.ir.types import FLOAT32, is_bfloat16, is_half, real_dtype
 from nufunc.runtime.cuda.driver import Driver
 
 LETTER = {"f4": "s", "f8": "d", "c8": "c", "c16": "z"}
-_DATA = {"f4": 0, "f8": 1, "f2": 2, "c8": 4, "c16": 5}  # CUDA_R_32F, R_64F, R_16F, C_32F, C_64F
+_DATA = {"f4": 0, "f8": 1, "f2": 2, "c8": 4, "c16": 5, "bf16": 14}  # CUDA_R_32F, R_64F, R_16F, C_32F, C_64F, R_16BF
 _FLOAT32, _TF32, _FLOAT64 = 68, 77, 70  # CUBLAS_COMPUTE_32F, _32F_FAST_TF32, _64F
 _DEFAULT = -1  # CUBLAS_GEMM_DEFAULT
+_WHOLE_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, in the default mode: parts of sums are no halves
 _LIMIT = 2**31 - 1  # of what the routines of 32 bits are given
 
 _lock = threading.RLock()
@@ -33,7 +35,7 @@ Numbers = Mapping[str, Any]
 
 
 def _code(dtype: np.dtype) -> str:
-    return dtype.kind + str(dtype.itemsize)
+    return "bf16" if is_bfloat16(dtype) else dtype.kind + str(dtype.itemsize)
 
 
 def module(name: str) -> Any:
@@ -56,7 +58,7 @@ def available() -> bool:
 def _scalars(dtype: np.dtype) -> tuple[int, int]:
     """The addresses of 1 and 0 in host memory, where the libraries read such factors by default; for halves, which are
     multiplied in float32, in this."""
-    dtype = np.dtype(np.float32) if dtype.kind == "f" and dtype.itemsize == 2 else dtype
+    dtype = FLOAT32 if is_half(dtype) else dtype
     key = f"scalars {_code(dtype)}"
     if key not in _memo:
         _memo[key] = np.array([1, 0], dtype)
@@ -80,6 +82,7 @@ class Handles:
         library = module("cublas")
         if not self.blas_handle:
             self.blas_handle = library.create()
+            library.set_math_mode(self.blas_handle, _WHOLE_SUMS)
         library.set_stream(self.blas_handle, self.number)  # which takes the workspace away
         library.set_workspace(self.blas_handle, places["workspace"], numbers["workspace_bytes"])
         return library, self.blas_handle
@@ -171,7 +174,8 @@ def _gemm(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) -
     sizes = [numbers[k] for k in ("m", "n", "k", "lda", "ldb", "ldc", "batch")]
     m, n, k, lda, ldb, ldc, batch = sizes
     function = library.gemm_strided_batched_ex if max(sizes) <= _LIMIT else library.gemm_strided_batched_ex_64
-    compute = _FLOAT64 if dtype.itemsize // (2 if dtype.kind == "c" else 1) == 8 else _TF32 if tf32() else _FLOAT32
+    double, rounded = real_dtype(dtype).itemsize == 8, tf32() and not is_half(dtype)
+    compute = _FLOAT64 if double else _TF32 if rounded else _FLOAT32
     data = _DATA[_code(dtype)]
     function(
         handle, int(numbers["transa"]), int(numbers["transb"]), m, n, k, one,

@@ -22,7 +22,7 @@ from nufunc.codegen.cuda.writer import BLOCKS, CudaWriter, Kernel, count, named
 from nufunc.codegen.loops import Accumulator, Buffer, Inst, LoopNest, Phase, varying
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import type_text
-from nufunc.ir.types import INT64
+from nufunc.ir.types import INT64, is_half
 
 WARP = 32
 _SHARED = 16384  # bytes of rows that a block keeps in shared memory
@@ -447,6 +447,6 @@ def _shuffled(own: str, step: int, dtype: np.dtype) -> str:
     if dtype.kind == "c":
         return f"{dtype.name}(complex({call(f'{own}.real')}, {call(f'{own}.imag')}))"
     if dtype.itemsize < 4:
-        wide = "float32" if dtype.kind == "f" else "int32"
+        wide = "float32" if is_half(dtype) else "int32"
         return f"{dtype.name}({call(f'{wide}({own})')})"
     return call(own)

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, ShapeError
-from nufunc.ir.types import DTYPE_NAMES, HANDLE, INT64, ArrayType, TapeType
+from nufunc.ir.types import DTYPE_NAMES, HANDLE, INT64, ArrayType, TapeType, bfloat16, is_bfloat16
 from nufunc.runtime.cuda import devices
 from nufunc.runtime.cuda.devices import Device
 from nufunc.runtime.cuda.memory import Block, Foreign
@@ -63,6 +63,8 @@ def layout(
 ) -> Layout:
     """The one layout of these; strides in bytes."""
     known = _CANONICAL.get(dtype)
+    if known is None and is_bfloat16(dtype):
+        known = _CANONICAL.setdefault(dtype, bfloat16())
     if known is None or not dtype.isnative:
         raise DTypeError(f"device arrays of dtype {dtype} are not supported", user_location())
     if strides is not None:
@@ -242,9 +244,11 @@ class DeviceArray:
             self.device.driver.copy(made.address, self.address, self.nbytes, stream)
         return made
 
-    def view_of(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> DeviceArray:
-        """Other axes over the same memory; strides and offset in bytes."""
-        made = layout(self.device, shape, self.dtype, strides)
+    def view_of(
+        self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: np.dtype | None = None
+    ) -> DeviceArray:
+        """Other axes, or another dtype, over the same memory; strides and offset in bytes."""
+        made = layout(self.device, shape, self.dtype if dtype is None else dtype, strides)
         return DeviceArray(made, self.block, self.address + offset, self.span, self.readonly)
 
     def __getitem__(self, key: Any) -> DeviceArray:
@@ -275,15 +279,9 @@ class DeviceArray:
     def ravel(self) -> DeviceArray:
         return self.reshape(-1)
 
-    def transpose(self, *axes: Any) -> DeviceArray:
-        """A view with the axes in another order."""
-        given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
-        probe = np.lib.stride_tricks.as_strided(np.empty((), np.uint8), self.shape, self.strides).transpose(given)
-        return self.view_of(probe.shape, probe.strides)
-
     @property
     def T(self) -> DeviceArray:
-        return self.transpose()
+        return self.view_of(self.shape[::-1], self.layout.byte_strides[::-1])
 
     def astype(self, dtype: Any) -> DeviceArray:
         """A copy of another dtype."""

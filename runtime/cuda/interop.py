@@ -4,7 +4,8 @@ Note [Streams of others]
 An array that comes in with a stream is used after what that stream holds now; one that goes out names the stream that
 it is ready on, or (DLPack) is made ready on the stream that the other side gives. Numbers of streams: 0 and 1 are the
 default stream, 2 the one of each thread. The first interface tells of streams from version 3 on, so that DLPack is
-asked where it is older.
+asked where it is older. It has no name for bfloat16: torch and CuPy say that there are two bytes, JAX and we have no such
+attribute then, so that others ask for DLPack. What comes in with two bytes is bfloat16 where its owner says so.
 
 Note [DLPack by hand]
 A capsule holds a pointer to a C struct; both are made here with ctypes. What the struct points at (its shape, strides
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, ReadOnlyError
+from nufunc.ir.types import bfloat16, is_bfloat16
 from nufunc.runtime.cuda.arrays import DeviceArray, downloaded, layout, use
 from nufunc.runtime.cuda.devices import Device, device_of, number_of_stream
 from nufunc.runtime.cuda.memory import Foreign
@@ -29,6 +31,7 @@ from nufunc.tracer.usercode import user_location
 
 _CPU, _CUDA, _PINNED, _MANAGED = 1, 2, 3, 13
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+_BFLOAT = 4
 
 
 def adopted(x: Any) -> DeviceArray | None:
@@ -52,6 +55,8 @@ def adopted(x: Any) -> DeviceArray | None:
 
 def interface(array: DeviceArray) -> dict[str, Any]:
     """What describes an array of ours to others."""
+    if is_bfloat16(array.dtype):
+        raise AttributeError("__cuda_array_interface__ has no bfloat16; use DLPack, as torch.from_dlpack does")
     device = array.device
     stream = device.stream
     use(array, stream)
@@ -64,7 +69,7 @@ def interface(array: DeviceArray) -> dict[str, Any]:
 def _from_interface(x: Any, given: dict[str, Any]) -> DeviceArray:
     if given.get("mask") is not None:
         raise ArgumentTypeError("device arrays with a mask are not supported", user_location())
-    dtype, shape = np.dtype(given["typestr"]), tuple(int(n) for n in given["shape"])
+    dtype, shape = _named(x, given["typestr"]), tuple(int(n) for n in given["shape"])
     address, readonly = given["data"]
     address = int(address or 0)
     strides = given.get("strides")
@@ -76,6 +81,14 @@ def _from_interface(x: Any, given: dict[str, Any]) -> DeviceArray:
     low, high = made.bounds
     memory = Foreign(address + low, high - low, x, device.driver, device.stream)
     return DeviceArray(made, memory, address, None, bool(readonly))
+
+
+def _named(x: Any, typestr: str) -> np.dtype:
+    """The dtype of an array of another library; see Note [Streams of others] for bfloat16."""
+    dtype = np.dtype(typestr)
+    if dtype.kind != "V":
+        return dtype
+    return bfloat16() if dtype.itemsize == 2 and str(getattr(x, "dtype", "")).endswith("bfloat16") else dtype
 
 
 def _device_at(x: Any, address: int) -> int:
@@ -218,7 +231,8 @@ def _capsule(array: DeviceArray, device: tuple[int, int], versioned: bool, copie
     managed: Any = kind()
     tensor = managed.tensor
     tensor.data, tensor.device, tensor.ndim = array.address if array.size else None, _DLDevice(*device), ndim
-    tensor.code, tensor.bits, tensor.lanes = _CODES[array.dtype.kind], 8 * item, 1
+    code = _BFLOAT if is_bfloat16(array.dtype) else _CODES[array.dtype.kind]
+    tensor.code, tensor.bits, tensor.lanes = code, 8 * item, 1
     tensor.shape = ctypes.cast(numbers[0], ctypes.POINTER(ctypes.c_int64))
     tensor.strides = ctypes.cast(numbers[1], ctypes.POINTER(ctypes.c_int64))
     release = _RELEASE_VERSIONED if versioned else _RELEASE
@@ -282,6 +296,8 @@ def from_capsule(capsule: Any, device: Device) -> DeviceArray:
 
 
 def _dtype(code: int, bits: int, lanes: int) -> np.dtype:
+    if (code, bits, lanes) == (_BFLOAT, 16, 1):
+        return bfloat16()
     letter = next((k for k, c in _CODES.items() if c == code), None)
     if letter is None or lanes != 1 or bits % 8:
         raise DTypeError(f"a DLPack array of type code {code} with {bits} bits is not supported", user_location())

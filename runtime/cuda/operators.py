@@ -1,17 +1,23 @@
-"""Operators of device arrays: each a compiled function of its operands, on the device."""
+"""What device arrays do outside of compiled functions: operators, methods and NumPy's functions, each a compiled
+function of its operands, on the device."""
 
 from __future__ import annotations
 
 import functools
 import operator
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import optree
 
-from nufunc.ir.errors import ArgumentTypeError
-from nufunc.runtime.cuda.arrays import DeviceArray
-from nufunc.runtime.cuda.interop import adopted
+from nufunc.ir.errors import ArgumentTypeError, DeviceWarning, UnsupportedError
+from nufunc.ir.types import DTYPE_NAMES, is_inexact
+from nufunc.runtime.cuda import strided
+from nufunc.runtime.cuda.arrays import DeviceArray, uploaded
+from nufunc.runtime.cuda.interop import adopted, refuse_read_only
 from nufunc.runtime.function import Transformed
 from nufunc.tracer.usercode import user_location
 
@@ -20,7 +26,13 @@ _BINARY = (
 )  # fmt: skip
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _UNARY = ("neg", "pos", "abs", "invert")
-_METHODS = ("sum", "mean", "max", "min", "prod", "std", "var", "argmax", "argmin", "any", "all", "conj", "cumsum")
+_METHODS = (
+    "sum", "mean", "max", "min", "prod", "std", "var", "argmax", "argmin", "any", "all", "conj", "cumsum", "cumprod",
+    "clip", "round", "dot", "repeat", "take", "trace", "diagonal", "nonzero", "argsort", "argpartition", "choose",
+    "compress", "searchsorted", "flatten", "sort", "partition", "put",
+)  # fmt: skip
+_IN_PLACE = ("sort", "partition", "put")
+_VIEWS = ("transpose", "swapaxes", "squeeze", "view")
 
 
 @functools.cache
@@ -32,9 +44,11 @@ def _operand(x: Any, dtype: np.dtype) -> Any:
     """An operand that a compiled function takes; Python ints would be constants of the compilation."""
     if isinstance(x, bool):
         return np.bool_(x)
-    if isinstance(x, int):
-        return dtype.type(x) if dtype.kind in "iufc" and (dtype.kind in "fc" or _fits(x, dtype)) else np.asarray(x)[()]
-    return x
+    if not isinstance(x, int):
+        return x
+    if is_inexact(dtype):
+        return np.asarray(x, dtype)[()]
+    return dtype.type(x) if dtype.kind in "iu" and _fits(x, dtype) else np.asarray(x)[()]
 
 
 def _fits(x: int, dtype: np.dtype) -> bool:
@@ -49,7 +63,7 @@ def _is_operand(x: Any) -> bool:
 
 
 def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    plain = getattr(operator, f"{name}_" if name in ("and", "or") else name)
+    plain = divmod if name == "divmod" else getattr(operator, f"{name}_" if name in ("and", "or") else name)
     compute = lambda a, b: plain(a, b)
 
     def forward(self: DeviceArray, other: Any) -> Any:
@@ -76,24 +90,45 @@ def _unary(name: str) -> Callable[..., Any]:
     return lambda self: _compiled(compute)(self)
 
 
+def _in_place(name: str) -> Callable[..., Any]:
+    plain = getattr(operator, f"i{name}")
+
+    def compute(a: Any, b: Any) -> None:
+        plain(a, b)
+
+    def forward(self: DeviceArray, other: Any) -> Any:
+        if not _is_operand(other):
+            return NotImplemented
+        refuse_read_only(self, "the array")
+        if name == "pow" and type(other) is int:
+            self[...] = _power(other)(self)
+        else:
+            _compiled(compute)(self, _operand(other, self.dtype))
+        return self
+
+    return forward
+
+
 def _method(name: str) -> Callable[..., Any]:
-    def call(self: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-        if dtype is not None or out is not None:
-            raise ArgumentTypeError(f"{name} of a device array takes neither dtype nor out", user_location())
-        return _reduction(name, tuple(axis) if isinstance(axis, list) else axis, keepdims)(self)
+    compute = lambda a, *args, **kwargs: getattr(a, name)(*args, **kwargs)
+
+    def call(self: DeviceArray, *args: Any, **kwargs: Any) -> Any:
+        if name in _IN_PLACE:
+            refuse_read_only(self, "the array")
+        return _called(compute, f"x.{name}", (self, *args), kwargs)
 
     call.__name__ = name
     call.__doc__ = f"As NumPy's `{name}`, on the device."
     return call
 
 
-@functools.lru_cache(maxsize=256)
-def _reduction(name: str, axis: Any, keepdims: bool) -> Transformed:
-    if name in ("conj", "cumsum"):
-        given: dict[str, Any] = {} if name == "conj" else {"axis": axis}
-    else:
-        given = {"axis": axis, "keepdims": keepdims}
-    return Transformed((), lambda a: getattr(a, name)(**given))
+def _view(name: str) -> Callable[..., Any]:
+    def call(self: DeviceArray, *args: Any, **kwargs: Any) -> DeviceArray:
+        return strided.rearranged(self, lambda probe: getattr(probe, name)(*args, **kwargs))
+
+    call.__name__ = name
+    call.__doc__ = f"As NumPy's `{name}`: the same memory, seen in another way."
+    return call
 
 
 @functools.lru_cache(maxsize=64)
@@ -108,13 +143,37 @@ def converted(array: DeviceArray, dtype: np.dtype) -> DeviceArray:
 # -- NumPy's functions, where they are called on device arrays
 
 
-@functools.cache
-def _function(function: Callable[..., Any]) -> Transformed:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
+def _called(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
+    """A function of device arrays and settings; by NumPy on the host where values decide the shape of its result."""
+    try:
+        return _compiled(function)(*args, **kwargs)
+    except UnsupportedError as error:
+        if os.environ.get("NUFUNC_CUDA_FALLBACK") == "0":
+            raise
+        return _on_host(function, name, args, kwargs, error)
 
-    call.__name__ = getattr(function, "__name__", "function")
-    return Transformed((), call)
+
+def _on_host(function: Callable[..., Any], name: str, args: Any, kwargs: Any, error: UnsupportedError) -> Any:
+    devices = [x.device for x in optree.tree_leaves((args, kwargs)) if isinstance(x, DeviceArray)]  # type: ignore[arg-type]
+
+    def down(leaf: Any) -> Any:
+        if not isinstance(leaf, DeviceArray):
+            return leaf
+        values = leaf.copy_to_host()
+        values.flags.writeable = False  # what would be written here would be lost
+        return values
+
+    def up(leaf: Any) -> Any:
+        known = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype in DTYPE_NAMES
+        return uploaded(np.asarray(leaf), devices[0]) if known else leaf
+
+    given, named = optree.tree_map(down, (args, kwargs))  # type: ignore[arg-type]
+    try:
+        found = function(*given, **named)
+    except ValueError as failure:
+        raise error from failure
+    warnings.warn(f"{name} is computed on the host: {str(error).splitlines()[0]}", DeviceWarning, stacklevel=4)
+    return optree.tree_map(up, found)
 
 
 @functools.cache
@@ -135,7 +194,31 @@ def _array_ufunc(self: DeviceArray, ufunc: np.ufunc, method: str, *inputs: Any, 
 
 
 def _array_function(self: DeviceArray, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-    return _function(function)(*args, **kwargs)
+    name = getattr(function, "__name__", "function")
+    if name in ("shares_memory", "may_share_memory"):
+        a, b, *rest = args
+        return _place(a) == _place(b) and function(_addresses(a), _addresses(b), *rest, **kwargs)
+    return _called(function, f"np.{name}", args, kwargs)
+
+
+def _place(x: Any) -> Any:
+    found = adopted(x)
+    return None if found is None else found.device
+
+
+def _addresses(x: Any) -> np.ndarray:
+    """An array at the same addresses, which is not read."""
+    found = adopted(x)
+    return np.asarray(x) if found is None else np.asarray(_Addresses(found))
+
+
+class _Addresses:
+    def __init__(self, array: DeviceArray) -> None:
+        strides = array.layout.byte_strides
+        self.__array_interface__ = {
+            "version": 3, "typestr": f"|V{array.dtype.itemsize}", "shape": array.shape, "strides": strides,
+            "data": (array.address, True),
+        }  # fmt: skip
 
 
 # -- keys that hold arrays
@@ -202,16 +285,21 @@ def install() -> None:
     """Give the class its operators."""
     kind: Any = DeviceArray
     kind.__array_ufunc__, kind.__array_function__ = _array_ufunc, _array_function
-    for name in _BINARY:
+    for name in (*_BINARY, "divmod"):
         forward, backward = _binary(name)
         setattr(DeviceArray, f"__{name}__", forward)
         setattr(DeviceArray, f"__r{name}__", backward)
+    for name in _BINARY:
+        setattr(DeviceArray, f"__i{name}__", _in_place(name))
     for name in _COMPARISONS:
         setattr(DeviceArray, f"__{name}__", _binary(name)[0])
     for name in _UNARY:
         setattr(DeviceArray, f"__{name}__", _unary(name))
     for name in _METHODS:
         setattr(DeviceArray, name, _method(name))
+    for name in _VIEWS:
+        setattr(DeviceArray, name, _view(name))
+    kind.fill = lambda self, value: self.__setitem__(..., value)
     for name, attribute in (("real", "real"), ("imag", "imag")):
         part = Transformed((), functools.partial(_part, attribute))
         setattr(DeviceArray, name, property(part))

@@ -110,7 +110,7 @@ def _uploads(entry: DeviceEntry, names: dict[str, Any]) -> list[str]:
     lines, values, text = [], [], "="
     for k, way in numbers:
         code = way.input.type.dtype.str[1:]
-        packed = way.input.kind != "array" and code != "f2"
+        packed = way.input.kind != "array" and code in _FORMATS
         if not packed:
             names.setdefault("padded", _padded)
             text += "16s"

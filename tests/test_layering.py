@@ -130,3 +130,11 @@ def test_import_starts_no_thread_and_no_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "0"]
+
+
+def test_no_script_hides_a_package_that_scripts_need() -> None:
+    """A file `cuda.py` beside a script is found before NVIDIA's package `cuda`, which is a namespace."""
+    taken = {"cuda", "jax", "torch", "nvmath", "cupy", "numba", "numpy", "scipy", "pytest"}
+    folders = ("benchmarks", "tests", "examples")
+    names = {path.stem for folder in folders for path in (ROOT / folder).glob("*") if path.suffix in ("", ".py")}
+    assert not taken & names

@@ -1,9 +1,9 @@
 """Everything that is measured on a CUDA device, in one command -> results/cuda-DEVICE.md.
 
-    python benchmarks/cuda.py                       kernels beside a copy, calls, workloads beside JAX and torch, tests
-    python benchmarks/cuda.py --only kernels calls  some of the parts: kernels, calls, workloads, tests, sanitizer
+    python benchmarks/device.py                       kernels beside a copy, calls, workloads beside JAX and torch, tests
+    python benchmarks/device.py --only kernels calls  some of the parts: kernels, calls, workloads, tests, sanitizer
 
-    NUFUNC_CUDA_SIMULATOR=1 python benchmarks/cuda.py --only kernels calls --elements 40960 --out FILE
+    NUFUNC_CUDA_SIMULATOR=1 python benchmarks/device.py --only kernels calls --elements 40960 --out FILE
 
 tries it without a device. Kernels: bytes that an operation must read and write, once, over its time, as a share of what
 a copy on the device moves in the same run. Times are of many calls queued one behind the other.
@@ -219,7 +219,7 @@ def main() -> None:
     label = re.sub(r"\W+", "-", device.name.removeprefix("NVIDIA").strip()).lower()
     out = options.out or HERE / "results" / f"cuda-{label}.md"
     when = time.strftime("%Y-%m-%d %H:%M")
-    lines = [f"# {device.name}", "", f"nufunc {nf.__version__}, {when}; `python benchmarks/cuda.py`."]
+    lines = [f"# {device.name}", "", f"nufunc {nf.__version__}, {when}; `python benchmarks/device.py`."]
     makers = {
         "kernels": lambda: kernels(options.elements),
         "calls": calls,

@@ -1,19 +1,26 @@
-"""A stand-in of `cuda.bindings.driver` over host memory, for tests of the code that calls it.
+"""A strict stand-in of `cuda.bindings.driver` over host memory, for tests of the code that calls it.
 
 Every call is first made to the real function, which converts its arguments and then fails for want of libcuda: a wrong
-name, count or kind of argument fails the test. Then it happens in host memory; kernels run in the simulator. Streams
-are kept in order by doing everything at once, except what is captured.
+name, count or kind of argument fails the test. What is queued then runs as late as it may, and in no more order than
+streams and events give it (`fake_streams`); kernels run in the simulator. What the driver refuses is refused, and what
+it leaves undefined is a problem, which fails the test at its end: memory used after it was given back or by a stream
+that nothing orders, handles used after they were destroyed, calls without the right context, copies of a recording from
+memory that may change, kernels loaded while something is recorded.
 """
 
 import ctypes
+import gc
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
+from fake_streams import LEGACY, Access, Allocation, Streams, Work
 
 import nufunc as nf
 from nufunc.codegen.cuda.compile import Code
@@ -23,9 +30,14 @@ from nufunc.runtime.cuda import arrays, devices, hardware
 
 real = pytest.importorskip("cuda.bindings.driver")
 
-OK = real.CUresult.CUDA_SUCCESS
-CAPTURABLE = ("cuMemcpyDtoDAsync", "cuMemcpyDtoHAsync", "cuMemsetD8Async", "cuLaunchKernel", "cuEventRecord",
-              "cuStreamWaitEvent", "cuMemcpyHtoDAsync")  # fmt: skip
+RESULT = real.CUresult
+OK = RESULT.CUDA_SUCCESS
+ALIGNMENT = 256
+CONTEXTLESS = frozenset((
+    "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
+    "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuGetErrorString", "cuDeviceGetDefaultMemPool",
+    "cuMemPoolSetAttribute", "cuMemPoolTrimTo", "cuGraphDestroy", "cuGraphExecDestroy", "cuPointerGetAttribute",
+))  # fmt: skip
 
 
 def has_driver() -> bool:
@@ -50,28 +62,69 @@ def installed(monkeypatch: pytest.MonkeyPatch, made: "FakeCuda") -> Iterator["Fa
     monkeypatch.setattr("nufunc.codegen.cuda.compile.compiled_together", made.compiled_together)
     nf.clear_cache()
     yield made
+    gc.collect()
     for device in devices._DEVICES.values():
         device.pool.close()
     nf.clear_cache()
+    assert not made.captures, "a recording was not ended"
+    assert not made.problems, "\n".join(made.problems)
+
+
+@dataclass(eq=False)
+class Event:
+    device: int
+    work: Work | None = None
+    capture: "Capture | None" = None
+
+
+@dataclass
+class Node:
+    """A call in a graph: what it does, and the bytes that it touches."""
+
+    name: str
+    run: object
+    accesses: list[Access]
+
+
+@dataclass
+class Capture:
+    thread: int
+    nodes: list[Node] = field(default_factory=list)
+    invalid: bool = False
+
+
+@dataclass
+class Executable:
+    nodes: list[Node]
+    last: Work | None = None
 
 
 class FakeCuda:
-    """`fail` names the result of functions that shall fail; `calls` counts them."""
+    """`fail` names the result of functions that shall fail, `broken` that of all after an error that stays; `busy`:
+    nothing is done before somebody waits for it; `calls` counts, `problems` tells what would go wrong."""
 
     def __init__(self, devices: int = 1, version: int = real.CUDA_VERSION, total: int = 1 << 30) -> None:
         self.devices, self.version, self.total = devices, version, total
         self.calls: Counter[str] = Counter()
         self.fail: dict[str, object] = {}
-        self.memory: dict[int, np.ndarray] = {}
-        self.kernels: dict[str, Kernel] = {}  # by symbol
-        self.functions: dict[int, Kernel] = {}
-        self.capturing: dict[int, list] = {}
-        self.graphs: dict[int, list] = {}
-        self.executables: dict[int, list] = {}
-        self.numbers = itertools.count(0x1000)
-        self.current: object = None
+        self.broken: object = None
         self.busy = False
-        self.asking = False
+        self.problems: list[str] = []
+        self.streams = Streams(self.problems)
+        self.numbers = itertools.count(0x1000)
+        self.memory: dict[int, np.ndarray] = {}  # of devices and pinned, as long as something queued may use it
+        self.allocations: dict[int, Allocation] = {}
+        self.pinned: list[int] = []
+        self.kernels: dict[str, Kernel] = {}  # by symbol
+        self.functions: dict[int, tuple[Kernel, int]] = {}
+        self.stream_devices: dict[int, int] = {}
+        self.destroyed: set[int] = set()
+        self.events: dict[int, Event] = {}
+        self.captures: dict[int, Capture] = {}
+        self.graphs: dict[int, list[Node]] = {}
+        self.executables: dict[int, Executable] = {}
+        self.contexts = threading.local()
+        self._converted: set[object] = set()
 
     def __getattr__(self, name: str):
         made = getattr(real, name)
@@ -81,23 +134,31 @@ class FakeCuda:
 
         def call(*args):
             self.calls[name] += 1
-            if not self.asking:  # blocks may die, and be given back, while the real module looks for its library
-                self.asking = True
+            kinds = (name, tuple(type(a) for a in args))
+            if kinds not in self._converted:
+                self._converted.add(kinds)  # at first: blocks may die while the real module looks for its library
                 with pytest.raises(RuntimeError):  # it is not there, once the arguments have been converted
                     made(*args)
-                self.asking = False
+            if self.broken is not None and name not in ("cuGetErrorString", "cuCtxSetCurrent"):
+                return self.broken, None
             if name in self.fail:
-                return (self.fail[name], None)
-            stream = next((int(a) for a in args if isinstance(a, real.CUstream)), None)
-            if stream in self.capturing and "Capture" not in name:
-                assert name in CAPTURABLE, f"{name} while its stream is captured"
-                self.capturing[stream].append((name, args))
-                return (OK,)
+                return self.fail[name], None
+            if name not in CONTEXTLESS and self.current is None:
+                return RESULT.CUDA_ERROR_INVALID_CONTEXT, None
             return body(self, *args)
 
         return call
 
     # -- what is asked of a device
+
+    @property
+    def current(self) -> int | None:
+        """The context of this thread."""
+        return getattr(self.contexts, "current", None)
+
+    @property
+    def device(self) -> int:
+        return (self.current or 0x77) - 0x77
 
     def do_cuInit(self, flags):
         return (OK,)
@@ -127,14 +188,14 @@ class FakeCuda:
         return OK, real.CUcontext(0x77 + int(device))
 
     def do_cuCtxSetCurrent(self, context):
-        self.current = int(context)
+        self.contexts.current = int(context)
         return (OK,)
 
     def do_cuGetErrorString(self, result):
         return OK, b"what it means"
 
     def do_cuDeviceGetDefaultMemPool(self, device):
-        return OK, real.CUmemoryPool(5)
+        return OK, real.CUmemoryPool(5 + int(device))
 
     def do_cuMemPoolTrimTo(self, pool, kept):
         return (OK,)
@@ -142,49 +203,254 @@ class FakeCuda:
     def do_cuMemPoolSetAttribute(self, pool, attribute, value):
         return (OK,)
 
+    def do_cuPointerGetAttribute(self, attribute, address):
+        found = self.allocation(int(address), 1)
+        return (OK, found.device) if found is not None else (RESULT.CUDA_ERROR_INVALID_VALUE, None)
+
     # -- memory
 
+    def problem(self, text: str) -> None:
+        self.problems.append(text)
+
+    def allocation(self, address: int, nbytes: int) -> Allocation | None:
+        for found in self.allocations.values():
+            if found.address <= address and address + nbytes <= found.address + found.nbytes:
+                return found
+        return None
+
     def bytes(self, address, nbytes) -> np.ndarray:
+        """Memory, by who is at work on it."""
         address = int(address)
         for start, memory in self.memory.items():
             if start <= address < start + memory.size:
                 assert address + nbytes <= start + memory.size, "beyond an allocation"
                 return memory[address - start : address - start + nbytes]
-        raise AssertionError(f"no device memory at {address:#x}")
+        raise AssertionError(f"no memory at {address:#x}")
+
+    def made(self, nbytes: int, device: int) -> int:
+        memory = np.full(nbytes + ALIGNMENT, 0xFF, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        address = memory.ctypes.data + start
+        self.memory[address] = memory[start : start + nbytes]
+        self.allocations[address] = Allocation(address, nbytes, device)
+        return address
 
     def do_cuMemAllocAsync(self, nbytes, stream):
-        if sum(m.size for m in self.memory.values()) + nbytes > self.total:
-            return real.CUresult.CUDA_ERROR_OUT_OF_MEMORY, None
-        memory = np.full(nbytes, 0xFF, np.uint8)
-        self.memory[memory.ctypes.data] = memory
-        return OK, real.CUdeviceptr(memory.ctypes.data)
+        used = sum(a.nbytes for a in self.allocations.values() if a.device >= 0 and not a.freed)
+        if used + nbytes > self.total:
+            return RESULT.CUDA_ERROR_OUT_OF_MEMORY, None
+        assert nbytes, "an allocation of no bytes"
+        address = self.made(nbytes, self.device)
+        access = Access(address, nbytes, "w")
+        found = self.queued("cuMemAllocAsync", stream, lambda: None, [access])
+        return (OK, real.CUdeviceptr(address)) if found == (OK,) else (*found, None)
+
+    def do_cuMemAllocFromPoolAsync(self, nbytes, pool, stream):
+        assert int(pool) == 5 + self.device
+        return self.do_cuMemAllocAsync(nbytes, stream)
 
     def do_cuMemFreeAsync(self, address, stream):
-        del self.memory[int(address)]
-        return (OK,)
+        address = int(address)
+        found = self.allocations.get(address)
+        if found is None or found.freed:
+            self.problem(f"memory at {address:#x} is given back twice")
+            return (RESULT.CUDA_ERROR_INVALID_VALUE,)
+
+        def gone() -> None:
+            if int(stream) not in self.captures:
+                self.memory.pop(address)[:] = 0xFF
+                del self.allocations[address]
+
+        access = Access(address, found.nbytes, "w")
+        answer = self.queued("cuMemFreeAsync", stream, gone, [access])
+        if int(stream) not in self.captures:
+            found.freed = f"given back on {int(stream):#x}"
+        return answer
 
     def do_cuMemGetInfo(self):
-        return OK, self.total - sum(m.size for m in self.memory.values()), self.total
+        used = sum(a.nbytes for a in self.allocations.values() if a.device >= 0 and not a.freed)
+        return OK, self.total - used, self.total
 
     def do_cuMemHostAlloc(self, nbytes, flags):
-        self.pinned = getattr(self, "pinned", [])
-        self.pinned.append(np.empty(nbytes, np.uint8))
-        return OK, self.pinned[-1].ctypes.data
+        self.pinned.append(self.made(nbytes, -1))
+        return OK, self.pinned[-1]
+
+    def is_pinned(self, address: int, nbytes: int) -> bool:
+        found = self.allocation(address, nbytes)
+        return found is not None and found.device < 0
 
     def do_cuMemcpyHtoDAsync(self, target, source, nbytes, stream):
-        self.bytes(target, nbytes)[:] = np.frombuffer((ctypes.c_char * nbytes).from_address(source), np.uint8)
-        return (OK,)
+        pinned = self.is_pinned(source, nbytes)
+        if int(stream) in self.captures:
+            self.problem("a copy from the host is recorded, whose memory may be another one when it is replayed")
+
+        def run() -> None:
+            self.bytes(target, nbytes)[:] = np.frombuffer((ctypes.c_char * nbytes).from_address(source), np.uint8)
+
+        accesses = [Access(int(target), nbytes, "w"), *([Access(source, nbytes, "r")] if pinned else [])]
+        return self.queued("cuMemcpyHtoDAsync", stream, run, accesses)
 
     def do_cuMemcpyDtoHAsync(self, target, source, nbytes, stream):
-        ctypes.memmove(target, self.bytes(source, nbytes).ctypes.data, nbytes)
-        return (OK,)
+        pinned = self.is_pinned(target, nbytes)
+        run = lambda: ctypes.memmove(target, self.bytes(source, nbytes).ctypes.data, nbytes)
+        accesses = [Access(int(source), nbytes, "r"), *([Access(target, nbytes, "a")] if pinned else [])]
+        if int(stream) in self.captures and not pinned:
+            self.problem("a copy to memory that is not pinned is recorded")
+        answer = self.queued("cuMemcpyDtoHAsync", stream, run, accesses)
+        if not pinned and int(stream) not in self.captures:
+            self.streams.finish(self.streams.last[self.key(stream)])  # the driver waits for such copies
+        return answer
 
     def do_cuMemcpyDtoDAsync(self, target, source, nbytes, stream):
-        self.bytes(target, nbytes)[:] = self.bytes(source, nbytes)
-        return (OK,)
+        def run() -> None:
+            self.bytes(target, nbytes)[:] = self.bytes(source, nbytes).copy()
+
+        accesses = [Access(int(source), nbytes, "r"), Access(int(target), nbytes, "w")]
+        if int(target) < int(source) + nbytes and int(source) < int(target) + nbytes:
+            self.problem("a copy between places that overlap")
+        return self.queued("cuMemcpyDtoDAsync", stream, run, accesses)
 
     def do_cuMemsetD8Async(self, address, value, nbytes, stream):
-        self.bytes(address, nbytes)[:] = value
+        def run() -> None:
+            self.bytes(address, nbytes)[:] = value
+
+        return self.queued("cuMemsetD8Async", stream, run, [Access(int(address), nbytes, "w")])
+
+    # -- queues
+
+    def key(self, stream):
+        """A stream of this thread and context as `Streams` knows it."""
+        number = int(stream)
+        if number in (0, 1):
+            return LEGACY if self.device == 0 else (LEGACY, self.device)
+        if number == 2:
+            key = (2, self.device, threading.get_ident())
+            self.streams.blocking.add(key)
+            return key
+        if number in self.destroyed:
+            self.problem(f"stream {number:#x} is used after it was destroyed")
+        if self.stream_devices.setdefault(number, self.device) != self.device:
+            self.problem(f"stream {number:#x} is used in the context of another device")
+        return number
+
+    def queued(self, name, stream, run, accesses, needs=()) -> tuple:
+        """Put a call on a stream, or into the graph that is recorded there."""
+        key, capture = self.key(stream), self.captures.get(int(stream))
+        if capture is not None:
+            capture.nodes.append(Node(name, run, accesses))
+            return (RESULT.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED,) if capture.invalid else (OK,)
+        self.streams.queue(key, name, run, self.checked(name, accesses), needs)
+        return (OK,)
+
+    def checked(self, name: str, accesses: list[Access]) -> list[tuple[Allocation, Access]]:
+        """Accesses with the memory that they are in, which has to be there."""
+        made = []
+        for access in accesses:
+            if not access.nbytes:
+                continue
+            found = self.allocation(access.address, access.nbytes)
+            if found is None:
+                raise AssertionError(f"{name} of {access.nbytes} bytes at {access.address:#x}, where no memory is")
+            if found.freed:
+                self.problem(f"{name} uses memory that was {found.freed}")
+            if found.device not in (-1, self.device):
+                self.problem(f"{name} on device {self.device} uses memory of device {found.device}")
+            made.append((found, access))
+        return made
+
+    def library(self, stream: int, run) -> None:
+        """A call of a library: recorded, or run once all before it has."""
+        capture = self.captures.get(stream)
+        if capture is not None:
+            capture.nodes.append(Node("library", run, []))
+            return
+        self.streams.finish(self.streams.last.get(self.key(stream)), known=False)
+        run()
+
+    def settle(self) -> None:
+        """Everything that is queued runs, and the host does not know."""
+        self.streams.finish_all(known=False)
+
+    def do_cuStreamSynchronize(self, stream):
+        if self.captures.get(int(stream)) is not None:
+            self.captures[int(stream)].invalid = True
+            return (RESULT.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,)
+        key = self.key(stream)
+        self.streams.finish(self.streams.last.get(key))
+        if key == LEGACY:
+            for other in self.streams.blocking:
+                self.streams.finish(self.streams.last.get(other))
+        return (OK,)
+
+    def do_cuStreamCreate(self, flags):
+        number = next(self.numbers)
+        self.stream_devices[number] = self.device
+        if not flags & 1:
+            self.streams.blocking.add(number)
+        return OK, real.CUstream(number)
+
+    def destroy_stream(self, number: int) -> None:
+        """Another library destroys a stream of its own."""
+        self.destroyed.add(number)
+
+    def do_cuStreamIsCapturing(self, stream):
+        status = real.CUstreamCaptureStatus
+        found = self.captures.get(int(stream))
+        return OK, status.CU_STREAM_CAPTURE_STATUS_NONE if found is None else status.CU_STREAM_CAPTURE_STATUS_ACTIVE
+
+    # -- events
+
+    def event(self, event) -> Event:
+        found = self.events.get(int(event))
+        if found is None:
+            self.problem(f"event {int(event):#x} is used after it was destroyed")
+            raise AssertionError("no such event")
+        return found
+
+    def do_cuEventCreate(self, flags):
+        number = next(self.numbers)
+        self.events[number] = Event(self.device)
+        return OK, real.CUevent(number)
+
+    def do_cuEventRecord(self, event, stream):
+        found, key = self.event(event), self.key(stream)
+        if found.device != self.device:
+            return (RESULT.CUDA_ERROR_INVALID_HANDLE,)
+        found.capture = self.captures.get(int(stream))
+        if found.capture is None:
+            found.work = self.streams.queue(key, "cuEventRecord", None)
+        return (OK,)
+
+    def do_cuEventSynchronize(self, event):
+        found = self.event(event)
+        if found.capture is not None:
+            found.capture.invalid = True
+            return (RESULT.CUDA_ERROR_CAPTURED_EVENT,)
+        self.streams.finish(found.work)
+        return (OK,)
+
+    def do_cuEventQuery(self, event):
+        found = self.event(event)
+        if found.work is not None and not found.work.done:
+            if self.busy:
+                return (RESULT.CUDA_ERROR_NOT_READY,)
+            self.streams.finish(found.work)
+        return (OK,)
+
+    def do_cuEventDestroy(self, event):
+        self.event(event)
+        del self.events[int(event)]
+        return (OK,)
+
+    def do_cuStreamWaitEvent(self, stream, event, flags):
+        found, capture, key = self.event(event), self.captures.get(int(stream)), self.key(stream)
+        if found.capture is not capture:
+            for one in (found.capture, capture):
+                if one is not None:
+                    one.invalid = True
+            return (RESULT.CUDA_ERROR_STREAM_CAPTURE_ISOLATION,)
+        if capture is None:
+            self.streams.queue(key, "cuStreamWaitEvent", None, needs=[found.work])
         return (OK,)
 
     # -- kernels
@@ -198,80 +464,99 @@ class FakeCuda:
         self.kernels[symbol] = kernel
         return Code(f"module of {symbol}", symbol, "// ptx", None if kernel.name.startswith("copy") else b"cubin")
 
+    def loaded(self, what: str) -> None:
+        if any(capture.thread == threading.get_ident() for capture in self.captures.values()):
+            self.problem(f"{what} while a run is recorded")
+
     def do_cuModuleLoadData(self, image):
         assert image == b"cubin"
+        self.loaded("code is loaded")
         return OK, real.CUmodule(next(self.numbers))
 
     def do_cuModuleLoadDataEx(self, image, count, options, values):
         assert image == b"// ptx\0"
         assert count == len(options) == len(values)
+        self.loaded("code is loaded")
         return OK, real.CUmodule(next(self.numbers))
 
     def do_cuModuleGetFunction(self, module, name):
+        self.loaded("a kernel is loaded")
         number = next(self.numbers)
-        self.functions[number] = self.kernels[name.decode()]
+        self.functions[number] = self.kernels[name.decode()], self.device
         return OK, real.CUfunction(number)
 
     def do_cuLaunchKernel(self, function, x, y, z, tx, ty, tz, shared, stream, params, extra):
-        kernel = self.functions[int(function)]
+        kernel, device = self.functions[int(function)]
+        if device != self.device:
+            return (RESULT.CUDA_ERROR_INVALID_HANDLE,)
         assert (x, y, z, tx, ty, tz, shared, extra) == (kernel.blocks, 1, 1, kernel.threads, 1, 1, 0, 0)
         values, types = params
         assert len(values) == len(types) == len(kernel.buffers) + 1
-        given = [self.bytes(a, b.size * b.dtype.itemsize).view(b.dtype) for a, b in zip(values, kernel.buffers)]
-        simulate(kernel, [*given, self.bytes(values[-1], 4).view(np.int32)])
-        return (OK,)
+        accesses = [
+            Access(address, b.size * b.dtype.itemsize, "w" if b.written else "r")
+            for address, b in zip(values, kernel.buffers, strict=False)
+        ]
+        for access, b in zip(accesses, kernel.buffers, strict=True):
+            assert access.address % min(b.dtype.itemsize, 16) == 0, "an address that is no multiple of its items"
+        accesses.append(Access(values[-1], 4, "a"))
 
-    # -- order
+        def run() -> None:
+            given = [self.bytes(a.address, a.nbytes).view(b.dtype) for a, b in zip(accesses, kernel.buffers)]
+            simulate(kernel, [*given, self.bytes(values[-1], 4).view(np.int32)])
 
-    def do_cuStreamSynchronize(self, stream):
-        return (OK,)
+        return self.queued("cuLaunchKernel", stream, run, accesses)
 
-    def do_cuStreamCreate(self, flags):
-        return OK, real.CUstream(next(self.numbers))
-
-    def do_cuEventCreate(self, flags):
-        return OK, real.CUevent(next(self.numbers))
-
-    def do_cuEventRecord(self, event, stream):
-        return (OK,)
-
-    def do_cuEventSynchronize(self, event):
-        return (OK,)
-
-    def do_cuEventQuery(self, event):
-        return (real.CUresult.CUDA_ERROR_NOT_READY if self.busy else OK,)
-
-    def do_cuEventDestroy(self, event):
-        return (OK,)
-
-    def do_cuStreamWaitEvent(self, stream, event, flags):
-        return (OK,)
+    # -- graphs
 
     def do_cuStreamBeginCapture(self, stream, mode):
-        assert int(stream), "the default stream cannot be captured"
-        self.capturing[int(stream)] = []
+        if int(stream) in (0, 1):
+            return (RESULT.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,)
+        if int(stream) in self.captures:
+            return (RESULT.CUDA_ERROR_ILLEGAL_STATE,)
+        if self.key(stream) in self.streams.blocking:
+            self.problem("a stream is captured on which the default stream waits")
+        assert mode == real.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED, "finalizers may run in between"
+        self.captures[int(stream)] = Capture(threading.get_ident())
         return (OK,)
 
     def do_cuStreamEndCapture(self, stream):
+        capture = self.captures.pop(int(stream), None)
+        if capture is None:
+            return RESULT.CUDA_ERROR_ILLEGAL_STATE, None
+        if capture.invalid:
+            return RESULT.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, None
         number = next(self.numbers)
-        self.graphs[number] = self.capturing.pop(int(stream))
+        self.graphs[number] = capture.nodes
         return OK, real.CUgraph(number)
 
     def do_cuGraphInstantiate(self, graph, flags):
         number = next(self.numbers)
-        self.executables[number] = self.graphs[int(graph)]
+        self.executables[number] = Executable(self.graphs[int(graph)])
         return OK, real.CUgraphExec(number)
 
     def do_cuGraphExecUpdate(self, executable, graph):
         old, new = self.executables[int(executable)], self.graphs[int(graph)]
-        if [name for name, _ in old] != [name for name, _ in new]:
-            return real.CUresult.CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE, None
-        self.executables[int(executable)] = new
+        names = [node.name for node in new]
+        if [node.name for node in old.nodes] != names or "cuMemAllocAsync" in names:
+            return RESULT.CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE, None
+        old.nodes = new
         return OK, real.CUgraphExecUpdateResultInfo()
 
     def do_cuGraphLaunch(self, executable, stream):
-        for name, args in self.executables[int(executable)]:
-            assert getattr(self, f"do_{name}")(*args) == (OK,)
+        found = self.executables.get(int(executable))
+        if found is None:
+            self.problem("a graph is launched after it was destroyed")
+            return (RESULT.CUDA_ERROR_INVALID_VALUE,)
+        if int(stream) in self.captures:
+            self.problem("a graph is launched while its stream is recorded")
+        nodes = found.nodes
+
+        def run() -> None:
+            for node in nodes:
+                node.run()
+
+        touched = self.checked("cuGraphLaunch", _joined(nodes))
+        found.last = self.streams.queue(self.key(stream), "cuGraphLaunch", run, touched, [found.last])
         return (OK,)
 
     def do_cuGraphExecDestroy(self, executable):
@@ -282,6 +567,13 @@ class FakeCuda:
         del self.graphs[int(graph)]
         return (OK,)
 
-    def do_cuPointerGetAttribute(self, attribute, address):
-        self.bytes(address, 1)
-        return OK, 0
+
+def _joined(nodes: list[Node]) -> list[Access]:
+    """What the nodes of a graph touch, which are in order among themselves."""
+    rank = {"r": 0, "a": 1, "w": 2}
+    found: dict[tuple[int, int], str] = {}
+    for node in nodes:
+        for access in node.accesses:
+            key = access.address, access.nbytes
+            found[key] = max(found.get(key, "r"), access.kind, key=rank.__getitem__)
+    return [Access(*key, kind) for key, kind in found.items()]

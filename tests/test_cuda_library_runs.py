@@ -15,48 +15,38 @@ from nufunc.codegen.cuda.contraction import Tile
 from nufunc.runtime.cuda import nvidia
 
 pytest.importorskip("cuda.bindings.driver")
-from fake_cuda import OK, FakeCuda, installed, real
+from fake_cuda import FakeCuda, installed
 
 pytestmark = pytest.mark.skipif(HARDWARE, reason="stands in for hardware")
 
 
-class Cuda(FakeCuda):
-    """The driver's stand-in, with memory aligned as a device's is, and library calls in its graphs."""
-
-    def do_cuMemAllocAsync(self, nbytes: int, stream: Any) -> Any:
-        memory = np.full(nbytes + 256, 0xFF, np.uint8)
-        start = -memory.ctypes.data % 256
-        self.memory[memory.ctypes.data + start] = memory[start : start + nbytes]
-        return OK, real.CUdeviceptr(memory.ctypes.data + start)
-
-    def do_library(self, run: Any) -> Any:
-        run()
-        return (OK,)
-
-
 class Library:
-    """A library's stand-in whose routines are captured where the stream of their handle or plan is."""
+    """A library's stand-in whose routines are queued, or captured, where the stream of their handle or plan is."""
 
     ROUTINES = ("gemm", "gemv", "trsm", "exec")
 
-    def __init__(self, cuda: Cuda, library: Any) -> None:
+    def __init__(self, cuda: FakeCuda, library: Any) -> None:
         self.cuda, self.library = cuda, library
 
-    def stream(self, handle: int) -> int:
+    def stream(self, handle: int) -> int | None:
         if isinstance(self.library, fake_nvmath.Cufft):
-            return self.library.plans[handle]["stream"]
-        return self.library.streams[handle]
+            return self.library.plans[handle].get("stream")
+        return self.library.streams.get(handle)
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.library, name)
 
         def call(*args: Any) -> Any:
-            capturing = self.cuda.capturing
-            if not args or not capturing or name.startswith("set_"):
+            if name == "set_workspace":
+                self.cuda.settle()  # what is noise from now on is read before
+            stream = self.stream(args[0]) if args else None
+            if stream is None or name.startswith("set_"):
+                return function(*args)
+            if stream not in self.cuda.captures:
+                self.cuda.settle()
                 return function(*args)
             assert any(word in name for word in self.ROUTINES), f"{name} while a stream is captured"
-            capturing[self.stream(args[0])].append(("library", (lambda: function(*args),)))
-            return None
+            return self.cuda.library(stream, lambda: function(*args))
 
         return call
 
@@ -76,7 +66,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch, libraries: dict[str, Any]) -> Any:
     """Hardware whose driver and libraries are stand-ins."""
-    made = Cuda()
+    made = FakeCuda()
     monkeypatch.setattr(nvidia, "module", {n: Library(made, lib) for n, lib in libraries.items()}.get)
     with installed(monkeypatch, made):
         yield made
@@ -108,7 +98,7 @@ def same(made: Any, wanted: Any) -> None:
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-8, atol=1e-10)
 
 
-def test_recorded_with_the_libraries_calls(driver: Cuda, libraries: dict[str, Any]) -> None:
+def test_recorded_with_the_libraries_calls(driver: FakeCuda, libraries: dict[str, Any]) -> None:
     a, b = nf.to_device((A, B))
     function = nf.jit(recorded)
     for _ in range(4):
@@ -119,7 +109,7 @@ def test_recorded_with_the_libraries_calls(driver: Cuda, libraries: dict[str, An
 
 
 def test_plans_of_recorded_transforms_last(
-    monkeypatch: pytest.MonkeyPatch, driver: Cuda, libraries: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, driver: FakeCuda, libraries: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(nvidia, "_MOST_PLANS", 1)
     x = nf.to_device(A)
@@ -134,7 +124,7 @@ def test_plans_of_recorded_transforms_last(
     assert [plan.get("gone", False) for plan in libraries["cufft"].plans.values()] == [False, True, True, False]
 
 
-def test_solvers_run_step_by_step(driver: Cuda, libraries: dict[str, Any]) -> None:
+def test_solvers_run_step_by_step(driver: FakeCuda, libraries: dict[str, Any]) -> None:
     a, b = nf.to_device((A, B))
     function = nf.jit(solved)
     for _ in range(3):
@@ -143,7 +133,7 @@ def test_solvers_run_step_by_step(driver: Cuda, libraries: dict[str, Any]) -> No
     assert set(libraries["cusolverDn"].calls) == {"getrf", "getrs", "syevd", "gesvd"}
 
 
-def test_failures_are_raised(driver: Cuda) -> None:
+def test_failures_are_raised(driver: FakeCuda) -> None:
     function = nf.jit(lambda a: np.linalg.cholesky(a))
     a = nf.to_device(-A @ A.T)
     with pytest.raises(np.linalg.LinAlgError, match="positive definite"):

@@ -1,7 +1,7 @@
 """Everything that is measured on a CUDA device, in one command -> results/cuda-DEVICE.md.
 
-    python benchmarks/device.py                       kernels beside a copy, calls, workloads beside JAX and torch, tests
-    python benchmarks/device.py --only kernels calls  some of the parts: kernels, calls, workloads, tests, sanitizer
+    python benchmarks/device.py                      kernels beside a copy, calls, workloads beside JAX and torch, tests
+    python benchmarks/device.py --only kernels calls some of the parts: kernels, calls, workloads, tests, sanitizer
 
     NUFUNC_CUDA_SIMULATOR=1 python benchmarks/device.py --only kernels calls --elements 40960 --out FILE
 

@@ -22,10 +22,11 @@ from nufunc.ir.halves import MOVING, in_single
 from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, ArrayType, TapeType, is_bfloat16, is_half, tape_of
 
 _BITS, _WORD = np.dtype(np.uint16), np.dtype(np.uint32)
+_OF_DEVICES = frozenset(("full", "bitcast", "convert", "dot", "conv", "sort", "argsort"))  # which have these of halves
 
 
 def widened_halves(graph: Graph) -> Graph:
-    """The graph with halves only where they are stored, moved, converted, or multiplied by matrices."""
+    """The graph with halves only where they are stored, moved, sorted, converted, or multiplied by matrices."""
     if not any(_is_half(v.type) for v in _values(graph)):
         return graph
     b = Builder(graph.name, graph.stage)
@@ -35,8 +36,11 @@ def widened_halves(graph: Graph) -> Graph:
     for node in graph.nodes:
         operands, regions = [env[o] for o in node.operands], [widened_halves(region) for region in node.regions]
         with b.at(node.loc):
-            if _moves(node) or node.prim in ("full", "bitcast", "convert", "dot"):
+            if _moves(node) or node.prim in _OF_DEVICES:
                 results: Sequence[Value] = b.emit(node.prim, operands, node.attrs, regions)
+            elif node.prim == "nextafter":
+                own, wide = [_cast(b, o, _BITS) for o in operands], [b.astype(o, FLOAT32) for o in operands]
+                results = [_cast(b, _neighbours(b, own, wide, node.result.dtype), node.result.dtype)]
             else:
                 wide = [b.astype(o, FLOAT32) if is_half(o.dtype) else o for o in operands]
                 pairs = zip(b.emit(node.prim, wide, in_single(node.attrs), regions), node.results, strict=True)
@@ -105,6 +109,8 @@ def _node(b: Builder, node: Node, operands: list[Value]) -> Sequence[Value]:
     if node.prim == "convert":
         return [_converted(b, operands[0], halves[0], node.result.dtype)]
     wide = [_widened(b, o, half) if half else o for o, half in zip(operands, halves, strict=True)]
+    if node.prim == "nextafter" and halves[0]:
+        return [_neighbours(b, operands, wide, halves[0])]
     results = b.emit(node.prim, wide, in_single(node.attrs), regions)
     return [_narrowed(b, r, w.dtype) if _is_half(w.type) else r for r, w in zip(results, node.results, strict=True)]
 
@@ -167,13 +173,25 @@ def _narrowed(b: Builder, x: Value, half: np.dtype) -> Value:
 
 
 def _upper(b: Builder, word: Value, size: Value) -> Value:
-    """The upper bits of float32, rounded to even, which are bfloat16. NaN, which rounding could make infinite, becomes a
+    """The upper bits of float32, rounded to even, are bfloat16. NaN, which rounding could make infinite, becomes a
     quiet one of its sign."""
     high = lambda v: b.shift_right(v, b.like(v, 16))
     last = b.bit_and(high(word), b.like(word, 1))
     rounded = high(b.add(word, b.add(last, b.like(word, 0x7FFF))))
     nan = b.bit_or(b.bit_and(high(word), b.like(word, 0x8000)), b.like(word, 0x7FC0))
     return b.astype(b.select(b.gt(size, b.like(size, 0x7F800000)), nan, rounded), _BITS)
+
+
+def _neighbours(b: Builder, bits: Sequence[Value], wide: Sequence[Value], half: np.dtype) -> Value:
+    """nextafter, which float32 does not help with: of the bits of halves and of what these are. Between zeros of two
+    signs float16 stays where it is in NumPy, bfloat16 does not in ml_dtypes."""
+    (own, to), (x, y) = bits, wide
+    zero, one = b.like(x, 0), b.like(own, 1)
+    larger = b.eq(b.lt(x, y), b.gt(x, zero))
+    moved = b.select(larger, b.add(own, one), b.sub(own, one))
+    least = b.bit_or(b.bit_and(to, b.like(to, 0x8000)), one)
+    made = b.select(b.eq(x, y), to if is_bfloat16(half) else own, b.select(b.eq(x, zero), least, moved))
+    return b.select(b.isnan(x), own, b.select(b.isnan(y), to, made))
 
 
 def _to_odd(b: Builder, x: Value) -> Value:

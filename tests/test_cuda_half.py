@@ -22,7 +22,7 @@ def arithmetic(b, x, y):
     sizes = b.abs(x)
     return (
         b.add(x, y), b.mul(x, y), b.div(x, y), b.neg(x), sizes, b.lt(x, y), b.maximum(x, y), b.integer_pow(x, y=2),
-        b.floor_div(x, y), b.mod(x, y), b.sign(x), b.isnan(x), b.select(b.lt(x, y), x, y),
+        b.floor_div(x, y), b.mod(x, y), b.sign(x), b.isnan(x), b.nextafter(x, y), b.select(b.lt(x, y), x, y),
     )  # fmt: skip
 
 

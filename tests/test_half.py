@@ -91,3 +91,15 @@ def test_the_pass_leaves_no_halves():
 def test_callbacks_refuse_halves():
     with pytest.raises(nf.UnsupportedError, match="float16"):
         nf.jit(lambda a: nf.pure_callback(lambda x: x, nf.spec(a.shape, a.dtype), a))(A)
+
+
+def test_neighbours():
+    """nextafter is that of float16, not of the float32 in which everything else is computed."""
+    for other in (0.0, -0.0, 1.0, -np.inf, np.nan, 6e-8):
+        to = np.full(EVERY.shape, other, np.float16)
+        with np.errstate(all="ignore"):
+            want = np.nextafter(EVERY, to)
+        made = nf.jit(lambda x, y: np.nextafter(x, y))(EVERY, to)
+        numbers = ~np.isnan(want)
+        np.testing.assert_array_equal(np.isnan(made), ~numbers)
+        np.testing.assert_array_equal(made.view(np.uint16)[numbers], want.view(np.uint16)[numbers])

@@ -440,6 +440,11 @@ def check_program(
     nf.clear_cache()
 
 
+def _arrays_of(function: Callable) -> Callable:
+    """The function with arrays for results that are numbers, whatever its arguments are."""
+    return lambda *values: tuple(np.asarray(o) for o in function(*values))
+
+
 def _check_traced(program: Program, function: Callable, plain: Callable, seed: int) -> None:
     """The graph with its views and writes, as text, by the interpreter. Its arrays are all in C order: where the
     program's are not, a view may be none there, which the interpreter refuses.
@@ -449,7 +454,7 @@ def _check_traced(program: Program, function: Callable, plain: Callable, seed: i
     from nufunc.ir.text import parse_graph
 
     given = program.arguments(seed)
-    graph = parse_graph(nf.dump(function, *given, stage="whole"))
+    graph = parse_graph(nf.dump(_arrays_of(function), *given, stage="whole"))
     expected = eager(plain, given)
     try:
         check_same(lambda *a: run(graph, a), [a.copy() for a in given], *expected, "interpreter", program.source)
@@ -478,9 +483,7 @@ def _check_lanes(program: Program, function: Callable, plain: Callable, seed: in
     runs = [eager(plain, [a[k].copy() for a in lanes]) for k in range(3)]
     outputs = [np.stack(o) for o in zip(*(r[0] for r in runs), strict=True)]
     final = [np.stack(a) for a in zip(*(r[1] for r in runs), strict=True)]
-    # a number that does not depend on the lane is no array
-    arrays = lambda *values: tuple(np.asarray(o) for o in function(*values))
-    check_same(nf.vmap(arrays), lanes, outputs, final, "vmap", program.source)
+    check_same(nf.vmap(_arrays_of(function)), lanes, outputs, final, "vmap", program.source)
 
 
 def aliases(program: Program, seed: int) -> list[np.ndarray]:

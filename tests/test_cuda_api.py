@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import operator
 import pickle
 import threading
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
-from cuda_device import HARDWARE
+from cuda_device import HARDWARE, STRICT, strict
 
 import nufunc as nf
 from nufunc.runtime.cuda import arrays, devices
@@ -22,6 +23,10 @@ W, X = RNG.normal(size=(3, 4)), RNG.normal(size=(5, 3))
 @pytest.fixture(autouse=True)
 def simulated(monkeypatch: pytest.MonkeyPatch):
     """Two devices of host memory, new ones for each test, or NVIDIA's."""
+    if STRICT:
+        with strict(monkeypatch):
+            yield
+        return
     if HARDWARE:
         yield
         return
@@ -161,6 +166,110 @@ def test_keys_of_arrays() -> None:
     np.testing.assert_array_equal(np.asarray(x[index]), X[index])
     np.testing.assert_array_equal(np.asarray(x[nf.to_device(index), 1:]), X[index, 1:])
     np.testing.assert_array_equal(np.asarray(x[x[:, 0] > 0]), X[X[:, 0] > 0])
+
+
+WRITES = {
+    "+=": lambda x, y: operator.iadd(x[1], y),
+    "-= number": lambda x, y: operator.isub(x[:, ::2], 2),
+    "*=": lambda x, y: operator.imul(x, y[:3]),
+    "/=": lambda x, y: operator.itruediv(x[::-1], 4.0),
+    "//=": lambda x, y: operator.ifloordiv(x[1:], 2),
+    "%=": lambda x, y: operator.imod(x, 3),
+    "**=": lambda x, y: operator.ipow(x[2], 2),
+    "overlapping +=": lambda x, y: operator.iadd(x[1:], x[:-1]),
+    "fill": lambda x, y: x[:, 1].fill(7),
+    "sort": lambda x, y: x.sort(axis=0),
+    "sort of a view": lambda x, y: x[:, 0].sort(),
+    "put": lambda x, y: x.put([0, 4], [9.0, 8.0]),
+    "swapaxes": lambda x, y: operator.iadd(x.swapaxes(0, 1)[0], 1.0),
+    "squeeze": lambda x, y: operator.iadd(x[:1].squeeze(0), 1.0),
+    "view": lambda x, y: operator.iadd(x.view(np.int64)[1, 1:], 1),
+    "bytes": lambda x, y: x.view(np.uint8)[0, ::8].fill(1),
+    "reshape": lambda x, y: operator.iadd(x.reshape(-1)[3:7], y[0]),
+    "np.add, out": lambda x, y: np.add(x[0], y, out=x[1]),
+    "np.sum, out": lambda x, y: np.sum(x, axis=0, out=x[1]),
+    "mean, out": lambda x, y: x.mean(axis=0, out=x[2]),
+    "np.copyto": lambda x, y: np.copyto(x[1], y),
+    "np.fill_diagonal": lambda x, y: np.fill_diagonal(x, 5.0),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_writes_reach_the_memory_that_numpy_writes(name: str) -> None:
+    wanted, x = X.copy(), nf.to_device(X)
+    WRITES[name](wanted, X[1] + 0.5)
+    before = x
+    WRITES[name](x, nf.to_device(X[1] + 0.5))
+    assert x is before
+    np.testing.assert_allclose(np.asarray(x), wanted, rtol=1e-15)
+
+
+def test_writes_that_numpy_refuses() -> None:
+    x = nf.to_device(np.arange(3))
+    with pytest.raises(TypeError, match="same_kind"):
+        x += 0.5
+    with pytest.raises((ValueError, TypeError)):
+        x += np.ones((2, 3), int)
+    np.testing.assert_array_equal(np.asarray(x), [0, 1, 2])
+    y = nf.to_device(np.arange(3.0))
+    y += np.arange(3)
+    y **= 2
+    np.testing.assert_array_equal(np.asarray(y), [0.0, 4.0, 16.0])
+    host = np.ones(3)
+    host += y
+    np.testing.assert_array_equal(host, [1.0, 5.0, 17.0])
+
+
+METHODS = {
+    "clip": lambda x: x.clip(-1, 1),
+    "round": lambda x: x.round(1),
+    "dot": lambda x: x.dot(x.T),
+    "take": lambda x: x.take([0, 4]),
+    "repeat": lambda x: x.repeat(2, axis=1),
+    "trace": lambda x: x.trace(),
+    "diagonal": lambda x: x.diagonal(1),
+    "argsort": lambda x: x.argsort(axis=0),
+    "flatten": lambda x: x[:, ::2].flatten(),
+    "cumprod": lambda x: x.cumprod(axis=1),
+    "dtype": lambda x: x.sum(axis=0, dtype=complex),
+    "divmod": lambda x: divmod(x, 3)[0],
+    "rdivmod": lambda x: divmod(2.0, x)[1],
+    "where": lambda x: x.max(axis=1, where=x > 0, initial=-1.0),
+    "compress": lambda x: x.compress([True, False, True], axis=1),
+    "searchsorted": lambda x: np.sort(x[:, 0]).searchsorted(0.5),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_are_those_of_numpy(name: str) -> None:
+    same(METHODS[name](nf.to_device(X)), METHODS[name](X))
+
+
+BY_VALUE = {
+    "unique": np.unique, "nonzero": lambda x: x.nonzero(), "extract": lambda x: np.extract(x > 0, x),
+    "setdiff1d": lambda x: np.setdiff1d(x, [1.0]), "bincount": lambda x: np.bincount((x.ravel() > 0).astype(int)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_VALUE)
+def test_lengths_that_values_decide_come_from_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUFUNC_CUDA_FALLBACK", raising=False)
+    with pytest.warns(nf.DeviceWarning, match="computed on the host"):
+        found = BY_VALUE[name](nf.to_device(X))
+    same(found, BY_VALUE[name](X))
+    monkeypatch.setenv("NUFUNC_CUDA_FALLBACK", "0")
+    with pytest.raises(NotImplementedError, match=r"np\\.|mask"):
+        BY_VALUE[name](nf.to_device(X))
+
+
+def test_who_shares_memory() -> None:
+    x = nf.to_device(X)
+    assert np.shares_memory(x, x[1:])
+    assert np.may_share_memory(x[0], x[0].reshape(1, -1))
+    assert not np.shares_memory(x[::2], x[1::2])
+    assert np.may_share_memory(x[:, ::2], x[:, 1::2])
+    assert not np.shares_memory(x, x.copy())
+    assert not np.may_share_memory(x, X)
 
 
 def test_operators_compute_on_the_device() -> None:

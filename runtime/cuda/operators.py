@@ -154,7 +154,8 @@ def _called(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> 
 
 
 def _on_host(function: Callable[..., Any], name: str, args: Any, kwargs: Any, error: UnsupportedError) -> Any:
-    devices = [x.device for x in optree.tree_leaves((args, kwargs)) if isinstance(x, DeviceArray)]  # type: ignore[arg-type]
+    leaves: list[Any] = optree.tree_leaves((args, kwargs))  # type: ignore[arg-type]
+    where = next(x.device for x in leaves if isinstance(x, DeviceArray))
 
     def down(leaf: Any) -> Any:
         if not isinstance(leaf, DeviceArray):
@@ -165,7 +166,7 @@ def _on_host(function: Callable[..., Any], name: str, args: Any, kwargs: Any, er
 
     def up(leaf: Any) -> Any:
         known = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype in DTYPE_NAMES
-        return uploaded(np.asarray(leaf), devices[0]) if known else leaf
+        return uploaded(np.asarray(leaf), where) if known else leaf
 
     given, named = optree.tree_map(down, (args, kwargs))  # type: ignore[arg-type]
     try:

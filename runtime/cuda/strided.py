@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,12 +118,11 @@ def assigned(array: DeviceArray, key: Any, value: Any) -> None:
 def broadcast(array: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
     """A view in which axes of one element repeat it, as NumPy's rules have it."""
     try:
-        found = np.broadcast_to(_probe(array), shape)
+        return rearranged(array, lambda probe: np.broadcast_to(probe, shape))
     except ValueError as error:
         raise ShapeError(
             f"could not broadcast an array of shape {array.shape} into shape {shape}", user_location()
         ) from error
-    return array.view_of(found.shape, found.strides)
 
 
 def _is_basic(part: Any) -> bool:
@@ -134,16 +134,21 @@ def _is_basic(part: Any) -> bool:
 
 def _probe(array: DeviceArray) -> np.ndarray:
     """Host "memory" of the same shape and strides, never read."""
-    return np.lib.stride_tricks.as_strided(np.empty(1, np.uint8), array.shape, array.strides, writeable=False)
+    return np.lib.stride_tricks.as_strided(np.empty(1, array.dtype), array.shape, array.strides, writeable=False)
+
+
+def rearranged(array: DeviceArray, change: Callable[[np.ndarray], np.ndarray]) -> DeviceArray:
+    """The view of an array that a function gives of a NumPy array."""
+    probe = _probe(array)
+    found = change(probe)
+    offset = found.ctypes.data - probe.ctypes.data if found.size else 0
+    return array.view_of(found.shape, found.strides, offset, found.dtype)
 
 
 def _view(array: DeviceArray, parts: tuple[Any, ...]) -> DeviceArray:
-    probe = _probe(array)
     try:
-        found = probe[parts if Ellipsis in parts else (*parts, Ellipsis)]
+        return rearranged(array, lambda probe: probe[parts if Ellipsis in parts else (*parts, Ellipsis)])
     except IndexError as error:
         raise BoundsError(str(error), user_location()) from None
-    offset = found.__array_interface__["data"][0] - probe.__array_interface__["data"][0] if found.size else 0
-    return array.view_of(found.shape, found.strides, offset)
 
 

@@ -86,6 +86,8 @@ if TYPE_CHECKING:
     from nufunc.on_device import Device, DeviceArray, device, devices, from_dlpack, synchronize, to_device
     from nufunc.tracer.np_namespace import numpy
 
+    bfloat16: Any  # the scalar type of ml_dtypes, which is loaded when the name is read
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -210,6 +212,10 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bfloat16":
+        from nufunc.ir.types import bfloat16
+
+        return globals().setdefault(name, bfloat16().type)
     if name in _LATE:
         module = importlib.import_module(_LATE[name])
         found = module if _LATE[name] == f"nufunc.{name}" else getattr(module, name)
@@ -219,4 +225,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+    return sorted({*globals(), *_LATE, "bfloat16"})

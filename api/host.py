@@ -9,7 +9,7 @@ import numpy as np
 
 from nufunc import tree
 from nufunc.ir.errors import ArgumentTypeError
-from nufunc.ir.types import ArrayType
+from nufunc.ir.types import ArrayType, kind_of
 from nufunc.runtime.signatures import Spec
 from nufunc.tracer import host
 from nufunc.tracer.array import Array
@@ -57,7 +57,7 @@ def stop_gradient(x: Any) -> Any:
         return x
 
     def stopped(leaf: Any) -> Any:
-        if not isinstance(leaf, Array) or leaf.dtype.kind not in "fc":
+        if not isinstance(leaf, Array) or kind_of(leaf.dtype) not in "fc":
             return leaf
         trace = require()
         return trace.wrap(trace.b.stop_gradient(trace.lift(leaf)), weak=leaf.weak, scalar=leaf.scalar)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError
-from nufunc.ir.types import DTYPE_NAMES
+from nufunc.ir.types import DTYPE_NAMES, kind_of
 from nufunc.runtime.function import Transformed
 from nufunc.tracer import random_core as core
 from nufunc.tracer import random_rejection as rejection
@@ -44,7 +44,7 @@ def _compiled(function: Callable[..., Any]) -> Transformed:
 
 def _dtype(dtype: Any, kinds: str, what: str) -> np.dtype:
     found = np.dtype(dtype)
-    if found.kind not in kinds or (found.kind in "fc" and (found not in DTYPE_NAMES or found.itemsize < 4)):
+    if found.kind not in kinds or (kind_of(found) in "fc" and (found not in DTYPE_NAMES or found.itemsize < 4)):
         raise ArgumentTypeError(f"random.{what}: dtype {found} cannot be drawn", user_location())
     return found
 

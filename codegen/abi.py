@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DTypeError
-from nufunc.ir.types import HANDLE
+from nufunc.ir.types import HANDLE, bfloat16, is_bfloat16
 
 HEAD = object.__basicsize__
 TYPE, DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + delta for delta in (-8, 0, 8, 16, 24, 40, 48))
@@ -49,13 +49,25 @@ _NUMBER_KINDS = "biufc"
 
 def canonical_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype object that arrays share: int64 is `long` and `long long`, but arrays have one of them."""
-    given = np.dtype(dtype)
+    given = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     if given == HANDLE:
         return given
+    if is_bfloat16(given):
+        return _bfloat16()
     if given.kind not in _NUMBER_KINDS or given.char in "gG" or not given.isnative:
         raise DTypeError(f"no native call with {given!r}: only native bool, integer, float and complex")
     canonical: np.dtype[Any] = np.dtype(given.name)
     return canonical
+
+
+@functools.cache
+def _bfloat16() -> np.dtype[Any]:
+    """The dtype, if its scalars hold their number where others do."""
+    dtype = bfloat16()
+    one = dtype.type(1.5)
+    if ctypes.string_at(id(one) + VALUE, 2) != one.tobytes():
+        raise DTypeError("no native call with bfloat16: the scalars of this ml_dtypes have another layout")
+    return dtype
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from nufunc.codegen.callspec import STACK_WORKSPACE, WORKSPACE_ALIGNMENT, plan_s
 from nufunc.codegen.compile import Lowered, symbol
 from nufunc.codegen.loading import PASSES
 from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.types import is_half
 
 OPTIMISE = backend.Optimise(passes=(*PASSES, "global_dead_code_eliminate"))
 _OUT_OF_MEMORY = -1
@@ -35,6 +36,7 @@ _C_TYPES = {
     "bool": "uint8_t", "int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t",
     "uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t", "uint64": "uint64_t",
     "float32": "float", "float64": "double", "complex64": "float", "complex128": "double", "float16": "uint16_t",
+    "bfloat16": "uint16_t",
 }  # fmt: skip
 _LLVM_TYPES = {"float32": "float", "float64": "double", "bool": "i8 zeroext"}
 _WORDS = frozenset(
@@ -68,8 +70,8 @@ class Parameter:
 
     @property
     def by_value(self) -> bool:
-        """Numbers are, but for complex ones, which are pairs, and float16, for whose bits 0.5 would silently be 0."""
-        return not self.written and self.shape == () and self.dtype.kind in "iufb" and self.dtype.name != "float16"
+        """Numbers are, but for complex ones, which are pairs, and halves, for whose bits 0.5 would silently be 0."""
+        return not self.written and self.shape == () and self.dtype.kind in "iufb" and not is_half(self.dtype)
 
     @property
     def c_type(self) -> str:
@@ -87,7 +89,7 @@ class Parameter:
 
     def described(self) -> str:
         kind = "complex, as pairs (real, imaginary), " if self.dtype.kind == "c" else ""
-        kind = "the bits of float16, " if self.dtype.name == "float16" else kind
+        kind = f"the bits of {self.dtype.name}, " if is_half(self.dtype) else kind
         size = " x ".join(map(str, self.shape)) or "1"
         return f"{kind}{size} {self.c_type}, {self.about}"
 

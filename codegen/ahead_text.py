@@ -8,6 +8,7 @@ from typing import Any
 from nufunc.codegen import backend
 from nufunc.codegen.ahead import EntryPoint, Library, Parameter
 from nufunc.codegen.callspec import WORKSPACE_ALIGNMENT
+from nufunc.ir.types import is_half
 
 _HEADER = """\
 /* {name}: compiled by nufunc.
@@ -90,7 +91,8 @@ def _called(entry: EntryPoint) -> str:
         lines.append(f"    {p.c_type} *{p.name} = calloc({max(p.elements, 1)}, sizeof *{p.name});")
         lines.append(f"    if (!{p.name}) return 1;")
         if p in entry.inputs:
-            number = "0x3800 + i % 10" if p.dtype.name == "float16" else f"({p.c_type})((double)(i % 10) / 10.0)"
+            bits = {"float16": "0x3800 + i % 10", "bfloat16": "0x3f00 + i % 10"}  # a half and a little more
+            number = bits.get(p.dtype.name, f"({p.c_type})((double)(i % 10) / 10.0)")
             lines.append(f"    for (int64_t i = 0; i < {p.elements}; i++) {p.name}[i] = {number};")
     arguments = ", ".join([*(p.name for p in entry.parameters), "NULL"])
     lines.append(f'    printf("{entry.name}: %s\\n", {entry.name}_error({entry.name}({arguments})));')
@@ -98,7 +100,7 @@ def _called(entry: EntryPoint) -> str:
         f"    for (int64_t i = 0; i < {min(p.elements, 4)}; i++) "
         + (
             f'printf("    {p.name}[%d] = 0x%04x\\n", (int)i, {p.name}[i]);'
-            if p.dtype.name == "float16"
+            if is_half(p.dtype)
             else f'printf("    {p.name}[%d] = %.17g\\n", (int)i, (double){p.name}[i]);'
         )
         for p in entry.parameters

@@ -28,6 +28,7 @@ import numpy as np
 
 from nufunc.codegen.callspec import ArgSpec, CallSpec, ResultSpec
 from nufunc.ir.errors import NufuncError
+from nufunc.ir.types import is_bfloat16
 
 _MAGIC = b"nufunc object 1\n"
 _LENGTH = struct.Struct("<Q")
@@ -72,7 +73,11 @@ class ObjectCode:
 
 def _fields(spec: ArgSpec | ResultSpec) -> list[Any]:
     values = (getattr(spec, f.name) for f in fields(spec))
-    return [v.str if isinstance(v, np.dtype) else v for v in values]
+    return [_dtype_text(v) if isinstance(v, np.dtype) else v for v in values]
+
+
+def _dtype_text(dtype: np.dtype) -> str:
+    return dtype.name if is_bfloat16(dtype) else dtype.str  # whose str is that of any two bytes
 
 
 def _frozen(value: Any) -> Any:

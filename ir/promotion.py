@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.ir.types import FLOAT16, FLOAT32, bfloat16, is_bfloat16
+from nufunc.ir.types import FLOAT16, FLOAT32, bfloat16, is_bfloat16, is_half
 
 
 def _is_bfloat16(given: Any) -> bool:
@@ -52,18 +52,23 @@ def can_cast(source: Any, target: Any, casting: Any = "safe") -> bool:
 
 
 def resolve_dtypes(ufunc: np.ufunc, given: Sequence[Any], **options: Any) -> tuple[np.dtype, ...]:
-    """`ufunc.resolve_dtypes(given, **options)`."""
+    """`ufunc.resolve_dtypes(given, **options)`; the dtypes of a signature decide where there are any."""
+    wanted = [_dtype(s) for s in options.get("signature") or ()]
     asked, answered = _meet(given)
-    if answered(FLOAT16) == FLOAT32:  # the two of them together
+    if answered(FLOAT16) == FLOAT32:  # float16 and bfloat16 together
         asked = [FLOAT32 if isinstance(a, np.dtype) and a == FLOAT16 else a for a in asked]
+    if any(isinstance(w, np.dtype) and is_half(w) for w in wanted):
+        wanted, answered = _meet(wanted)
+        options = {**options, "signature": tuple(wanted)}
     return tuple(map(answered, ufunc.resolve_dtypes(tuple(asked), **options)))
 
 
 def finfo(dtype: Any) -> Any:
-    """numpy.finfo of a dtype."""
-    dtype = np.dtype(dtype)
-    if not is_bfloat16(dtype):
-        return np.finfo(dtype)
+    """numpy.finfo of a dtype, or of something that has one."""
+    found = getattr(dtype, "dtype", dtype)
+    found = _dtype(found if isinstance(found, np.dtype) else dtype)
+    if not _is_bfloat16(found):
+        return np.finfo(found)
     import ml_dtypes
 
-    return ml_dtypes.finfo(dtype)
+    return ml_dtypes.finfo(found)

@@ -16,6 +16,7 @@ from pathlib import Path
 from nufunc.ir.errors import ArgumentError, NufuncError
 from nufunc.ir.graph import Graph
 from nufunc.ir.text import parse_attrs, parse_graph, print_graph
+from nufunc.ir.types import kind_of
 from nufunc.ir.verify import verify
 from nufunc.passes.functionalize import functionalize
 from nufunc.passes.fuse import fuse
@@ -31,7 +32,7 @@ _Dims = tuple[int | None, ...] | None
 
 def _which(graph: Graph, which: _Which) -> tuple[bool, ...]:
     """The parameters to differentiate: by default all of inexact dtype."""
-    return which if which is not None else tuple(p.dtype.kind in "fc" for p in graph.params)
+    return which if which is not None else tuple(kind_of(p.dtype) in "fc" for p in graph.params)
 
 
 def _vmap(graph: Graph, size: int, in_dims: _Dims = None, out_dims: _Dims = None) -> Graph:

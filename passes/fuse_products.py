@@ -15,6 +15,7 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.product_group import PRODUCT, only_reshapes, turning
+from nufunc.ir.types import kind_of
 
 LEAST_BYTES = 32 << 10  # of a result; a smaller one is in the cache anyway
 _JOINED = ("loop", "reduce", "copy")
@@ -29,7 +30,7 @@ def join_products(graph: Graph, reasons: list[str]) -> Graph:
     outputs = set(graph.outputs)
     joined: dict[Node, Node] = {}  # the group -> its dot
     for node in graph.nodes:
-        if node.prim != "dot" or node.result.dtype.kind != "f" or node.result.dtype.itemsize < 4:
+        if node.prim != "dot" or kind_of(node.result.dtype) != "f" or node.result.dtype.itemsize < 4:
             continue
         readers = users.get(node.result, [])
         if not readers or readers[0].prim != "fused" or readers[0].attrs["kind"] == "view":

@@ -16,6 +16,7 @@ from typing import Any
 from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import kind_of
 
 Signed = tuple[int, int]  # sign and number
 
@@ -60,7 +61,7 @@ def sums_of_pairs(graph: Graph) -> Graph:
 
 def _is_whole(node: Node) -> bool:
     x = node.operands[0]
-    return x.ndim > 1 and x.dtype.kind == "f" and len(node.attrs["axes"]) == x.ndim
+    return x.ndim > 1 and kind_of(x.dtype) == "f" and len(node.attrs["axes"]) == x.ndim
 
 
 def _signs(graph: Graph, sums: Sequence[Node]) -> dict[Node, int]:
@@ -74,7 +75,7 @@ def _signs(graph: Graph, sums: Sequence[Node]) -> dict[Node, int]:
 
 
 def _is_square(value: Value) -> bool:
-    return value.ndim > 1 and value.shape[-1] == value.shape[-2] > 1 and value.dtype.kind == "f"
+    return value.ndim > 1 and value.shape[-1] == value.shape[-2] > 1 and kind_of(value.dtype) == "f"
 
 
 class _Numbers:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import kind_of
 
 _EXTREMES = ("reduce_max", "reduce_min")
 
@@ -34,7 +35,7 @@ class _Lost(Exception):
 def shifts(graph: Graph) -> frozenset[Value]:
     """The maxima and minima of a graph that its outputs do not depend on."""
     if "shifts" not in graph.facts:
-        places = [k for k, n in enumerate(graph.nodes) if n.prim in _EXTREMES and n.result.dtype.kind == "f"]
+        places = [k for k, n in enumerate(graph.nodes) if n.prim in _EXTREMES and kind_of(n.result.dtype) == "f"]
         graph.facts["shifts"] = frozenset(graph.nodes[k].result for k in places if _cancels(graph, k))
     found: frozenset[Value] = graph.facts["shifts"]
     return found

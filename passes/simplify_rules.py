@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nufunc.ir import primitive
+from nufunc.ir import primitive, promotion
 from nufunc.ir.graph import Node, Value
-from nufunc.ir.types import FLOAT32
+from nufunc.ir.types import FLOAT32, kind_of
 
 if TYPE_CHECKING:
     from nufunc.passes.simplify import Rule, Simplifier
@@ -27,7 +27,7 @@ def _is(value: Any, number: float) -> bool:
 
 
 def _real(x: Value) -> bool:
-    return x.dtype.kind in "iuf"
+    return kind_of(x.dtype) in "iuf"
 
 
 # -- arithmetic
@@ -37,7 +37,7 @@ def _add(s: Simplifier, node: Node) -> Value | None:
     x, y = node.operands
     if x.dtype.kind == "b":
         return _bit_or(s, node)
-    zero = -0.0 if x.dtype.kind == "f" else 0
+    zero = -0.0 if kind_of(x.dtype) == "f" else 0
     for a, b in ((x, y), (y, x)):
         if _real(x) and _is(s.fill_of(b), zero):
             return a
@@ -64,14 +64,14 @@ def _mul(s: Simplifier, node: Node) -> Value | None:
     for a, b in ((x, y), (y, x)):
         if _is(s.fill_of(b), 1):
             return a
-        if _is(s.fill_of(b), -1) and x.dtype.kind == "f":
+        if _is(s.fill_of(b), -1) and kind_of(x.dtype) == "f":
             return s.again("neg", (a,))
     return _signs_cancel(s, node)
 
 
 def _signs_cancel(s: Simplifier, node: Node) -> Value | None:
     x, y = (s.made_by(o, "neg") for o in node.operands)
-    if x and y and node.result.dtype.kind == "f":
+    if x and y and kind_of(node.result.dtype) == "f":
         return s.again(node.prim, (x.operands[0], y.operands[0]))
     return None
 
@@ -79,7 +79,7 @@ def _signs_cancel(s: Simplifier, node: Node) -> Value | None:
 def _div(s: Simplifier, node: Node) -> Value | None:
     x, y = node.operands
     c = s.fill_of(y)
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         return None
     if c is None:
         return _signs_cancel(s, node)
@@ -94,7 +94,7 @@ def _inverse(value: float, dtype: np.dtype) -> float | None:
     value."""
     if not math.isfinite(value) or abs(math.frexp(value)[0]) != 0.5:
         return None
-    info = np.finfo(dtype)
+    info = promotion.finfo(dtype)
     inverse = 1 / value
     return inverse if float(info.tiny) <= abs(inverse) <= float(info.max) else None
 
@@ -111,7 +111,7 @@ def _abs(s: Simplifier, node: Node) -> Value | None:
     if s.made_by(x, "abs"):
         return x
     inner = s.made_by(x, "neg")
-    return s.again("abs", inner.operands) if inner and x.dtype.kind == "f" else None
+    return s.again("abs", inner.operands) if inner and kind_of(x.dtype) == "f" else None
 
 
 def _pow(s: Simplifier, node: Node) -> Value | None:
@@ -194,16 +194,16 @@ def _convert(s: Simplifier, node: Node) -> Value | None:
         (source,) = inner.operands
         # integers wrap, but what a float outside an integer's range becomes depends on the float's dtype
         integers = source.dtype.kind in "biu" and x.dtype.kind in "biu"
-        if _lossless(source.dtype, x.dtype) and (dtype.kind in "fcb" or integers):
+        if _lossless(source.dtype, x.dtype) and (kind_of(dtype) in "fcb" or integers):
             return s.again("convert", (source,), {"dtype": dtype})
     return None
 
 
 def _lossless(source: np.dtype, target: np.dtype) -> bool:
     """Whether every value of `source` is one of `target`."""
-    if source.kind in "iu" and target.kind in "fc":
-        return 8 * source.itemsize <= np.finfo(target).nmant
-    return np.can_cast(source, target, "safe")
+    if source.kind in "iu" and kind_of(target) in "fc":
+        return 8 * source.itemsize <= promotion.finfo(target).nmant
+    return promotion.can_cast(source, target, "safe")
 
 
 def _part(which: int) -> Rule:
@@ -279,11 +279,11 @@ def _reduce_sum(s: Simplifier, node: Node) -> Value | None:
     count = math.prod(x.shape[a] for a in node.attrs["axes"])
     if x.type.size == 0:
         return s.full(0, node.result)
-    if fill is None or dtype.kind not in "iuf":
+    if fill is None or kind_of(dtype) not in "iuf":
         return None
-    if dtype.kind == "f" and not _multiples_are_exact(fill, count, dtype):
+    if kind_of(dtype) == "f" and not _multiples_are_exact(fill, count, dtype):
         return None
-    if dtype.kind == "f":
+    if kind_of(dtype) == "f":
         return s.full(fill * count, node.result)
     wrapped = int(fill) * count & (2 ** (8 * dtype.itemsize) - 1)
     return s.full(np.array(wrapped, np.uint64).astype(dtype).item(), node.result)
@@ -297,7 +297,7 @@ def _multiples_are_exact(value: float, count: int, dtype: np.dtype) -> bool:
     odd = abs(value.as_integer_ratio()[0])
     odd //= odd & -odd or 1
     digits = 24 if dtype == FLOAT32 else 53
-    return odd * count <= 2**digits and abs(value) * count <= float(np.finfo(dtype).max) / 2
+    return odd * count <= 2**digits and abs(value) * count <= float(promotion.finfo(dtype).max) / 2
 
 
 RULES: dict[str, tuple[Rule, ...]] = {

@@ -10,7 +10,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Attrs, Graph, Node, Value
 from nufunc.ir.prims.window import number_dtype
-from nufunc.ir.types import BOOL, ArrayType
+from nufunc.ir.types import BOOL, ArrayType, kind_of
 from nufunc.passes.convolutions import cut, padded
 from nufunc.passes.rewrite import rewritten
 
@@ -44,7 +44,7 @@ def _elements(attrs: Attrs) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def _lowest(dtype: np.dtype) -> float | int:
-    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
+    return -np.inf if kind_of(dtype) == "f" else int(np.iinfo(dtype).min)
 
 
 def _seen(b: Builder, x: Value, first: Sequence[int], attrs: Attrs) -> tuple[Value, Value | None]:
@@ -74,7 +74,7 @@ def _argmax(b: Builder, x: Value, attrs: Attrs, numbered: bool) -> list[Value]:
             best, number = here, b.filled(0, here.type.with_dtype(dtype))
             continue
         better = b.gt(here, best)
-        if x.dtype.kind == "f":
+        if kind_of(x.dtype) == "f":
             better = b.bit_or(better, b.isnan(here))
         best = b.select(better, here, best)
         number = b.select(better, b.filled(k, here.type.with_dtype(dtype)), number)

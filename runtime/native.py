@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, UnsupportedError
+from nufunc.ir.types import is_bfloat16
 from nufunc.tracer.usercode import user_location
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def gufunc(compiled: Compiled) -> np.ufunc:
     if any(r is None for r in entry.results):
         raise UnsupportedError(f"gufunc: {compiled!r} writes to its arguments in place, which a ufunc does not")
     parameters = entry.parameters
+    if any(is_bfloat16(p.dtype) for p in parameters):
+        raise UnsupportedError(f"gufunc: {compiled!r} has bfloat16, which NumPy's table of loops has not; use float32")
     loop = native.loop_address()
     codes = np.array([p.dtype.num for p in parameters], np.int8)
     functions, data = (ctypes.c_void_p * 1)(loop), (ctypes.c_void_p * 1)(None)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import Location, NufuncError, VerifyError
 from nufunc.ir.graph import Graph, Node
@@ -221,7 +222,7 @@ def _equal(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
         with np.errstate(all="ignore"):
             finite = y[np.isfinite(y)]
             size = float(np.max(np.abs(finite), initial=0.0)) + 1e-300
-            tolerance = 1e4 * np.finfo(y.dtype).eps
+            tolerance = 1e4 * promotion.finfo(y.dtype).eps
             if not np.allclose(x, y, rtol=tolerance, atol=tolerance * size, equal_nan=True):
                 worst = np.nanmax(np.abs(x - y), initial=0.0)
                 raise VerifyError(f"output {k} changes by {worst:.3g}, where it is of the size {size:.3g}")

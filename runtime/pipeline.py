@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from nufunc.ir.graph import Graph
+from nufunc.ir.types import kind_of
 from nufunc.passes import basis
 from nufunc.passes.composites import opened, slimmed
 from nufunc.passes.custom import expand
@@ -147,7 +148,7 @@ def pulled_back(graph: Graph, which: Sequence[bool], outputs: Sequence[bool]) ->
     cotangent per selected output (all of inexact dtype), and gives a cotangent per selected parameter.
     """
     lin = linearize(graph, which)
-    inexact = [k for k, o in enumerate(graph.outputs) if o.dtype.kind in "fc"]
+    inexact = [k for k, o in enumerate(graph.outputs) if kind_of(o.dtype) in "fc"]
     kept = [lin.linear.outputs[j] for j, k in enumerate(inexact) if outputs[k]]
     linear = simplify(checked("linear", lin.linear.replace(outputs=tuple(kept))))
     return checked("linearized", lin.primal), transposed(linear, lin.num_residuals), lin.num_residuals

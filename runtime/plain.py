@@ -11,6 +11,7 @@ from nufunc.codegen.callspec import ArgSpec, CallSpec, ResultSpec
 from nufunc.codegen.emit_text import run_grouped
 from nufunc.ir.graph import Graph
 from nufunc.ir.interpret import run
+from nufunc.ir.types import is_half
 
 
 class _Entry:
@@ -26,7 +27,7 @@ class _Entry:
 
     def slow(self, *args: Any) -> list[Any]:
         """The results for these inputs, in any memory layout."""
-        arrays = [np.array(a, p.dtype, order="C") for a, p in zip(args, self.graph.params, strict=True)]
+        arrays = [np.array(a, p.dtype, order="C") for a, p in zip(args, self.spec.args, strict=True)]
         out = self.run(arrays)
         return [o[()] if r.scalar else np.array(o) for o, r in zip(out, self.spec.results, strict=True)]
 
@@ -41,7 +42,9 @@ class PlainEntry(_Entry):
         self.graph, self.spec = grouped, spec
 
     def run(self, arrays: list[np.ndarray]) -> Sequence[np.ndarray]:
-        return run_grouped(self.graph, arrays)
+        bits = [a.view(p.dtype) if is_half(a.dtype) else a for a, p in zip(arrays, self.graph.params, strict=True)]
+        results = zip(run_grouped(self.graph, bits), self.spec.results, strict=True)
+        return [np.asarray(o).view(r.dtype) if is_half(r.dtype) else o for o, r in results]
 
 
 class GraphEntry(_Entry):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, DTypeError, EscapedTracerError
-from nufunc.ir.types import DTYPE_NAMES, HANDLE, ArrayType, parse_type, tape_of
+from nufunc.ir.types import HANDLE, ArrayType, is_supported, native, parse_type, tape_of
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_random import is_generator
 from nufunc.tracer.usercode import is_user_class, user_location
@@ -135,14 +135,13 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
 @functools.lru_cache(maxsize=4096)
 def _input(kind: str, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...] | None) -> Input | None:
     """One object per input, so that keys compare by identity; None for a dtype that nufunc does not compute with."""
-    native = dtype.newbyteorder("=")
-    known = next((d for d in DTYPE_NAMES if d == native), None)
-    return None if known is None else Input(kind, ArrayType(shape, known), strides)
+    return Input(kind, ArrayType(shape, native(dtype)), strides) if is_supported(dtype.newbyteorder("=")) else None
 
 
 def _unsupported(dtype: np.dtype, name: Callable[[], str]) -> NoReturn:
     raise DTypeError(
-        f"argument {name()} has dtype {dtype}, which is not supported; use bool, integers, float32/64 or complex64/128",
+        f"argument {name()} has dtype {dtype}, which is not supported; use bool, integers, bfloat16, float16/32/64 or "
+        "complex64/128",
         user_location(),
     )
 

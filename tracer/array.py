@@ -458,11 +458,10 @@ class Array(Operators):
 
 def check_dtype(dtype: Any) -> np.dtype:
     """A supported native dtype from anything that NumPy takes for one."""
-    from nufunc.ir.types import dtype_name
+    from nufunc.ir.types import bfloat16, native
 
     try:
-        resolved = np.dtype(dtype).newbyteorder("=")
-        dtype_name(resolved)
+        # NumPy knows the name once ml_dtypes has been imported
+        return bfloat16() if type(dtype) is builtins.str and dtype == "bfloat16" else native(np.dtype(dtype))
     except DTypeError as error:
         raise DTypeError(builtins.str(error), user_location()) from None
-    return resolved

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, BoundsError, ShapeError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.types import BOOL, INT64, ArrayType
@@ -116,7 +117,7 @@ def _branches(index: Value, functions: Sequence[Callable[..., Any]], operands: t
                 f"{what}: the branches return arrays of different shapes: {', '.join(str(a.shape) for a in found)}",
                 user_location(),
             )
-        strong = {a.dtype for a in found if not a.weak} or {np.result_type(*(a.dtype for a in found))}
+        strong = {a.dtype for a in found if not a.weak} or {promotion.result_type(*(a.dtype for a in found))}
         if len(strong) > 1:
             raise ArgumentTypeError(
                 f"{what}: the branches return different dtypes: {', '.join(str(a.dtype) for a in found)}",
@@ -185,7 +186,7 @@ def _carry_and_body(what: str, init: Any, trace_body: Callable[[list[Array]], _R
     finally:
         _NEST.place, _NEST.count = around
     given = zip(carry, region.outputs, weak, strict=False)
-    wanted = [np.result_type(c.dtype, o.dtype) if w else c.dtype for c, o, w in given]
+    wanted = [promotion.result_type(c.dtype, o.dtype) if w else c.dtype for c, o, w in given]
     if len(wanted) == len(carry) and wanted != known:
         _NEST.dtypes[place], _NEST.found = wanted, True
         carry = [_promoted(c, d) for c, d in zip(carry, wanted, strict=True)]

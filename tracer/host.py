@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ArgumentTypeError, TraceError
 from nufunc.ir.prims.host import Host
 from nufunc.ir.types import ArrayType
@@ -125,7 +126,7 @@ class _Pure:
 
 def _result(name: str, leaf: Any, want: ArrayType) -> np.ndarray:
     array = np.asarray(leaf)
-    if array.shape != want.shape or not np.can_cast(array.dtype, want.dtype, "same_kind"):
+    if array.shape != want.shape or not promotion.can_cast(array.dtype, want.dtype, "same_kind"):
         raise ArgumentTypeError(
             f"pure_callback: {name} must return an array of shape {want.shape} and dtype {want.dtype}, got shape "
             f"{array.shape} and dtype {array.dtype}"

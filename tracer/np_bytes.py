@@ -10,7 +10,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import BOOL, is_complex, is_inexact, real_dtype
+from nufunc.ir.types import BOOL, is_complex, is_inexact, kind_of, real_dtype
 from nufunc.tracer.array import Array, DynamicView, check_dtype
 from nufunc.tracer.layout import Strides, canonical
 from nufunc.tracer.np_core import builder, fail, strides_of, value_of, wrap
@@ -25,7 +25,7 @@ def as_dtype(x: Array, dtype: Any) -> Array:
     target = check_dtype(dtype)
     if target == x.dtype:
         return x[...]
-    if target.itemsize == x.dtype.itemsize and target.kind in "iuf" and x.dtype.kind in "iuf" and not x.scalar:
+    if target.itemsize == x.dtype.itemsize and kind_of(target) in "iuf" and kind_of(x.dtype) in "iuf" and not x.scalar:
         return view(x, "view_bitcast", strides_of(x), dtype=target)
     strides = _checked_strides(x, target)
     if x.scalar:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ArgumentTypeError, DomainError, DTypeError, ShapeError
 from nufunc.ir.types import is_complex, is_inexact
 from nufunc.tracer.array import Array
@@ -72,7 +73,7 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
         if edge is None:
             continue
         values = as_array(edge)
-        if not (is_scalar(edge) or values.weak) and not np.can_cast(values.dtype, x.dtype, "same_kind"):
+        if not (is_scalar(edge) or values.weak) and not promotion.can_cast(values.dtype, x.dtype, "same_kind"):
             raise fail(
                 DTypeError, f"dtype of `{name}` must be compatible with input `ary` under the `same_kind` rule."
             )

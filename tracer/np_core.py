@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import BoundsError, DTypeError, NufuncError, ShapeError, TraceError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import DTYPE_NAMES, FLOAT64, INT64, ArrayType, dtype_name
+from nufunc.ir.types import FLOAT64, INT64, ArrayType, dtype_name, is_float, is_supported
 from nufunc.tracer.array import Array
 from nufunc.tracer.layout import Strides, broadcast_strides, result_strides
 from nufunc.tracer.np_checks import check, checks_of
@@ -180,7 +181,7 @@ def result_dtype(*operands: Any) -> np.dtype:
     """numpy.result_type of Arrays, scalars and dtypes."""
     kinds = [x if isinstance(x, np.dtype) else weak_type(x) for x in operands]
     try:
-        dtype = np.result_type(*[_ZEROS.get(k, k) for k in kinds])
+        dtype = promotion.result_type(*[_ZEROS.get(k, k) for k in kinds])
     except TypeError as error:
         raise fail(DTypeError, str(error)) from None
     return checked(dtype)
@@ -207,13 +208,13 @@ def _resolve(
     if signature is None and dtype is not None:
         signature = (*(None,) * ufunc.nin, *(dtype,) * ufunc.nout)
     how: dict[str, Any] = {"casting": casting} if casting != "same_kind" else {}
-    dtypes = ufunc.resolve_dtypes(wanted, **how) if signature is None else ufunc.resolve_dtypes(
-        wanted, signature=signature, **how
-    )
+    if signature is not None:
+        how["signature"] = signature
+    dtypes = promotion.resolve_dtypes(ufunc, wanted, **how)
     if int in kinds and object in dtypes:  # NumPy compares Python's ints as such, of any size; traced ones have 64 bits
         return _resolve(ufunc, tuple([INT64 if k is int else k for k in kinds]), dtype, casting, signature)
     for given in dtypes:
-        if given not in DTYPE_NAMES:
+        if not is_supported(given):
             taken = ", ".join(map(str, kinds))
             raise _Unsupported(f"{taken} computes in {given}, which is not supported; convert first")
     return dtypes
@@ -245,6 +246,8 @@ def cast_scalar(x: Any, dtype: np.dtype) -> Any:
         if not info.min <= x <= info.max:
             raise OverflowError(f"Python integer {x} out of bounds for {dtype}")
         return int(x)
+    if isinstance(x, int) and is_float(dtype):
+        x = float(x)
     with np.errstate(all="ignore"):
         return np.asarray(x).astype(dtype).item()
 
@@ -286,7 +289,7 @@ def store(out: Any, value: Value, name: str, casting: str = "same_kind") -> Arra
 
 def cast_output(value: Value, dtype: np.dtype, name: str, casting: str) -> Value:
     """A result in the dtype of what it is written to."""
-    if not np.can_cast(value.dtype, dtype, casting):  # type: ignore[arg-type]
+    if not promotion.can_cast(value.dtype, dtype, casting):
         raise fail(
             DTypeError,
             f"Cannot cast {name} output from {value.dtype!r} to {dtype!r} with casting rule '{casting}'",

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import DTypeError, ShapeError, TraceError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import BOOL, FLOAT64, INT64, ArrayType
+from nufunc.ir.types import BOOL, FLOAT64, INT64, ArrayType, kind_of
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.layout import broadcast_strides, is_f_contiguous, ordered, result_strides
 from nufunc.tracer.np_core import (
@@ -208,14 +209,14 @@ def astype(
 ) -> Array:
     """x.astype(dtype)."""
     source, target = as_array(x), check_dtype(dtype)
-    if not np.can_cast(source.dtype, target, casting):  # type: ignore[arg-type]
+    if not promotion.can_cast(source.dtype, target, casting):
         raise fail(
             DTypeError,
             f"Cannot cast array data from {source.dtype!r} to {target!r} according to the rule '{casting}'",
         )
     if not copy and source.dtype == target and _in_order(source, order, source) is source:
         return source
-    if source.dtype.kind == "c" and target.kind in "iuf":
+    if source.dtype.kind == "c" and kind_of(target) in "iuf":
         raise fail(DTypeError, f"casting {source.dtype} to {target} drops the imaginary part; take x.real first")
     return converted(source, target, order=order)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, is_complex, is_inexact, real_dtype
+from nufunc.ir.types import FLOAT32, FLOAT64, is_complex, is_half, is_inexact, real_dtype
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, builder, fail, finish, normal_axis, static_int, value_of
 from nufunc.tracer.np_join import roll
@@ -95,20 +95,19 @@ def rfft(a: Any, n: Any = None, axis: Any = -1, norm: Any = None, out: Any = Non
         raise fail(DTypeError, f"rfft needs real values, got {x.dtype}: numpy.fft.fft takes complex ones")
     k = _axis(x, axis)
     points = _points(n, x.shape[k])
-    x = x.astype(FLOAT32) if x.dtype == FLOAT16 else x
+    x = x.astype(FLOAT32) if is_half(x.dtype) else x
     made = _along(resized(value_of(x), k, points), k, lambda v: builder().rfft(v))
     return finish(_scaled(made, points, norm, True), out, "rfft", scalar=False)
 
 
 def irfft(a: Any, n: Any = None, axis: Any = -1, norm: Any = None, out: Any = None) -> Array:
     x = inexact(a)
-    half = x.dtype == FLOAT16
     k = _axis(x, axis)
     points = _points(n, 2 * (x.shape[k] - 1))
     b = builder()
     z = b.astype(resized(value_of(x), k, points // 2 + 1), np.result_type(x.dtype, np.complex64))
     made = _scaled(_along(z, k, lambda v: b.irfft(v, n=points)), points, norm, False)
-    return finish(b.astype(made, FLOAT16) if half else made, out, "irfft", scalar=False)
+    return finish(b.astype(made, x.dtype) if is_half(x.dtype) else made, out, "irfft", scalar=False)
 
 
 def hfft(a: Any, n: Any = None, axis: Any = -1, norm: Any = None, out: Any = None) -> Array:

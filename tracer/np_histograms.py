@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DomainError, DTypeError, ShapeError, UnsupportedError
-from nufunc.ir.types import INT64, is_complex
+from nufunc.ir.types import INT64, is_complex, kind_of
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, builder, fail, is_scalar, result_dtype, static_int, value_of, wrap
@@ -148,7 +148,7 @@ def _bins(a: Array, edges: Array) -> Array:
     np_, n = namespace(), edges.shape[0] - 1
     place = bisect(edges, a, "right") - 1
     place = np_.where(a == edges[-1], n - 1, place)
-    return np_.where((place < 0) | np_.isnan(a) if a.dtype.kind in "fc" else place < 0, n, place)
+    return np_.where((place < 0) | np_.isnan(a) if kind_of(a.dtype) in "fc" else place < 0, n, place)
 
 
 def histogram(

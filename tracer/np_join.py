@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.layout import joined_strides, like_strides
@@ -69,7 +70,7 @@ def concatenate(
                 )
     kind = result_dtype(*[x.dtype for x in parts]) if dtype is None else check_dtype(dtype)
     for x in parts if dtype is not None else ():
-        if not np.can_cast(x.dtype, kind, casting):  # type: ignore[arg-type]
+        if not promotion.can_cast(x.dtype, kind, casting):
             raise fail(
                 DTypeError, f"Cannot cast array data from {x.dtype!r} to {kind!r} according to the rule '{casting}'"
             )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from nufunc.ir import promotion
 from nufunc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import is_complex
@@ -60,7 +59,7 @@ def matmul(
         )
     kind = result_dtype(x, y) if dtype is None else check_dtype(dtype)
     for place, v in enumerate((x, y) if dtype is not None else ()):
-        if not np.can_cast(v.dtype, kind, casting):  # type: ignore[arg-type]
+        if not promotion.can_cast(v.dtype, kind, casting):
             raise fail(
                 DTypeError,
                 f"Cannot cast ufunc 'matmul' input {place} from {v.dtype!r} to {kind!r} with casting rule '{casting}'",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import BoundsError, DTypeError, ShapeError, UnsupportedError
 from nufunc.ir.types import BOOL, INT64, is_complex, is_inexact
 from nufunc.tracer.array import Array
@@ -170,7 +171,7 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
             source[...] = made
             return source
         return made
-    info = np.finfo(source.dtype)
+    info = promotion.finfo(source.dtype)
     result = where(UFUNCS["isnan"](source), nan, source)
     result = where(source == np.inf, info.max if posinf is None else posinf, result)
     result = where(source == -np.inf, info.min if neginf is None else neginf, result).astype(source.dtype)
@@ -288,7 +289,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     target = out_of(out)
     if target is not None and not isinstance(target, (Array, np.ndarray)):
         raise fail(DTypeError, "output must be an array")
-    if target is not None and not np.can_cast(target.dtype, value.dtype, "safe"):  # NumPy reads it too
+    if target is not None and not promotion.can_cast(target.dtype, value.dtype, "safe"):  # NumPy reads it too
         raise fail(
             DTypeError, f"Cannot cast array data from {target.dtype!r} to {value.dtype!r} according to the rule 'safe'"
         )
@@ -321,7 +322,7 @@ def isscalar(element: Any) -> bool:
 
 
 def can_cast(from_: Any, to: Any, casting: str = "safe") -> bool:
-    return np.can_cast(from_.dtype if type(from_) is Array else from_, to, casting)  # type: ignore[arg-type]
+    return promotion.can_cast(from_.dtype if type(from_) is Array else from_, to, casting)
 
 
 def result_type(*arrays_and_dtypes: Any) -> np.dtype:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import UnsupportedError
+from nufunc.ir.types import kind_of
 from nufunc.tracer import (
     np_apply,
     np_calculus,
@@ -98,7 +100,7 @@ def as_constants(result: Any) -> Any:
     if trace is None:
         return result
     if type(result) is np.ndarray:
-        return trace.constant(result) if result.dtype.kind in "biufc" else result
+        return trace.constant(result) if kind_of(result.dtype) in "biufc" else result
     if isinstance(result, tuple) and hasattr(result, "_fields"):
         return type(result)(*map(as_constants, result))
     if type(result) in (tuple, list):
@@ -180,6 +182,7 @@ def _build() -> Namespace:
     module.nditer = _nditer  # type: ignore[attr-defined]
     module.vectorize = np_apply.Vectorize  # type: ignore[attr-defined]
     module.poly1d = np_poly1d.Poly1d  # type: ignore[attr-defined]
+    module.finfo = promotion.finfo  # type: ignore[attr-defined]
     for function in (np_apply.frompyfunc, np_positions.mask_indices):  # static arguments need not be NumPy's
         setattr(module, function.__name__, namespace_function(function))
     module.linalg = linalg  # type: ignore[attr-defined]

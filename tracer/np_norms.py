@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ShapeError
-from nufunc.ir.types import FLOAT64, INT64, is_complex, is_inexact, real_dtype
+from nufunc.ir.types import FLOAT32, FLOAT64, INT64, is_bfloat16, is_complex, is_inexact, real_dtype
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, builder, fail, normal_axes, normal_axis, value_of, wrap
 from nufunc.tracer.np_decompositions import singular_values, svd
@@ -30,6 +30,8 @@ def _floats(x: Any) -> Array:
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
     """numpy.linalg.norm, of every order."""
     v = _floats(x)
+    if is_bfloat16(v.dtype):
+        return norm(v.astype(FLOAT32), ord, axis, keepdims).astype(v.dtype)
     if axis is None:
         if ord is None or (ord in ("f", "fro") and v.ndim == 2) or (ord == 2 and v.ndim == 1):
             result = _euclidean(v, None)

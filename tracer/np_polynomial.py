@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ArgumentTypeError, ShapeError
+from nufunc.ir.types import kind_of
 from nufunc.tracer import np_series
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
@@ -38,7 +40,7 @@ class _Proxy(types.SimpleNamespace):
 
 def common_type(*arrays: Any) -> Any:
     """numpy.common_type: the float dtype of some arrays, as a type."""
-    return result_dtype(*(a.dtype if a.dtype.kind in "fc" else np.dtype(float) for a in map(as_array, arrays))).type
+    return result_dtype(*(a.dtype if kind_of(a.dtype) in "fc" else np.dtype(float) for a in map(as_array, arrays))).type
 
 
 def _trimmed(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +116,7 @@ def _fitted(
         right = right * (weights[:, None] if right.ndim == 2 else weights)
     scale = np_.sqrt(np_.sum(np_.abs(left) ** 2, axis=0))
     scale = np_.where(scale == 0, 1, scale).astype(scale.dtype)
-    rcond = at.shape[0] * np.finfo(at.dtype).eps if rcond is None else rcond
+    rcond = at.shape[0] * promotion.finfo(at.dtype).eps if rcond is None else rcond
     c, residuals, rank, s = np_.linalg.lstsq(left / scale, right, rcond)
     c = (c.T / scale).T
     if chosen is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ArgumentTypeError, ShapeError
 from nufunc.ir.types import is_complex
 from nufunc.tracer.array import Array
@@ -171,7 +172,7 @@ def polyfit(
         raise fail(ArgumentTypeError, "expected 1D or 2D array for y")
     if values.shape[0] != at.shape[0]:
         raise fail(ArgumentTypeError, "expected x and y to have same length")
-    rcond = at.shape[0] * np.finfo(at.dtype).eps if rcond is None else rcond
+    rcond = at.shape[0] * promotion.finfo(at.dtype).eps if rcond is None else rcond
     left, right = np_.vander(at, order), values
     if w is not None:
         weights = as_array(w) + 0.0

@@ -10,7 +10,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import DTypeError, ShapeError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, is_complex, is_inexact
+from nufunc.ir.types import BOOL, FLOAT32, FLOAT64, INT64, is_complex, is_half, is_inexact
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.layout import result_strides
 from nufunc.tracer.np_core import (
@@ -329,8 +329,8 @@ def mean(
 ) -> Array:
     x = as_array(a)
     axes = reduction_axes(axis, x.ndim)
-    if x.dtype == FLOAT16 and dtype is None:
-        return _halved(mean(x.astype(FLOAT32), axes, None, None, keepdims, where=where), out, "mean")
+    if is_half(x.dtype) and dtype is None:
+        return _halved(mean(x.astype(FLOAT32), axes, None, None, keepdims, where=where), x.dtype, out, "mean")
     kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
     total = sum(x, axes, kind, None, keepdims, where=where)
     count = _count(x, axes, where, keepdims)
@@ -339,9 +339,9 @@ def mean(
     return result if out_of(out) is None else finish(value_of(result), out, "mean")
 
 
-def _halved(result: Array, out: Any, name: str) -> Array:
-    """A result of float16 arrays, computed in float32."""
-    value = builder().astype(value_of(result), FLOAT16)
+def _halved(result: Array, half: np.dtype, out: Any, name: str) -> Array:
+    """A result of arrays of half precision, computed in float32."""
+    value = builder().astype(value_of(result), half)
     return finish(value, out, name, scalar=result.scalar, strides=result.strides_)
 
 
@@ -370,9 +370,9 @@ def var(
     x = as_array(a)
     axes = reduction_axes(axis, x.ndim)
     degrees = correction if given(correction) else ddof
-    if x.dtype == FLOAT16 and dtype is None:
+    if is_half(x.dtype) and dtype is None:
         spread = var(x.astype(FLOAT32), axes, None, None, degrees, keepdims, where=where, mean=mean)
-        return _halved(spread, out, "var")
+        return _halved(spread, x.dtype, out, "var")
     kind = check_dtype(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else FLOAT64
     center = mean if given(mean) else _mean_of(x, axes, kind, where)
     deviation = x.astype(kind) - center

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import DTypeError, TraceError, UnsupportedError
 from nufunc.ir.graph import Node, Value
 from nufunc.ir.types import INT64
@@ -95,7 +96,7 @@ class Selection(np.lib.mixins.NDArrayOperatorsMixin):
         result = selected_call(stand_in, inputs)
         if out is None:
             return result
-        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+        if not promotion.can_cast(result.dtype, self.dtype, "same_kind"):
             raise fail(
                 DTypeError,
                 f"Cannot cast ufunc '{ufunc.__name__}' output from {result.dtype!r} to {self.dtype!r}",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DTypeError, LinAlgError, ShapeError
-from nufunc.ir.types import FLOAT16, FLOAT64, is_complex, is_inexact
+from nufunc.ir.types import FLOAT64, is_complex, is_half, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import (
     as_array,
@@ -34,8 +34,8 @@ class MatrixError(LinAlgError, np.linalg.LinAlgError):
 def matrix(a: Any, square: bool = True) -> Array:
     """An operand of LAPACK: a float or complex stack of matrices."""
     x = as_array(a)
-    if x.dtype == FLOAT16:
-        raise fail(DTypeError, "array type float16 is unsupported in linalg")
+    if is_half(x.dtype):
+        raise fail(DTypeError, f"array type {x.dtype} is unsupported in linalg")
     if x.ndim < 2:
         raise fail(MatrixError, f"{x.ndim}-dimensional array given. Array must be at least two-dimensional")
     if square and x.shape[-1] != x.shape[-2]:

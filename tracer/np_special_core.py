@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import DTypeError, UnsupportedError
 from nufunc.ir.prims.scipy_special import RULES, WHOLE
-from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, is_complex, is_inexact
+from nufunc.ir.types import FLOAT32, FLOAT64, is_complex, is_half, is_inexact
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import (
     as_array,
@@ -38,7 +39,7 @@ def float_array(x: Any, name: str = "") -> Array:
         return wrap(builder().astype(value_of(array), FLOAT64), weak=True)
     if name and not array.weak:
         return array.astype(loop_dtype(name, [array]))
-    if array.dtype == FLOAT16:
+    if is_half(array.dtype):
         return array.astype(FLOAT32)
     return array if is_inexact(array.dtype) else array.astype(FLOAT64)
 
@@ -49,7 +50,7 @@ def loop_dtype(name: str, arrays: Sequence[Array]) -> np.dtype:
     ufunc = getattr(sys.modules.get("scipy.special"), name, None)
     if isinstance(ufunc, np.ufunc) and ufunc.nin == len(arrays):
         try:
-            found = ufunc.resolve_dtypes((*map(weak_type, arrays), *(None,) * ufunc.nout))[-1]
+            found = promotion.resolve_dtypes(ufunc, (*map(weak_type, arrays), *(None,) * ufunc.nout))[-1]
         except TypeError as error:
             raise fail(DTypeError, f"scipy.special.{name}: {error}") from None
         if found in (FLOAT32, FLOAT64):

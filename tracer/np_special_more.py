@@ -10,7 +10,7 @@ import numpy as np
 
 from nufunc.ir.errors import DomainError, UnsupportedError
 from nufunc.ir.prims.scipy_special import RULES
-from nufunc.ir.types import is_complex
+from nufunc.ir.types import is_complex, kind_of
 from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, fail, is_scalar, static_int
@@ -103,7 +103,7 @@ def factorial(n: Any, exact: bool = False, extend: str = "zero") -> Any:
     if exact or extend != "zero":
         raise fail(UnsupportedError, "scipy.special.factorial of traced values with exact=True or extend='complex'")
     np_, x = namespace(), as_array(n)
-    p = x if x.dtype.kind == "f" else x.astype(np.float64)
+    p = x if kind_of(x.dtype) == "f" else x.astype(np.float64)
     value = elementwise_of("gamma")(np_.where(p < 0, 0.0, p).astype(p.dtype) + 1.0)
     return scalar_like(np_.where(p < 0, 0.0, value).astype(p.dtype))
 
@@ -115,7 +115,7 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
     n, chosen = strong(as_array(N)), strong(as_array(k))
     if repetition:
         return comb(np_.where(chosen > 0, n + chosen - 1, 1), np_.where(chosen > 0, chosen, 0))
-    n, chosen = (a if a.dtype.kind == "f" else a.astype(np.float64) for a in (n, chosen))
+    n, chosen = (a if kind_of(a.dtype) == "f" else a.astype(np.float64) for a in (n, chosen))
     inside = (chosen <= n) & (n >= 0) & (chosen >= 0)
     value = scipy("binom")(n, chosen)
     return scalar_like(np_.where(inside, value, 0.0).astype(value.dtype))
@@ -125,7 +125,8 @@ def perm(N: Any, k: Any, exact: bool = False) -> Any:
     if exact:
         raise fail(UnsupportedError, "scipy.special.perm of traced values with exact=True")
     np_ = namespace()
-    n, chosen = (a if a.dtype.kind == "f" else a.astype(np.float64) for a in (strong(as_array(N)), strong(as_array(k))))
+    given = strong(as_array(N)), strong(as_array(k))
+    n, chosen = (a if kind_of(a.dtype) == "f" else a.astype(np.float64) for a in given)
     inside = (chosen <= n) & (n >= 0) & (chosen >= 0)
     value = scipy("poch")(n - chosen + 1.0, chosen)
     return scalar_like(np_.where(inside, value, 0.0).astype(value.dtype))

@@ -18,8 +18,8 @@ def _as_bits(b: Builder, x: Value) -> Value:
     return b.emit("bitcast", (x,), {"dtype": np.dtype(f"i{x.dtype.itemsize}")})[0]
 
 
-def _as_float(b: Builder, bits: Value) -> Value:
-    return b.emit("bitcast", (bits,), {"dtype": np.dtype(f"f{bits.dtype.itemsize}")})[0]
+def _as_float(b: Builder, bits: Value, dtype: np.dtype | None = None) -> Value:
+    return b.emit("bitcast", (bits,), {"dtype": dtype or np.dtype(f"f{bits.dtype.itemsize}")})[0]
 
 
 def _format(dtype: np.dtype) -> tuple[int, int]:
@@ -73,7 +73,7 @@ def _spacing(b: Builder, x: Value) -> Value:
     """The distance to the next number away from zero, with the sign of x."""
     x = b.add(b.stop_gradient(x), b.like(x, 0.0))  # -0.0 becomes 0.0
     bits = _as_bits(b, x)
-    after = _as_float(b, b.add(bits, b.like(bits, 1)))
+    after = _as_float(b, b.add(bits, b.like(bits, 1)), x.dtype)
     return b.select(b.isfinite(x), b.sub(after, x), b.like(x, np.nan))
 
 

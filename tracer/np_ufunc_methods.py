@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import BoundsError, DTypeError, ShapeError
-from nufunc.ir.types import BOOL, INT64
+from nufunc.ir.types import BOOL, INT64, is_float
 from nufunc.tracer import np_cumulate, np_reduce
 from nufunc.tracer.array import Array, check_dtype
 from nufunc.tracer.np_checks import keepdims as check_keepdims
@@ -55,7 +56,7 @@ def loop_dtype(ufunc: Any, x: Array, dtype: Any) -> np.dtype:
     if ufunc.__name__ in ("add", "multiply"):
         return np_reduce.accumulator(x.dtype)
     try:
-        kinds = ufunc.original.resolve_dtypes((x.dtype, x.dtype, None), reduction=True)
+        kinds = promotion.resolve_dtypes(ufunc.original, (x.dtype, x.dtype, None), reduction=True)
     except TypeError as error:
         raise fail(DTypeError, f"{ufunc.__name__}.reduce: {error}") from None
     return checked(kinds[0])
@@ -126,9 +127,10 @@ def _direct(
     if (name in ("logical_and", "logical_or") or of_bools) and dtype is None and not given(initial):
         every = np_reduce.all if name.endswith("and") else np_reduce.any
         return every(x, axis, out, keepdims, where=where)
-    if name in ("fmax", "fmin") and x.dtype.kind == "f" and dtype is None and not given(initial) and not masked(where):
+    plain = dtype is None and not given(initial) and not masked(where)
+    if name in ("fmax", "fmin") and is_float(x.dtype) and plain:
         return _without_nan(name, x, axis, out, keepdims) if x.size else None
-    if name in _BITS and x.dtype.kind in "iu" and dtype is None and not given(initial) and not masked(where):
+    if name in _BITS and x.dtype.kind in "iu" and plain:
         axes = reduction_axes(axis, x.ndim)
         value = builder().emit(_BITS[name][0], (value_of(x),), {"axes": tuple(axes)})[0]
         if keepdims:

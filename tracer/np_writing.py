@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DTypeError, ShapeError
-from nufunc.ir.types import BOOL, INT64
+from nufunc.ir.promotion import can_cast
+from nufunc.ir.types import BOOL, INT64, kind_of
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import (
     as_array,
@@ -33,11 +34,11 @@ _RANK = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
 def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
     """numpy.copyto."""
     target, source = as_array(dst), as_array(src)
-    if source.weak and casting != "unsafe" and _RANK[source.dtype.kind] > _RANK[target.dtype.kind]:
+    if source.weak and casting != "unsafe" and _RANK[source.dtype.kind] > _RANK[kind_of(target.dtype)]:
         raise fail(
             DTypeError, f"Cannot cast a scalar from {source.dtype!r} to {target.dtype!r} by the rule '{casting}'"
         )
-    if not source.weak and not np.can_cast(source.dtype, target.dtype, casting):  # type: ignore[arg-type]
+    if not source.weak and not can_cast(source.dtype, target.dtype, casting):
         raise fail(
             DTypeError,
             f"Cannot cast array data from {source.dtype!r} to {target.dtype!r} according to the rule "
@@ -76,7 +77,7 @@ def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
 def place(arr: Any, mask: Any, vals: Any) -> None:
     """numpy.place: the n-th place where the mask holds gets the n-th value, repeated as needed."""
     x, values = as_array(arr), as_array(vals).reshape(-1)
-    if isinstance(vals, (Array, np.ndarray)) and not values.weak and not np.can_cast(values.dtype, x.dtype, "safe"):
+    if isinstance(vals, (Array, np.ndarray)) and not values.weak and not can_cast(values.dtype, x.dtype, "safe"):
         raise fail(
             DTypeError, f"Cannot cast array data from {values.dtype!r} to {x.dtype!r} according to the rule 'safe'"
         )
@@ -98,7 +99,7 @@ def putmask(a: Any, mask: Any, values: Any) -> None:
     if chosen.size != x.size:
         raise fail(ShapeError, "putmask: mask and data must be the same size")
     line = as_array(values).reshape(-1)
-    if isinstance(values, (Array, np.ndarray)) and not line.weak and not np.can_cast(line.dtype, x.dtype, "safe"):
+    if isinstance(values, (Array, np.ndarray)) and not line.weak and not can_cast(line.dtype, x.dtype, "safe"):
         raise fail(DTypeError, f"Cannot cast array data from {line.dtype!r} to {x.dtype!r} by the rule 'safe'")
     if not line.size or not x.size:
         return
@@ -168,7 +169,7 @@ def ufunc_at(ufunc: Any, a: Any, indices: Any, operand: Any) -> None:
 def _computed(ufunc: Any, x: Array, part: Any, operand: Any) -> Any:
     """The ufunc of a part of x, cast to its dtype by the rule for outputs."""
     result = ufunc(part) if operand is None else ufunc(part, operand)
-    if not np.can_cast(result.dtype, x.dtype, "same_kind"):
+    if not can_cast(result.dtype, x.dtype, "same_kind"):
         raise fail(
             DTypeError,
             f"Cannot cast ufunc '{ufunc.__name__}' output from {result.dtype!r} to {x.dtype!r} with casting rule "
@@ -196,7 +197,7 @@ def _single(operand: Any) -> Any:
 
 def _accumulate(ufunc: Any, x: Array, items: list[Item], operand: Any) -> None:
     dtype = np.min_scalar_type(operand) if is_scalar(operand) else as_array(operand).dtype
-    if not np.can_cast(dtype, x.dtype, "same_kind"):
+    if not can_cast(dtype, x.dtype, "same_kind"):
         raise fail(
             DTypeError, f"np.{ufunc.__name__}.at cannot cast its operand to {x.dtype} with casting rule 'same_kind'"
         )

@@ -14,7 +14,7 @@ import numpy as onp
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, ShapeError
 from nufunc.ir.prims.random import WORD
-from nufunc.ir.types import INT64, ArrayType, real_dtype
+from nufunc.ir.types import INT64, ArrayType, kind_of, real_dtype
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, broadcast_shapes, builder, fail, normal_axis, static_int, value_of, wrap
 from nufunc.tracer.np_namespace import numpy as np
@@ -151,7 +151,7 @@ def uniform(key: Any, shape: Shape, dtype: onp.dtype, low: Any, high: Any) -> Ar
 
 def bernoulli(key: Any, p: Any, shape: Shape | None) -> Array:
     chance = as_array(p)
-    if chance.dtype.kind != "f":
+    if kind_of(chance.dtype) != "f":
         raise fail(ArgumentTypeError, f"random.bernoulli: p must be a float, got {chance.dtype}")
     return floats(packed(key), shape_of(shape, chance), chance.dtype) < chance
 
@@ -253,7 +253,7 @@ def choice(key: Any, a: Any, shape: Shape, replace: bool, p: Any, axis: int) -> 
 
 def _weighted(key: Array, p: Array, count: int, shape: Shape, replace: bool) -> Array:
     """Indices with probabilities p: by inversion, or the greatest of log(p) plus Gumbel noise."""
-    p = p if p.dtype.kind == "f" else p.astype(onp.dtype(onp.float64))
+    p = p if kind_of(p.dtype) == "f" else p.astype(onp.dtype(onp.float64))
     if p.shape != (count,):
         raise fail(ShapeError, f"random.choice: p has shape {p.shape}, but there are {count} items")
     if replace:
@@ -421,7 +421,7 @@ def cauchy(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
 
 def categorical(key: Any, logits: Any, axis: int, shape: Shape | None, replace: bool) -> Array:
     array = as_array(logits)
-    array = array if array.dtype.kind == "f" else array.astype(onp.dtype(onp.float64))
+    array = array if kind_of(array.dtype) == "f" else array.astype(onp.dtype(onp.float64))
     axis = normal_axis(axis, array.ndim)
     rest = (*array.shape[:axis], *array.shape[axis + 1 :])
     shape = rest if shape is None else shape

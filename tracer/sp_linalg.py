@@ -13,7 +13,7 @@ import numpy as np
 
 from nufunc.ir.errors import DomainError, ShapeError, UnsupportedError
 from nufunc.ir.graph import Value
-from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, INT64, ArrayType, is_complex, is_inexact, real_dtype
+from nufunc.ir.types import FLOAT32, FLOAT64, INT64, ArrayType, is_complex, is_half, is_inexact, real_dtype
 from nufunc.tracer import np_decompositions, np_norms, np_solve
 from nufunc.tracer.array import Array
 from nufunc.tracer.np_core import as_array, broadcast_shapes, builder, fail, result_dtype, value_of, wrap
@@ -32,8 +32,8 @@ SINGULAR = "A singular matrix detected."
 def _matrix(a: Any, square: bool = True, whole: np.dtype = FLOAT32) -> Array:
     """A stack of matrices; SciPy computes half precision in single, and so, mostly, whole numbers of 8 and 16 bits."""
     x = as_array(a)
-    if x.dtype == FLOAT16 or (x.dtype.kind in "biu" and x.dtype.itemsize <= 2):
-        x = x.astype(FLOAT32 if x.dtype == FLOAT16 else whole)
+    if is_half(x.dtype) or (x.dtype.kind in "biu" and x.dtype.itemsize <= 2):
+        x = x.astype(FLOAT32 if is_half(x.dtype) else whole)
     return matrix(x, square)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nufunc.ir import types
 from nufunc.ir.errors import Location, TraceError
 from nufunc.ir.graph import Value
 from nufunc.ir.types import BOOL, ArrayType
@@ -92,13 +93,13 @@ def common(kinds: Sequence[Kind]) -> Kind | None:
     if len(strong) > 1 or ("b" in weak and len(weak) > 1):
         return None
     if not strong:
-        dtype = max((k.type.dtype for k in kinds), key=lambda d: _ORDER.find(d.kind))
+        dtype = max((k.type.dtype for k in kinds), key=lambda d: _ORDER.find(types.kind_of(d)))
         return Kind(ArrayType(first.type.shape, dtype), True, scalar)
     (dtype,) = strong
     if "b" in weak or dtype == BOOL:
         fits = not weak or (weak == {"b"} and dtype == BOOL)
     else:
-        fits = all(_ORDER.find(k) <= max(_ORDER.find(dtype.kind), 1) for k in weak)
+        fits = all(_ORDER.find(k) <= max(_ORDER.find(types.kind_of(dtype)), 1) for k in weak)
     return Kind(ArrayType(first.type.shape, dtype), False, scalar) if fits else None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nufunc.ir.builder import Builder
 from nufunc.ir.errors import DTypeError, EscapedTracerError, Location, ReadOnlyError, TraceError, UnguardedCaptureError
 from nufunc.ir.graph import Graph, Value
-from nufunc.ir.types import ArrayType, TapeType, dtype_name
+from nufunc.ir.types import ArrayType, TapeType, dtype_name, kind_of, native, type_of
 from nufunc.tracer.array import Array, DynamicView
 from nufunc.tracer.layout import canonical
 from nufunc.tracer.usercode import user_location
@@ -166,11 +166,10 @@ class Trace:
         """A fresh, writable buffer that holds a concrete array."""
         b = self.b
         array = np.asarray(array)
-        if array.dtype.hasobject or array.dtype.kind not in "biufc":
+        if array.dtype.hasobject or kind_of(array.dtype) not in "biufc":
             raise DTypeError(f"arrays of dtype {array.dtype} cannot be traced", user_location())
-        dtype_name(array.dtype.newbyteorder("="))
         if array.size and array.ndim <= 1 and array.dtype.kind != "c" and _uniform(array):
-            value = b.filled(array.flat[0].item(), ArrayType(array.shape, array.dtype.newbyteorder("=")))
+            value = b.filled(array.flat[0].item(), type_of(array))
         else:
             value = b.const(array)
         known = np.array(array) if array.size <= 65536 else None
@@ -200,7 +199,7 @@ class Trace:
     def scalar(self, x: Any) -> Array:
         """A Python scalar (weak) or NumPy scalar (strong) as an Array."""
         if isinstance(x, np.generic):
-            dtype, weak = x.dtype.newbyteorder("="), False
+            dtype, weak = native(x.dtype), False
         else:
             weak = type(x) in _WEAK  # as in NumPy, members of an IntEnum are not
             dtype = np.dtype(type(x)) if weak else np.asarray(x).dtype

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, UnsupportedError
+from nufunc.ir.types import kind_of
 from nufunc.tracer.tree import register_object
 from nufunc.tracer.usercode import user_location
 
@@ -381,13 +382,13 @@ class Module:
                 f"to: expected a dtype, got {dtype!r}; modules hold NumPy arrays, there are no devices to move them to",
                 user_location(),
             ) from None
-        if wanted.kind not in "fc":
+        if kind_of(wanted) not in "fc":
             raise ArgumentError(f"to: expected a floating-point or complex dtype, got {wanted}", user_location())
         made: dict[int, Any] = {}
         for module in self.modules():
             for name in (*module._parameters, *module._buffers):
                 array = getattr(module, name)
-                if array is not None and array.dtype.kind in "fc" and array.dtype != wanted:
+                if array is not None and kind_of(array.dtype) in "fc" and array.dtype != wanted:
                     if id(array) not in made:
                         made[id(array)] = array, array.astype(wanted)
                     object.__setattr__(module, name, made[id(array)][1])

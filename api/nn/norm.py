@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ShapeError
 from nufunc.nn import init
 from nufunc.nn.module import Module, Parameter
@@ -84,7 +85,7 @@ def rms_norm(x: Any, normalized_shape: Sequence[int], weight: Any = None, eps: f
     shape = tuple(normalized_shape)
     _check_last(x, shape, "rms_norm")
     axes = tuple(range(-len(shape), 0))
-    small = float(np.finfo(x.dtype).eps) if eps is None else eps
+    small = float(promotion.finfo(x.dtype).eps) if eps is None else eps
     y = x / np.sqrt(np.mean(x * x, axis=axes, keepdims=True) + small)
     return y if weight is None else y * weight
 

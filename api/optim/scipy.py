@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, DTypeError
+from nufunc.ir.types import kind_of
 from nufunc.raveling import ravel
 from nufunc.runtime.function import Transformed
 from nufunc.tracer.usercode import user_location
@@ -58,7 +59,7 @@ def scipy_problem(
     if second not in (None, "hess", "hessp"):
         raise ArgumentError(f'scipy_problem: second must be "hess", "hessp" or None, got {second!r}', user_location())
     start, unravel = ravel(x0)
-    if start.dtype.kind not in "fiu":
+    if kind_of(start.dtype) not in "fiu":
         raise DTypeError(f"scipy_problem: x0 must hold real numbers, got {start.dtype}", user_location())
 
     def value(vector: Any, *rest: Any) -> Any:

@@ -645,6 +645,57 @@ def test_other_containers():
     assert not holds(captures, f)
 
 
+def _in_disorder(count: int) -> set[object]:
+    """A set whose order is not that of a copy: it has grown and shrunk."""
+    items: set[object] = set()
+    for k in range(4 * count):
+        items.add(f"item {k}" if k % 2 else (k * 7919) % 1009)
+    for item in [*items][::3]:
+        items.remove(item)
+    return items
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 20, 50, 200])
+def test_a_captured_set_keeps_its_order(count):
+    group, other = _in_disorder(count), {3, "item 3", "else"}
+    frozen = frozenset(group)
+    views = (
+        list,
+        lambda s: sorted(s, key=lambda item: 0),
+        lambda s: [*s],
+        lambda s: [(x, 1) for x in s],
+        lambda s: next(iter(s)),
+        lambda s: list(s.copy()),
+        lambda s: list(copy.copy(s)),
+        lambda s: list(copy.deepcopy(s)),
+        lambda s: list(s | other) + list(other | s) + list(s.union(other)),
+        lambda s: list(s & other) + list(s - other) + list(s ^ other) + list(s.union(s)) + list(s | s),
+        lambda s: list(zip(s, range(3))),
+    )
+
+    def f(x):
+        return [[view(group) for view in views], [view(frozen) for view in views]]
+
+    inside, captures, _ = trace(f, 1.0)
+    assert inside == [[view(group) for view in views], [view(frozen) for view in views]]
+    assert holds(captures, f)
+
+
+def test_a_set_in_another_order_is_another_set():
+    group = _in_disorder(20)
+
+    def f(x):
+        return x * len(list(group))
+
+    _, captures, _ = trace(f, 1.0)
+    assert holds(captures, f)
+    items = list(group)
+    group.clear()
+    group.update(items)
+    assert list(group) != items
+    assert not holds(captures, f)
+
+
 CHANGES = """
 xs.append(x); xs.extend([x]); xs[0] = x; xs += [x]; xs.sort(); xs.clear(); del xs[0]; xs.pop()
 d['k'] = x; d.update(k=x); d.pop('a'); d.setdefault('new', x); d |= {'a': x}; del d['a']

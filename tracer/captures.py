@@ -151,8 +151,8 @@ def same(left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(same, left, right))
     if kind is dict:
         return same(list(left.items()), list(right.items()))
-    if kind is set or kind is frozenset:
-        return {(type(x), x) for x in left} == {(type(x), x) for x in right}
+    if kind is set or kind is frozenset:  # their order is part of what a program sees
+        return same(list(left), list(right))
     return left is right or bool(left == right)
 
 

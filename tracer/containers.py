@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from nufunc.ir.errors import MutationError
+from nufunc.ir.errors import MutationError, UnguardedCaptureError
 from nufunc.tracer.captures import Path, source
 from nufunc.tracer.usercode import user_location
 
@@ -97,6 +97,46 @@ def _refusals(cls: type) -> dict[str, Any]:
     return namespace
 
 
+# Methods of sets whose answer has an order.
+_ORDERED = (
+    "__iter__ __and__ __rand__ __or__ __ror__ __sub__ __rsub__ __xor__ __rxor__ "
+    "copy union intersection difference symmetric_difference"
+).split()
+
+
+def _by_original(name: str) -> Callable[..., Any]:
+    """A method of a captured set that asks the original: the order of a set is that of its insertions and removals,
+    which a copy does not have. Items of sets are hashable, so none of them is an array.
+    """
+
+    def call(self: Any, *args: Any) -> Any:
+        return getattr(self._nufunc_set, name)(*[getattr(a, "_nufunc_set", a) for a in args])
+
+    call.__name__ = name
+    return call
+
+
+def _fill_set(new: Any, obj: set[Any], path: Path) -> None:
+    """The items where C code looks for them, in the order of the original as far as insertions alone give it."""
+    set.update(new, obj)
+    if not _same_order(new, obj):
+        set.clear(new)
+        for item in obj:
+            set.add(new, item)
+    if hasattr(type(new), "_nufunc_set"):
+        new._nufunc_set = obj
+    elif not _same_order(new, obj):
+        raise UnguardedCaptureError(
+            f"{source(path)} is a {type(obj).__qualname__} whose items have an order that comes from removals or "
+            "collisions: it cannot be kept while tracing; capture a tuple or a sorted list of them",
+            user_location(),
+        )
+
+
+def _same_order(new: Any, obj: set[Any]) -> bool:
+    return all(a is b for a, b in zip(set.__iter__(new), set.__iter__(obj), strict=True))
+
+
 @functools.lru_cache(maxsize=256)
 def _captured_class(cls: Any) -> type:
     """The subclass of a library container class whose mutators raise; copies of it are plain again."""
@@ -104,7 +144,10 @@ def _captured_class(cls: Any) -> type:
     def reduce(self: Any, protocol: object = None) -> tuple[Any, ...]:
         return cls, (list(self.items()) if isinstance(self, dict) else list(self),)
 
-    namespace = {"__slots__": ("_nufunc_path",), ORIGINAL: cls, "__reduce_ex__": reduce, **_refusals(cls)}
+    slots = ("_nufunc_path", "_nufunc_set") if cls is set else ("_nufunc_path",)
+    namespace = {"__slots__": slots, ORIGINAL: cls, "__reduce_ex__": reduce, **_refusals(cls)}
+    if cls is set:
+        namespace |= {name: _by_original(name) for name in _ORDERED} | {"__copy__": _by_original("copy")}
     return types.new_class(cls.__name__, (cls, Changeable), exec_body=lambda body: body.update(namespace))
 
 
@@ -153,13 +196,13 @@ def container(session: Session, obj: Any, path: Path, user: Callable[..., Any] |
         new = captured.__new__(captured)
         captured._nufunc_path.__set__(new, path)
         session.remember(obj, new, path)
-    leaves = type(obj) in (list, dict, set) and all(
-        type(item) in _LEAVES for item in (obj.values() if cls is dict else obj)
-    )
-    if leaves or isinstance(obj, set):
-        session.captures.guard(path, "value", cls(obj) if leaves else obj.copy())
+    leaves = cls in (list, dict) and all(type(item) in _LEAVES for item in (obj.values() if cls is dict else obj))
+    if leaves:
+        session.captures.guard(path, "value", cls(obj))
     else:
         session.captures.guard(path, "type", cls)
+        if isinstance(obj, set):  # its order is part of what a program sees
+            session.captures.guard(path, "keys", tuple(set.__iter__(obj)))
     _fill(session, new, obj, path, leaves)
     return new
 
@@ -173,7 +216,7 @@ def _fill(session: Session, new: Any, obj: Any, path: Path, leaves: bool) -> Non
         for key, item in items:
             base.__setitem__(new, key, item)
     elif isinstance(obj, set):
-        set.update(new, obj)
+        _fill_set(new, obj, path)
     else:
         if not leaves:
             session.captures.guard(path, "len", len(obj))

@@ -9,7 +9,7 @@ import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Value
-from nufunc.ir.types import FLOAT32, FLOAT64, INT64
+from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, INT64
 
 _INT32, _UINT8 = np.dtype(np.int32), np.dtype(np.uint8)
 
@@ -70,7 +70,10 @@ def _ldexp(b: Builder, x: Value, n: Value) -> Value:
 
 
 def _spacing(b: Builder, x: Value) -> Value:
-    """The distance to the next number away from zero, with the sign of x."""
+    """The distance to the next number away from zero, with the sign of x; of float16 to the next larger one."""
+    if x.dtype == FLOAT16:
+        x = b.stop_gradient(x)
+        return b.select(b.isfinite(x), b.sub(b.nextafter(x, b.like(x, np.inf)), x), b.like(x, np.nan))
     x = b.add(b.stop_gradient(x), b.like(x, 0.0))  # -0.0 becomes 0.0
     bits = _as_bits(b, x)
     after = _as_float(b, b.add(bits, b.like(bits, 1)), x.dtype)

@@ -26,7 +26,7 @@ from nufunc.codegen.nests import build_nests
 from nufunc.codegen.schedule import op_cost
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
-from nufunc.ir.types import TapeType
+from nufunc.ir.types import FLOAT32, TapeType, is_half
 
 Rule = Callable[[Node], float]
 CONTROL = ("scan", "map", "while", "cond")
@@ -170,7 +170,7 @@ def nests_of(node: Node) -> list[LoopNest]:
 
 @functools.lru_cache(maxsize=256)
 def as_sum(node: Node) -> Node:
-    """A dot as a fused node."""
+    """A dot as a fused node. Products of halves are added up in float32."""
     x, y = node.operands
     (xc, yc), (xb, yb) = node.attrs["contract"], node.attrs["batch"]
     free = [[a for a in range(v.ndim) if a not in c and a not in d] for v, c, d in ((x, xc, xb), (y, yc, yb))]
@@ -181,14 +181,16 @@ def as_sum(node: Node) -> Node:
     along_y = (*range(batch), *range(batch + first, rank))
     b = Builder("fused", "pure")
     params = [b.param(x.type), b.param(y.type)] if x is not y else [b.param(x.type)]
+    wide = lambda v: b.astype(v, FLOAT32) if is_half(v.dtype) else v
     sides = []
     for value, order, dims in (
         (params[0], (*xb, *free[0], *xc), along_x), (params[-1], (*yb, *free[1], *yc), along_y)
     ):  # fmt: skip
         (turned,) = b.emit("transpose", (value,), {"perm": tuple(order)})
-        sides.append(b.emit("broadcast", (turned,), {"shape": shape, "dims": tuple(dims)})[0])
+        sides.append(b.emit("broadcast", (wide(turned),), {"shape": shape, "dims": tuple(dims)})[0])
     (product,) = b.emit("mul", sides)
     (total,) = b.emit("reduce_sum", (product,), {"axes": tuple(range(rank - inner, rank))})
+    total = b.astype(total, node.result.dtype)
     return Node("fused", list(dict.fromkeys((x, y))), {"kind": "reduce"}, (b.build([total]),), node.results, node.loc)
 
 

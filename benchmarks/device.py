@@ -1,7 +1,8 @@
 """Everything that is measured on a CUDA device, in one command -> results/cuda-DEVICE.md.
 
-    python benchmarks/device.py                      kernels beside a copy, calls, workloads beside JAX and torch, tests
-    python benchmarks/device.py --only kernels calls some of the parts: kernels, calls, workloads, tests, sanitizer
+    python benchmarks/device.py                       all of it
+    python benchmarks/device.py --only kernels calls  some of the parts: kernels beside a copy; products and workloads
+                                                      beside JAX and torch; calls; tests; the sanitizer
 
     NUFUNC_CUDA_SIMULATOR=1 python benchmarks/device.py --only kernels calls --elements 40960 --out FILE
 
@@ -31,7 +32,7 @@ import nufunc as nf
 
 HERE = Path(__file__).resolve().parent
 BURST = 0.2  # seconds of a sample
-PARTS = ("kernels", "calls", "workloads", "tests", "sanitizer")
+PARTS = ("kernels", "products", "calls", "workloads", "tests", "sanitizer")
 MARK = 0.9  # share of a copy's bandwidth that is asked of kernels
 
 
@@ -92,21 +93,21 @@ ROWS = [
 ]  # fmt: skip
 
 
-def per_call(call: Callable[[], Any], rounds: int = 5) -> float:
+def per_call(call: Callable[[], Any], rounds: int = 5, wait: Callable[[], Any] = nf.synchronize) -> float:
     """Seconds per call, the median of samples of calls that are queued and then waited for."""
     call()
     call()
-    nf.synchronize()
+    wait()
     begin = time.perf_counter()
     call()
-    nf.synchronize()
+    wait()
     repeats = max(1, min(10_000, int(BURST / max(time.perf_counter() - begin, 1e-7))))
     samples = []
     for _ in range(rounds):
         begin = time.perf_counter()
         for _ in range(repeats):
             call()
-        nf.synchronize()
+        wait()
         samples.append((time.perf_counter() - begin) / repeats)
     return statistics.median(samples)
 
@@ -138,6 +139,53 @@ def kernels(elements: int) -> list[str]:
             moved = nbytes(arguments) + nbytes(function(*arguments))
             speed = moved / per_call(lambda f=function, a=arguments: f(*a))
             lines.append(f"| {row.name} | {np.dtype(dtype).name} | {speed / 1e9:.0f} | {speed / limit:.2f} |")
+            print(lines[-1], flush=True)
+    return lines
+
+
+def _torch_product(a: Any, b: Any) -> float | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    x, y = torch.from_dlpack(a), torch.from_dlpack(b)
+    return per_call(lambda: x @ y, wait=torch.cuda.synchronize)
+
+
+def _jax_product(a: Any, b: Any) -> float | None:
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # nufunc and torch have memory of this device, too
+    try:
+        import jax
+    except ImportError:
+        return None
+    if jax.default_backend() != "gpu":
+        return None
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")  # float32, as the others
+    x, y = jax.numpy.from_dlpack(a), jax.numpy.from_dlpack(b)
+    product, made = jax.jit(jax.numpy.matmul), []
+
+    def call() -> None:
+        made[:] = [product(x, y)]
+
+    return per_call(call, wait=lambda: made[0].block_until_ready())
+
+
+def products(elements: int) -> list[str]:
+    """Square matrices in every precision, and in lanes, beside what torch and JAX make of the same memory."""
+    lines = ["## Products", "", "TFLOP/s; float32 is not rounded to TF32 by anybody; halves have float32 sums.", ""]
+    lines += ["| shape | dtype | nufunc | torch | JAX |", "| --- | --- | ---: | ---: | ---: |"]
+    shapes = [(32, 32), (1024, 1024), (4096, 4096), (8192, 8192), (256, 256, 256)]
+    for shape in [s for s in shapes if np.prod(s) <= elements]:
+        for dtype in (np.float64, np.float32, np.float16, nf.bfloat16):
+            a, b = (nf.to_device(_random(shape, np.float32).astype(dtype)) for _ in range(2))
+            work = 2.0 * a.size * shape[-1]
+            product = nf.jit(np.matmul)
+            times = (per_call(lambda f=product, a=a, b=b: f(a, b)), _torch_product(a, b), _jax_product(a, b))
+            speeds = " | ".join("" if t is None else f"{work / t / 1e12:.1f}" for t in times)
+            lines.append(f"| {'x'.join(map(str, shape))} | {np.dtype(dtype).name} | {speeds} |")
             print(lines[-1], flush=True)
     return lines
 
@@ -222,6 +270,7 @@ def main() -> None:
     lines = [f"# {device.name}", "", f"nufunc {nf.__version__}, {when}; `python benchmarks/device.py`."]
     makers = {
         "kernels": lambda: kernels(options.elements),
+        "products": lambda: products(options.elements),
         "calls": calls,
         "workloads": lambda: workloads(label),
         "tests": tests,

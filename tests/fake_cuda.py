@@ -145,6 +145,8 @@ class FakeCuda:
                 return self.fail[name], None
             if name not in CONTEXTLESS and self.current is None:
                 return RESULT.CUDA_ERROR_INVALID_CONTEXT, None
+            if any(isinstance(a, real.CUstream) and int(a) in self.destroyed for a in args):
+                return RESULT.CUDA_ERROR_INVALID_HANDLE, None
             return body(self, *args)
 
         return call
@@ -327,8 +329,6 @@ class FakeCuda:
             key = (2, self.device, threading.get_ident())
             self.streams.blocking.add(key)
             return key
-        if number in self.destroyed:
-            self.problem(f"stream {number:#x} is used after it was destroyed")
         if self.stream_devices.setdefault(number, self.device) != self.device:
             self.problem(f"stream {number:#x} is used in the context of another device")
         return number
@@ -397,6 +397,14 @@ class FakeCuda:
         status = real.CUstreamCaptureStatus
         found = self.captures.get(int(stream))
         return OK, status.CU_STREAM_CAPTURE_STATUS_NONE if found is None else status.CU_STREAM_CAPTURE_STATUS_ACTIVE
+
+    def do_cuCtxSynchronize(self):
+        if self.captures:
+            for capture in self.captures.values():
+                capture.invalid = True
+            return (RESULT.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,)
+        self.streams.finish_all()
+        return (OK,)
 
     # -- events
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import fake_nvmath
@@ -111,17 +112,25 @@ def test_recorded_with_the_libraries_calls(driver: FakeCuda, libraries: dict[str
 def test_plans_of_recorded_transforms_last(
     monkeypatch: pytest.MonkeyPatch, driver: FakeCuda, libraries: dict[str, Any]
 ) -> None:
+    """As long as a recording refers to them, others as long as they are among the last ones."""
     monkeypatch.setattr(nvidia, "_MOST_PLANS", 1)
     x = nf.to_device(A)
     function = nf.jit(lambda x: np.fft.rfft(x))
     for _ in range(2):
-        function(x)
-    handles = nvidia._handles[0]
+        made = function(x)
+    handles, library = nvidia._handles[0], libraries["cufft"]
+    gone = lambda: [plan.get("gone", False) for plan in library.plans.values()]
     handles.stream = 0
     for n in (3, 4, 5):
-        handles.plan(libraries["cufft"], 0x6A, n, 1)
-    assert len(handles.plans) == 2
-    assert [plan.get("gone", False) for plan in libraries["cufft"].plans.values()] == [False, True, True, False]
+        handles.plan(library, 0x6A, n, 1)
+    assert gone() == [False, True, False, False]  # and the next is destroyed when another one is made
+    np.testing.assert_allclose(np.asarray(function(x)), np.fft.rfft(A), atol=1e-12)
+    del function, made
+    nf.clear_cache()
+    gc.collect()
+    for n in (6, 7):
+        handles.plan(library, 0x6A, n, 1)
+    assert gone() == [True, True, True, True, False, False]
 
 
 def test_solvers_run_step_by_step(driver: FakeCuda, libraries: dict[str, Any]) -> None:

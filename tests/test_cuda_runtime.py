@@ -170,18 +170,38 @@ def test_few_recorded_runs_are_kept_and_strange_ones_not_made(driver: SimulatedD
     assert driver.counts["record"] <= recorded + 1
 
 
-def test_a_recorded_run_waits_for_its_own_memory_on_another_stream(driver: SimulatedDriver, pool: Pool) -> None:
+def test_recorded_runs_are_of_their_stream_and_share_its_workspace(driver: SimulatedDriver, pool: Pool) -> None:
     x = np.arange(6.0)
     machine = machine_for(lambda x: np.cumsum(np.cumsum(x) ** 2), x, driver=driver, pool=pool)
-    given, out = held(pool, x), pool.take(48, 0)
+    given, out, further = held(pool, x), pool.take(48, 0), pool.take(48, 0)
     for stream in (0, 0, 9, 9):
-        waits = driver.counts["wait"]
         machine.run([given.address], [out.address], stream)
+    machine.run([given.address], [further.address], 0)
     np.testing.assert_allclose(value(driver, out.address, 6), np.cumsum(np.cumsum(x) ** 2))
-    assert driver.counts["wait"] == waits == 2  # once for the constants, once for the workspace
-    (recorded,) = machine.graphs.values()
-    assert recorded.held is not None
-    assert recorded.held.others == (9,)
+    assert driver.counts["wait"] == 1  # for the constants
+    first, other, last = machine.graphs.values()
+    assert first.held is last.held is not None
+    assert (other.held.stream, other.held is first.held) == (9, False)
+
+
+def test_memory_of_recorded_runs_is_given_up_before_there_is_none() -> None:
+    driver = SimulatedDriver(size=1 << 16)
+    pool = Pool(driver, 1 << 20)
+    x = np.arange(600.0)
+    machine = machine_for(lambda x: np.cumsum(np.sort(x)), x, driver=driver, pool=pool)
+    given, out = held(pool, x), pool.take(4800, 0)
+    for _ in range(3):
+        machine.run([given.address], [out.address], 0)
+    assert machine.graphs
+    kept = pool.used
+    large = pool.take((1 << 16) - pool.used + 512, 0)
+    assert not machine.graphs
+    assert pool.used < kept + large.size
+    del large
+    machine.run([given.address], [out.address], 0)
+    np.testing.assert_allclose(value(driver, out.address, 600), np.cumsum(x))
+    pool.trim()
+    assert not machine.workspaces
 
 
 def test_constants_are_uploaded_once(driver: SimulatedDriver, pool: Pool) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import re
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, NoDeviceError, NoDriverError
-from nufunc.runtime.cuda.driver import Driver
+from nufunc.runtime.cuda.driver import Driver, of_this_thread
 from nufunc.runtime.cuda.memory import Pool, shown
 from nufunc.tracer.usercode import user_location
 
@@ -97,6 +98,7 @@ class Device:
         `__cuda_stream__`, or CuPy's, torch's or Numba's), or its number. The default is CUDA's default stream.
         """
         number = number_of_stream(stream)
+        self.driver.refuse_capture(number)
         self.lasting[number] = stream
         before, CURRENT.streams[self.index] = self.stream, number
         try:
@@ -287,13 +289,14 @@ def number_of_stream(stream: Any) -> int:
     if stream is None:
         return 0
     if isinstance(stream, int) and not isinstance(stream, bool):
-        return 0 if stream == 1 else stream  # 1 is the default stream by its other name
+        return of_this_thread() if stream == 2 else 0 if stream == 1 else stream  # 1: the default stream's other name
     protocol = getattr(stream, "__cuda_stream__", None)
     if protocol is not None:
         return number_of_stream(int(protocol()[1]))
     for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, Numba
         found = getattr(stream, attribute, None)
-        found = getattr(found, "value", found)
+        if isinstance(found, ctypes.c_void_p):
+            found = found.value or 0
         if isinstance(found, int):
             return number_of_stream(found)
     raise ArgumentTypeError(f"expected a CUDA stream or its number, got {type(stream).__name__}", user_location())

@@ -2,10 +2,18 @@
 
 Addresses are integers. A stream is an opaque handle of its driver, 0 is the default stream. Everything that takes a
 stream is queued on it and returns at once; what fails later fails in `synchronize`.
+
+Note [Default streams of threads]
+CUDA's number 2 is another stream in each thread, so that memory known to be used on "2" would pass between threads
+without an order. Here each thread's has a number of its own, too large for a handle. What another thread queues for
+such a stream goes to the default stream of all: it runs after everything on the streams of threads, and what is queued
+on these later runs after it.
 """
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +22,37 @@ import numpy as np
 
 if TYPE_CHECKING:
     from nufunc.codegen.cuda.kernels import Kernel
+
+
+_HANDLES = 1 << 64  # below are handles of CUDA's
+_numbers = itertools.count(1)
+
+
+class _Own(threading.local):
+    """The number of this thread's default stream."""
+
+    def __init__(self) -> None:
+        self.number = next(_numbers) * _HANDLES + 2
+
+
+_OWN = _Own()
+
+
+def of_this_thread() -> int:
+    """The default stream of this thread; see Note [Default streams of threads]."""
+    return _OWN.number
+
+
+def here(stream: Any) -> int:
+    """The handle by which this thread queues work of a stream."""
+    number = int(stream)
+    return number if number < _HANDLES else 2 if number == _OWN.number else 0
+
+
+def known_to_others(stream: Any) -> int:
+    """The number of a stream for other libraries, any thread of theirs: those of threads are in order with 1."""
+    number = int(stream)
+    return number if 0 < number < _HANDLES else 1
 
 
 class Driver(Protocol):
@@ -85,6 +124,9 @@ class Driver(Protocol):
 
     def memory(self) -> tuple[int, int]:
         """Bytes that are free, and bytes in all."""
+
+    def refuse_capture(self, stream: Any) -> None:
+        """An error where a stream is being captured by somebody else."""
 
     recording_stream: Any
 

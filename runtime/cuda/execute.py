@@ -8,9 +8,10 @@ one of them failed, the results of all of them raise the failure whenever they a
 
 Note [Recorded runs]
 A program that never waits for the host is recorded at its second run and replayed from then on. A recorded graph knows
-addresses: those of inputs and outputs are its key, its workspace and its numbers are its own. Few are kept per program;
-the oldest is changed to new addresses when they come up, if the device can do that. Where every run has new addresses,
-to record would be a waste, and steps are queued one by one.
+addresses: the stream and those of inputs and outputs are its key. The graphs of a stream, whose runs follow each other,
+share a workspace. Few are kept per program; the oldest is changed to new addresses when they come up, if the device can
+do that. Where every run has new addresses, to record would be a waste, and steps are queued one by one. A device
+without memory first loses all graphs with their workspaces.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ class Span:
 
 
 class Recorded:
-    """A graph with the memory that it holds, and the stream that it last ran on."""
+    """A graph with what it refers to: its workspace, and what libraries keep for it."""
 
-    __slots__ = ("graph", "held", "stream")
+    __slots__ = ("graph", "held", "kept")
 
-    def __init__(self, graph: Any, held: Block | None, stream: Any) -> None:
-        self.graph, self.held, self.stream = graph, held, stream
+    def __init__(self, graph: Any, held: Block | None, kept: Sequence[Any]) -> None:
+        self.graph, self.held, self.kept = graph, held, kept
 
 
 class Machine:
@@ -67,10 +68,13 @@ class Machine:
         self.calls = [step for step in program.walk() if isinstance(step, Call)]
         self.replayable = program.replayable and all(libraries.replayable(step, driver) for step in self.calls)
         self.runs = 0
+        self.begun = False  # whether a run has been queued, so that what is made at first use is there
         self.streams: set[Any] = set()  # that it ran on
         self.missed = self.strange = 0  # the last run with new addresses, and how many of these came in a row
         self.graphs: dict[Any, Recorded] = {}
-        self.recording = threading.Lock()
+        self.workspaces: dict[Any, Block | None] = {}  # of recorded runs, by stream
+        self.recording = threading.RLock()
+        pool.users.add(self)
         self.word, self.view = driver.word()
         self.checked = bool(program.sites) and any(
             not isinstance(kind, HostCall) for kind, _ in program.sites.values()
@@ -121,10 +125,11 @@ class Machine:
                 self.driver.wait(stream, 0)  # on which the constants were uploaded
         if not self.replayable:
             return self.queue(inputs, outputs, stream)
-        if self.runs == 1:
+        if not self.begun:
             self.first(inputs, outputs, stream)
+            self.begun = True
             return None
-        key = (*inputs, *outputs)
+        key = (stream, *inputs, *outputs)
         recorded = self.graphs.get(key)
         if recorded is None:
             self.strange = self.strange + 1 if self.runs - self.missed <= 1 else 0
@@ -133,8 +138,10 @@ class Machine:
                 return self.queue(inputs, outputs, stream)
             try:
                 recorded = self.recorded(key, inputs, outputs, stream)
-            except (LostDeviceError, DeviceMemoryError):
+            except LostDeviceError:
                 raise
+            except DeviceMemoryError:  # for the graph
+                return self.queue(inputs, outputs, stream)
             except DeviceError as error:
                 self.replayable = False
                 warnings.warn(
@@ -142,15 +149,8 @@ class Machine:
                     DeviceWarning, stacklevel=2,
                 )  # fmt: skip
                 return self.queue(inputs, outputs, stream)
-        self.replay(recorded, stream)
-        return None
-
-    def replay(self, recorded: Recorded, stream: Any) -> None:
-        if recorded.stream != stream:  # its workspace is in use on another stream
-            self.driver.wait(stream, recorded.stream)
-            recorded.stream = stream
-            _used(recorded.held, stream)
         self.driver.replay(recorded.graph, stream)
+        return None
 
     def recorded(self, key: Any, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Recorded:
         """A graph for these addresses, made now."""
@@ -163,16 +163,26 @@ class Machine:
                 before = self.graphs.pop(next(iter(self.graphs)))
             if threading.active_count() > 1:  # another thread may be about to replay it as it is
                 before = None
-            workspace = self._workspace(stream) if before is None else before.held
-            if before is not None and before.stream != stream:
-                self.driver.wait(stream, before.stream)
-                _used(workspace, stream)
-            graph = self.driver.record(
-                lambda within: Run(self, inputs, outputs, workspace, within).all(),
-                None if before is None else before.graph,
-            )
-            made = self.graphs[key] = Recorded(graph, workspace, stream)
+            workspace = self.workspaces.get(stream)
+            if workspace is None:
+                workspace = self._workspace(stream)
+            with libraries.keeping(stream) as kept:
+                graph = self.driver.record(
+                    lambda within: Run(self, inputs, outputs, workspace, within).all(),
+                    None if before is None else before.graph,
+                )
+            self.workspaces[stream] = workspace
+            made = self.graphs[key] = Recorded(graph, workspace, kept)
             return made
+
+    def forget(self) -> None:
+        """Let go of all recorded runs and their workspaces, but for those that are being made."""
+        if self.recording.acquire(blocking=False):
+            try:
+                self.graphs.clear()
+                self.workspaces.clear()
+            finally:
+                self.recording.release()
 
     def first(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> None:
         """The first run, on the stream of recordings where libraries are called: what they make at their first use on a
@@ -182,13 +192,16 @@ class Machine:
             self.queue(inputs, outputs, stream)
             return
         with driver.recording:
+            workspace = self._workspace(stream)
             driver.wait(within, stream)
-            self.queue(inputs, outputs, within)
-            driver.wait(stream, within)
+            try:
+                self.queue(inputs, outputs, within, workspace)
+            finally:
+                driver.wait(stream, within)
 
-    def queue(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Run:
+    def queue(self, inputs: Sequence[int], outputs: Sequence[int], stream: Any, workspace: Block | None = None) -> Run:
         """Queue the steps one by one."""
-        run = Run(self, inputs, outputs, self._workspace(stream), stream)
+        run = Run(self, inputs, outputs, self._workspace(stream) if workspace is None else workspace, stream)
         with contextlib.suppress(Stopped):  # the error word says why
             run.all()
         return run
@@ -196,9 +209,3 @@ class Machine:
     def _workspace(self, stream: Any) -> Block | None:
         nbytes = self.program.workspace
         return self.pool.take(nbytes, stream, self.where) if nbytes else None
-
-
-def _used(block: Block | None, stream: Any) -> None:
-    """A stream uses a block, so that this is not handed out before it has."""
-    if block is not None and stream not in (block.stream, *block.others):
-        block.others = (*block.others, stream)

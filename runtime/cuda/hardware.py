@@ -12,7 +12,13 @@ alternate between two pinned buffers, so that the copy out of one hides behind t
 
 Note [Recording]
 Graphs are captured on a stream of their own, non-blocking, since the default stream cannot be captured and would be
-waited for; they are replayed on whatever stream the call has.
+waited for; they are replayed on whatever stream the call has. The capture is a relaxed one: finalizers that run in
+between, in this thread or another one, may give memory back and order streams.
+
+Note [Streams that are gone]
+Streams of other libraries are numbers here, and their owners may destroy them while memory remembers that it was used
+there. The driver then says that there is no such stream, and everything on the device is waited for instead, which what
+was queued there is a part of.
 """
 
 from __future__ import annotations
@@ -30,13 +36,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.ir.errors import (
+    ArgumentError,
     DeviceError,
+    DeviceMemoryError,
     DriverTooOldError,
     LaunchError,
     LostDeviceError,
     NoDeviceError,
     NoDriverError,
 )
+from nufunc.runtime.cuda.driver import here, known_to_others
 from nufunc.runtime.cuda.memory import no_memory
 from nufunc.runtime.disk_cache import DISK
 
@@ -47,9 +56,10 @@ _STAGED = 1 << 20  # bytes up to which an upload goes through the ring
 _RING, _QUARTERS = 1 << 23, 4
 _CHUNK = 1 << 22  # bytes of a download at a time
 _WORDS = 1024  # error words to a page
-_LOST = frozenset((214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719))  # after these the context is broken
+_LOST = frozenset((214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721))  # the context is broken
 _LAUNCH = frozenset((1, 98, 400, 701))
 _TOO_OLD = frozenset((35, 36, 222, 803, 804))
+_GONE = frozenset((400, 709))  # what is said of a stream that its owner has destroyed
 _MANY = 0xFFFFFFFFFFFFFFFF
 
 
@@ -126,7 +136,7 @@ def count() -> int:
 
 
 def device_at(address: int) -> int:
-    """The number of the device that memory belongs to."""
+    """The number of the device that memory belongs to; a context has to be current."""
     module = api()
     attribute = module.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     return int(checked(module, module.cuPointerGetAttribute(attribute, address), "look at an array"))
@@ -155,6 +165,8 @@ def _error(module: Any, result: Any, what: str) -> DeviceError:
         )
     if number in _TOO_OLD:
         return DriverTooOldError(f"the NVIDIA driver is too old for this code ({what}): {text}; update it")
+    if number == 2:
+        return DeviceMemoryError(f"{what}: {text}")
     if number == 209:
         return DriverTooOldError(f"there is no code for this device ({what}): {text}; a newer toolkit may make it")
     return LaunchError(f"{what}: {text}") if number in _LAUNCH and "launch" in what else DeviceError(f"{what}: {text}")
@@ -183,7 +195,7 @@ class HardwareDriver:
         self._functions: dict[Kernel, Any] = {}
         self._modules: dict[str, Any] = {}
         self.recording = threading.RLock()
-        self._dropped: list[tuple[Any, Any]] = []  # executable graphs, and where they ran last
+        self._dropped: list[Any] = []  # executable graphs that nobody refers to
         self._held: deque[tuple[list[Any], Any]] = deque()  # events, and what has to live until they have passed
         self._enter()
         self._pooled = bool(self._attribute(known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED))
@@ -220,17 +232,26 @@ class HardwareDriver:
 
     def native(self, stream: Any) -> int:
         """The stream as C functions take it."""
-        return int(stream)
+        return here(stream)
 
     def stream_of(self, stream: Any) -> Any:
         """The stream as cuda-bindings takes it."""
         found = self._streams.get(stream)
         if found is None:
-            found = self._streams[stream] = self._api.CUstream(int(stream))
+            number = here(stream)
+            found = self._streams.setdefault(number, self._api.CUstream(number))
         return found
 
     def external(self, stream: Any) -> int:
-        return int(stream) or 1
+        return known_to_others(stream)
+
+    def refuse_capture(self, stream: Any) -> None:
+        self._enter()
+        if int(self._ask(self._api.cuStreamIsCapturing(self.stream_of(stream)), "look at a stream")):
+            raise ArgumentError(
+                "calls cannot be queued on a stream that is being captured: memory that they use is given to others "
+                "before the graph is replayed; nufunc records its calls by itself"
+            )
 
     # -- memory
 
@@ -238,7 +259,7 @@ class HardwareDriver:
         self._enter()
         cuda = self._api
         if self._pooled:
-            answer = cuda.cuMemAllocAsync(nbytes, self.stream_of(stream))
+            answer = cuda.cuMemAllocFromPoolAsync(nbytes, self._pool, self.stream_of(stream))
         else:
             answer = cuda.cuMemAlloc(nbytes)
         if int(answer[0]) == 2:
@@ -250,7 +271,11 @@ class HardwareDriver:
             return  # it is the parent's
         self._enter()
         if self._pooled:
-            self._ask(self._api.cuMemFreeAsync(address, self.stream_of(stream)), "free memory")
+            answer = self._api.cuMemFreeAsync(address, self.stream_of(stream))
+            if int(answer[0]) in _GONE and stream:
+                self.finish()
+                answer = self._api.cuMemFreeAsync(address, self.stream_of(0))
+            self._ask(answer, "free memory")
         else:
             self._ask(self._api.cuMemFree(address), "free memory")
 
@@ -262,8 +287,11 @@ class HardwareDriver:
 
     def release(self) -> None:
         self._enter()
+        with self.recording:  # which waiting for all would end
+            self._forget_dropped()
+            self.finish()
+        self._let_go()
         if self._pooled:
-            self.synchronize(0)
             self._ask(self._api.cuMemPoolTrimTo(self._pool, 0), "give memory back")
 
     def memory(self) -> tuple[int, int]:
@@ -316,7 +344,16 @@ class HardwareDriver:
     def hold(self, owner: Any, streams: Sequence[Any]) -> None:
         if sys.is_finalizing() or _FORKED[0]:
             return
-        self._enter()
+        try:
+            self._enter()
+            self._let_go()
+            events = [event for event in map(self._event_if_there, streams) if event is not None]
+        except DeviceError:  # a broken device uses nobody's memory
+            return
+        self._held.append((events, owner))
+
+    def _let_go(self) -> None:
+        """Forget what was held for work that is done."""
         while self._held:
             try:
                 oldest = self._held.popleft()
@@ -327,7 +364,6 @@ class HardwareDriver:
                 break
             for event in oldest[0]:
                 self._ask(self._api.cuEventDestroy(event), "wait for the device")
-        self._held.append(([self.event(stream) for stream in streams], owner))
 
     # -- error words
 
@@ -405,19 +441,40 @@ class HardwareDriver:
     def synchronize(self, stream: Any) -> None:
         self._enter()
         self._ask(self._api.cuStreamSynchronize(self.stream_of(stream)), "wait for the device")
+        if self._held:
+            self._let_go()
+
+    def finish(self) -> None:
+        """Wait for all streams, also those of others."""
+        self._ask(self._api.cuCtxSynchronize(), "wait for the device")
 
     def wait(self, stream: Any, other: Any) -> None:
         self._enter()
-        event = self.event(other)
-        self._ask(self._api.cuStreamWaitEvent(self.stream_of(stream), event, 0), "order streams")
-        self._ask(self._api.cuEventDestroy(event), "order streams")  # the driver keeps it until it has passed
+        event = self._event_if_there(other)
+        if event is not None:
+            self._ask(self._api.cuStreamWaitEvent(self.stream_of(stream), event, 0), "order streams")
+            self._ask(self._api.cuEventDestroy(event), "order streams")  # the driver keeps it until it has passed
 
     def event(self, stream: Any) -> Any:
         """What a stream holds now, as an event."""
+        event, answer = self._recorded_event(stream)
+        self._ask(answer, "record an event")
+        return event
+
+    def _event_if_there(self, stream: Any) -> Any:
+        """The same, or None once all is done; see Note [Streams that are gone]."""
+        event, answer = self._recorded_event(stream)
+        if int(answer[0]) in _GONE:
+            self._ask(self._api.cuEventDestroy(event), "order streams")
+            self.finish()
+            return None
+        self._ask(answer, "record an event")
+        return event
+
+    def _recorded_event(self, stream: Any) -> tuple[Any, tuple[Any, ...]]:
         flags = int(self._api.CUevent_flags.CU_EVENT_DISABLE_TIMING)
         event = self._ask(self._api.cuEventCreate(flags), "make an event")
-        self._ask(self._api.cuEventRecord(event, self.stream_of(stream)), "record an event")
-        return event
+        return event, self._api.cuEventRecord(event, self.stream_of(stream))
 
     def await_event(self, event: Any) -> None:
         """Wait until what the event stands for is done, and forget it."""
@@ -434,18 +491,11 @@ class HardwareDriver:
     # -- graphs
 
     def record(self, run: Callable[[Any], None], before: Any = None) -> Any:
-        cuda, stream = self._api, self.stream_of(self.recording_stream)
+        cuda = self._api
         with self.recording:
             self._enter()
             self._forget_dropped()
-            mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-            self._ask(cuda.cuStreamBeginCapture(stream, mode), "record a run")
-            try:
-                run(self.recording_stream)
-            except BaseException:
-                cuda.cuStreamEndCapture(stream)
-                raise
-            graph = self._ask(cuda.cuStreamEndCapture(stream), "record a run")
+            graph = self._captured(run)
         try:
             if before is not None and not int(cuda.cuGraphExecUpdate(before.graph, graph)[0]):
                 return before
@@ -453,10 +503,23 @@ class HardwareDriver:
         finally:
             self._ask(cuda.cuGraphDestroy(graph), "record a run")
 
+    def _captured(self, run: Callable[[Any], None]) -> Any:
+        """The graph of what a function queues. However it ends, the stream is not left in the middle of a capture."""
+        cuda, stream = self._api, self.stream_of(self.recording_stream)
+        mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        try:
+            self._ask(cuda.cuStreamBeginCapture(stream, mode), "record a run")
+            run(self.recording_stream)
+        except BaseException:
+            answer = cuda.cuStreamEndCapture(stream)
+            if not answer[0] and int(answer[1]):
+                cuda.cuGraphDestroy(answer[1])
+            raise
+        return self._ask(cuda.cuStreamEndCapture(stream), "record a run")
+
     def replay(self, graph: Any, stream: Any) -> None:
         if self._several or _THREAD.bound != self.index or _FORKED[0]:
             self._enter()
-        graph.stream = stream
         answer = self._api.cuGraphLaunch(graph.graph, self._streams.get(stream) or self.stream_of(stream))
         if answer[0]:
             raise _error(self._api, answer[0], "launch of a recorded run")
@@ -465,24 +528,21 @@ class HardwareDriver:
         """Nothing: another thread may be about to replay it, and whoever refers to it last drops it."""
 
     def _forget_dropped(self) -> None:
+        """Destroy graphs that nobody refers to; the driver waits for one that runs."""
         while self._dropped:
-            graph, stream = self._dropped.pop()
-            if stream is not None:
-                self.synchronize(stream)
-            self._ask(self._api.cuGraphExecDestroy(graph), "forget a recorded run")
+            self._ask(self._api.cuGraphExecDestroy(self._dropped.pop()), "forget a recorded run")
 
 
 class _Graph:
-    """An executable graph, and the stream that it ran on last. When nobody refers to it, both go to `dropped`."""
+    """An executable graph. When nobody refers to it, it goes to `dropped`."""
 
-    __slots__ = ("dropped", "graph", "stream")
+    __slots__ = ("dropped", "graph")
 
-    def __init__(self, graph: Any, dropped: list[tuple[Any, Any]]) -> None:
+    def __init__(self, graph: Any, dropped: list[Any]) -> None:
         self.graph, self.dropped = graph, dropped
-        self.stream: Any = None
 
     def __del__(self) -> None:
-        self.dropped.append((self.graph, self.stream))
+        self.dropped.append(self.graph)
 
 
 class _Staging:
@@ -501,7 +561,8 @@ class _Staging:
         size = _RING // _QUARTERS
         nbytes = -(-array.nbytes // 64) * 64
         if self.position + nbytes > size:
-            self.events[self.quarter] = [self.driver.event(s) for s in self.streams]
+            events = map(self.driver._event_if_there, self.streams)
+            self.events[self.quarter] = [event for event in events if event is not None]
             self.streams = set()
             self.quarter, self.position = (self.quarter + 1) % _QUARTERS, 0
             for event in self.events[self.quarter]:
@@ -523,22 +584,28 @@ class _Landing:
         self.lock = threading.Lock()
 
     def fetch(self, array: np.ndarray, address: int, stream: Any) -> None:
-        driver, target = self.driver, array.reshape(-1).view(np.uint8)
-        starts = range(0, array.nbytes, _CHUNK)
+        target = array.reshape(-1).view(np.uint8)
         with self.lock:
-            coming: list[tuple[int, int, Any]] = []
-            for k, start in enumerate(starts):
-                size = min(_CHUNK, array.nbytes - start)
-                buffer = self.buffers[k % 2]
-                if len(coming) == 2:
-                    self._land(target, *coming.pop(0))
-                driver._ask(
-                    driver._api.cuMemcpyDtoHAsync(buffer.ctypes.data, address + start, size, driver.stream_of(stream)),
-                    "download",
-                )
-                coming.append((k, start, driver.event(stream)))
-            for one in coming:
-                self._land(target, *one)
+            try:
+                self._pieces(target, address, stream)
+            except BaseException:
+                self.driver.synchronize(stream)  # copies that are under way must not meet the next download's
+                raise
+
+    def _pieces(self, target: np.ndarray, address: int, stream: Any) -> None:
+        driver = self.driver
+        coming: list[tuple[int, int, Any]] = []
+        for k, start in enumerate(range(0, target.size, _CHUNK)):
+            size = min(_CHUNK, target.size - start)
+            if len(coming) == 2:
+                self._land(target, *coming.pop(0))
+            place = self.buffers[k % 2].ctypes.data
+            driver._ask(
+                driver._api.cuMemcpyDtoHAsync(place, address + start, size, driver.stream_of(stream)), "download"
+            )
+            coming.append((k, start, driver.event(stream)))
+        for one in coming:
+            self._land(target, *one)
 
     def _land(self, target: np.ndarray, k: int, start: int, event: Any) -> None:
         self.driver.await_event(event)

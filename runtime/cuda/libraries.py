@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentError
 from nufunc.ir.halves import in_single
 from nufunc.ir.types import FLOAT32, ArrayType, is_half
-from nufunc.runtime.cuda import nvidia
+from nufunc.runtime.cuda import cudnn, nvidia
 from nufunc.runtime.cuda.driver import Driver
 
 
@@ -34,12 +36,14 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
         "error": addresses[-1:],
     }  # fmt: skip
     at = lambda place: bases[place.space][place.number] + place.offset
-    for step in _steps(call, how):
+    for step in _steps(call, how, driver):
         match step:
             case Launch():
                 driver.launch(driver.load(step.kernel), [*map(at, step.places), addresses[-1]], stream)
             case Copy():
                 driver.copy(at(step.target), at(step.source), step.nbytes, stream)
+            case Routine(name="conv"):
+                cudnn.run(step.numbers["plan"], driver, stream, {name: at(p) for name, p in step.places.items()})
             case Routine():
                 places = {name: at(place) for name, place in step.places.items()}
                 nvidia.call(step.name, driver, stream, step.dtype, places, step.numbers)
@@ -52,14 +56,20 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
 def replayable(call: Call, driver: Driver) -> bool:
     """Whether a call can be recorded, and replayed without the host."""
     how = route(driver)
-    return driver.simulated or (how != "host" and libraries.replayable(_steps(call, how)))
+    return driver.simulated or (how != "host" and libraries.replayable(_steps(call, how, driver)))
+
+
+def keeping(stream: Any) -> AbstractContextManager[list[Any]]:
+    """Inside, calls are recorded in this thread, to be replayed on a stream. The list is what they refer to, which has
+    to live as long as the recording does."""
+    return nvidia.keeping(stream)
 
 
 def kernels(calls: Iterable[Call], driver: Driver) -> list[Kernel]:
     """The kernels that calls launch, so that they are compiled together."""
     calls = list(calls)
     how = route(driver) if calls else "host"
-    return [] if how == "host" else [k for call in calls for k in libraries.kernels_of(_steps(call, how))]
+    return [] if how == "host" else [k for call in calls for k in libraries.kernels_of(_steps(call, how, driver))]
 
 
 def route(driver: Driver) -> str:
@@ -77,12 +87,25 @@ def route(driver: Driver) -> str:
     return "nvidia" if nvidia.available() else "own"
 
 
-def _steps(call: Call, how: str) -> Sequence[LibraryStep]:
+def _steps(call: Call, how: str, driver: Driver) -> Sequence[LibraryStep]:
+    """What a call becomes, which is kept beside its fields. Plans of cuDNN belong to a device; where there is none, the
+    call is left to our own kernel."""
     kept = vars(call)
-    if how not in kept:  # what a call becomes is kept beside its fields
-        kept[how] = libraries.steps_of(call, how == "nvidia")
-    steps: Sequence[LibraryStep] = kept[how]
+    key = f"{how} {driver.index}" if call.prim == "conv" else how
+    if key not in kept:
+        steps = libraries.steps_of(call, how == "nvidia")
+        planned = [_planned(step, driver) for step in steps]
+        kept[key] = libraries.steps_of(call, False) if None in planned else planned
+    steps = kept[key]
     return steps
+
+
+def _planned(step: LibraryStep, driver: Driver) -> LibraryStep | None:
+    """A step with the plan that it needs, if any; None where cuDNN cannot do it."""
+    if not isinstance(step, Routine) or step.name != "conv":
+        return step
+    plan = cudnn.plan(driver, step.numbers["convolution"], step.numbers["workspace_bytes"], nvidia.tf32())
+    return None if plan is None else replace(step, numbers={**step.numbers, "plan": plan})
 
 
 def _glue(step: Glue, driver: Driver, addresses: Sequence[int], word: int, stream: Any) -> None:

@@ -12,10 +12,12 @@ nothing here takes a lock: a list's `append` and `pop` are atomic.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
-from nufunc.ir.errors import DeviceMemoryError, Location, LostDeviceError
+from nufunc.ir.errors import DeviceError, DeviceMemoryError, Location
 from nufunc.runtime.cuda.driver import Driver
 from nufunc.tracer.usercode import user_location
 
@@ -76,6 +78,7 @@ class Pool:
         self.kept = 0  # bytes in free lists
         self.allocated = 0  # bytes in all
         self.plain = not driver.simulated  # the driver wants to know nothing about blocks that come and go
+        self.users: WeakSet[Any] = WeakSet()  # that hold memory to be faster, and can let go of it (`forget`)
         self._free: dict[tuple[Any, int], list[int]] = {}
 
     @property
@@ -102,17 +105,20 @@ class Pool:
         return Block(self, address, size, stream, free)
 
     def _allocated(self, size: int, stream: Any, where: Where | None) -> int:
-        for last in (False, True):
+        """Memory of the device, for which there is more and more room: without what is kept for later, and then without
+        what only serves to be faster, and what nobody reaches any more."""
+        for more in (self._return_kept, self.trim, None):
             try:
                 address = self.driver.allocate(size, stream)
                 self.allocated += size
                 return address
             except DeviceMemoryError:
-                if last:
+                if more is None:
                     location = user_location() if where is None else where()
                     raise no_memory(size, *self.driver.memory(), location) from None
-                self.trim()
-                self.driver.synchronize(stream)
+                if more == self.trim:
+                    gc.collect()
+                more()
         raise AssertionError
 
     def give(self, block: Block) -> None:
@@ -127,14 +133,19 @@ class Pool:
                 self.allocated -= size
                 self.driver.free(address, stream)
                 return
-        except LostDeviceError:
-            return  # and its memory with it
+        except DeviceError:
+            return  # a broken device, and its memory with it
         self.driver.take_back(address, size)
         self.kept += size
         block.free.append(address)
 
     def trim(self) -> None:
-        """Give all that nobody uses back to the device."""
+        """Give all that no array uses back to the device."""
+        for user in list(self.users):
+            user.forget()
+        self._return_kept()
+
+    def _return_kept(self) -> None:
         for (stream, size), free in list(self._free.items()):
             while free:
                 try:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -66,6 +68,39 @@ def _scalars(dtype: np.dtype) -> tuple[int, int]:
     return first, first + dtype.itemsize
 
 
+class Plan:
+    """A plan of cuFFT, the bytes that it works in, and the streams that it ran on. It ends among the `dead`."""
+
+    __slots__ = ("__weakref__", "dead", "number", "size", "streams")
+
+    def __init__(self, number: int, size: int, dead: list[tuple[int, set[Any]]]) -> None:
+        self.number, self.size, self.dead = number, size, dead
+        self.streams: set[Any] = set()
+
+    def __del__(self) -> None:
+        self.dead.append((self.number, self.streams))
+
+
+class _Recording(threading.local):
+    """What the recording that this thread makes refers to, and the stream that it is replayed on."""
+
+    kept: list[Any] | None = None
+    stream: Any = 0
+
+
+_RECORDING = _Recording()
+
+
+@contextmanager
+def keeping(stream: Any) -> Iterator[list[Any]]:
+    """Inside, calls are recorded; what they refer to is put into the list."""
+    _RECORDING.kept, _RECORDING.stream = [], stream
+    try:
+        yield _RECORDING.kept
+    finally:
+        _RECORDING.kept = None
+
+
 class Handles:
     """The libraries' handles for a device, and the stream that is asked for now."""
 
@@ -75,8 +110,9 @@ class Handles:
         self.number = 0
         self.solved_on: Any = None  # the stream that the solvers ran on last
         self.blas_handle = self.solver_handle = self.solver_params = self.rotations = 0
-        self.plans: dict[Any, tuple[int, int]] = {}
-        self.lasting: set[Any] = set()  # those whose tables recorded graphs may refer to
+        self.plans: WeakValueDictionary[Any, Plan] = WeakValueDictionary()
+        self.recent: dict[Any, Plan] = {}  # those used last, the last at the end; recordings hold others
+        self.dead: list[tuple[int, set[Any]]] = []  # plans that nobody refers to, and the streams that they ran on
 
     def blas(self, places: Places, numbers: Numbers) -> tuple[Any, int]:
         library = module("cublas")
@@ -97,21 +133,37 @@ class Handles:
         library.set_stream(self.solver_handle, self.number)
         return library, self.solver_handle
 
-    def plan(self, library: Any, kind: int, n: int, batch: int) -> tuple[int, int]:
-        """A plan for transforms side by side, and how many bytes it works in."""
+    def plan(self, library: Any, kind: int, n: int, batch: int) -> Plan:
+        """A plan for transforms side by side."""
         key = (kind, n, batch)
-        recording = self.stream == getattr(self.driver, "recording_stream", None)
-        if recording:
-            self.lasting.add(key)
-        if key not in self.plans:
-            if not recording and len(self.plans) - len(self.lasting) >= _MOST_PLANS:
-                self.driver.synchronize(self.stream)  # what still runs reads the plan's tables
-                library.destroy(self.plans.pop(next(k for k in self.plans if k not in self.lasting))[0])
-            plan = library.create()
-            library.set_auto_allocation(plan, 0)
-            size = library.make_plan_many64(plan, 1, [n], 0, 1, 0, 0, 1, 0, kind, batch)
-            self.plans[key] = plan, size
-        return self.plans[key]
+        found = self.plans.get(key)
+        if found is None:
+            self._forget(library)
+            number = library.create()
+            library.set_auto_allocation(number, 0)
+            size = library.make_plan_many64(number, 1, [n], 0, 1, 0, 0, 1, 0, kind, batch)
+            found = self.plans[key] = Plan(number, size, self.dead)
+        self.recent.pop(key, None)
+        self.recent[key] = found
+        if len(self.recent) > _MOST_PLANS:
+            del self.recent[next(iter(self.recent))]
+        if _RECORDING.kept is None:
+            found.streams.add(self.stream)
+        else:
+            _RECORDING.kept.append(found)
+            found.streams.add(_RECORDING.stream)
+        return found
+
+    def _forget(self, library: Any) -> None:
+        """Destroy plans that nobody refers to, once what runs has read their tables; not while a run is recorded."""
+        if not self.dead or _RECORDING.kept is not None:
+            return
+        dead = [self.dead.pop() for _ in range(len(self.dead))]
+        for stream in {s for _, streams in dead for s in streams} - {self.stream}:
+            self.driver.wait(self.stream, stream)
+        self.driver.synchronize(self.stream)
+        for number, _ in dead:
+            library.destroy(number)
 
     def params(self, library: Any) -> int:
         if not self.solver_params:
@@ -393,7 +445,8 @@ def _fft(handles: Handles, dtype: np.dtype, places: Places, numbers: Numbers) ->
     """Transforms of n points, side by side."""
     library, kind = module("cufft"), numbers["kind"]
     name, number = _KINDS[kind, dtype.itemsize]
-    plan, work = handles.plan(library, number, numbers["n"], numbers["batch"])
+    made = handles.plan(library, number, numbers["n"], numbers["batch"])
+    plan, work = made.number, made.size
     library.set_stream(plan, handles.number)
     x, y = places["x"], places["y"]
     driver, stream = handles.driver, handles.stream

@@ -54,8 +54,8 @@ def short_way(entry: DeviceEntry) -> Callable[..., Any]:
     outputs = [f"o{k}.address" for k in entry.own]
     given, own = (f"({''.join(f'{x}, ' for x in places)})" for places in (inputs, outputs))
     if machine.replayable:
-        lines += [f"g = graphs.get(({''.join(f'{x}, ' for x in (*inputs, *outputs))}))"]
-        lines += [f"if g is None or g.stream != s: run({given}, {own}, s)"]
+        lines += [f"g = graphs.get(({''.join(f'{x}, ' for x in ('s', *inputs, *outputs))}))"]
+        lines += [f"if g is None: run({given}, {own}, s)"]
         lines += ["else:", "    machine.runs += 1", "    replay(g.graph, s)"]
     else:
         lines.append(f"run({given}, {own}, s)")

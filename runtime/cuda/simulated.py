@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.ir.errors import DeviceError
+from nufunc.runtime.cuda.driver import known_to_others
 from nufunc.runtime.cuda.memory import no_memory
 
 if TYPE_CHECKING:
@@ -199,7 +200,10 @@ class SimulatedDriver:
         return self._streams + 16
 
     def external(self, stream: Any) -> int:
-        return int(stream) or 1
+        return known_to_others(stream)
+
+    def refuse_capture(self, stream: Any) -> None:
+        pass
 
     # -- graphs: what a run queues, with its addresses, so that a replay uses no others
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import FLOAT32, is_half
 from nufunc.passes.rewrite import rewritten
 
 SMALL_DOT = 2048  # multiplications per matrix up to which a call of BLAS costs more than the loop
@@ -81,7 +82,10 @@ def _applies(node: Node) -> bool:
 
 
 def dot_as_product(b: Builder, node: Node, x: Value, y: Value) -> Value:
-    """dot as sum(x * y) over a space of batch, x's free, y's free and the contracted axes, in this order."""
+    """dot as sum(x * y) over a space of batch, x's free, y's free and the contracted axes, in this order. Halves, which
+    only devices still have here, are multiplied and added up in float32."""
+    if is_half(x.dtype):
+        x, y = b.astype(x, FLOAT32), b.astype(y, FLOAT32)
     (xc, yc), (xb, yb) = node.attrs["contract"], node.attrs["batch"]
     xf = [a for a in range(x.ndim) if a not in xc and a not in xb]
     yf = [a for a in range(y.ndim) if a not in yc and a not in yb]
@@ -91,8 +95,10 @@ def dot_as_product(b: Builder, node: Node, x: Value, y: Value) -> Value:
     space_y = [*range(nb), *range(nb + nx, nb + nx + ny + nc)]
     product = b.mul(_spread(b, x, (*xb, *xf, *xc), space_x, shape), _spread(b, y, (*yb, *yf, *yc), space_y, shape))
     if math.prod(shape[nb + nx + ny :]) == 1:
-        return b.reshaped(product, node.result.shape)
-    return b.summed(product, range(nb + nx + ny, nb + nx + ny + nc))
+        total = b.reshaped(product, node.result.shape)
+    else:
+        total = b.summed(product, range(nb + nx + ny, nb + nx + ny + nc))
+    return b.astype(total, node.result.dtype)
 
 
 def _spread(b: Builder, x: Value, perm: tuple[int, ...], dims: list[int], shape: tuple[int, ...]) -> Value:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nufunc.ir import primitive, promotion
 from nufunc.ir.graph import Node, Value
-from nufunc.ir.types import FLOAT32, kind_of
+from nufunc.ir.types import FLOAT64, kind_of
 
 if TYPE_CHECKING:
     from nufunc.passes.simplify import Rule, Simplifier
@@ -296,7 +296,7 @@ def _multiples_are_exact(value: float, count: int, dtype: np.dtype) -> bool:
         return False
     odd = abs(value.as_integer_ratio()[0])
     odd //= odd & -odd or 1
-    digits = 24 if dtype == FLOAT32 else 53
+    digits = 53 if dtype == FLOAT64 else 24  # halves are summed in float32
     return odd * count <= 2**digits and abs(value) * count <= float(promotion.finfo(dtype).max) / 2
 
 

@@ -100,7 +100,8 @@ def parse(text: str) -> ParsedFunction:
 
 
 def profile(func: Callable[..., Any], *args: Any, seconds: float = 0.3, **kwargs: Any) -> Profile:
-    """Where the time of a call goes: time, flops and bytes of each kernel, with the user's lines that it is for.
+    """Where the time of a call goes: time, flops and bytes of each kernel, with the user's lines that it is for. Of a
+    function on a device: of each launch, copy and library call.
 
     Parameters
     ----------
@@ -120,6 +121,9 @@ def profile(func: Callable[..., Any], *args: Any, seconds: float = 0.3, **kwargs
     The clock is read before and after each kernel, which takes some 50 nanoseconds: kernels of loops with tiny bodies
     seem slower than they are. `Profile.seconds` is measured without. What runs on several threads inside a loop over
     lanes is one row.
+
+    On a device its own clock is read, around steps that are queued one by one; `Profile.device` tells what a call
+    takes that is replayed as a graph, the bandwidth of a copy, and memory. A step seems longer by a microsecond or two.
 
     Examples
     --------
@@ -141,7 +145,8 @@ def report(
 
     The page is one file that needs no network: the user's lines shaded by their share of the time, the table of
     kernels, a roofline, the temporaries in memory over the steps, and any two stages of `dump` side by side. A click
-    on a line, a kernel or a node marks what belongs to it in all of them.
+    on a line, a kernel or a node marks what belongs to it in all of them. For a device it shows its bandwidth and its
+    roof, and what queueing and replaying a call take.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -204,25 +205,44 @@ def _weight(rows: Iterable[Kernel]) -> tuple[int, int]:
 
 def _kernel(node: Node) -> Kernel:
     region = node.regions[0]
-    names = [n.prim for n in region.nodes]
-    flops = transcendentals = read = written = 0
-    for nest in build_nests(region, node.attrs["kind"], Sites()):
-        known: dict[int, int] = {}
-        touched: dict[tuple[int, str], int] = {}
-        for phase in nest.phases:
-            more = _operations(nest, phase, known, touched)
-            flops, transcendentals = flops + more[0], transcendentals + more[1]
-        for (buffer, op), elements in touched.items():
-            if not nest.buffers[buffer].scratch:
-                moved = min(elements, nest.buffers[buffer].size) * nest.buffers[buffer].dtype.itemsize
-                read, written = (read + moved, written) if op == "load" else (read, written + moved)
+    work = [nest_work(nest) for nest in build_nests(region, node.attrs["kind"], Sites())]
     return Kernel(
-        name=_name(names), library=False, locations=_locations(region.nodes) or _locations([node]), times=1,
-        flops=flops, transcendentals=transcendentals, bytes_read=read, bytes_written=written,
+        name=group_name(node), library=False, locations=locations(region.nodes) or locations([node]), times=1,
+        flops=sum(w.flops for w in work), transcendentals=sum(w.transcendentals for w in work),
+        bytes_read=sum(sum(w.read.values()) for w in work), bytes_written=sum(sum(w.written.values()) for w in work),
     )  # fmt: skip
 
 
-def _locations(nodes: Iterable[Node]) -> tuple[Location, ...]:
+class NestWork(NamedTuple):
+    """What a nest computes, and the bytes that it reads and writes of each of its buffers, by number."""
+
+    flops: int
+    transcendentals: int
+    read: dict[int, int]
+    written: dict[int, int]
+
+
+def nest_work(nest: LoopNest) -> NestWork:
+    """See Note [What is counted]."""
+    flops = transcendentals = 0
+    known: dict[int, int] = {}
+    touched: dict[tuple[int, str], int] = {}
+    for phase in nest.phases:
+        more = _operations(nest, phase, known, touched)
+        flops, transcendentals = flops + more[0], transcendentals + more[1]
+    moved: dict[str, dict[int, int]] = {"load": {}, "store": {}}
+    for (buffer, op), elements in touched.items():
+        if not nest.buffers[buffer].scratch:
+            moved[op][buffer] = min(elements, nest.buffers[buffer].size) * nest.buffers[buffer].dtype.itemsize
+    return NestWork(flops, transcendentals, moved["load"], moved["store"])
+
+
+def group_name(node: Node) -> str:
+    """The name of a fused node."""
+    return _name([n.prim for n in node.regions[0].nodes])
+
+
+def locations(nodes: Iterable[Node]) -> tuple[Location, ...]:
     """The lines of nodes, each once, in the order of their last mention."""
     return tuple(dict.fromkeys(n.loc for n in reversed(list(nodes)) if n.loc is not None))[::-1]
 
@@ -282,7 +302,7 @@ def _flops(op: str, dtype: np.dtype, inst: Inst | None) -> int:
 def _library(node: Node) -> Kernel:
     types = [v.type for v in node.operands]
     return Kernel(
-        name=node.prim, library=True, locations=_locations([node]), times=1,
+        name=node.prim, library=True, locations=locations([node]), times=1,
         flops=_library_flops(node), transcendentals=0,
         bytes_read=sum(t.nbytes for t in types), bytes_written=sum(v.type.nbytes for v in node.results),
     )  # fmt: skip

@@ -238,9 +238,10 @@ def _no_failure(func: Any) -> str | None:
 @_collection_paused()
 def lower_program(program: Program, timed: bool = False, standalone: bool = False) -> CodegenLowered:
     """The module of a program: its groups, loop nests and LLVM text; with `timed` one that measures itself, with
-    `standalone` one without Python. For a program of a device its steps and kernels."""
+    `standalone` one without Python. For a program of a device its steps and kernels, which are measured from outside.
+    """
     if program.device is not None:
-        return _device_lowered(program, timed, standalone)
+        return _device_lowered(program, standalone)
     # these bring Numba's code generator, which `import nufunc` must not
     from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
@@ -261,14 +262,11 @@ def lower_program(program: Program, timed: bool = False, standalone: bool = Fals
     return lower(grouped, program.name, args, results, donated, program.fastmath, timed, standalone)
 
 
-def _device_lowered(program: Program, timed: bool, standalone: bool) -> Any:
+def _device_lowered(program: Program, standalone: bool) -> Any:
     from nufunc.runtime.cuda import compiled
 
-    if timed or standalone:
-        raise UnsupportedError(
-            f"{program.name} is compiled for a device: it is neither measured kernel by kernel here nor a C function",
-            user_location(),
-        )
+    if standalone:
+        raise UnsupportedError(f"{program.name} is compiled for a device, and no C function", user_location())
     return compiled.lowered_for(program)
 
 

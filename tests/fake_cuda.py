@@ -73,6 +73,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, made: "FakeCuda") -> Iterator["Fa
 @dataclass(eq=False)
 class Event:
     device: int
+    timed: bool = True
     work: Work | None = None
     capture: "Capture | None" = None
 
@@ -417,7 +418,7 @@ class FakeCuda:
 
     def do_cuEventCreate(self, flags):
         number = next(self.numbers)
-        self.events[number] = Event(self.device)
+        self.events[number] = Event(self.device, not flags & int(real.CUevent_flags.CU_EVENT_DISABLE_TIMING))
         return OK, real.CUevent(number)
 
     def do_cuEventRecord(self, event, stream):
@@ -428,6 +429,14 @@ class FakeCuda:
         if found.capture is None:
             found.work = self.streams.queue(key, "cuEventRecord", None)
         return (OK,)
+
+    def do_cuEventElapsedTime(self, begin, end):
+        found = [self.event(event) for event in (begin, end)]
+        if not all(e.timed and e.work is not None for e in found):
+            return RESULT.CUDA_ERROR_INVALID_HANDLE, None
+        if not all(e.work.done for e in found):
+            return RESULT.CUDA_ERROR_NOT_READY, None
+        return OK, float(found[1].work.number - found[0].work.number)  # milliseconds: one for each piece of work
 
     def do_cuEventSynchronize(self, event):
         found = self.event(event)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,9 +37,27 @@ _ROUND = 256  # alignment of the memory of libraries
 Piece = tuple[bool, list[Kernel], list[int]]  # of a group: whether it only copies the base, kernels, numbers of buffers
 
 
+@dataclass
+class Origins:
+    """What the steps of a program were made of, for those who look at one: the graph that was planned, where its values
+    stand, the node of each step by the step's identity, and the nests by the names of their kernels."""
+
+    graph: Graph
+    frame: Frame
+    nodes: dict[int, tuple[Step, Node]]
+    nests: dict[str, tuple[LoopNest, tuple[Kernel, ...]]]
+
+
 def device_program(
     grouped: Graph, name: str, lent: Mapping[int, int] | None = None, early: Sequence[int] = (), tapes: bool = False
 ) -> Program:
+    """The program of `planned` without its origins."""
+    return planned(grouped, name, lent, early, tapes)[0]
+
+
+def planned(
+    grouped: Graph, name: str, lent: Mapping[int, int] | None = None, early: Sequence[int] = (), tapes: bool = False
+) -> tuple[Program, Origins]:
     """The program of a grouped graph. `lent` tells which outputs have the memory of which inputs, beside those of the
     graph's updates; those of them in `early` may be written before the end even where something may fail, or have a
     memory of their own if they would only be copied. With `tapes` whoever runs it hands these in and out."""
@@ -56,7 +74,7 @@ def device_program(
         program = planner.program(given, tuple(given))
     if given and planner.can_fail(program):
         program = planner.program(given, tuple(k for k in given if k in early))
-    return program
+    return program, planner.origins
 
 
 class Planner:
@@ -73,6 +91,7 @@ class Planner:
         self.both = {*outer, *(n for o in outer for r in o.regions for n in r.walk())}
         self.no_tapes = np.zeros(1, np.int64)
         self.built: dict[Node, list[LoopNest]] = {}
+        self.nest_of: dict[str, tuple[LoopNest, tuple[Kernel, ...]]] = {}  # by the name of a kernel
         self.constants: list[np.ndarray] = []
         self.numbers: dict[int, int] = {}  # of constants, by identity
         self.groups: dict[tuple[Node, bool], list[Piece]] = {}
@@ -92,6 +111,7 @@ class Planner:
         count = len(graph.outputs)
         outputs = [Place("input", lent[k]) if k in lent else Place("output", next(own)) for k in range(count)]
         self.copied = tuple(k for k in lent if buffers.is_copied(graph, frame, k))
+        self.origins = Origins(graph, frame, {}, self.nest_of)
         with self.into() as steps:
             self.run(graph, frame, inputs, outputs, Place("workspace"), guarded=True)
         made = tuple(Operand(p, o.type) for p, o in zip(outputs, graph.outputs, strict=True))
@@ -150,6 +170,13 @@ class Planner:
                 self.copy(outputs[k], sources[k], graph.outputs[k].type.nbytes)
 
     def node(self, scope: Scope, node: Node) -> None:
+        before, first = self.steps, len(self.steps)
+        self.node_steps(scope, node)
+        assert self.steps is before
+        for step in before[first:]:  # those that nodes inside of it have made are theirs
+            self.origins.nodes.setdefault(id(step), (step, node))
+
+    def node_steps(self, scope: Scope, node: Node) -> None:
         from nufunc.codegen.cuda import control, control_kernels
 
         if node.prim == "fused":
@@ -229,7 +256,8 @@ class Planner:
     def kernels(self, nest: LoopNest) -> list[Kernel]:
         key = str(nest)
         if key not in self.known:
-            self.known[key] = kernels(nest, f"{nest.name}_{len(self.known)}", self.sites)
+            made = self.known[key] = kernels(nest, f"{nest.name}_{len(self.known)}", self.sites)
+            self.nest_of.update((kernel.name, (nest, tuple(made))) for kernel in made)
         return self.known[key]
 
     def sorting(self, node: Node) -> list[Kernel]:

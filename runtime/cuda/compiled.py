@@ -11,7 +11,7 @@ import numpy as np
 
 from nufunc.codegen.callspec import ArgSpec, ResultSpec
 from nufunc.codegen.compile import _lent as lent_outputs
-from nufunc.codegen.cuda.plan import device_program
+from nufunc.codegen.cuda.plan import Origins, planned
 from nufunc.codegen.cuda.program import Program as Steps
 from nufunc.ir.errors import ArgumentError, UnsupportedError
 from nufunc.ir.graph import Graph
@@ -32,6 +32,7 @@ class DeviceLowered:
 
     grouped: Graph
     steps: Steps
+    origins: Origins
     placed: frozenset[int]
     args: tuple[ArgSpec, ...]
     results: tuple[ResultSpec, ...]
@@ -80,10 +81,10 @@ def lowered_for(program: Program) -> DeviceLowered:
     donated = [k for k in program.donated if program.inputs[k].strides is None]
     lent = lent_outputs(grouped, args, results, donated)
     _refuse_tapes(program)
-    steps = device_program(grouped, program.name, lent, tuple(lent), tapes=True)
+    steps, origins = planned(grouped, program.name, lent, tuple(lent), tapes=True)
     pipeline.note("loops", lambda: "\n\n".join(kernel.source for kernel in steps.kernels))
     pipeline.note("device", lambda: str(steps))
-    return DeviceLowered(grouped, steps, frozenset(placements), tuple(args), tuple(results))
+    return DeviceLowered(grouped, steps, origins, frozenset(placements), tuple(args), tuple(results))
 
 
 def _refuse_tapes(program: Program) -> None:

@@ -113,6 +113,15 @@ class Driver(Protocol):
     def new_stream(self) -> Any:
         """A further stream."""
 
+    def mark(self, stream: Any) -> Any:
+        """The time when what is queued on the stream now is done."""
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """From one mark to another, once the device has passed both."""
+
+    def unmark(self, marks: Sequence[Any]) -> None:
+        """Marks are not needed any more."""
+
     def word(self) -> tuple[int, np.ndarray]:
         """The address of an i32 on the device, 0 at first, and an array of the host that `report` copies it to."""
 

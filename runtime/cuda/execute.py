@@ -119,10 +119,7 @@ class Machine:
         """Queue the steps, on memory for the inputs and for those outputs that are not inputs. The run, which holds the
         tapes that it made, where it was not recorded."""
         self.runs += 1
-        if stream not in self.streams:
-            self.streams.add(stream)
-            if stream:
-                self.driver.wait(stream, 0)  # on which the constants were uploaded
+        self.ready(stream)
         if not self.replayable:
             return self.queue(inputs, outputs, stream)
         if not self.begun:
@@ -151,6 +148,13 @@ class Machine:
                 return self.queue(inputs, outputs, stream)
         self.driver.replay(recorded.graph, stream)
         return None
+
+    def ready(self, stream: Any) -> None:
+        """Steps can be queued on this stream."""
+        if stream not in self.streams:
+            self.streams.add(stream)
+            if stream:
+                self.driver.wait(stream, 0)  # on which the constants were uploaded
 
     def recorded(self, key: Any, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Recorded:
         """A graph for these addresses, made now."""

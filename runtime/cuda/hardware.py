@@ -208,6 +208,7 @@ class HardwareDriver:
         self.recording_stream = self.new_stream()
         self._staging: _Staging | None = None
         self._landing: _Landing | None = None
+        self._marks: list[Any] = []  # events with times that nobody uses
         self._free_words: list[tuple[int, np.ndarray]] = []
         self._views: dict[int, np.ndarray] = {}
 
@@ -475,6 +476,22 @@ class HardwareDriver:
         flags = int(self._api.CUevent_flags.CU_EVENT_DISABLE_TIMING)
         event = self._ask(self._api.cuEventCreate(flags), "make an event")
         return event, self._api.cuEventRecord(event, self.stream_of(stream))
+
+    def mark(self, stream: Any) -> Any:
+        self._enter()
+        if self._marks:
+            event = self._marks.pop()
+        else:
+            event = self._ask(self._api.cuEventCreate(int(self._api.CUevent_flags.CU_EVENT_DEFAULT)), "make an event")
+        self._ask(self._api.cuEventRecord(event, self.stream_of(stream)), "record an event")
+        return event
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        self._enter()
+        return float(self._ask(self._api.cuEventElapsedTime(begin, end), "read a time")) / 1e3
+
+    def unmark(self, marks: Sequence[Any]) -> None:
+        self._marks += marks
 
     def await_event(self, event: Any) -> None:
         """Wait until what the event stands for is done, and forget it."""

@@ -77,6 +77,7 @@ class Pool:
         self.room = limit - limit // 16  # below which any but huge blocks fit
         self.kept = 0  # bytes in free lists
         self.allocated = 0  # bytes in all
+        self.allocations = 0  # how often memory was asked of the device
         self.plain = not driver.simulated  # the driver wants to know nothing about blocks that come and go
         self.users: WeakSet[Any] = WeakSet()  # that hold memory to be faster, and can let go of it (`forget`)
         self._free: dict[tuple[Any, int], list[int]] = {}
@@ -111,6 +112,7 @@ class Pool:
             try:
                 address = self.driver.allocate(size, stream)
                 self.allocated += size
+                self.allocations += 1
                 return address
             except DeviceMemoryError:
                 if more is None:

@@ -13,6 +13,7 @@ import bisect
 import ctypes
 import importlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ class _Allocation:
 
 class SimulatedDriver:
     """One simulated device. `counts` is how often something was done: allocate, free, upload, download, copy, clear,
-    launch (of all kernels), launch:NAME, record, update, replay, synchronize, wait."""
+    launch (of all kernels), launch:NAME, record, update, replay, synchronize, wait, mark, unmark."""
 
     capability = (8, 0)
     multiprocessors = 4
@@ -194,6 +195,17 @@ class SimulatedDriver:
 
     def wait(self, stream: Any, other: Any) -> None:
         self.counts["wait"] += 1
+
+    def mark(self, stream: Any) -> Any:
+        """The time of the host, which does everything at once."""
+        self.counts["mark"] += 1
+        return time.perf_counter()
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        return float(end - begin)
+
+    def unmark(self, marks: Sequence[Any]) -> None:
+        self.counts["unmark"] += len(marks)
 
     def new_stream(self) -> Any:
         self._streams += 1

@@ -67,31 +67,34 @@ class Run:
         return base
 
     def steps(self, steps: Sequence[Step], loops: Loops) -> None:
-        driver, stream = self.driver, self.stream
         for step in steps:
-            match step:
-                case Launch():
-                    self.launch(step.kernel, [self.at(place, loops) for place in step.places])
-                case Copy():
-                    if step.nbytes:
-                        driver.copy(self.at(step.target, loops), self.at(step.source, loops), step.nbytes, stream)
-                case Call():
-                    self.call(step, loops)
-                case Repeat():
-                    for i in reversed(range(step.length)) if step.reverse else range(step.length):
-                        self.steps(step.body, {**loops, step.loop: i})
-                case While():
+            self.step(step, loops)
+
+    def step(self, step: Step, loops: Loops) -> None:
+        match step:
+            case Launch():
+                self.launch(step.kernel, [self.at(place, loops) for place in step.places])
+            case Copy():
+                if step.nbytes:
+                    target, source = self.at(step.target, loops), self.at(step.source, loops)
+                    self.driver.copy(target, source, step.nbytes, self.stream)
+            case Call():
+                self.call(step, loops)
+            case Repeat():
+                for i in reversed(range(step.length)) if step.reverse else range(step.length):
+                    self.steps(step.body, {**loops, step.loop: i})
+            case While():
+                self.steps(step.condition, loops)
+                while self.holds(step.flag, loops):
+                    self.steps(step.body, loops)
                     self.steps(step.condition, loops)
-                    while self.holds(step.flag, loops):
-                        self.steps(step.body, loops)
-                        self.steps(step.condition, loops)
-                case Branch():
-                    number = min(max(self.number(step.index, loops), 0), len(step.branches) - 1)
-                    self.steps(step.branches[number], loops)
-                case Host():
-                    self.host(step, loops)
-                case Record() | Replay() | TapeStep() | Scoped():
-                    self.tape(step, loops)
+            case Branch():
+                number = min(max(self.number(step.index, loops), 0), len(step.branches) - 1)
+                self.steps(step.branches[number], loops)
+            case Host():
+                self.host(step, loops)
+            case Record() | Replay() | TapeStep() | Scoped():
+                self.tape(step, loops)
 
     def launch(self, kernel: Any, addresses: Sequence[int]) -> None:
         machine = self.machine

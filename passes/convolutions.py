@@ -1,11 +1,12 @@
 """Convolutions before code is generated: those that products and loops do better become these, the others normal.
 
-What stays a `conv` is of f32 or f64, has stride 1 along axes whose input is spread, and has the letters of the window
+What stays a `conv` is of floats, has stride 1 along axes whose input is spread, and has the letters of the window
 last in its result. Else a spread input is taken apart into one convolution per residue of the result's index. A kernel
 of one element is a product; without channels to sum over or to choose from (a depthwise convolution), and for other
 dtypes, a convolution is a sum over the kernel, or one element of the result after the other where these are fewer.
 Two long lines are no such sum, which would have thousands of terms: neighbours in the result become channels, complex
-numbers real ones, and ints go through a loop.
+numbers real ones, and ints go through a loop. Halves, which only devices still have here, become float32 where they are
+added up by loops.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
 from nufunc.ir.graph import Attrs, Graph, Node, Value
 from nufunc.ir.prims.conv import NUMBERS_OF_WINDOW
-from nufunc.ir.types import FLOAT32, FLOAT64, INT64, ArrayType
+from nufunc.ir.types import FLOAT32, INT64, ArrayType, is_float, is_half
 from nufunc.passes.rewrite import rewritten
 
 THIN = 64  # steps up to which a convolution without channels is written out
@@ -51,14 +52,17 @@ def convolution(b: Builder, x: Value, w: Value, attrs: Attrs, sums: bool = False
     steps = min(math.prod(kernel), math.prod(extent))
     # a product, unless tiles can go through the channels of x, which a product of several axes would copy
     last = [n for n in attrs["out"] if n not in attrs["window"]][-1:]
-    if steps == 1 and (math.prod(kernel) == 1 or not last or last[0] in attrs["w"] or last[0] not in attrs["x"]):
-        return by_steps(b, x, w, attrs, sums)
-    loops = x.dtype not in (FLOAT32, FLOAT64) or (steps <= THIN and _is_thin(x, w, attrs))
+    once = math.prod(kernel) == 1 or not last or last[0] in attrs["w"] or last[0] not in attrs["x"]
+    loops = not is_float(x.dtype) or (steps <= THIN and _is_thin(x, w, attrs))
     spread = [a for a, spread in enumerate(attrs["spread"]) if spread != 1]
     apart = next((a for a in spread if loops or attrs["stride"][a] != 1), None)
+    line = steps > THIN and not sums and _is_line(x, w, attrs)
+    if steps == 1 and once:
+        return by_steps(b, x, w, attrs, sums)
+    if is_half(x.dtype) and (loops or line or apart is not None):
+        return b.astype(convolution(b, b.astype(x, FLOAT32), b.astype(w, FLOAT32), attrs, sums), x.dtype)
     if apart is not None:
         return _by_residues(b, x, w, attrs, result, apart, sums)
-    line = steps > THIN and not sums and _is_line(x, w, attrs)
     if line and x.dtype.kind == "c":
         return _by_parts(b, x, w, attrs)
     if line and x.dtype.kind in "iu":
@@ -243,8 +247,9 @@ def _contracted(b: Builder, x: Value, w: Value, names: dict[str, str]) -> Value:
     if all(extents[letter] == 1 for letter in itertools.chain(*free)) or not summed:
         letters = [*out, *summed]
         space = tuple(extents[letter] for letter in letters)
-        product = b.mul(*(_spread(b, v, n, letters, space) for v, n in ((x, of_x), (w, of_w))))
-        return b.summed(product, range(len(out), len(letters)))
+        wide = FLOAT32 if is_half(x.dtype) else x.dtype
+        product = b.mul(*(_spread(b, b.astype(v, wide), n, letters, space) for v, n in ((x, of_x), (w, of_w))))
+        return b.astype(b.summed(product, range(len(out), len(letters))), x.dtype)
     pairs = [tuple(tuple(n.index(letter) for letter in which) for n in (of_x, of_w)) for which in (summed, batch)]
     made = b.dot(x, w, contract=pairs[0], batch=pairs[1])
     order = [*batch, *free[0], *free[1]]

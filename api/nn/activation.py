@@ -10,6 +10,7 @@ from scipy import special
 
 from nufunc.nn import init
 from nufunc.nn.module import Module, Parameter
+from nufunc.nn.single import in_single
 
 __nufunc_traceable__ = True
 
@@ -49,21 +50,25 @@ def prelu(x: Any, weight: Any) -> Any:
     return np.where(x > 0, x, weight * x)
 
 
+@in_single
 def elu(x: Any, alpha: float = 1.0) -> Any:
     """x where x > 0, else alpha * (exp(x) - 1)."""
     return np.where(x > 0, x, np.expm1(np.where(x > 0, np.zeros_like(x), x)) * alpha)
 
 
+@in_single
 def selu(x: Any) -> Any:
     """The self-normalising exponential unit (Klambauer et al. 2017)."""
     return elu(x, 1.6732632423543772) * 1.0507009873554805
 
 
+@in_single
 def celu(x: Any, alpha: float = 1.0) -> Any:
     """x where x > 0, else alpha * (exp(x / alpha) - 1)."""
     return np.where(x > 0, x, np.expm1(np.where(x > 0, np.zeros_like(x), x) / alpha) * alpha)
 
 
+@in_single
 def gelu(x: Any, approximate: str = "none") -> Any:
     """x times the normal distribution function of x (Hendrycks and Gimpel 2016), or its form with "tanh"."""
     if approximate == "tanh":
@@ -71,6 +76,7 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     return 0.5 * x * (1 + special.erf(x * math.sqrt(0.5)))
 
 
+@in_single
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x))."""
     return special.expit(x)
@@ -81,27 +87,32 @@ def logsigmoid(x: Any) -> Any:
     return -softplus(-x)
 
 
+@in_single
 def silu(x: Any) -> Any:
     """x * sigmoid(x)."""
     return x * special.expit(x)
 
 
+@in_single
 def mish(x: Any) -> Any:
     """x * tanh(log(1 + exp(x)))."""
     return x * np.tanh(softplus(x))
 
 
+@in_single
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """log(1 + exp(beta x)) / beta; x itself where beta x > threshold."""
     scaled = x * beta
     return np.where(scaled > threshold, x, np.logaddexp(scaled, np.zeros_like(scaled)) / beta)
 
 
+@in_single
 def softsign(x: Any) -> Any:
     """x / (1 + |x|)."""
     return x / (1 + np.abs(x))
 
 
+@in_single
 def tanhshrink(x: Any) -> Any:
     """x - tanh(x)."""
     return x - np.tanh(x)
@@ -132,6 +143,7 @@ def threshold(x: Any, threshold: float, value: float) -> Any:
     return np.where(x > threshold, x, np.full_like(x, value))
 
 
+@in_single
 def softmax(x: Any, dim: int = -1) -> Any:
     """exp(x) / sum(exp(x)) along an axis."""
     e = np.exp(x - np.max(x, axis=dim, keepdims=True))
@@ -143,12 +155,14 @@ def softmin(x: Any, dim: int = -1) -> Any:
     return softmax(-x, dim)
 
 
+@in_single
 def log_softmax(x: Any, dim: int = -1) -> Any:
     """log(softmax(x)) along an axis."""
     shifted = x - np.max(x, axis=dim, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis=dim, keepdims=True))
 
 
+@in_single
 def glu(x: Any, dim: int = -1) -> Any:
     """The first half of an axis times the sigmoid of the second."""
     first, second = np.split(x, 2, axis=dim)

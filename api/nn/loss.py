@@ -11,6 +11,7 @@ from nufunc.custom import custom_jvp
 from nufunc.ir.errors import ArgumentError, DTypeError, ShapeError
 from nufunc.nn.activation import log_softmax, softplus
 from nufunc.nn.module import Module
+from nufunc.nn.single import in_single
 from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True
@@ -170,10 +171,15 @@ def binary_cross_entropy_with_logits(
 def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:
     """target * (log(target) - input), where input holds log-probabilities; "batchmean" divides the sum by the batch."""
     _check_same(input, target, "kl_div")
-    loss = np.exp(target) * (target - input) if log_target else special.xlogy(target, target) - target * input
+    loss = _divergence(input, target, log_target)
     if reduction == "batchmean":
         return np.sum(loss) / np.shape(input)[0]
     return _reduced(loss, reduction)
+
+
+@in_single
+def _divergence(x: Any, target: Any, log_target: bool) -> Any:
+    return np.exp(target) * (target - x) if log_target else special.xlogy(target, target) - target * x
 
 
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:

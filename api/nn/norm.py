@@ -12,6 +12,7 @@ from nufunc.ir import promotion
 from nufunc.ir.errors import ShapeError
 from nufunc.nn import init
 from nufunc.nn.module import Module, Parameter
+from nufunc.nn.single import in_single
 from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True
@@ -24,6 +25,7 @@ def _channels(x: Any, value: Any) -> Any:
     return np.reshape(value, (-1, *(1,) * (np.ndim(x) - 2)))
 
 
+@in_single
 def batch_norm(
     x: Any,
     running_mean: Any = None,
@@ -66,6 +68,7 @@ def batch_norm(
     return y if bias is None else y + _channels(x, bias)
 
 
+@in_single
 def layer_norm(
     x: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Any:
@@ -86,6 +89,11 @@ def rms_norm(x: Any, normalized_shape: Sequence[int], weight: Any = None, eps: f
     _check_last(x, shape, "rms_norm")
     axes = tuple(range(-len(shape), 0))
     small = float(promotion.finfo(x.dtype).eps) if eps is None else eps
+    return _scaled_by_root(x, axes, small, weight)
+
+
+@in_single
+def _scaled_by_root(x: Any, axes: tuple[int, ...], small: float, weight: Any) -> Any:
     y = x / np.sqrt(np.mean(x * x, axis=axes, keepdims=True) + small)
     return y if weight is None else y * weight
 
@@ -95,6 +103,7 @@ def _check_last(x: Any, shape: tuple[int, ...], what: str) -> None:
         raise ShapeError(f"{what}: expected an array whose last axes are {shape}, got {np.shape(x)}", user_location())
 
 
+@in_single
 def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """x (N, C, ...) normalised over each of num_groups groups of channels and all that follows."""
     n, c, *rest = np.shape(x)
@@ -108,6 +117,7 @@ def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, ep
     return y if bias is None else y + _channels(x, bias)
 
 
+@in_single
 def instance_norm(
     x: Any,
     running_mean: Any = None,

@@ -7,6 +7,7 @@ from nufunc.codegen.cuda.program import Branch, Call, Copy, Host, Launch, Operan
 from nufunc.codegen.cuda.simulate import simulate
 from nufunc.codegen.nest_builder import site_error
 from nufunc.ir import primitive
+from nufunc.ir.types import is_half
 from nufunc.runtime import pipeline
 from nufunc.runtime.cuda.execute import Machine as DeviceMachine
 from nufunc.runtime.cuda.memory import Pool
@@ -66,6 +67,7 @@ class Machine:
 
     def call(self, step: Call) -> None:
         operands = [self.array(o) for o in step.operands]
+        operands = [o.astype(np.float32) if is_half(o.dtype) else o for o in operands]
         try:
             results = primitive.get(step.prim).evaluate(operands, step.attrs, ())
         except np.linalg.LinAlgError:

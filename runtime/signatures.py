@@ -117,8 +117,8 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
         return Static(kind, None)  # the one that is given at each call is drawn from
     if hasattr(x, "__array__") and not isinstance(x, type):
         raise ArgumentTypeError(
-            f"argument {name()} is of type {kind.__name__}, which is no NumPy array; pass np.asarray(x)",
-            user_location()
+            f"argument {name()} is of type {kind.__name__}, which is no NumPy array; pass {_as_numpy(x)}",
+            user_location(),
         )
     try:
         hash(x)
@@ -130,6 +130,13 @@ def signature(x: Any, name: Callable[[], str]) -> Signature:
             user_location(),
         ) from None
     return Static(kind, Itself(x) if is_user_class(kind) and not isinstance(x, enum.Enum) else x)
+
+
+def _as_numpy(x: Any) -> str:
+    """How to make a NumPy array of an array of another library."""
+    if str(getattr(x, "dtype", "")) != "torch.bfloat16":
+        return "np.asarray(x)"
+    return "x.detach().view(torch.int16).numpy().view(nf.bfloat16)"  # torch makes none of bfloat16 itself
 
 
 @functools.lru_cache(maxsize=4096)

@@ -33,7 +33,7 @@ ALLOWED_PACKAGES = {
 # Single files that talk to a package which is installed only where it is wanted: imported inside functions.
 ALLOWED_IN = {
     "ir/prims/scipy_special.py": {"scipy.special"}, "api/nn/torch_program.py": {"torch"},
-    "api/nn/files.py": {"safetensors"}, "runtime/cuda/hardware.py": {"cuda.bindings"},
+    "api/nn/tensors.py": {"torch"}, "api/nn/files.py": {"safetensors"}, "runtime/cuda/hardware.py": {"cuda.bindings"},
     "ir/types.py": {"ml_dtypes"}, "ir/promotion.py": {"ml_dtypes"},
 }  # fmt: skip
 HEAVY = (

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, UnsupportedError
+from nufunc.ir.types import bfloat16
 from nufunc.nn.module import Module
+from nufunc.nn.tensors import array_of
 from nufunc.tracer.usercode import user_location
 
 
@@ -36,7 +38,7 @@ def save(state: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> Non
         raise ArgumentTypeError(
             f"save: expected a module or a dict of arrays, got {type(state).__name__}", user_location()
         )
-    arrays = {name: np.asarray(a) for name, a in (state.state_dict() if isinstance(state, Module) else state).items()}
+    arrays = {name: array_of(a) for name, a in (state.state_dict() if isinstance(state, Module) else state).items()}
     for name, array in arrays.items():
         if not isinstance(name, str) or array.dtype.hasobject:
             raise ArgumentTypeError(f"save: {name!r} must be the name of an array of numbers", user_location())
@@ -58,7 +60,12 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if _ending(source, "load") == ".safetensors":
         return dict(_safetensors().load_file(source))
     with np.load(source, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
+        return {name: _numbers(data[name]) for name in data.files}
+
+
+def _numbers(array: np.ndarray) -> np.ndarray:
+    """An array of a .npz, where bfloat16 is two bytes without a name, and nothing else that modules hold is."""
+    return array.view(bfloat16()) if array.dtype == np.dtype("V2") else array
 
 
 def _ending(path: Path, what: str) -> str:

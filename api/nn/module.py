@@ -9,6 +9,7 @@ import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, UnsupportedError
 from nufunc.ir.types import kind_of
+from nufunc.nn.tensors import array_of
 from nufunc.tracer.tree import register_object
 from nufunc.tracer.usercode import user_location
 
@@ -328,7 +329,7 @@ class Module:
         copies = []
         for key, module, name in entries:
             if key in state_dict:
-                own, value = getattr(module, name), np.asarray(state_dict[key])
+                own, value = getattr(module, name), array_of(state_dict[key])
                 copies.append((own, value))
                 if own.shape != value.shape:
                     problems.append(

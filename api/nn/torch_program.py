@@ -12,6 +12,7 @@ import numpy as np
 
 from nufunc.ir.errors import ArgumentTypeError, UnsupportedError
 from nufunc.nn.module import Parameter
+from nufunc.nn.tensors import array_of, dtype_of, tensor_of
 from nufunc.nn.torch_module import TorchModule
 from nufunc.tracer.standins import original_of
 from nufunc.tracer.usercode import user_location
@@ -100,7 +101,7 @@ def from_torch(module: Any, *args: Any, **kwargs: Any) -> TorchModule:
         raise ArgumentTypeError(
             f"from_torch: expected a torch.nn.Module, got {type(module).__name__}", user_location()
         )
-    tensor = lambda x: torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x
+    tensor = lambda x: tensor_of(x) if isinstance(x, np.ndarray) else x
     examples = tuple(_mapped(tensor, a) for a in args)
     named = {k: _mapped(tensor, v) for k, v in kwargs.items()}
     with torch.no_grad():
@@ -119,7 +120,6 @@ def torch_module(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
     module : a torch module, or what stands for a captured one in a traced function, whose modes are then guarded.
     """
-    import torch
     from torch.utils import _pytree
 
     own = original_of(module)
@@ -130,12 +130,12 @@ def torch_module(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         session.original_of(module)
         module = own
     leaves, spec = _pytree.tree_flatten((args, kwargs))
-    shapes = tuple((tuple(x.shape), np.dtype(x.dtype).str) if hasattr(x, "shape") else x for x in leaves)
+    shapes = tuple((tuple(x.shape), np.dtype(x.dtype).name) if hasattr(x, "shape") else x for x in leaves)
     key = (str(spec), shapes, tuple(m.training for m in module.modules()))
     known = _MADE.setdefault(module, {})
     if key not in known:
         empty = [
-            torch.from_numpy(np.zeros(x.shape, x.dtype)) if hasattr(x, "shape") else x for x in leaves
+            tensor_of(np.zeros(x.shape, x.dtype)) if hasattr(x, "shape") else x for x in leaves
         ]
         examples, named = _pytree.tree_unflatten(empty, spec)
         known[key] = from_torch(module, *examples, **named)
@@ -158,13 +158,13 @@ def _states(module: Any, exported: Any) -> list[tuple[str, Any]]:
     """(dotted name, Parameter or array) of every parameter, buffer and constant."""
     found: list[tuple[str, Any]] = []
     for name, p in module.named_parameters(remove_duplicate=False):
-        found.append((name, Parameter(p.detach().numpy(), p.requires_grad)))
+        found.append((name, Parameter(array_of(p), p.requires_grad)))
     for name, b in module.named_buffers(remove_duplicate=False):
-        found.append((name, b.detach().numpy()))
+        found.append((name, array_of(b)))
     taken = {name for name, _ in found}
     for name, value in exported.constants.items():
         if name not in taken and hasattr(value, "detach"):
-            found.append((name, value.detach().numpy()))
+            found.append((name, array_of(value)))
     return found
 
 
@@ -210,7 +210,7 @@ def _argument(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [_argument(item) for item in x]
     if isinstance(x, torch.dtype):
-        return torch.empty((), dtype=x).numpy().dtype
+        return dtype_of(x)
     if isinstance(x, torch.device | torch.memory_format | torch.layout):
         return None
     return x

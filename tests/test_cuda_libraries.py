@@ -24,8 +24,8 @@ from nufunc.codegen.cuda.simulate import simulate
 from nufunc.ir import primitive
 from nufunc.ir.errors import DeviceError
 from nufunc.ir.types import ArrayType, bfloat16, dtype_name, is_half, type_of
+from nufunc.runtime.cuda import cudnn, nvidia
 from nufunc.runtime.cuda import libraries as running
-from nufunc.runtime.cuda import nvidia
 from nufunc.runtime.cuda.simulated import SimulatedDriver
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
@@ -50,6 +50,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     if not HARDWARE:
         monkeypatch.setattr(nvidia, "module", lambda name: made[name])
         monkeypatch.setattr(nvidia, "_handles", {})
+        monkeypatch.setattr(cudnn, "library", lambda: None)  # test_cuda_conv.py
     elif not nvidia.available():
         pytest.skip("nvmath-python is not installed")
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")

@@ -13,7 +13,7 @@ from cuda_device import HARDWARE
 
 import nufunc as nf
 from nufunc.codegen.cuda.contraction import Tile
-from nufunc.runtime.cuda import nvidia
+from nufunc.runtime.cuda import cudnn, nvidia
 
 pytest.importorskip("cuda.bindings.driver")
 from fake_cuda import FakeCuda, installed
@@ -60,6 +60,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     made: dict[str, Any] = {name: kind() for name, kind in LIBRARIES.items()}
     monkeypatch.setattr(nvidia, "module", made.get)
     monkeypatch.setattr(nvidia, "_handles", {})
+    monkeypatch.setattr(cudnn, "library", lambda: None)  # test_cuda_conv.py
     monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "nvidia")
     return made
 

@@ -1,7 +1,7 @@
 """Primitives that are no loop nests on a device: who computes them, how much scratch memory they need, their steps.
 
-`where` says who: NVIDIA's cuBLAS, cuSOLVER and cuFFT through nvmath-python, our own kernels, or the host. A call never
-fails silently: what a routine finds to be unsolvable is written to the program's error word (Note [Failures]).
+`where` says who: NVIDIA's cuBLAS, cuSOLVER, cuFFT and cuDNN, our own kernels, or the host. A call never fails silently:
+what a routine finds to be unsolvable is written to the program's error word (Note [Failures]).
 
 Note [Failures]
 A `Call` has a `site`, the key of what `failure` says in the program's `sites`. Routines leave their info words on the
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from nufunc.codegen.cuda import (
     library_conv,
+    library_cudnn,
     library_fft,
     library_linalg,
     library_products,
@@ -31,15 +32,15 @@ from nufunc.ir.graph import Node
 from nufunc.ir.primitive import attr_tuple
 from nufunc.ir.types import ArrayType
 
-Where = Literal["cublas", "cusolver", "cufft", "kernels", "host"]
+Where = Literal["cublas", "cusolver", "cufft", "cudnn", "kernels", "host"]
 
 _FAILURES = {
     "cholesky": "Matrix is not positive definite", "solve": "Singular matrix", "eigh": "Eigenvalues did not converge",
     "eig": "Eigenvalues did not converge", "svd": "SVD did not converge", "schur": "Schur form did not converge",
 }  # fmt: skip
-_LIBRARY: dict[str, Where] = {"gemm": "cublas", "gemv": "cublas", "trsm": "cublas", "fft": "cufft"}
+_LIBRARY: dict[str, Where] = {"gemm": "cublas", "gemv": "cublas", "trsm": "cublas", "fft": "cufft", "conv": "cudnn"}
 _LOWER: dict[str, Lower] = {  # with NVIDIA's libraries
-    "dot": library_products.lower_dot, **library_linalg.LOWER, **library_fft.LOWER,
+    "dot": library_products.lower_dot, "conv": library_cudnn.lower_cudnn, **library_linalg.LOWER, **library_fft.LOWER,
 }  # fmt: skip
 _OWN: dict[str, Lower] = {  # by kernels of our own
     "dot": library_products.lower_own_dot, "conv": library_conv.lower_conv, "require": library_linalg.lower_require,
@@ -81,7 +82,7 @@ def replayable(steps: Sequence[LibraryStep]) -> bool:
     )
 
 
-_RECORDED = frozenset(("gemm", "gemv", "trsm", "fft"))
+_RECORDED = frozenset(("gemm", "gemv", "trsm", "fft", "conv"))
 
 
 def failure(prim: str, attrs: Mapping[str, Any]) -> str | None:

@@ -112,12 +112,12 @@ def _copied(made: Lowered, which: int, order: Sequence[int]) -> Matrix:
     groups = _groups(type_, made.attrs, which, order)
     perm = tuple(axis for group in groups for axis in group)
     place = made.area(type_.nbytes)
-    made.glue(_transposition(type_, perm), made.operand(which), place)
+    made.glue(transposition(type_, perm), made.operand(which), place)
     batch, free, inner = (math.prod(type_.shape[a] for a in group) for group in groups)
     return Matrix(place, Line(batch, free * inner), Line(free, inner), Line(inner, 1))
 
 
-def _transposition(type_: ArrayType, perm: Sequence[int]) -> Graph:
+def transposition(type_: ArrayType, perm: Sequence[int]) -> Graph:
     b = Builder("ordered")
     x = b.param(type_)
     return b.build([b.transposed(x, perm)])

@@ -96,8 +96,8 @@ def _steps(call: Call, how: str, driver: Driver) -> Sequence[LibraryStep]:
         steps = libraries.steps_of(call, how == "nvidia")
         planned = [_planned(step, driver) for step in steps]
         kept[key] = libraries.steps_of(call, False) if None in planned else planned
-    steps = kept[key]
-    return steps
+    found: Sequence[LibraryStep] = kept[key]
+    return found
 
 
 def _planned(step: LibraryStep, driver: Driver) -> LibraryStep | None:

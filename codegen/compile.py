@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nufunc.codegen import checks
 from nufunc.codegen.callspec import plan_symbol
 from nufunc.codegen.cost import graph_work
 from nufunc.codegen.loading import OPTIMISE, Compiled
@@ -51,9 +52,9 @@ class Lowered:
         """The loop nests, readable."""
         return "\n\n".join(str(n) for n in self.nests)
 
-    def error(self, code: int) -> BaseException:
-        """The exception of an error code."""
-        return site_error(*self.sites[code])
+    def error(self, code: int, index: int | None = None) -> BaseException:
+        """The exception of an error code; `index`: the one that was outside, if it is known."""
+        return site_error(*self.sites[code], index)
 
 
 def symbol(name: str) -> str:
@@ -227,4 +228,5 @@ def compile_lowered(lowered: Lowered) -> Compiled:
 
     executable = compile_module(lowered.text, lowered.name, OPTIMISE)
     prefix, keep = symbol(lowered.name), lowered
-    return Compiled(executable, prefix, lowered.spec, lowered.externs, lowered.error, keep, lambda: lowered)
+    error = lambda code: lowered.error(code, checks.taken())
+    return Compiled(executable, prefix, lowered.spec, lowered.externs, error, keep, lambda: lowered)

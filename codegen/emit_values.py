@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import loops
+from nufunc.codegen import checks, loops
 from nufunc.codegen.emit_memory import Memory
-from nufunc.codegen.llvm import I32, I64, constant, lanes_of, register_type, splat
+from nufunc.codegen.llvm import I64, constant, lanes_of, register_type, splat
 from nufunc.codegen.loops import Affine, Inst, LoopNest
 from nufunc.codegen.scalars import Scalars
 
@@ -131,18 +131,10 @@ class Values:
         return constant(type_, value)
 
     def check(self, inst: Inst) -> ir.Value:
-        b = self.b
         lanes = self.lanes if inst.id in self.varies else 1
         value = self.operand(inst.args[0], lanes)
-        inside = b.icmp_unsigned("<", value, constant(value.type, inst.attrs["extent"]))
-        bad = b.not_(inside)
-        if inst.guard is not None:
-            bad = b.and_(bad, self.operand(inst.guard, lanes))
-        if lanes > 1:
-            bad = self.memory.any(bad)
-        site = b.select(bad, I32(inst.attrs["site"]), b.load(self.error, typ=I32))
-        b.store(site, self.error)
-        return b.select(inside, value, constant(value.type, 0))
+        guard = None if inst.guard is None else self.operand(inst.guard, lanes)
+        return checks.emit_check(self.b, value, inst.attrs["extent"], guard, inst.attrs["site"], self.error)
 
     # -- addresses
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nufunc.codegen import backend
+from nufunc.codegen import backend, checks
 from nufunc.codegen.callspec import CallSpec
 from nufunc.codegen.objects import ObjectCode
 from nufunc.codegen.wrapper import Entry
@@ -71,7 +71,7 @@ def load_object(
         from nufunc.codegen.nest_builder import site_error
 
         kind, place = found.sites[code]
-        return site_error(calls.get(kind, kind), None if place is None else locations[place])
+        return site_error(calls.get(kind, kind), None if place is None else locations[place], checks.taken())
 
     externs = [calls.get(e, e) if isinstance(e, str) else e for e in found.externs]
     entry = Compiled(executable, found.prefix, found.spec, externs, error, (found, calls), lower)
@@ -99,7 +99,8 @@ LIBRARIES = {
 
 
 def extern_address(extern: str | np.ndarray | HostCall) -> int:
-    """What stands in the plan's table: the address of a constant, of a routine, or of the launch of threads."""
+    """What stands in the plan's table: the address of a constant, of a routine, of the launch of threads, or of what is
+    told an index."""
     if isinstance(extern, np.ndarray):
         return int(extern.__array_interface__["data"][0])
     if not isinstance(extern, str):
@@ -109,6 +110,8 @@ def extern_address(extern: str | np.ndarray | HostCall) -> int:
             return int(importlib.import_module(f"nufunc.codegen.{module}").address(extern))
     from nufunc.codegen import abi, blas, threads
 
+    if extern == checks.REPORT:
+        return checks.address()
     if extern.startswith("Py"):
         return abi.python_address(extern)
     return threads.launch_address() if extern == threads.LAUNCH else blas.address(extern)

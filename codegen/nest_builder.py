@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nufunc.codegen import checks
 from nufunc.codegen.loops import Accumulator, Affine, Axis, AxisKind, Buffer, Inst, LoopNest, Phase
 from nufunc.codegen.nest_rules import CUMULATIVE, REDUCTIONS, RULES, identity
 from nufunc.codegen.schedule import op_cost
@@ -40,14 +41,14 @@ class Sites:
         return code
 
 
-def site_error(kind: str | HostCall, loc: Location | None) -> BaseException:
-    """The exception of an error site."""
+def site_error(kind: str | HostCall, loc: Location | None, index: int | None = None) -> BaseException:
+    """The exception of an error site; `index`: the one that was outside, if it is known."""
     if not isinstance(kind, str):
         return kind.error()
     if kind == "memory":
         return OutOfMemoryError("there is no memory for the values that the derivative of this loop needs", loc)
-    if kind.startswith("index "):
-        return BoundsError(f"index out of bounds for an axis of size {kind.removeprefix('index ')}", loc)
+    if checks.is_index(kind):
+        return BoundsError(checks.index_message(kind, index), loc)
     if kind == "power":
         return DomainError("integers to negative integer powers are not allowed; convert one of them to float", loc)
     return LinAlgError(kind, loc)
@@ -430,6 +431,15 @@ class NestBuilder:
         starts = [self.at(s, (), None) for s in node.operands[first:]]
         return [Affine.of(self.clamped(s, n - m)) for s, n, m in zip(starts, shape, sizes, strict=True)]
 
+    def _counts_from_end(self, value: Value) -> bool:
+        """Whether an index array is `select(i < 0, i + extent, i)`, as negative ones count from the end."""
+        while (node := self.producers.get(value)) is not None and len(node.operands) == 1:
+            value = node.operands[0]
+        if node is None or node.prim != "select":
+            return False
+        added = self.producers.get(node.operands[1])
+        return added is not None and added.prim == "add" and node.operands[2] in added.operands
+
     def looked_up(self, node: Node, first: int, index: Index, guard: int | None) -> list[Affine]:
         """The checked indices of gather and scatter at a point of their index arrays."""
         found = []
@@ -438,6 +448,7 @@ class NestBuilder:
             if node.attrs["mode"] == "clip":
                 found.append(Affine.of(self.clamped(value, extent - 1)))
                 continue
-            attrs = {"extent": extent, "site": self.sites.add(f"index {extent}", node.loc)}
+            kind = checks.index_kind(extent, self._counts_from_end(operand))
+            attrs = {"extent": extent, "site": self.sites.add(kind, node.loc)}
             found.append(Affine.of(self.emit("check", (value,), INT64, attrs=attrs, guard=guard)))
         return found

@@ -9,10 +9,11 @@ Note [Object code]
 and refers to nothing but functions of the C library by name (memcpy, fmod). What else the plan needs stands in its
 table, whose slots are `externs`, in order: the name of a function, or a constant, for whose data the slot is a
 pointer. The names are those of BLAS and LAPACK routines ("dgemm"), of CPython's C API ("PyErr_CheckSignals"), of what
-runs tasks (`threads.LAUNCH`), and of the functions of tapes (`tape_library.PREFIX...`). A Python function that the plan
-calls back is `callback.PREFIX` and its number among those of the program. `sites` says for each positive code that the
-plan can return what went wrong, and at which of the program's locations. Locations and Python functions are no part of
-the value: equal programs of different lines share it, and the functions are those of the program that it is loaded for.
+runs tasks (`threads.LAUNCH`), of what is told an index (`checks.REPORT`), and of the functions of tapes
+(`tape_library.PREFIX...`). A Python function that the plan calls back is `callback.PREFIX` and its number among those
+of the program. `sites` says for each positive code that the plan can return what went wrong, and at which of the
+program's locations. Locations and Python functions are no part of the value: equal programs of different lines share
+it, and the functions are those of the program that it is loaded for.
 """
 
 from __future__ import annotations

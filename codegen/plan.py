@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from nufunc.codegen import buffers, control, library, product_groups, tapes, threads
+from nufunc.codegen import buffers, checks, control, library, product_groups, tapes, threads
 from nufunc.codegen.backend import target
 from nufunc.codegen.buffers import Frame, aligned, is_view
 from nufunc.codegen.callback import HostCall
@@ -81,6 +81,7 @@ class Plan:
         self.b.ret(I32(0))
         self.b.position_at_end(self.failed)
         tapes.drop(self, results)
+        checks.emit_report(self)
         self.b.ret(self.b.load(self.error, typ=I32))
         self.seal()
 
@@ -91,8 +92,9 @@ class Plan:
         self.start = function.append_basic_block("start")
         self.failed = function.append_basic_block("failed")
         self.b = ir.IRBuilder(self.entry)
-        self.error = self.alloca(4, 4)
+        self.error = self.alloca(checks.ERROR_SIZE, 8)  # Note [Offending index] in checks.py
         self.b.store(I32(0), self.error)
+        self.b.store(I64(0), self.at(self.error, checks.INDEX_AT))
         self.b.position_at_end(self.start)
 
     def seal(self) -> None:

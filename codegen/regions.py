@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from nufunc.codegen import tapes, threads
+from nufunc.codegen.checks import INDEX_AT
 from nufunc.codegen.llvm import I32, I64
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def emit_region(plan: Plan, tasks: int, captured: Sequence[ir.Value], part: Part
     b = plan.b
     body = threads.declare_body(plan.module, f"{plan.prefix}.region.{plan.regions}")
     plan.regions += 1
-    word = plan.alloca(8, 8)
+    word = plan.alloca(8 + 8 * tasks, 8)  # and the indices that tasks found outside
     b.store(I64(threads.NO_ERROR), word)
     values = [plan.table, word, *captured]
     block = plan.alloca(threads.captures_size(values), 8)
@@ -39,7 +40,18 @@ def emit_region(plan: Plan, tasks: int, captured: Sequence[ir.Value], part: Part
         part(inside, body.args[1])
     code = threads.first_error(b, word)
     b.store(code, plan.error)
-    plan.check_error()
+    good, bad = (plan.function.append_basic_block(n) for n in ("good", "bad"))
+    b.cbranch(b.icmp_signed("==", code, I32(0)), good, bad)
+    b.position_at_end(bad)
+    index = b.load(_slot(plan, word, b.lshr(b.load(word, typ=I64), I64(32))), typ=I64)
+    b.store(index, plan.at(plan.error, INDEX_AT))
+    b.branch(plan.failed)
+    b.position_at_end(good)
+
+
+def _slot(plan: Plan, word: ir.Value, task: ir.Value) -> ir.Value:
+    """Where a task leaves an index."""
+    return plan.at(word, plan.b.add(plan.b.shl(task, I64(3)), I64(8)))
 
 
 @contextmanager
@@ -55,6 +67,7 @@ def _inside(plan: Plan, body: ir.Function, types: Sequence[ir.Type]) -> Iterator
     plan.b.ret_void()
     plan.b.position_at_end(plan.failed)
     tapes.end_task(plan)
+    plan.b.store(plan.b.load(plan.at(plan.error, INDEX_AT), typ=I64), _slot(plan, word, body.args[1]))
     threads.record_error(plan.b, word, body.args[1], plan.b.load(plan.error, typ=I32))
     plan.b.ret_void()
     plan.seal()

@@ -46,3 +46,67 @@ def test_it_counts_inside_other_functions_and_for_writes():
 def test_a_wrong_option_is_refused():
     with pytest.raises(TypeError, match="boundscheck"):
         nf.jit(pick, boundscheck="no")
+
+
+def _loop(x, n):
+    total = 0.0
+    for k in range(n):
+        total += x[k]
+    return total
+
+
+def _write(x, i):
+    x = x.copy()
+    x[i] = 1.0
+    return x
+
+
+_MANY = np.zeros(1000, int)
+_MANY[[300, 400, 401]] = 8, -9, 11
+_TASKS = np.zeros(1_500_000, int)  # enough for several tasks
+_TASKS[[700_000, 1_400_000]] = -7, 8
+
+
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        (pick, (X, np.int64(7))),
+        (pick, (X, np.int64(-6))),
+        (pick, (X, _MANY)),
+        (pick, (X, -_MANY.astype(np.int8))),
+        (pick, (X, _MANY.astype(np.uint8))),
+        (lambda x, i: np.sin(x[i]), (X, _TASKS)),
+        (lambda x, i: x[i].sum(), (X, -_TASKS)),
+        (lambda x, i, j: x[i, j], (np.ones((3, 5)), np.array([0, 1]), np.array([2, -6]))),
+        (lambda x, i: np.take(x, i, axis=1), (np.ones((3, 5)), np.array([2, -6]))),
+        (_write, (X, np.int64(-6))),
+        (_write, (X, _MANY)),
+        (_loop, (X, 9)),
+    ],
+)
+def test_the_message_names_the_index_as_numpy_does(f, args):
+    with pytest.raises(IndexError, match="out of bounds") as wanted:
+        f(*args)
+    number = str(wanted.value).split(" is ")[0]
+    compiled = nf.jit(f)
+    for _ in range(2):
+        with pytest.raises(nf.BoundsError, match=rf"^{number} is out of bounds for .* size 5"):
+            compiled(*args)
+    with pytest.raises(nf.BoundsError, match=f"^({number} is|index) out of"):  # never another number
+        nf.vmap(f, in_dims=(0, *(None for _ in args[1:])))(np.stack([args[0]] * 3), *args[1:])
+
+
+def test_each_thread_gets_its_own_index():
+    from concurrent.futures import ThreadPoolExecutor
+
+    compiled = nf.jit(pick)
+
+    def number(i):
+        try:
+            compiled(X, np.array([0, i]))
+        except IndexError as error:
+            return int(str(error).split()[1])
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(number, range(5, 205))) == list(range(5, 205))

@@ -58,7 +58,7 @@ class Machine:
         buffers = step.kernel.buffers
         assert len(buffers) == len(step.places)
         arrays = [self.bytes(p, b.size * b.dtype.itemsize).view(b.dtype) for p, b in zip(step.places, buffers)]
-        simulate(step.kernel, [*arrays, self.error])
+        simulate(step.kernel, [*arrays, self.error], races=self.races)
 
     def copy(self, step: Copy) -> None:
         source, target = self.bytes(step.source, step.nbytes), self.bytes(step.target, step.nbytes)

@@ -253,3 +253,57 @@ def test_a_kernel_has_so_many_parameters():
     few, many = ([np.linspace(k, 1, 9) for k in range(count)] for count in (20, 260))
     assert [len(k.buffers) for k in compared(function, few).kernels if k.name.startswith("scan")]
     assert max(len(k.buffers) for k in compared(function, many).kernels) < 500
+
+
+def weights(x):
+    e = np.exp(x - np.max(x, axis=-1, keepdims=True) if x.dtype.kind != "c" else x)
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+def rows_of_a_loop(x, y):
+    return nf.scan(lambda c, _: (weights(c * 1.5) - np.mean(c, axis=-1, keepdims=True), None), x, None, length=5)[0], y
+
+
+def mean_of_a_loop(x, y):
+    """All threads know a number for which the row is gone through twice."""
+    step = lambda c, _: ((c[0] * 0.5, np.sin(c[1]) + np.sum(weights(c[0]) * c[0])), None)
+    return nf.scan(step, (x, y), None, length=5)[0]
+
+
+def result_of_a_loop(x, y):
+    """The same where what is read again is a result."""
+
+    def step(c, _):
+        e = np.exp(c[0])
+        return (e / 3, np.sin(c[1]) + np.sum(e / np.sum(e) * c[0])), None
+
+    return nf.scan(step, (x, y), None, length=5)[0]
+
+
+@pytest.mark.parametrize("dtype", ["f8", "c16", "f4", "f2"])
+@pytest.mark.parametrize("function", [rows_of_a_loop, mean_of_a_loop, result_of_a_loop])
+def test_what_a_phase_keeps_for_another(function, dtype):
+    rng = np.random.default_rng(0)
+    for size, others in ((40, 200), (20, 3), (300, 40)):
+        shape = (5, size) if function is rows_of_a_loop else (size,)
+        arguments = [rng.normal(size=s).astype(dtype) for s in (shape, (others,))]
+        program, found = device_run(function, *arguments, races=True)
+        assert any(k.name.startswith("scan") for k in program.kernels)
+        digits = {"f8": 1e-11, "c16": 1e-11, "f4": 1e-4, "f2": 2e-2}[dtype]
+        for got, want in zip(found, nf.jit(function)(*arguments), strict=True):
+            np.testing.assert_allclose(got, want, rtol=digits, atol=digits)
+
+
+def test_all_threads_have_the_same_zero():
+    """The extremes of both zeros have no fixed sign, but threads must go the same way."""
+
+    def function(x, y):
+        def step(c, _):
+            largest = np.max(c[0])
+            return (c[0] * -1, np.where(np.signbit(largest), c[1] + 1, c[1] * 2)), None
+
+        return nf.scan(step, (x, y), None, length=4)[0]
+
+    x = np.where(np.arange(64) % 3 == 0, 0.0, -0.0)
+    _, found = device_run(function, x, np.ones(100), races=True)
+    assert len(set(found[1].tolist())) == 1

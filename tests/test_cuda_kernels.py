@@ -66,6 +66,18 @@ def spread(axis):
     return function
 
 
+def kept(axis):
+    """A dear value, of which there are no vectors, that is a result and read again."""
+
+    def function(b, x):
+        e = x
+        for _ in range(4):
+            e = b.sin(b.exp(b.mul(e, e)))
+        return e, b.div(e, b.broadcast(b.reduce_sum(e, axes=(axis,)), shape=x.shape, dims=(1 - axis,)))
+
+    return function
+
+
 def turned(b, x):
     return b.add(b.transpose(x, perm=(1, 0)), b.transpose(b.mul(x, x), perm=(1, 0)))
 
@@ -96,6 +108,12 @@ def check(function, dtype, shape, threads, run) -> None:
 def test_small_blocks_without_races():
     for function, dtype, shape in CASES:
         check(function, dtype, shape, 8, lambda k, arrays: simulate(k, arrays, races=True))
+
+
+def test_results_that_are_read_again():
+    for shape in ((2, 64), (2, 300), (64, 32), (64, 64)):
+        for axis in (0, 1):
+            check(kept(axis), "f4", shape, 64, lambda k, arrays: simulate(k, arrays, races=True))
 
 
 def test_blocks_of_several_warps():

@@ -2,8 +2,9 @@
 
 A value of one element stands in a register of every thread, others in memory (`Home`). A block's threads stride over
 the points of a nest; where these are few and each reduces something, several lanes of a warp share a point and combine
-what they have by shuffles. A nest that leaves nothing but registers is run by every warp, and a long one by the whole
-block, which meets in shared memory: all threads end with the same number.
+what they have by shuffles. A nest that leaves numbers is run by every warp, or by the whole block, which meets in
+shared memory, where it is long or where a phase reads what another has stored. All threads end with the same number,
+bit by bit, since they decide by it where they go.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nufunc.codegen.cuda.groups import keeps, shuffled
 from nufunc.codegen.emit_text import NestWriter
 from nufunc.codegen.loops import Accumulator, Affine, Axis, Inst, LoopNest, Phase
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.text_scalars import type_text
+from nufunc.ir.types import INT64
 
 WARP = 32
-_SHUFFLED = ("f4", "f8", "i4", "i8", "u4", "u8", "b1")
 _WHOLE = 256  # points of a reduction to one number from which all threads of a block take part
 
 
@@ -227,51 +229,45 @@ class BlockNest(ThreadNest):
 
     def together(self, acc: Accumulator) -> None:
         """Combine what lanes have accumulated; all get the result."""
-        a = f"a{acc.id}"
+        names = self.names_of(acc)
         step = min(self.width, WARP) // 2
         while step:
-            value = self.shuffled(a, acc, step)
-            if acc.index is None:
-                self.combine(acc, value, None)
-            else:
-                best = f"cuda.shfl_xor_sync(-1, {a}_best, {step})"
-                self.line(f"{a}_other, {a}_there = {best}, {value}")
-                self.combine(acc, f"{a}_other", f"{a}_there")
+            for name, dtype in names:
+                self.line(f"{name}_far = {shuffled(name, step, dtype)}")
+            self.combine_far(acc, [f"{name}_far" for name, _ in names])
             step //= 2
         if self.whole:
             self.across_warps(acc)
+        elif self.single and acc.op in ("maximum", "minimum") and acc.dtype.kind not in "iub":
+            own = f"a{acc.id}"  # of both zeros, and of all NaN, lanes may have found another
+            self.line(f"{own} = {shuffled(own, 0, acc.dtype, 'shfl_sync')}")
 
-    def shuffled(self, name: str, acc: Accumulator, step: int) -> str:
-        if acc.index is None and acc.dtype.kind == "b":
-            self.line(f"{name}_bit = int32(1) if {name} else int32(0)")
-            return f"(cuda.shfl_xor_sync(-1, {name}_bit, {step}) != 0)"
-        self.line(f"{name}_far = cuda.shfl_xor_sync(-1, {name}, {step})")
-        return f"{name}_far"
+    def names_of(self, acc: Accumulator) -> list[tuple[str, np.dtype]]:
+        """An accumulator's variables."""
+        if acc.index is None:
+            return [(f"a{acc.id}", acc.dtype)]
+        return [(f"a{acc.id}_best", acc.dtype), (f"a{acc.id}", INT64)]
+
+    def combine_far(self, acc: Accumulator, texts: Sequence[str]) -> None:
+        self.combine(acc, texts[0], texts[1] if len(texts) > 1 else None)
 
     def across_warps(self, acc: Accumulator) -> None:
         """Every warp has a result in all of its lanes; every thread combines those of all warps."""
-        a, warps = f"a{acc.id}", self.threads // WARP
-        names = [(a, np.dtype(np.int64) if acc.index is not None else acc.dtype)]
-        if acc.index is not None:
-            names.append((f"{a}_best", acc.dtype))
-        arrays = []
-        for k, (_, dtype) in enumerate(names):
+        warps, arrays = self.threads // WARP, []
+        for k, (_, dtype) in enumerate(self.names_of(acc)):
             kind = "uint8" if dtype.kind == "b" else type_text(dtype)
-            arrays.append(f"meet{k}_{kind}")
-            self.shared[arrays[-1]] = (warps, kind)
-        as_bool = acc.index is None and acc.dtype.kind == "b"
+            arrays.append((f"meet{k}_{kind}", dtype.kind == "b"))
+            self.shared[arrays[-1][0]] = (warps, kind)
+        names = [name for name, _ in self.names_of(acc)]
         self.line(f"if thread % {WARP} == 0:")
-        for (name, _), array in zip(names, arrays, strict=True):
-            self.line(f"    {array}[thread // {WARP}] = " + (f"uint8({name})" if as_bool else name))
+        for name, (array, is_bool) in zip(names, arrays, strict=True):
+            self.line(f"    {array}[thread // {WARP}] = " + (f"uint8({name})" if is_bool else name))
         self.line("cuda.syncthreads()")
-        for (name, _), array in zip(names, arrays, strict=True):
-            self.line(f"{name} = {array}[0]" + (" != 0" if as_bool else ""))
+        for name, (array, is_bool) in zip(names, arrays, strict=True):
+            self.line(f"{name} = {array}[0]" + (" != 0" if is_bool else ""))
         self.line(f"for other in range(1, {warps}):")
         self.depth += 1
-        read = [f"{array}[other]" for array in arrays]
-        if as_bool:
-            read[0] = f"({read[0]} != 0)"
-        self.combine(acc, read[-1], None if acc.index is None else read[0])
+        self.combine_far(acc, [f"({a}[other] != 0)" if is_bool else f"{a}[other]" for a, is_bool in arrays])
         self.depth -= 1
         self.line("cuda.syncthreads()")
 
@@ -283,15 +279,13 @@ def leaves_registers(nest: LoopNest, homes: Sequence[Home]) -> bool:
 
 def lanes(nest: LoopNest, homes: Sequence[Home], threads: int) -> int:
     """Threads that share a point."""
-    reduced = reduced_points(nest)
-    kinds = [a.dtype for p in nest.phases for a in p.accumulators]
-    alone = in_order(nest) or any(f"{k.kind}{k.itemsize}" not in _SHUFFLED for k in kinds)
-    if alone or reduced <= 4:
+    reduced, kept = reduced_points(nest), keeps(nest)
+    if in_order(nest) or (reduced <= 4 and not kept):
         return 1
+    if leaves_registers(nest, homes):
+        return threads if kept or reduced >= _WHOLE else WARP
     if any(b.scratch for b in nest.buffers):
         return WARP
-    if leaves_registers(nest, homes):
-        return threads if reduced >= _WHOLE else WARP
     width, points = 1, outer_points(nest)
     while width < WARP and 2 * width * points <= threads and 2 * width <= reduced:
         width *= 2

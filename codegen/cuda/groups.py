@@ -7,8 +7,9 @@ Where neighbouring points are neighbours in memory the points of a block stand s
 through shared memory. A long loop of few points is cut into chunks, each for a block: one kernel leaves what each chunk
 adds up to, and the next begins by combining these. Everything that decides about the order of a sum is an extent.
 
-A lane goes through the same elements of a point in every phase, so that what one phase keeps for another is read by
-whoever has written it. Blocks whose points are not all there repeat the last one and store nothing for it.
+A lane goes through the same elements of a point in every phase, so that what one phase keeps for another, in a row or
+in a result, is read by whoever has written it. Blocks whose points are not all there repeat the last one and store
+nothing for it.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class GroupWriter(CudaWriter):
         looped = [p for p in nest.phases if p.axes]
         widths = [1 if shape.side else self.vector_width([p], p.axes[-1]) for p in looped]
         self.widths = dict(zip(map(id, looped), widths, strict=True))
-        if rows and len(set(widths)) > 1:  # a lane would not have the same elements in each phase
+        if keeps(nest) and len(set(widths)) > 1:  # a lane would not have the same elements in each phase
             self.widths = dict.fromkeys(self.widths, 1)
         self.place_rows(rows)
 
@@ -413,7 +414,7 @@ class GroupWriter(CudaWriter):
             others = []
             for own, _ in self.names_of(acc):
                 other = f"{own}_other"
-                self.line(f"{other} = {_shuffled(own, step, self.dtype_of(acc, own))}")
+                self.line(f"{other} = {shuffled(own, step, self.dtype_of(acc, own))}")
                 others.append(other)
             self.combine(acc, others[0], others[1] if len(others) > 1 else None)
             step //= 2
@@ -435,13 +436,23 @@ class GroupWriter(CudaWriter):
         self.line("cuda.syncthreads()")
 
 
+def keeps(nest: LoopNest) -> bool:
+    """Whether a phase reads what one before it has stored: in a row, or in a result."""
+    stored: set[int] = set()
+    for phase in nest.phases:
+        if any(i.op == "load" and i.buffer in stored for i in phase.body):
+            return True
+        stored.update(i.buffer for i in phase.body if i.op == "store")
+    return False
+
+
 def _memory_type(dtype: np.dtype) -> str:
     return "uint8" if dtype.kind == "b" else type_text(dtype)
 
 
-def _shuffled(own: str, step: int, dtype: np.dtype) -> str:
-    """What the lane `step` away has."""
-    call = lambda text: f"cuda.shfl_xor_sync(-1, {text}, {step})"
+def shuffled(own: str, step: int, dtype: np.dtype, how: str = "shfl_xor_sync") -> str:
+    """What the lane `step` away has, or another."""
+    call = lambda text: f"cuda.{how}(-1, {text}, {step})"
     if dtype.kind == "b":
         return f"{call(f'int32({own})')} != 0"
     if dtype.kind == "c":

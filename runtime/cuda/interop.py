@@ -4,8 +4,8 @@ Note [Streams of others]
 An array that comes in with a stream is used after what that stream holds now; one that goes out names the stream that
 it is ready on, or (DLPack) is made ready on the stream that the other side gives. Numbers of streams: 0 and 1 are the
 default stream, 2 the one of each thread. The first interface tells of streams from version 3 on, so that DLPack is
-asked where it is older. It has no name for bfloat16: torch and CuPy say that there are two bytes, JAX and we have no such
-attribute then, so that others ask for DLPack. What comes in with two bytes is bfloat16 where its owner says so.
+asked where it is older. It has no name for bfloat16: torch and CuPy say that there are two bytes, JAX and we have no
+such attribute then, so that others ask for DLPack. What comes in with two bytes is bfloat16 where its owner says so.
 
 Note [DLPack by hand]
 A capsule holds a pointer to a C struct; both are made here with ctypes. What the struct points at (its shape, strides
@@ -88,7 +88,7 @@ def _named(x: Any, typestr: str) -> np.dtype:
     dtype = np.dtype(typestr)
     if dtype.kind != "V":
         return dtype
-    return bfloat16() if dtype.itemsize == 2 and str(getattr(x, "dtype", "")).endswith("bfloat16") else dtype
+    return bfloat16() if dtype.itemsize == 2 and "bfloat16" in str(getattr(x, "dtype", "")) else dtype
 
 
 def _device_at(x: Any, address: int) -> int:

@@ -67,9 +67,11 @@ class Closure:
     @staticmethod
     def of(value: Any) -> Any:
         """A value, with such functions in this form."""
-        if not (isinstance(value, FunctionType) and value.__closure__ and value.__module__.startswith("nufunc.")):
+        if not (isinstance(value, FunctionType) and "<locals>" in value.__qualname__):
             return value
-        captured = tuple(Closure.of(cell.cell_contents) for cell in value.__closure__)
+        if not value.__module__.startswith("nufunc."):
+            return value
+        captured = tuple(Closure.of(cell.cell_contents) for cell in value.__closure__ or ())
         return Closure(value.__module__, value.__qualname__, captured, value.__defaults__)
 
     @staticmethod

@@ -9,6 +9,7 @@ import numpy as np
 
 from nufunc import tree
 from nufunc.ir.errors import ArgumentError
+from nufunc.ir.types import is_half
 from nufunc.runtime.pickling import Closure
 from nufunc.tracer.usercode import user_location
 
@@ -21,7 +22,8 @@ class Optimizer(NamedTuple):
     """init(params) gives the first state; update(grads, state, params) gives (new params, new state).
 
     All are trees of arrays like params; nothing is changed in place. Learning rates and other numbers may be captured
-    or traced: changing them compiles nothing anew.
+    or traced: changing them compiles nothing anew. Steps of parameters in half precision are computed in float32, and
+    their state is float32.
 
     >>> import numpy as np, nufunc as nf
     >>> opt = nf.optim.adam(0.1)
@@ -48,8 +50,23 @@ def _again(init: Any, update: Any) -> Optimizer:
     return Optimizer(Closure.function(init), Closure.function(update))
 
 
+def _is_half(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and is_half(dtype)
+
+
+def _wide(arrays: Any) -> Any:
+    """The arrays, float32 instead of half precision, in which 0.999 is 1 and 1e-8 may be 0."""
+    return tree.map(lambda x: x.astype(np.float32) if _is_half(x) else x, arrays)
+
+
+def _rounded(new: Any, params: Any) -> Any:
+    """New parameters in the dtypes of the old ones."""
+    return tree.map(lambda n, p: n.astype(p.dtype) if _is_half(p) else n, new, params)
+
+
 def _zeros(params: Any) -> Any:
-    return tree.map(np.zeros_like, params)
+    return tree.map(np.zeros_like, _wide(params))
 
 
 def _start() -> Any:
@@ -109,8 +126,9 @@ def sgd(
         _check_state("sgd", grads, state, params, *(["velocity"] if heavy else []))
         step = state["step"]
         rate = _rate(lr, step)
+        grads, wide = _wide(grads), _wide(params)
         if decays:
-            grads = tree.map(lambda g, p: g + _like(weight_decay, g) * p, grads, params)
+            grads = tree.map(lambda g, p: g + _like(weight_decay, g) * p, grads, wide)
         new = {"step": step + 1}
         move = grads
         if heavy:
@@ -120,7 +138,7 @@ def sgd(
             )
             new["velocity"] = velocity
             move = tree.map(lambda g, v: g + _like(momentum, g) * v, grads, velocity) if nesterov else velocity
-        return tree.map(lambda p, m: p - _like(rate, p) * m, params, move), new
+        return _rounded(tree.map(lambda p, m: p - _like(rate, p) * m, wide, move), params), new
 
     return Optimizer(init, update)
 
@@ -169,10 +187,11 @@ def _adam(
         _check_state("adam", grads, state, params, "first", "second", *(["largest"] if amsgrad else []))
         rate = _rate(lr, state["step"])
         step = state["step"] + 1
+        grads, wide = _wide(grads), _wide(params)
         if decays and decoupled:
-            params = tree.map(lambda p: p * _like(1 - rate * weight_decay, p), params)
+            wide = tree.map(lambda p: p * _like(1 - rate * weight_decay, p), wide)
         elif decays:
-            grads = tree.map(lambda g, p: g + _like(weight_decay, g) * p, grads, params)
+            grads = tree.map(lambda g, p: g + _like(weight_decay, g) * p, grads, wide)
         first, second = _moments(state, grads, beta1, beta2)
         new = {"step": step, "first": first, "second": second}
         scale = second
@@ -184,7 +203,7 @@ def _adam(
         def moved(p: Any, m: Any, v: Any) -> Any:
             return p - _like(size, p) * m / (np.sqrt(v) / _like(root, p) + _like(eps, p))
 
-        return tree.map(moved, params, first, scale), new
+        return _rounded(tree.map(moved, wide, first, scale), params), new
 
     return Optimizer(init, update)
 
@@ -197,10 +216,10 @@ def rmsprop(lr: Rate = 1e-2, alpha: float = 0.99, eps: float = 1e-8) -> Optimize
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         _check_state("rmsprop", grads, state, params, "square")
-        rate = _rate(lr, state["step"])
+        rate, grads, wide = _rate(lr, state["step"]), _wide(grads), _wide(params)
         square = tree.map(lambda s, g: _like(alpha, g) * s + _like(1 - alpha, g) * (g * g), state["square"], grads)
-        new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), params, grads, square)
-        return new, {"step": state["step"] + 1, "square": square}
+        new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), wide, grads, square)
+        return _rounded(new, params), {"step": state["step"] + 1, "square": square}
 
     return Optimizer(init, update)
 
@@ -213,10 +232,10 @@ def adagrad(lr: Rate = 1e-2, eps: float = 1e-10) -> Optimizer:
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         _check_state("adagrad", grads, state, params, "total")
-        rate = _rate(lr, state["step"])
+        rate, grads, wide = _rate(lr, state["step"]), _wide(grads), _wide(params)
         total = tree.map(lambda s, g: s + g * g, state["total"], grads)
-        new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), params, grads, total)
-        return new, {"step": state["step"] + 1, "total": total}
+        new = tree.map(lambda p, g, s: p - _like(rate, p) * g / (np.sqrt(s) + _like(eps, p)), wide, grads, total)
+        return _rounded(new, params), {"step": state["step"] + 1, "total": total}
 
     return Optimizer(init, update)
 
@@ -225,8 +244,8 @@ def adagrad(lr: Rate = 1e-2, eps: float = 1e-10) -> Optimizer:
 
 
 def global_norm(grads: Any) -> Any:
-    """The Euclidean norm of all arrays of a tree together."""
-    return np.sqrt(sum(np.sum(g * g) for g in tree.leaves(grads)))
+    """The Euclidean norm of all arrays of a tree together; of half precision in float32."""
+    return np.sqrt(sum(np.sum(g * g) for g in tree.leaves(_wide(grads))))
 
 
 def clip_by_norm(grads: Any, max_norm: float) -> tuple[Any, Any]:

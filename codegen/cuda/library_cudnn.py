@@ -32,7 +32,7 @@ from nufunc.codegen.cuda.program import Place
 from nufunc.codegen.strided import row_major
 from nufunc.ir.graph import Attrs
 from nufunc.ir.prims.conv import conv_steps
-from nufunc.ir.types import ArrayType
+from nufunc.ir.types import ArrayType, is_half
 
 SMALL = 1 << 22  # multiplications that our own kernel has done by the time that those of a library are launched
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -156,8 +156,9 @@ def lower_cudnn(made: Lowered) -> None:
                 made.glue(transposition(types[name], perm), source, places[role])
         assert lines is not None
         tensors[role] = _tensor([*lines[:2], *map(Line, extents, (line.stride for line in lines[2:]))])
-    nbytes = sum(t.nbytes for t in types.values())
-    workspace = nbytes + nbytes // 4 + workspace_for(_work(made))
+    # Engines for NCHW often work on copies in NHWC; those for halves, on sums in single precision, too.
+    copies = 3 if is_half(types["out"].dtype) else 2
+    workspace = copies * sum(t.nbytes for t in types.values()) + workspace_for(_work(made))
     target = places[_computed(found)]
     places["workspace"] = made.area(workspace)
     operation = {"response": "fprop", "image": "dgrad", "filter": "wgrad"}[_computed(found)]

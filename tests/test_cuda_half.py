@@ -96,7 +96,7 @@ def test_halves(function, machine, dtype):
         elif dtype == F2:
             assert "f16" in text
         else:
-            assert ("cvt.rn.bf16.f32" in text) == (capability >= (8, 0))
+            assert ("cvt.rn.bf16x2.f32" in text) == (capability >= (8, 0))
 
 
 def _wide(array):

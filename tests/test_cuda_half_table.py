@@ -112,4 +112,4 @@ def test_compiles(names, dtype):
     text = lowering.module([(f"kernel{k}", kernel) for k, kernel in enumerate(kernels)])
     for capability in CAPABILITIES:
         made = to_ptx(text, capability)
-        assert ("cvt.rn.bf16.f32" in made) == (dtype != FLOAT16 and capability >= (8, 0))
+        assert ("cvt.rn.bf16x2.f32" in made) == (dtype != FLOAT16 and capability >= (8, 0))

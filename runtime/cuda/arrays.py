@@ -14,7 +14,7 @@ from nufunc.ir.errors import ArgumentTypeError, DTypeError, ShapeError
 from nufunc.ir.types import DTYPE_NAMES, HANDLE, INT64, ArrayType, TapeType, bfloat16, is_bfloat16
 from nufunc.runtime.cuda import devices
 from nufunc.runtime.cuda.devices import Device
-from nufunc.runtime.cuda.memory import Block, Foreign
+from nufunc.runtime.cuda.memory import Block, Foreign, ordered
 from nufunc.tracer.layout import reshape_strides
 from nufunc.tracer.usercode import user_location
 from nufunc.tracer.view import register_array
@@ -400,14 +400,7 @@ def downloaded(array: DeviceArray) -> np.ndarray:
 
 def use(array: DeviceArray, stream: Any) -> None:
     """What is queued on the stream from now on may read and write the array."""
-    block = array.block
-    if block.stream == stream and not block.others:
-        return
-    driver = array.layout.device.driver
-    for other in {block.stream, *block.others} - {stream}:
-        driver.wait(stream, other)
-    if stream != block.stream and stream not in block.others:
-        block.others = (*block.others, stream)
+    ordered(array.block, stream, array.layout.device.driver)
 
 
 register_array(DeviceArray)

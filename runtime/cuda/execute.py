@@ -195,7 +195,7 @@ class Machine:
         if not self.calls:
             self.queue(inputs, outputs, stream)
             return
-        with driver.recording:
+        with driver.recording, libraries.keeping(stream, recorded=False):
             workspace = self._workspace(stream)
             driver.wait(within, stream)
             try:

@@ -59,10 +59,10 @@ def replayable(call: Call, driver: Driver) -> bool:
     return driver.simulated or (how != "host" and libraries.replayable(_steps(call, how, driver)))
 
 
-def keeping(stream: Any) -> AbstractContextManager[list[Any]]:
-    """Inside, calls are recorded in this thread, to be replayed on a stream. The list is what they refer to, which has
-    to live as long as the recording does."""
-    return nvidia.keeping(stream)
+def keeping(stream: Any, recorded: bool = True) -> AbstractContextManager[list[Any]]:
+    """Inside, calls of this thread run for a stream though they are queued on another one, or are recorded to be
+    replayed there. The list is what they refer to, which has to live as long as the recording does."""
+    return nvidia.keeping(stream, recorded)
 
 
 def kernels(calls: Iterable[Call], driver: Driver) -> list[Kernel]:

@@ -69,6 +69,16 @@ class Foreign:
         self.driver.hold(self.owner, (self.stream, *self.others))
 
 
+def ordered(block: Block | Foreign, stream: Any, driver: Driver) -> None:
+    """What is queued on the stream from now on may read and write the block."""
+    if block.stream == stream and not block.others:
+        return
+    for other in {block.stream, *block.others} - {stream}:
+        driver.wait(stream, other)
+    if stream != block.stream and stream not in block.others:
+        block.others = (*block.others, stream)
+
+
 class Pool:
     """The memory of one device. At most `limit` bytes of blocks that nobody uses are kept."""
 

@@ -82,23 +82,24 @@ class Plan:
 
 
 class _Recording(threading.local):
-    """What the recording that this thread makes refers to, and the stream that it is replayed on."""
+    """What the calls of this thread refer to, the stream that they run for, and whether they are recorded."""
 
     kept: list[Any] | None = None
     stream: Any = 0
+    recorded = False
 
 
 _RECORDING = _Recording()
 
 
 @contextmanager
-def keeping(stream: Any) -> Iterator[list[Any]]:
-    """Inside, calls are recorded; what they refer to is put into the list."""
-    _RECORDING.kept, _RECORDING.stream = [], stream
+def keeping(stream: Any, recorded: bool) -> Iterator[list[Any]]:
+    """Inside, what calls refer to is put into the list."""
+    _RECORDING.kept, _RECORDING.stream, _RECORDING.recorded = [], stream, recorded
     try:
         yield _RECORDING.kept
     finally:
-        _RECORDING.kept = None
+        _RECORDING.kept, _RECORDING.recorded = None, False
 
 
 class Handles:
@@ -156,7 +157,7 @@ class Handles:
 
     def _forget(self, library: Any) -> None:
         """Destroy plans that nobody refers to, once what runs has read their tables; not while a run is recorded."""
-        if not self.dead or _RECORDING.kept is not None:
+        if not self.dead or _RECORDING.recorded:
             return
         dead = [self.dead.pop() for _ in range(len(self.dead))]
         for stream in {s for _, streams in dead for s in streams} - {self.stream}:

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.cuda.program import Place, Record, Replay, Scoped, Step, TapeStep
+from nufunc.ir.errors import DeviceError
 from nufunc.ir.types import ArrayType, TapeType
 from nufunc.runtime.cuda.driver import Driver
-from nufunc.runtime.cuda.memory import Pool
+from nufunc.runtime.cuda.memory import Pool, ordered
 
 _FIRST = 16  # items of a tape's first block, or as many as fit into
 _FIRST_BYTES = 4096
@@ -49,7 +50,17 @@ class Tape:
 
 def held(handles: Iterable[int]) -> list[Tape]:
     """The tapes of some handles, for whoever keeps them alive."""
-    return [_known[int(h)] for h in handles if h]
+    return [tape for tape in map(_found, handles) if tape is not None]
+
+
+def _found(handle: int) -> Tape | None:
+    """The tape of a handle; None for 0, which stands for zeros."""
+    if not handle:
+        return None
+    tape = _known.get(int(handle))
+    if tape is None:
+        raise DeviceError("what a loop of unknown length has recorded on the device is gone, or was never there")
+    return tape
 
 
 class Tapes:
@@ -78,6 +89,13 @@ class Tapes:
                 self.operation(step, at)
 
     # -- memory
+
+    def tape(self, handle: int) -> Tape | None:
+        """A tape that is about to be read on this run's stream, which another one may have written."""
+        tape = _found(handle)
+        for block in () if tape is None else tape.blocks:
+            ordered(block, self.stream, self.driver)
+        return tape
 
     def new(self, nbytes: int) -> Tape:
         tape = Tape(nbytes)
@@ -143,7 +161,7 @@ class Tapes:
         self, step: Replay, at: Callable[[Place], int], run: Callable[[Sequence[Step]], None]
     ) -> None:
         (length,) = self.read(at(step.length), 1)
-        read = [_known.get(self.read(at(place), 1)[0]) for place in step.tapes]
+        read = [self.tape(self.read(at(place), 1)[0]) for place in step.tapes]
         made = [self.new(item.type.nbytes) for item in step.made]
         for tape in made:
             for _ in range(length):
@@ -181,9 +199,9 @@ class Tapes:
         self.write(at(step.result.place), made)
 
     def sum(self, x: int, y: int, item: ArrayType, kernel: Any) -> int:
-        if not x or not y:
+        first, second = self.tape(x), self.tape(y)
+        if first is None or second is None:
             return x or y
-        first, second = _known[x], _known[y]
         tape = self.new(item.nbytes)
         for p, q in zip(first.items, second.items, strict=True):
             target = self.room(tape)
@@ -197,7 +215,7 @@ class Tapes:
         return tape.handle
 
     def joined(self, handles: Sequence[int], item: ArrayType) -> int:
-        lanes = [_known[h] if h else None for h in handles]
+        lanes = [self.tape(h) for h in handles]
         longest = max((len(t.items) for t in lanes if t is not None), default=None)
         if longest is None:
             return 0
@@ -212,9 +230,9 @@ class Tapes:
 
     def parts(self, handle: int, type_: TapeType) -> list[int]:
         """The lanes of a tape of batches, which lie in its memory."""
-        if not handle:
+        whole, made = self.tape(handle), []
+        if whole is None:
             return [0] * type_.size
-        whole, made = _known[handle], []
         for k in range(type_.size):
             tape = self.new(type_.item.nbytes)
             tape.items = [address + k * tape.nbytes for address in whole.items]

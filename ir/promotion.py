@@ -15,14 +15,17 @@ import numpy as np
 
 from nufunc.ir.types import FLOAT16, FLOAT32, bfloat16, is_bfloat16, is_half
 
+_SCALAR = ("ml_dtypes", "bfloat16")
+
 
 def _is_bfloat16(given: Any) -> bool:
     return isinstance(given, np.dtype) and is_bfloat16(given)
 
 
 def _dtype(given: Any) -> Any:
-    """A NumPy type as its dtype."""
-    return np.dtype(given) if isinstance(given, type) and issubclass(given, np.generic) else given
+    """The types of numbers that need a rule here, as their dtypes."""
+    ours = isinstance(given, type) and (given is np.float16 or (given.__module__, given.__name__) == _SCALAR)
+    return np.dtype(given) if ours else given
 
 
 def _meet(given: Sequence[Any]) -> tuple[list[Any], Callable[[Any], Any]]:
@@ -39,6 +42,11 @@ def result_type(*given: Any) -> np.dtype:
     """numpy.result_type of dtypes and Python's number types, or numbers."""
     asked, answered = _meet(given)
     return answered(np.result_type(*asked))
+
+
+def promote_types(first: Any, second: Any) -> np.dtype:
+    """numpy.promote_types."""
+    return result_type(np.dtype(first), np.dtype(second))
 
 
 def can_cast(source: Any, target: Any, casting: Any = "safe") -> bool:
@@ -61,6 +69,25 @@ def resolve_dtypes(ufunc: np.ufunc, given: Sequence[Any], **options: Any) -> tup
         wanted, answered = _meet(wanted)
         options = {**options, "signature": tuple(wanted)}
     return tuple(map(answered, ufunc.resolve_dtypes(tuple(asked), **options)))
+
+
+def issubdtype(first: Any, second: Any) -> bool:
+    """numpy.issubdtype; bfloat16 is a np.floating as float16 is one."""
+    first, second = _dtype(first), _dtype(second)
+    if _is_bfloat16(second):
+        return _is_bfloat16(first)
+    return np.issubdtype(np.floating if _is_bfloat16(first) else first, second)
+
+
+def isdtype(dtype: Any, kind: Any) -> bool:
+    """numpy.isdtype, of bfloat16 too."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not any(map(_is_bfloat16, map(_dtype, (dtype, *kinds)))):
+        return np.isdtype(dtype, kind)
+    if not _is_bfloat16(_dtype(dtype)):
+        kinds = tuple(k for k in kinds if not _is_bfloat16(_dtype(k)))
+        return bool(kinds) and np.isdtype(dtype, kinds)
+    return any(k in ("real floating", "numeric") or _is_bfloat16(_dtype(k)) for k in kinds)
 
 
 def finfo(dtype: Any) -> Any:

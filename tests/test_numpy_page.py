@@ -33,6 +33,13 @@ INTRODUCTION = (
     levels of `np.quantile` outside of [0, 1], weights of it that are negative or all zero, lines of NaN for
     `np.nanargmax`. Leading coefficients of polynomials that happen to be zero are kept (`np.polymul`,
     `np.polydiv`, `np.roots`, `np.poly1d`, `np.polynomial`).""",
+    """bfloat16 is the dtype of ml_dtypes (`pip install "nufunc[bfloat16]"`; `nf.bfloat16` is its scalar type), and
+    follows NumPy's rules for float16: Python's numbers leave it as it is, with bool, int8 and uint8 it stays bfloat16,
+    with float16 and 16-bit integers it gives float32, with longer integers float64, and otherwise the wider dtype.
+    NumPy itself has no such rules for it and gives float32 for `x * 2.0`, and it refuses `np.finfo(x.dtype)`, which
+    traced code may use. Operations compute in float32 and round once, to the nearest and to even; sums, means, norms
+    and products of matrices add in float32, running sums too; conversions are those of ml_dtypes to the bit (from
+    float64 by way of float32). `numpy.linalg` has none of it but norms, as it has none of float16.""",
 )
 
 

@@ -59,7 +59,7 @@ def traced(function: Any) -> Callable[..., Any] | None:
 def _swaps() -> dict[int, tuple[Any, Any]]:
     """Stand-ins by the identity of what they stand for."""
     pairs: list[tuple[Any, Any]] = [(_math, math), *BUILTINS.items()]
-    pairs += [(np.vectorize, numpy.vectorize), (np.poly1d, numpy.poly1d)]
+    pairs += [(np.vectorize, numpy.vectorize), (np.poly1d, numpy.poly1d), (np.finfo, numpy.finfo)]
     pairs.append((np.lib.stride_tricks.as_strided, numpy.lib.stride_tricks.as_strided))
     pairs.extend((getattr(np, name), grid) for name, grid in GRIDS.items())
     pairs.extend((value, getattr(math, name)) for name, value in vars(_math).items() if callable(value))

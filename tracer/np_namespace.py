@@ -182,7 +182,10 @@ def _build() -> Namespace:
     module.nditer = _nditer  # type: ignore[attr-defined]
     module.vectorize = np_apply.Vectorize  # type: ignore[attr-defined]
     module.poly1d = np_poly1d.Poly1d  # type: ignore[attr-defined]
-    module.finfo = promotion.finfo  # type: ignore[attr-defined]
+    for function in (promotion.finfo, promotion.issubdtype, promotion.isdtype, promotion.promote_types):
+        setattr(module, function.__name__, function)
+    for function in (np_misc.result_type, np_misc.can_cast):  # NumPy's own know less of bfloat16
+        setattr(module, function.__name__, namespace_function(function))
     for function in (np_apply.frompyfunc, np_positions.mask_indices):  # static arguments need not be NumPy's
         setattr(module, function.__name__, namespace_function(function))
     module.linalg = linalg  # type: ignore[attr-defined]

@@ -175,10 +175,10 @@ def lower_cudnn(made: Lowered) -> None:
 def _convolution(operation: str, out: ArrayType, tensors: Mapping[str, Tensor], found: Roles) -> Convolution:
     """With an axis of one element in front of a window of one letter."""
     axes = found.axes if len(found.axes) > 1 else (Axis(1, 1, 1, 1, 1, 0, None), *found.axes)
-    columns = [(a.pre, a.post or 0, a.stride, a.dilation) for a in axes]
     return Convolution(
-        operation, out.dtype.name, *(tensors[role] for role in ROLES), *zip(*columns, strict=True),  # type: ignore[arg-type]
-        backwards=bool(found.backwards),
+        operation, out.dtype.name, *(tensors[role] for role in ROLES), tuple(a.pre for a in axes),
+        tuple(a.post or 0 for a in axes), tuple(a.stride for a in axes), tuple(a.dilation for a in axes),
+        bool(found.backwards),
     )  # fmt: skip
 
 

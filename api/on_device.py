@@ -68,7 +68,7 @@ def _host(leaf: Any) -> np.ndarray:
 def from_dlpack(x: Any, device: Any = None) -> DeviceArray:
     """The array of an object with `__dlpack__` on a device, or of a DLPack capsule, without a copy.
 
-    `device` says where the memory of a capsule is, which does not say so itself; by default the first device.
+    Memory is where the capsule says; of a simulated device, which is the host's, `device` says which one it is.
     """
     where = places.device("cuda:0" if device is None else device)
     if not isinstance(where, Device):

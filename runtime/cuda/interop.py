@@ -98,6 +98,7 @@ def _device_at(x: Any, address: int) -> int:
     if not devices.simulated() and address:
         from nufunc.runtime.cuda import hardware
 
+        device_of(0).driver.enter()
         return hardware.device_at(address)
     for name in ("device", "device_id"):
         found = getattr(x, name, None)
@@ -280,6 +281,13 @@ def from_capsule(capsule: Any, device: Device) -> DeviceArray:
     if kind is _Versioned and managed.major > 1:
         raise ArgumentTypeError(f"DLPack {managed.major}.{managed.minor} is not supported", user_location())
     tensor = managed.tensor
+    if not device.driver.simulated:
+        if tensor.device.kind not in (_CUDA, _MANAGED):
+            raise ArgumentTypeError(
+                f"the memory of a DLPack capsule is not on a CUDA device (its kind is {tensor.device.kind})",
+                user_location(),
+            )
+        device = device_of(tensor.device.index)
     dtype = _dtype(tensor.code, tensor.bits, tensor.lanes)
     shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
     strides = None

@@ -157,3 +157,45 @@ def test_vectors_of_memory(dtype):
     x, y = ((rng.normal(size=4096) * 9).astype("i4" if dtype in ("i2", "u1") else "f4").astype(dtype) for _ in "xy")
     (made,) = NativeMachine(program, [x, y]).run()
     np.testing.assert_array_equal(made, np.where(x > y, x, y))
+
+
+def softmax(b, x):
+    shape = {"shape": x.shape, "dims": (0,)}
+    shifted = b.exp(b.sub(x, b.broadcast(b.reduce_max(x, axes=(1,)), **shape)))
+    return b.div(shifted, b.broadcast(b.reduce_sum(shifted, axes=(1,)), **shape))
+
+
+def scattered(b, x):
+    numbers = b.iota(shape=x.shape[:1], dtype=np.dtype(np.int64), axis=0)
+    rows = b.mod(numbers, b.like(numbers, 7))
+    zeros = b.filled(0.0, ArrayType((8, x.shape[1]), x.dtype))
+    how = {"axes": (0,), "mode": "error"}
+    return b.scatter_add(zeros, x, rows, **how), b.scatter_set(zeros, x, rows, **how)
+
+
+KERNELS = {  # shape, function
+    "tile": ((96, 130), lambda b, x: b.transpose(x, perm=(1, 0))),
+    "reduce_parts": ((20_000,), lambda b, x: b.reduce_sum(b.mul(x, x), axes=(0,))),
+    "argmax": ((2, 3000), lambda b, x: (b.argmax(x, axis=1), b.reduce_max(x, axes=(1,)))),
+    "rows": ((2, 300), softmax),
+    "short rows": ((40, 20), softmax),
+    "scan": ((2, 1100), lambda b, x: b.cumsum(x, axis=1, reverse=False)),
+    "backwards": ((2, 300), lambda b, x: b.cummax(x, axis=1, reverse=True)),
+    "scatter": ((60, 5), scattered),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_of_larger_arrays(name):
+    (shape, function), dtype = KERNELS[name], BF
+    x = np.random.default_rng(2).normal(size=shape).astype(dtype)
+    program = device_program(fuse(widened_halves(graph_of(function, ArrayType(shape, dtype)))), "large")
+    made = NativeMachine(program, [x]).run()
+    want = interpret.run(graph_of(function, ArrayType(shape, F4)), [x.astype(F4)])
+    single = 2.0**-7
+    for got, w in zip(made, want, strict=True):
+        if got.dtype.kind == "i":
+            np.testing.assert_array_equal(got, w)
+        else:
+            assert got.dtype == dtype
+            np.testing.assert_allclose(_wide(got), w, rtol=3 * single, atol=4 * single)

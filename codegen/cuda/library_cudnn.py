@@ -38,6 +38,7 @@ SMALL = 1 << 22  # multiplications that our own kernel has done by the time that
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 ARRAYS = ("x", "w", "out")
 ROLES = ("image", "filter", "response")
+OPERATIONS = {"image": "dgrad", "filter": "wgrad", "response": "fprop"}  # by what is computed
 _LIMIT = 1 << 31  # elements of an array
 _MOST_WINDOW = 3
 
@@ -135,48 +136,41 @@ def lower_cudnn(made: Lowered) -> None:
     if found is None:
         lower_conv(made)
         return
-    groups, types = found.groups(made.attrs), _types(made)
+    types = _types(made)
+    out = types["out"]
     places: dict[str, Place] = {}
     tensors: dict[str, Tensor] = {}
-    copied: Sequence[int] | None = None
+    copied: list[int] | None = None
     for role in ROLES:
         name = getattr(found, role)
-        letters = made.attrs[name]
-        extents = [getattr(axis, role) for axis in found.axes]
-        lines = _lines(letters, types[name], groups[role], found.window)
         places[role] = made.result(0) if name == "out" else made.operand(ARRAYS.index(name))
-        if lines is None:
-            perm = [letters.index(n) for n in "".join(groups[role]) + found.window]
-            ordered = types[name].with_shape(tuple(types[name].shape[a] for a in perm))
-            lines = _lines("".join(letters[a] for a in perm), ordered, groups[role], found.window)
-            source, places[role] = places[role], made.area(ordered.nbytes)
+        tensor, perm = _tensor(made, found, role)
+        tensors[role] = tensor
+        if perm is not None:
+            source, places[role] = places[role], made.area(types[name].nbytes)
             if name == "out":
                 copied = perm
             else:
                 made.glue(transposition(types[name], perm), source, places[role])
-        assert lines is not None
-        tensors[role] = _tensor([*lines[:2], *map(Line, extents, (line.stride for line in lines[2:]))])
     # Engines for NCHW often work on copies in NHWC; those for halves, on sums in single precision, too.
-    copies = 3 if is_half(types["out"].dtype) else 2
+    copies = 3 if is_half(out.dtype) else 2
     workspace = copies * sum(t.nbytes for t in types.values()) + workspace_for(_work(made))
-    target = places[_computed(found)]
+    computed = next(role for role in ROLES if getattr(found, role) == "out")
     places["workspace"] = made.area(workspace)
-    operation = {"response": "fprop", "image": "dgrad", "filter": "wgrad"}[_computed(found)]
     made.routine(
-        "conv", types["out"].dtype, places, convolution=_convolution(operation, types["out"], tensors, found),
+        "conv", out.dtype, places, convolution=_convolution(OPERATIONS[computed], out.dtype.name, tensors, found),
         workspace_bytes=workspace,
     )  # fmt: skip
     if copied is not None:
-        back = [copied.index(axis) for axis in range(len(copied))]
-        shape = tuple(types["out"].shape[a] for a in copied)
-        made.glue(transposition(types["out"].with_shape(shape), back), target, made.result(0))
+        ordered = out.with_shape(tuple(out.shape[a] for a in copied))
+        made.glue(transposition(ordered, [copied.index(a) for a in range(out.ndim)]), places[computed], made.result(0))
 
 
-def _convolution(operation: str, out: ArrayType, tensors: Mapping[str, Tensor], found: Roles) -> Convolution:
+def _convolution(operation: str, dtype: str, tensors: Mapping[str, Tensor], found: Roles) -> Convolution:
     """With an axis of one element in front of a window of one letter."""
     axes = found.axes if len(found.axes) > 1 else (Axis(1, 1, 1, 1, 1, 0, None), *found.axes)
     return Convolution(
-        operation, out.dtype.name, *(tensors[role] for role in ROLES), tuple(a.pre for a in axes),
+        operation, dtype, tensors["image"], tensors["filter"], tensors["response"], tuple(a.pre for a in axes),
         tuple(a.post or 0 for a in axes), tuple(a.stride for a in axes), tuple(a.dilation for a in axes),
         bool(found.backwards),
     )  # fmt: skip
@@ -192,10 +186,6 @@ def _work(made: Lowered) -> int:
 
 def _is_small(made: Lowered) -> bool:
     return _work(made) < SMALL
-
-
-def _computed(found: Roles) -> str:
-    return next(role for role in ROLES if getattr(found, role) == "out")
 
 
 def roles(made: Lowered) -> Roles | None:
@@ -260,16 +250,30 @@ def _disorder(found: Roles, attrs: Attrs) -> int:
     return count
 
 
-def _lines(letters: str, type_: ArrayType, groups: Sequence[str], window: str) -> list[Line] | None:
+def _tensor(made: Lowered, found: Roles, role: str) -> tuple[Tensor, list[int] | None]:
+    """An array as cuDNN sees it, and how its axes are to be permuted first, if they are."""
+    name = getattr(found, role)
+    letters, type_ = made.attrs[name], _types(made)[name]
+    order = [*found.groups(made.attrs)[role], *found.window]
+    perm = None
+    lines = _lines(letters, type_, order)
+    if lines is None:
+        perm = [letters.index(n) for n in "".join(order)]
+        lines = _lines("".join(order), type_.with_shape(tuple(type_.shape[a] for a in perm)), order)
+    assert lines is not None
+    window = [Line(getattr(axis, role), line.stride) for axis, line in zip(found.axes, lines[2:], strict=True)]
+    return _strided([*lines[:2], *([Line(1, 1)] if len(window) == 1 else []), *window]), perm
+
+
+def _lines(letters: str, type_: ArrayType, order: Sequence[str]) -> list[Line] | None:
     """The axes that cuDNN sees; None where letters that are one to it do not lie so in memory."""
     strides = row_major(type_.shape)
-    lines = [merged(type_.shape, strides, [letters.index(n) for n in group]) for group in (*groups, *window)]
+    lines = [merged(type_.shape, strides, [letters.index(n) for n in group]) for group in order]
     return None if None in lines else [line for line in lines if line is not None]
 
 
-def _tensor(lines: Sequence[Line]) -> Tensor:
+def _strided(lines: Sequence[Line]) -> Tensor:
     """Axes of one element have the stride of one that is outside of those behind it, which tells layouts apart."""
-    lines = [*lines[:2], *([Line(1, 1)] if len(lines) < 4 else []), *lines[2:]]
     strides: list[int] = []
     inner = 1
     for line in reversed(lines):

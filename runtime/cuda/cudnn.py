@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nufunc.codegen.cuda.library_cudnn import ROLES, Convolution, Tensor
+from nufunc.codegen.cuda.library_cudnn import OPERATIONS, ROLES, Convolution, Tensor
 from nufunc.ir.errors import DeviceError, DeviceWarning
 from nufunc.runtime.cuda.driver import Driver
 
@@ -47,7 +47,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 # Kinds of descriptors (CUDNN_BACKEND_..._DESCRIPTOR) and their attributes (CUDNN_ATTR_...).
 CONVOLUTION, ENGINE, ENGINE_CONFIG, HEURISTICS, PLAN, GRAPH, VARIANT_PACK, TENSOR = 1, 2, 3, 4, 5, 15, 16, 17
-_OPERATIONS = {"fprop": (10, 700), "dgrad": (12, 706), "wgrad": (11, 712)}  # kind, first attribute: see _operation
+_OPERATION = {"fprop": (10, 700), "dgrad": (12, 706), "wgrad": (11, 712)}  # kind, first attribute: see _graph
 _COMPUTE_TYPE, _MODE, _DILATIONS, _STRIDES, _POST, _PRE, _SPATIAL = range(100, 107)
 _HEURISTICS_MODE, _HEURISTICS_GRAPH, _HEURISTICS_RESULTS = 200, 201, 202
 _CONFIG_ENGINE, _PLAN_HANDLE, _PLAN_CONFIG, _PLAN_WORKSPACE = 301, 400, 401, 402
@@ -290,7 +290,7 @@ def _graph(handle: Handle, convolution: Convolution, kept: list[Descriptor]) -> 
     for attribute, values in zip((_DILATIONS, _STRIDES, _POST, _PRE), numbers, strict=True):
         window.put(attribute, "int64", *values)
     window.finalized()
-    kind, first = _OPERATIONS[convolution.operation]
+    kind, first = _OPERATION[convolution.operation]
     operation = made(kind)
     one = "double" if double else "float"
     operation.put(first, one, 1.0)  # result = 1 * convolution + 0 * result
@@ -326,7 +326,7 @@ def _run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int]) -> 
     """Arrays that lie as those of slices may are copied to where cuDNN can read and write them."""
     number = int(getattr(driver, "native", int)(stream))
     plan.handle.library.call("cudnnSetStream", plan.handle.address, number)
-    computed = {"fprop": "response", "dgrad": "image", "wgrad": "filter"}[plan.convolution.operation]
+    computed = next(role for role, name in OPERATIONS.items() if name == plan.convolution.operation)
     pointers = [places[role] for role in ROLES]
     spaces: list[tuple[str, int, int]] = []
     try:

@@ -193,26 +193,31 @@ def test_the_c_example(library, tmp_path):
 
 
 @needs_cc
-def test_float16_is_passed_as_bits_in_memory(tmp_path):
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_halves_are_passed_as_bits_in_memory(tmp_path, name):
     """Numbers too: as a number 0.5 would become the bits 0."""
-    halves = (np.float16(0.5), np.array([1.5, -2.0, 3.0], np.float16))
+    dtype = nf.bfloat16 if name == "bfloat16" else np.float16
+    halves = (dtype(0.5), np.array([1.5, -2.0, 3.0], dtype))
     built = aot.compile({"f": lambda a, x: (a * x + 1, a + a)}, *halves, out=tmp_path / "halves")
     assert "const uint16_t *a, const uint16_t *x, uint16_t *result_0" in built.header.read_text()
     code = f"""
     sys.path.insert(0, {str(tmp_path)!r})
     import halves
-    products, double = halves.halves_f(np.float16(0.5), np.array([1.5, -2.0, 3.0], np.float16))
-    print(products.dtype, products.tolist(), double.dtype, double)
+    {"from ml_dtypes import bfloat16" if name == "bfloat16" else "from numpy import float16"}
+    products, double = halves.halves_f({name}(0.5), np.array([1.5, -2.0, 3.0], {name}))
+    assert halves.halves_f(0.5, np.array([1.5, -2.0, 3.0], {name}))[1] == double
+    print(products.dtype, products.tolist(), double.dtype, float(double))
     """
     done = subprocess.run([sys.executable, "-c", ALONE + textwrap.dedent(code)], capture_output=True, text=True)
-    assert done.stdout.split("\n")[0] == "float16 [1.75, 0.0, 2.5] float16 1.0", done.stderr
+    assert done.stdout.split("\n")[0] == f"{name} [1.75, 0.0, 2.5] {name} 1.0", done.stderr
     strict = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-std=c99"]
     command = [CC, *strict, "example.c", "-L.", "-lhalves", "-lm", "-Wl,-rpath,.", "-o", "example"]
     subprocess.run(command, cwd=built.folder, check=True)
     printed = subprocess.run(["./example"], cwd=built.folder, capture_output=True, text=True, check=True).stdout
     bits = [int(line.rsplit("=", 1)[1], 16) for line in printed.splitlines() if "=" in line]
-    half, x = np.float16(0.5), np.array([0x3800, 0x3801, 0x3802], np.uint16).view(np.float16)
-    assert bits == [*(half * x + np.float16(1)).view(np.uint16).tolist(), 0x3C00]
+    first, one = (0x3F00, 0x3F80) if name == "bfloat16" else (0x3800, 0x3C00)
+    half, x = dtype(0.5), np.array([first, first + 1, first + 2], np.uint16).view(dtype)
+    assert bits == [*(half * x + dtype(1)).view(np.uint16).tolist(), one]
 
 
 @needs_cc

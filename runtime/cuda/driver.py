@@ -86,6 +86,9 @@ class Driver(Protocol):
     def upload(self, address: int, array: np.ndarray, stream: Any) -> None:
         """Copy a contiguous host array to the device; it may be changed afterwards."""
 
+    def send(self, address: int, data: bytes, stream: Any) -> None:
+        """Copy a few bytes to the device, with as little ado as there can be."""
+
     def download(self, array: np.ndarray, address: int, stream: Any) -> None:
         """Copy from the device into a contiguous host array; waits for it."""
 

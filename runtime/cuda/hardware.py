@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 _STAGED = 1 << 20  # bytes up to which an upload goes through the ring
 _RING, _QUARTERS = 1 << 23, 4
+_QUARTER = _RING // _QUARTERS
 _CHUNK = 1 << 22  # bytes of a download at a time
 _WORDS = 1024  # error words to a page
 _LOST = frozenset((214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721))  # the context is broken
@@ -320,6 +321,23 @@ class HardwareDriver:
             source = self._staging.place(array, stream)
             self._ask(cuda.cuMemcpyHtoDAsync(address, source, nbytes, self.stream_of(stream)), "upload")
 
+    def send(self, address: int, data: bytes, stream: Any) -> None:
+        staging = self._staging
+        if staging is None or stream not in staging.streams:
+            self.upload(address, np.frombuffer(data, np.uint8), stream)
+            return
+        if self._several or _THREAD.bound != self.index or _FORKED[0]:
+            self._enter()
+        nbytes = len(data)
+        with _LOCK:
+            start = staging.room(nbytes)
+            staging.bytes[start : start + nbytes] = data
+            staging.streams.add(stream)
+            target = self._streams.get(stream) or self.stream_of(stream)
+            answer = self._api.cuMemcpyHtoDAsync(address, staging.address + start, nbytes, target)
+        if answer[0]:
+            raise _error(self._api, answer[0], "upload")
+
     def download(self, array: np.ndarray, address: int, stream: Any) -> None:
         self._enter()
         if array.nbytes > _CHUNK:
@@ -568,16 +586,23 @@ class _Staging:
     def __init__(self, driver: HardwareDriver) -> None:
         self.driver = driver
         self.memory = driver.pinned(_RING)
-        self.address = self.memory.ctypes.data
+        self.bytes = memoryview(self.memory)
+        self.address = int(self.memory.ctypes.data)
         self.quarter, self.position = 0, 0
         self.streams: set[Any] = set()  # that copy out of this quarter
         self.events: list[list[Any]] = [[] for _ in range(_QUARTERS)]
 
     def place(self, array: np.ndarray, stream: Any) -> int:
         """The address of a copy of an array that is about to be queued on a stream."""
-        size = _RING // _QUARTERS
-        nbytes = -(-array.nbytes // 64) * 64
-        if self.position + nbytes > size:
+        start = self.room(array.nbytes)
+        self.memory[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        self.streams.add(stream)
+        return self.address + start
+
+    def room(self, nbytes: int) -> int:
+        """Where so many bytes of the ring begin that no copy reads any more."""
+        nbytes = (nbytes + 63) & -64
+        if self.position + nbytes > _QUARTER:
             events = map(self.driver._event_if_there, self.streams)
             self.events[self.quarter] = [event for event in events if event is not None]
             self.streams = set()
@@ -585,11 +610,9 @@ class _Staging:
             for event in self.events[self.quarter]:
                 self.driver.await_event(event)
             self.events[self.quarter] = []
-        start = self.quarter * size + self.position
-        self.memory[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        start = self.quarter * _QUARTER + self.position
         self.position += nbytes
-        self.streams.add(stream)
-        return int(self.address + start)
+        return start
 
 
 class _Landing:

@@ -35,7 +35,7 @@ def short_way(entry: DeviceEntry) -> Callable[..., Any]:
         "DeviceArray": DeviceArray, "Block": Block, "streams": CURRENT, "take": entry.device.pool.take_sized,
         "machine": machine, "run": machine.run, "view": machine.view, "unchecked": entry.device.unchecked,
         "index": entry.device.index, "graphs": machine.graphs, "replay": driver.replay, "upload": driver.upload,
-        "adopted": adopted, "ndarray": np.ndarray, "frombuffer": np.frombuffer, "bytes8": np.dtype(np.uint8),
+        "send": driver.send, "adopted": adopted, "ndarray": np.ndarray,
     }  # fmt: skip
     lines = ["s = streams.streams.get(index, 0)"]
     if machine.checked:
@@ -121,7 +121,7 @@ def _uploads(entry: DeviceEntry, names: dict[str, Any]) -> list[str]:
     if numbers:
         names["pack"] = struct.Struct(text).pack
         lines += [f"n = take({rounded(entry.numbers)}, s)"]
-        lines += [f"upload(n.address, frombuffer(pack({', '.join(values)}), bytes8), s)"]
+        lines += [f"send(n.address, pack({', '.join(values)}), s)"]
         lines += [f"p{k} = n.address + {16 * way.number}" for k, way in numbers]
     for k, way in enumerate(entry.ways):
         if way.layout is None and way.number < 0:

@@ -128,6 +128,9 @@ class SimulatedDriver:
         self.counts["upload"] += 1
         self.bytes_at(address, array.nbytes)[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
+    def send(self, address: int, data: bytes, stream: Any) -> None:
+        self.upload(address, np.frombuffer(data, np.uint8), stream)
+
     def download(self, array: np.ndarray, address: int, stream: Any) -> None:
         self.counts["download"] += 1
         array.reshape(-1).view(np.uint8)[:] = self.bytes_at(address, array.nbytes)

@@ -310,7 +310,7 @@ def compile_program(program: Program, lowered: CodegenLowered | None = None) -> 
     from nufunc.runtime.plain import GraphEntry, PlainEntry
 
     if program.device is not None:
-        return _device_executable(program, lambda: lowered)
+        return _device_executable(program, lowered)
     plain = os.environ.get("NUFUNC_NOJIT", "")
     interpreted = Origin("interpreted", None, "NUFUNC_NOJIT is set")
     if plain == "graph":
@@ -324,12 +324,15 @@ def compile_program(program: Program, lowered: CodegenLowered | None = None) -> 
     return Executable(**vars(program), entry=entry, origin=Origin("compiled", None, "it was not asked for"))
 
 
-def _device_executable(program: Program, lower: Callable[[], Any]) -> Executable:
-    from nufunc.runtime.cuda import compiled, hosted
+def _device_executable(program: Program, lowered: Any = None, lower: Callable[[], Any] | None = None) -> Executable:
+    """As it was `lowered`, or from the cache on disk, or by way of `lower`."""
+    from nufunc.runtime.cuda import compiled, hosted, stored
 
     try:
-        lowered: Any = lower() or lower_program(program)
-        return compiled.executable_for(program, lowered)
+        if lowered is not None:
+            return compiled.executable_for(program, lowered)
+        fresh = pipeline.records()
+        return stored.executable_of(program, lower or functools.partial(lower_program, program), fresh)
     except UnsupportedError as error:
         if os.environ.get("NUFUNC_CUDA_FALLBACK") == "0":
             raise
@@ -341,7 +344,7 @@ def executable_of(program: Program, lower: Callable[[], CodegenLowered] | None =
     """A program with its code: from the cache on disk, or compiled, by way of `lower`, and stored there."""
     lower = lower or functools.partial(lower_program, program)
     if program.device is not None:
-        return _device_executable(program, lower)
+        return _device_executable(program, None, lower)
     plain = os.environ.get("NUFUNC_NOJIT", "")
     if plain not in ("", "0"):
         return compile_program(program, None if plain == "graph" else lower())

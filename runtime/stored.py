@@ -10,8 +10,10 @@ number among the program's distinct locations, in order, and that is the right o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import importlib
 import os
 import sys
 import time
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _STARTED = time.time()
 _JUST_NOW = 2  # seconds before the start in which an edit may be younger than what was imported
 _SOURCES = ("nufunc.ir", "nufunc.ir.prims", "nufunc.passes", "nufunc.codegen")  # what makes code of graphs
+_DEVICE_SOURCES = ("nufunc.codegen.cuda",)  # and what makes programs for devices of them
+_TOOLS = ("cuda_", "nvidia_", "nvmath")  # packages that make the machine code of kernels
 
 
 class Origin(NamedTuple):
@@ -59,8 +63,6 @@ class Address(NamedTuple):
 def address_of(program: Program) -> Address | str:
     """Where the machine code of a program is stored, or why it cannot be."""
     graph = program.graph
-    if program.device is not None:
-        return "a program for a device is planned anew; its kernels are kept on disk one by one"
     hosts: dict[Host, int] = {}
     called = []
     for node in graph.walk():
@@ -71,9 +73,10 @@ def address_of(program: Program) -> Address | str:
                 return f"it calls a rule of its own ({node.loc})" if node.loc else "it calls a rule of its own"
     numbers: dict[Location | None, int] = {None: -1}
     pattern = [numbers.setdefault(node.loc, len(numbers) - 1) for node in graph.walk()]
-    inputs = [(s.kind, s.type.shape, str(s.type), s.strides) for s in program.inputs]
+    inputs = [(s.kind, s.type.shape, str(s.type), s.strides, s.device is not None) for s in program.inputs]
     options = (program.scalars, program.donated, sorted(program.stored), program.fastmath)
-    parts = ("program", environment(), graph_hash(graph), pattern, called, inputs, options)
+    around = environment() if program.device is None else device_environment(program.device)
+    parts = ("program", around, graph_hash(graph), pattern, called, inputs, options)
     del numbers[None]
     key = hashlib.sha256(repr(parts).encode()).hexdigest()
     return Address(key, tuple(x for x in numbers if x is not None), tuple(hosts))
@@ -84,23 +87,47 @@ def environment() -> tuple[str, ...]:
     """What machine code depends on beside the program."""
     from nufunc.codegen import backend
 
+    return (*backend.target().key, *_python(), f"sources {_sources(False)}")
+
+
+def device_environment(index: int) -> tuple[str, ...]:
+    """What a program for a device depends on beside the traced one: devices of one capability share it."""
+    from nufunc.runtime.cuda.devices import device_of
+
+    driver = device_of(index).driver
+    return (f"cuda {driver.capability}", f"simulated {driver.simulated}", *_device_versions())
+
+
+@functools.cache
+def _device_versions() -> tuple[str, ...]:
+    """The versions of what makes kernels: of NVIDIA's packages, as the folders of their descriptions are called, since
+    to import these takes longer than to load a program, or where a toolkit of the system is."""
+    found = set()
+    for folder in sys.path:
+        with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+            found |= {e.name for e in entries if e.name.endswith("-info") and e.name.lower().startswith(_TOOLS)}
+    toolkit = [os.environ.get(name, "") for name in ("CUDA_HOME", "CUDA_PATH")]
+    return (*sorted(found), f"toolkit {toolkit}", *_python(), f"sources {_sources(True)}")
+
+
+def _python() -> tuple[str, str]:
     python = f"{sys.implementation.cache_tag} {getattr(sys, 'abiflags', '')} {object.__basicsize__}"
-    return (*backend.target().key, f"numpy {np.__version__}", python, f"sources {_sources()}")
+    return f"numpy {np.__version__}", python
 
 
-def _source_files() -> Iterator[os.DirEntry[str]]:
-    """The source files that code generation consists of."""
-    for package in _SOURCES:
-        (folder,) = sys.modules[package].__path__
+def _source_files(device: bool) -> Iterator[os.DirEntry[str]]:
+    """The source files that code generation consists of, for a device or for the processor."""
+    for package in (*_SOURCES, *(_DEVICE_SOURCES if device else ())):
+        (folder,) = importlib.import_module(package).__path__
         with os.scandir(folder) as found:
             yield from sorted((entry for entry in found if entry.name.endswith(".py")), key=lambda entry: entry.name)
 
 
-def _sources() -> str:
+def _sources(device: bool = False) -> str:
     """A hash of the source files. To read them takes longer than to load a program, so the cache knows it, for files of
     these sizes and times.
     """
-    found = [(e.path, e.stat().st_size, e.stat().st_mtime_ns) for e in _source_files()]
+    found = [(e.path, e.stat().st_size, e.stat().st_mtime_ns) for e in _source_files(device)]
     key = hashlib.sha256(repr(("sources", found)).encode()).hexdigest()
     known = DISK.get(key)
     if known is not None:
@@ -117,7 +144,7 @@ def _sources() -> str:
 
 def _edited() -> bool:
     """Whether a source file may have changed since this process imported it: then the hash is not of what runs."""
-    return max(entry.stat().st_mtime for entry in _source_files()) > _STARTED - _JUST_NOW
+    return max(entry.stat().st_mtime for entry in _source_files(False)) > _STARTED - _JUST_NOW
 
 
 _EDITED = "nufunc's own sources were edited since this process began, or just before"
@@ -131,6 +158,16 @@ def _hashed_edited() -> bool:
     return _edited()
 
 
+def _device_edited() -> bool:
+    """`_edited` for programs of devices."""
+    return max(entry.stat().st_mtime for entry in _source_files(True)) > _STARTED - _JUST_NOW
+
+
+@functools.cache
+def _hashed_device_edited() -> bool:
+    return _device_edited()
+
+
 @functools.cache
 def attach() -> None:
     """Import what loads code, and let the modules that every process needs be kept in the cache on disk too."""
@@ -142,7 +179,7 @@ def attach() -> None:
 def workspace_of(program: Program, ask: Callable[[], int]) -> int:
     """The bytes of a program's temporaries, which `ask` tells at length."""
     attach()
-    address = address_of(program) if DISK.reason_off() is None and not _hashed_edited() else ""
+    address = address_now(program)
     if isinstance(address, str):
         return ask()
     key = hashlib.sha256(f"workspace {address.key}".encode()).hexdigest()
@@ -150,19 +187,23 @@ def workspace_of(program: Program, ask: Callable[[], int]) -> int:
     if found is not None:
         return int(found)
     size = ask()
-    if not _edited():
-        DISK.put(key, str(size).encode(), f"temporaries of {described(program.name, program.graph)}")
+    _put(program, key, str(size).encode(), f"temporaries of {described(program.name, program.graph)}")
     return size
+
+
+def address_now(program: Program) -> Address | str:
+    """Where code of a program is looked for and stored, or why nowhere."""
+    off = DISK.reason_off()
+    if off is None and (_hashed_edited() if program.device is None else _hashed_device_edited()):
+        off = _EDITED
+    return address_of(program) if off is None else off
 
 
 def entry_of(program: Program, lower: Callable[[], Lowered], fresh: bool = False) -> tuple[Compiled, Origin]:
     """The entry of a program: loaded, or compiled and stored. With `fresh` it is compiled in any case."""
     begin = time.perf_counter()
     attach()
-    off = DISK.reason_off()
-    if off is None and _hashed_edited():
-        off = _EDITED
-    address = address_of(program) if off is None else off
+    address = address_now(program)
     if isinstance(address, Address) and not fresh:
         entry = _loaded(address, lower)
         if entry is not None:
@@ -196,7 +237,7 @@ def _entry(data: bytes, address: Address, lower: Callable[[], Lowered]) -> Compi
 
 def packed(executable: Executable) -> tuple[str, bytes] | None:
     """The machine code of an executable with its key, for another process; None where it is of no use elsewhere."""
-    if executable.origin.how == "interpreted" or _edited():
+    if executable.device is not None or executable.origin.how == "interpreted" or _edited():
         return None
     from nufunc.codegen.compile import object_code
 
@@ -231,7 +272,17 @@ def _store(address: Address, entry: Compiled, program: Program) -> str | None:
     value = object_code(entry, address.locations, address.hosts)
     if value is None:
         return "it calls a Python function, or an error in it would be at a place, that the program does not name"
-    return DISK.put(address.key, value.pack(), described(program.name, program.graph))
+    return store(program, address, value.pack())
+
+
+def store(program: Program, address: Address, data: bytes) -> str | None:
+    """Store code that was made just now; None, or why it was not stored."""
+    return _put(program, address.key, data, described(program.name, program.graph))
+
+
+def _put(program: Program, key: str, data: bytes, about: str) -> str | None:
+    edited = _edited() if program.device is None else _device_edited()
+    return _EDITED if edited else DISK.put(key, data, about)
 
 
 def described(name: str, graph: Graph) -> str:

@@ -23,7 +23,7 @@ import pytest
 from fake_streams import LEGACY, Access, Allocation, Streams, Work
 
 import nufunc as nf
-from nufunc.codegen.cuda.compile import Code
+from nufunc.codegen.cuda.codes import Code
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.simulate import simulate
 from nufunc.runtime.cuda import arrays, devices, hardware

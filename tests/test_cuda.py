@@ -11,8 +11,8 @@ import pytest
 from cuda_programs import CUDA_PROGRAMS, WITHOUT_WARPS, array, kernels_of
 from pass_programs import graph_of
 
+from nufunc.codegen.cuda import codes, lowering
 from nufunc.codegen.cuda import compile as compiler
-from nufunc.codegen.cuda import lowering
 from nufunc.codegen.cuda.compile import compiled, ptx
 from nufunc.codegen.cuda.plan import device_program
 from nufunc.codegen.cuda.program import Call, Launch
@@ -144,7 +144,7 @@ def test_code_is_kept(capabilities):
     first = compiled(kernel, (8, 0), kept)
     assert first.symbol in first.ptx
     assert compiled(kernel, (8, 0), kept) is first
-    compiler._codes.clear()
+    codes.CODES.clear()
     assert compiled(kernel, (8, 0), kept) == first
     assert len(kept) == 2 + (first.cubin is not None)
 
@@ -165,5 +165,5 @@ def test_kernels_of_one_text_share_their_code(capabilities):
                      for n in (20, 40))  # fmt: skip
     assert first != second
     assert first.source == second.source
-    codes = compiler.compiled_together([first, second], (8, 0))
-    assert codes[0] is codes[1]
+    together = compiler.compiled_together([first, second], (8, 0))
+    assert together[0] is together[1]

@@ -489,17 +489,18 @@ def test_several_devices_set_their_context(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_compiled_kernels_are_kept_on_disk(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nufunc.codegen.cuda import codes
     from nufunc.codegen.cuda import compile as compiler
 
     monkeypatch.setenv("NUFUNC_CACHE", "1")
     monkeypatch.setenv("NUFUNC_CACHE_DIR", str(tmp_path))
     made = []
-    code = compiler.Code("module", "k", "// ptx", b"cubin", 8, 0)
+    code = codes.Code("module", "k", "// ptx", b"cubin", 8, 0)
     monkeypatch.setattr(compiler, "_compile", lambda kernels, capability: made.append(capability) or [code])
     source = "def k(x, y, error):\n    y[cuda.grid(1)] = x[cuda.grid(1)] * 3.0\n"
     kernel = Kernel("k", source, (Buffer("x", F64, 4), Buffer("y", F64, 4, written=True)), 0, 1, 4)
     for _ in range(2):
-        monkeypatch.setattr(compiler, "_codes", {})
+        codes.CODES.clear()
         assert compiler.compiled(kernel, (8, 0), hardware._STORE) == code
     assert made == [(8, 0)]
     compiler.compiled(kernel, (9, 0), hardware._STORE)

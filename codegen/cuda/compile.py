@@ -6,13 +6,11 @@ import functools
 import hashlib
 import importlib
 import inspect
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nufunc.codegen import random, text_scalars, vmath_coefficients_special
 from nufunc.codegen.cuda import (
@@ -23,37 +21,11 @@ from nufunc.codegen.cuda import (
     device_values,
     lowering,
 )
+from nufunc.codegen.cuda.codes import CODES, Code, Store, keep, kept
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.ir.errors import UnsupportedError
 
 Capability = tuple[int, int]
-
-
-class Store(Protocol):
-    """Bytes by key, kept between processes."""
-
-    def get(self, key: str) -> bytes | None: ...
-
-    def put(self, key: str, data: bytes) -> None: ...
-
-
-@dataclass(frozen=True)
-class Code:
-    """A compiled kernel: the function `symbol` of a module, which several kernels may share and `module` names.
-
-    `cubin` is None where no assembler was found: a driver compiles the PTX then. `registers` and `spilled` (bytes of
-    registers that did not fit) are those of the cubin.
-    """
-
-    module: str
-    symbol: str
-    ptx: str
-    cubin: bytes | None
-    registers: int | None = None
-    spilled: int | None = None
-
-
-_codes: dict[str, Code] = {}
 
 
 def compiled(kernel: Kernel, capability: Capability, store: Store | None = None) -> Code:
@@ -65,20 +37,11 @@ def compiled_together(kernels: Sequence[Kernel], capability: Capability, store: 
     """The machine code of several kernels; what has to be compiled becomes one module, which takes less time than a
     module for each."""
     names = [code_key(kernel, capability) for kernel in kernels]
-    missing: dict[str, Kernel] = {}
-    for name, kernel in zip(names, kernels, strict=True):
-        if name not in _codes:
-            code = None if store is None else _found(store, name)
-            if code is None:
-                missing[name] = kernel
-            else:
-                _codes[name] = code
+    missing = {name: kernel for name, kernel in zip(names, kernels, strict=True) if kept(name, store) is None}
     if missing:
         for name, code in zip(missing, _compile(missing, capability), strict=True):
-            _codes[name] = code
-            if store is not None:
-                _keep(store, name, code)
-    return [_codes[name] for name in names]
+            keep(name, code, store)
+    return [CODES[name] for name in names]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -99,24 +62,6 @@ def _versions() -> tuple[object, ...]:
     sources = [inspect.getsource(m) for m in (sys.modules[__name__], *parts, *tables)]
     linker = assembler()
     return _hashed(sources), nvvm_version(), None if linker is None else linker.version()
-
-
-def _found(store: Store, name: str) -> Code | None:
-    data = store.get(name)
-    if data is None:
-        return None
-    about = json.loads(data)
-    ptx, cubin = (store.get(f"{about['module']}.{kind}") for kind in ("ptx", "cubin"))
-    if ptx is None:
-        return None
-    return Code(**{**about, "ptx": ptx.decode(), "cubin": cubin})
-
-
-def _keep(store: Store, name: str, code: Code) -> None:
-    store.put(f"{code.module}.ptx", code.ptx.encode())
-    if code.cubin is not None:
-        store.put(f"{code.module}.cubin", code.cubin)
-    store.put(name, json.dumps(asdict(replace(code, ptx="", cubin=None))).encode())
 
 
 def _compile(kernels: Mapping[str, Kernel], capability: Capability) -> list[Code]:

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy import copysign, cos, cosh, exp, expm1, float64, hypot, log, log1p, sin, sinh, sqrt, tan
-from scipy.special import gamma
-from scipy.special import gammaln as lgamma
 
 from nufunc.codegen.vmath_coefficients_special import SPECIAL_POLY
 
@@ -302,6 +300,20 @@ def i1e(x: Any) -> Any:
 
 
 # -- incomplete functions: series and continued fractions (Lentz) until nothing changes
+
+
+def gamma(x: Any) -> Any:
+    """Where these functions run as Python; kernels have libdevice's. SciPy's take long to import."""
+    from scipy import special
+
+    return special.gamma(x)
+
+
+def lgamma(x: Any) -> Any:
+    """As `gamma`."""
+    from scipy import special
+
+    return special.gammaln(x)
 
 
 def gamma_weight(a: Any, x: Any) -> Any:

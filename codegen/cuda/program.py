@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nufunc.codegen.loops import Buffer
 from nufunc.ir.errors import Location
 from nufunc.ir.types import ArrayType
 
 if TYPE_CHECKING:
     from nufunc.codegen.callback import HostCall
-    from nufunc.codegen.cuda.kernels import Kernel
 
 Space = Literal["input", "constant", "output", "workspace", "error"]
 
@@ -60,6 +60,23 @@ class Operand:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.type}"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's text and launch; see Note [Kernel texts] of `codegen.cuda.writer`.
+
+    Its arguments are the addresses of `buffers` and of the error word, an i32. The last `scratch` buffers are workspace
+    that the kernels of one nest share, and of no particular content. `blocks` is how many there are at most: kernels
+    that stride over the grid may be launched with fewer.
+    """
+
+    name: str
+    source: str
+    buffers: tuple[Buffer, ...]
+    scratch: int
+    blocks: int
+    threads: int
 
 
 @dataclass(frozen=True)

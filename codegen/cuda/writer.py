@@ -31,10 +31,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from nufunc.codegen.cuda.program import Kernel as Kernel  # which is described here
 from nufunc.codegen.emit_text import NestWriter, buffer_names
 from nufunc.codegen.loops import Affine, Axis, Buffer, Inst, LoopNest, Phase, varying
 from nufunc.codegen.nest_builder import Sites
@@ -46,23 +47,6 @@ _NARROW = 1 << 30  # points and elements up to which indices have 32 bits
 _WIDEST = 8  # points of a vector at most
 _DEAR = 48  # cycles of a body from which there are no vectors: it is not memory that it waits for
 _COSTS = dict.fromkeys(("floor_div", "mod", "fmod", "gcd", "pow", "check"), 16)
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel's text and launch; see Note [Kernel texts].
-
-    Its arguments are the addresses of `buffers` and of the error word, an i32. The last `scratch` buffers are workspace
-    that the kernels of one nest share, and of no particular content. `blocks` is how many there are at most: kernels
-    that stride over the grid may be launched with fewer.
-    """
-
-    name: str
-    source: str
-    buffers: tuple[Buffer, ...]
-    scratch: int
-    blocks: int
-    threads: int
 
 
 def count(axes: Sequence[Axis]) -> int:

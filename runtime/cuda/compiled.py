@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nufunc.codegen.callspec import ArgSpec, ResultSpec
-from nufunc.codegen.compile import _lent as lent_outputs
-from nufunc.codegen.cuda.plan import Origins, planned
 from nufunc.codegen.cuda.program import Program as Steps
 from nufunc.ir.errors import ArgumentError, UnsupportedError
 from nufunc.ir.graph import Graph
@@ -22,8 +20,10 @@ from nufunc.runtime.cuda.entry import DeviceEntry, specs, store
 from nufunc.runtime.executable import Executable, Program
 from nufunc.runtime.stored import Origin
 
+if TYPE_CHECKING:
+    from nufunc.codegen.cuda.plan import Origins
+
 CAPABILITY = (8, 0)  # of PTX for no device in particular, which drivers of later ones compile too
-UNSTORED = "a program for a device is planned anew; its kernels are kept on disk one by one"
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class DeviceExecutable(Executable):
 
 def lowered_for(program: Program) -> DeviceLowered:
     """The device program of a traced one."""
+    from nufunc.codegen.compile import _lent as lent_outputs  # of what is loaded from disk nothing is planned
+    from nufunc.codegen.cuda.plan import planned
     from nufunc.passes.placement import placed
     from nufunc.runtime.compilation import _placements, _specs
 
@@ -124,13 +126,21 @@ def text_for_any_device(program: Program, stage: str) -> str:
 
 
 def executable_for(program: Program, lowered: DeviceLowered) -> DeviceExecutable:
-    """A program with its kernels loaded on its device."""
+    """A program as it was lowered, with its kernels loaded on its device."""
+    return executable_with(program, lowered.steps, lowered.placed)
+
+
+def executable_with(program: Program, steps: Steps, placed: Set[int]) -> DeviceExecutable:
+    """A program with these steps, its kernels loaded on its device; `placed` are the inputs that are read where they
+    lie."""
+    from nufunc.runtime.compilation import _specs
+
     begin = time.perf_counter()
     assert program.device is not None
     entry = DeviceEntry(
-        lowered.steps, device_of(program.device), lowered.spec, program.inputs, lowered.placed, program.sources,
+        steps, device_of(program.device), specs(*_specs(program), steps), program.inputs, placed, program.sources,
         program.name, next((node.loc for node in program.graph.nodes if node.loc is not None), None),
     )  # fmt: skip
-    origin = Origin("compiled", None, UNSTORED, time.perf_counter() - begin)
+    origin = Origin("compiled", None, "it was not asked for", time.perf_counter() - begin)
     return DeviceExecutable(**vars(program), entry=entry, origin=origin)
 

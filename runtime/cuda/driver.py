@@ -104,6 +104,12 @@ class Driver(Protocol):
     def load(self, kernel: Kernel) -> Any:
         """A kernel, compiled and ready to launch; the same for equal kernels."""
 
+    def name_of(self, kernel: Kernel) -> str | None:
+        """The name under which the machine code of a kernel that was loaded is kept on disk, if it is."""
+
+    def named(self, kernel: Kernel, name: str | None) -> None:
+        """What `name_of` gave in another process: the code of a kernel that is loaded later."""
+
     def launch(self, function: Any, addresses: Sequence[int], stream: Any) -> None:
         """Queue a kernel: the addresses of its buffers and then that of the error word."""
 

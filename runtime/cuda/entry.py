@@ -13,7 +13,7 @@ usual (memory of other libraries, other streams, arrays that overlap) takes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ class DeviceEntry:
     """A program on a device. `spec` says which results stand in which arguments, as for native entries."""
 
     def __init__(
-        self, steps: Steps, device: Device, spec: CallSpec, inputs: Sequence[Input], placed: frozenset[int],
+        self, steps: Steps, device: Device, spec: CallSpec, inputs: Sequence[Input], placed: Set[int],
         sources: Sequence[str], name: str, location: Location | None = None,
     ) -> None:  # fmt: skip
         self.steps, self.device, self.spec, self.sources, self.name = steps, device, spec, sources, name

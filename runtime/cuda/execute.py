@@ -26,7 +26,6 @@ import numpy as np
 
 from nufunc.codegen.callback import HostCall
 from nufunc.codegen.cuda.program import Call, Program
-from nufunc.codegen.nest_builder import site_error
 from nufunc.ir.errors import DeviceError, DeviceMemoryError, DeviceWarning, Location, LostDeviceError
 from nufunc.runtime.cuda import libraries
 from nufunc.runtime.cuda.driver import Driver
@@ -101,6 +100,8 @@ class Machine:
         if self.span is None or not self.view[0]:
             return None
         self.driver.synchronize(stream)
+        from nufunc.codegen.nest_builder import site_error  # which brings what kernels are made with
+
         code = int(self.view[0])
         self.driver.clear(self.word, 4, stream)
         self.view[0] = 0

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nufunc.codegen.cuda.codes import Code, kept
 from nufunc.ir.errors import (
     ArgumentError,
     DeviceError,
@@ -50,7 +51,7 @@ from nufunc.runtime.cuda.memory import no_memory
 from nufunc.runtime.disk_cache import DISK
 
 if TYPE_CHECKING:
-    from nufunc.codegen.cuda.kernels import Kernel
+    from nufunc.codegen.cuda.program import Kernel
 
 _STAGED = 1 << 20  # bytes up to which an upload goes through the ring
 _RING, _QUARTERS = 1 << 23, 4
@@ -194,6 +195,7 @@ class HardwareDriver:
         self._context = self._ask(cuda.cuDevicePrimaryCtxRetain(self._device), "open a device")
         self._streams: dict[Any, Any] = {}
         self._functions: dict[Kernel, Any] = {}
+        self._names: dict[Kernel, str] = {}  # of the code of kernels, from stored programs
         self._modules: dict[str, Any] = {}
         self.recording = threading.RLock()
         self._dropped: list[Any] = []  # executable graphs that nobody refers to
@@ -407,19 +409,35 @@ class HardwareDriver:
     # -- kernels
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
-        from nufunc.codegen.cuda.compile import compiled_together
-
-        new = [kernel for kernel in kernels if kernel not in self._functions]
+        new = [k for k in kernels if k not in self._functions and self._kept(k) is None]
         if new:
+            from nufunc.codegen.cuda.compile import compiled_together
+
             compiled_together(new, self.capability, _STORE)
+
+    def name_of(self, kernel: Kernel) -> str | None:
+        from nufunc.codegen.cuda.compile import code_key
+
+        return self._names.get(kernel) or code_key(kernel, self.capability)
+
+    def named(self, kernel: Kernel, name: str | None) -> None:
+        if name is not None:
+            self._names[kernel] = name
+
+    def _kept(self, kernel: Kernel) -> Code | None:
+        """The code of a kernel whose name is known, without what compiles it."""
+        name = self._names.get(kernel)
+        return None if name is None else kept(name, _STORE)
 
     def load(self, kernel: Kernel) -> Any:
         found = self._functions.get(kernel)
         if found is not None:
             return found
-        from nufunc.codegen.cuda.compile import compiled
+        code = self._kept(kernel)
+        if code is None:
+            from nufunc.codegen.cuda.compile import compiled
 
-        code = compiled(kernel, self.capability, _STORE)
+            code = compiled(kernel, self.capability, _STORE)
         with _LOCK:
             self._enter()
             if code.module not in self._modules:

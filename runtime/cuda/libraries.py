@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.cuda import libraries
-from nufunc.codegen.cuda.kernels import Kernel
-from nufunc.codegen.cuda.libraries import glue_kernels
 from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Routine
-from nufunc.codegen.cuda.program import Call, Copy, Launch
+from nufunc.codegen.cuda.program import Call, Copy, Kernel, Launch
 from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentError
 from nufunc.ir.halves import in_single
 from nufunc.ir.types import FLOAT32, ArrayType, is_half
-from nufunc.runtime.cuda import cudnn, nvidia
+from nufunc.runtime.cuda import nvidia
 from nufunc.runtime.cuda.driver import Driver
 
 
@@ -43,6 +40,8 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
             case Copy():
                 driver.copy(at(step.target), at(step.source), step.nbytes, stream)
             case Routine(name="conv"):
+                from nufunc.runtime.cuda import cudnn
+
                 cudnn.run(step.numbers["plan"], driver, stream, {name: at(p) for name, p in step.places.items()})
             case Routine():
                 places = {name: at(place) for name, place in step.places.items()}
@@ -56,7 +55,11 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
 def replayable(call: Call, driver: Driver) -> bool:
     """Whether a call can be recorded, and replayed without the host."""
     how = route(driver)
-    return driver.simulated or (how != "host" and libraries.replayable(_steps(call, how, driver)))
+    if driver.simulated or how == "host":
+        return driver.simulated
+    from nufunc.codegen.cuda import libraries
+
+    return libraries.replayable(_steps(call, how, driver))
 
 
 def keeping(stream: Any, recorded: bool = True) -> AbstractContextManager[list[Any]]:
@@ -69,7 +72,11 @@ def kernels(calls: Iterable[Call], driver: Driver) -> list[Kernel]:
     """The kernels that calls launch, so that they are compiled together."""
     calls = list(calls)
     how = route(driver) if calls else "host"
-    return [] if how == "host" else [k for call in calls for k in libraries.kernels_of(_steps(call, how, driver))]
+    if how == "host":
+        return []
+    from nufunc.codegen.cuda import libraries
+
+    return [k for call in calls for k in libraries.kernels_of(_steps(call, how, driver))]
 
 
 def route(driver: Driver) -> str:
@@ -93,6 +100,8 @@ def _steps(call: Call, how: str, driver: Driver) -> Sequence[LibraryStep]:
     kept = vars(call)
     key = f"{how} {driver.index}" if call.prim == "conv" else how
     if key not in kept:
+        from nufunc.codegen.cuda import libraries  # programs without calls do not need all that makes kernels
+
         steps = libraries.steps_of(call, how == "nvidia")
         planned = [_planned(step, driver) for step in steps]
         kept[key] = libraries.steps_of(call, False) if None in planned else planned
@@ -104,12 +113,16 @@ def _planned(step: LibraryStep, driver: Driver) -> LibraryStep | None:
     """A step with the plan that it needs, if any; None where cuDNN cannot do it."""
     if not isinstance(step, Routine) or step.name != "conv":
         return step
+    from nufunc.runtime.cuda import cudnn
+
     plan = cudnn.plan(driver, step.numbers["convolution"], step.numbers["workspace_bytes"], nvidia.tf32())
     return None if plan is None else replace(step, numbers={**step.numbers, "plan": plan})
 
 
 def _glue(step: Glue, driver: Driver, addresses: Sequence[int], word: int, stream: Any) -> None:
     """Run a small graph as kernels."""
+    from nufunc.codegen.cuda.libraries import glue_kernels
+
     for kernel, used in glue_kernels(step):
         own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
         spaces = [driver.allocate(b.size * b.dtype.itemsize, stream) for b in own]

@@ -311,5 +311,3 @@ def product_rate(device: Device, dtype: np.dtype[Any]) -> float:
         device.synchronize()
         taken.append((time.perf_counter() - start) / count)
     return 2 * n**3 / min(taken)
-
-

@@ -171,6 +171,12 @@ class SimulatedDriver:
             self._loaded[kernel] = kernel
         return self._loaded[kernel]
 
+    def name_of(self, kernel: Kernel) -> str | None:
+        return None  # it is its text
+
+    def named(self, kernel: Kernel, name: str | None) -> None:
+        pass
+
     def launch(self, function: Any, addresses: Sequence[int], stream: Any) -> None:
         kernel: Kernel = function
         if isinstance(stream, _Recorder):

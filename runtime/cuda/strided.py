@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.cuda.kernels import Kernel
+from nufunc.codegen.cuda.program import Kernel
 from nufunc.codegen.loops import Buffer
 from nufunc.ir.errors import BoundsError, ShapeError
 from nufunc.runtime.cuda.arrays import DeviceArray, Layout, empty, uploaded, use

@@ -96,7 +96,7 @@ def _refuse_tapes(program: Program) -> None:
     given = any(isinstance(s.type, TapeType) and s.device is None for s in program.inputs)
     if given or (not own and any(isinstance(v.type, TapeType) for v in program.graph.outputs)):
         raise UnsupportedError(
-            "what the derivative of a loop of unknown length keeps does not travel between the host and a device; give "
+            "tapes of loops of unknown length do not travel between the host and a device; give "
             "nf.vjp or nf.linearize arrays of the device (nf.to_device) and call what they give there too, or "
             "differentiate within one function (nf.grad)"
         )

@@ -245,12 +245,13 @@ def lower_program(program: Program, timed: bool = False, standalone: bool = Fals
     # these bring Numba's code generator, which `import nufunc` must not
     from nufunc.codegen.compile import lower
     from nufunc.codegen.emit_text import loops_text
+    from nufunc.passes.gram import halved
     from nufunc.passes.placement import placed
     from nufunc.passes.transform_axes import along_their_axes
 
     placements = _placements(program)
     refusals: list[str] = []
-    grouped = pipeline.grouped(along_their_axes(placed(program.graph, placements)), refusals, processor=True)
+    grouped = pipeline.grouped(halved(along_their_axes(placed(program.graph, placements))), refusals, processor=True)
     pipeline.note("fusion", lambda: "\n".join(dict.fromkeys(refusals)) or "nothing was refused")
     pipeline.note("loops", lambda: loops_text(grouped))
     args, results = _specs(program)

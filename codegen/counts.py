@@ -33,6 +33,7 @@ from nufunc.ir.errors import Location
 from nufunc.ir.graph import Graph, Node
 from nufunc.ir.prims.conv import conv_steps
 from nufunc.ir.product_group import halves, is_product
+from nufunc.ir.types import kind_of
 
 _COMPLEX = {"add": 2, "sub": 2, "neg": 2, "mul": 6, "div": 11, "conj": 1, "abs": 4}
 _SIMPLE = frozenset(
@@ -274,7 +275,7 @@ def _operations(
                 flops += times * _flops("add", inst.dtype, inst)
             continue
         dtype = dtypes[inst.args[0]] if inst.args else inst.dtype
-        if inst.op in _TRANSCENDENTAL and dtype.kind in "fc":
+        if inst.op in _TRANSCENDENTAL and kind_of(dtype) in "fc":
             transcendentals += times
         else:
             flops += times * _flops(inst.op, dtype, inst)
@@ -285,7 +286,7 @@ def _operations(
 
 def _flops(op: str, dtype: np.dtype, inst: Inst | None) -> int:
     """Flops of one operation on operands of a dtype."""
-    if dtype.kind not in "fc":
+    if kind_of(dtype) not in "fc":
         return 0
     if op == "integer_pow" and inst is not None:
         power = abs(inst.attrs["y"])
@@ -334,7 +335,7 @@ _DECOMPOSITIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 
 def _library_flops(node: Node) -> int:
     dtype = node.operands[0].dtype if node.operands else np.dtype(bool)
-    if dtype.kind not in "fc":
+    if kind_of(dtype) not in "fc":
         return 0
     scale = 4 if dtype.kind == "c" else 1
     if node.prim == "dot":

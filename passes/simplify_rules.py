@@ -268,7 +268,7 @@ def _reduce(s: Simplifier, node: Node) -> Value | None:
     # a sum starts from 0.0, which makes 0.0 of -0.0; a complex product from 1, which can make NaN of an
     # infinity
     alters = {"reduce_sum": "fc", "reduce_prod": "c"}.get(node.prim, "")
-    if x.dtype.kind not in alters and all(x.shape[a] == 1 for a in axes):
+    if kind_of(x.dtype) not in alters and all(x.shape[a] == 1 for a in axes):
         return s.again("reshape", (x,), {"shape": node.result.shape})
     return None
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from nufunc.ir.errors import Location, UnsupportedError
 from nufunc.ir.graph import Graph, Node
+from nufunc.ir.types import is_float
 from nufunc.runtime import pipeline
 from nufunc.runtime.compilation import executable_of, lower_program
 from nufunc.runtime.executable import Program
@@ -85,7 +86,7 @@ def _surroundings(program: Program, lowered: Any, profile: Profile) -> dict[str,
     from nufunc.runtime.cuda import devices, measure
 
     assert program.device is not None
-    sizes = {p.type.dtype: p.type.nbytes for p in program.graph.params if p.type.dtype.kind == "f"}
+    sizes = {p.type.dtype: p.type.nbytes for p in program.graph.params if is_float(p.type.dtype)}
     dtype = max(sizes, key=lambda d: sizes[d], default=np.dtype(np.float64))
     flops = measure.product_rate(devices.device_of(program.device), dtype)
     return {

@@ -262,3 +262,17 @@ def test_training_in_mixed_precision(monkeypatch: pytest.MonkeyPatch, way: str) 
         np.testing.assert_allclose(float(made), float(value), rtol=0.02)
         values.append(float(made))
     assert values[-1] < values[0]
+
+
+def test_what_is_counted() -> None:
+    """As much as for float16."""
+    f = nf.jit(lambda x: np.tanh(x @ x.T) + 1)
+    costs = [f.lower(nf.to_device(MATRIX.astype(dtype))).cost() for dtype in (BF, np.float16)]
+    assert costs[0].flops == costs[1].flops > 2 * 20 * 20 * 24
+    assert costs[0].transcendentals == costs[1].transcendentals == 400
+    assert costs[0].peak_bytes == costs[1].peak_bytes
+
+
+def test_programs_are_shown_with_their_type() -> None:
+    text = str(nf.dump(lambda x: x @ x.T, nf.to_device(MATRIX), stage="device"))
+    assert "bf16[20,20] = dot(input0: bf16[20,24]" in text

@@ -1,8 +1,8 @@
 """Everything that is measured on a CUDA device, in one command -> results/cuda-DEVICE.md.
 
     python benchmarks/device.py                       all of it
-    python benchmarks/device.py --only kernels calls  some of the parts: kernels beside a copy; products and workloads
-                                                      beside JAX and torch; calls; tests; the sanitizer
+    python benchmarks/device.py --only kernels calls  some of the parts: kernels beside a copy; products, convolutions
+                                                      and workloads beside JAX and torch; calls; tests; the sanitizer
 
     NUFUNC_CUDA_SIMULATOR=1 python benchmarks/device.py --only kernels calls --elements 40960 --out FILE
 
@@ -27,12 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from device_conv import convolutions
 
 import nufunc as nf
 
 HERE = Path(__file__).resolve().parent
 BURST = 0.2  # seconds of a sample
-PARTS = ("kernels", "products", "calls", "workloads", "tests", "sanitizer")
+PARTS = ("kernels", "products", "convolutions", "calls", "workloads", "tests", "sanitizer")
 MARK = 0.9  # share of a copy's bandwidth that is asked of kernels
 
 
@@ -271,6 +272,7 @@ def main() -> None:
     makers = {
         "kernels": lambda: kernels(options.elements),
         "products": lambda: products(options.elements),
+        "convolutions": lambda: convolutions(options.elements, per_call),
         "calls": calls,
         "workloads": lambda: workloads(label),
         "tests": tests,

@@ -8,7 +8,7 @@ from cuda_programs import array
 from pass_programs import graph_of
 
 from nufunc.codegen.cuda import compile as compiler
-from nufunc.codegen.cuda import writer
+from nufunc.codegen.cuda import lowering, writer
 from nufunc.codegen.cuda.compile import compiled_together
 from nufunc.codegen.cuda.kernels import Kernel, kernels
 from nufunc.codegen.cuda.simulate import SimulatedGroups, simulate
@@ -216,8 +216,44 @@ def test_large_arrays_have_wide_indices():
     assert "int64" not in kernel.source
 
 
+def test_long_loops_have_wide_indices():
+    """Also where no array is large: those of what is broadcast, and of a line just below what 32 bits count."""
+
+    def outer(b, x, y):
+        shape = (x.shape[0], y.shape[0])
+        return b.reduce_sum(b.add(*(b.broadcast(v, shape=shape, dims=(k,)) for k, v in enumerate((x, y)))), axes=(0, 1))
+
+    first, _ = kernels_of(outer, array("f4", 1 << 16), array("f4", 1 << 16))
+    assert "first = int64(" in first.source
+    made = kernels_of(lambda b, x: b.cumsum(x, axis=0, reverse=False), array("f4", (1 << 31) - 8))
+    assert "for item in range(int64(" in made[-1].source
+    rows = kernels_of(softmax(0), array("f4", 40_000, 1 << 18))
+    assert all("int64(" in k.source for k in rows)
+
+
+def test_a_number_need_not_be_aligned():
+    """The addresses of vectors alone decide whether there are vectors."""
+    scaled = lambda b, x, c: b.mul(x, b.broadcast(c, shape=x.shape, dims=()))
+    (kernel,) = kernels_of(scaled, array("f4", 4096), array("f4"))
+    assert "aligned(16, x1, y0)" in kernel.source
+
+
+def test_neighbouring_blocks_sum_neighbouring_columns():
+    parts, _ = kernels_of(sums(0), array("f4", 100_000, 1000))
+    assert "block % 32 * 32 + slot" in parts.source
+
+
+def test_loops_in_loops_are_not_all_written_out():
+    def text(n: int) -> str:
+        loops = f"    for i in range({n}):\n        for j in range(i, {n}):\n            x[i] = x[j]\n"
+        source = f"def k(x, error):\n{loops}"
+        return lowering.module([("k", Kernel("k", source, (Buffer("x", np.dtype("f8"), n, True),), 0, 1, 1))])
+
+    assert (text(5).count("!llvm.loop !9000"), text(32).count("!llvm.loop !9000")) == (1, 0)
+
+
 def test_wide_indices_give_the_same(monkeypatch):
-    monkeypatch.setattr(writer, "_NARROW", 10)
+    monkeypatch.setattr(writer, "NARROW", 10)
     for function, dtype, shape in CASES[::4]:
         check(function, dtype, shape, 8, simulate)
 

@@ -72,8 +72,14 @@ class ChunkWriter(GroupWriter):
             return
         self.line(f"for block in range(cuda.blockIdx.x, {self.blocks}, cuda.gridDim.x):")
         self.depth += 1
-        self.line(f"first = {self.first('block')} % {self.shape.chunks} * {self.shape.chunk}")
-        self.group(f"block // {self.shape.chunks}")
+        self.line(f"first = {self.first(self.chunk_number)} * {self.shape.chunk}")
+        groups = self.groups if self.shape.side else self.shape.chunks
+        self.group(f"block {'%' if self.shape.side else '//'} {groups}")
+
+    @property
+    def chunk_number(self) -> str:
+        """Neighbouring blocks do what lies side by side: chunks of a point, or points of a chunk."""
+        return f"(block // {self.groups})" if self.shape.side else f"(block % {self.shape.chunks})"
 
     def phase(self, phase: Phase) -> None:
         number = self.nest.phases.index(phase)
@@ -119,7 +125,7 @@ class ChunkWriter(GroupWriter):
         """Store the parts."""
         tests = ["lane == 0"] if self.present is None else ["lane == 0", self.present]
         self.line(f"if {' and '.join(tests)}:")
-        place = self.chunk_place(f"block % {self.shape.chunks}")
+        place = self.chunk_place(self.chunk_number)
         for acc in phase.accumulators:
             for part in parts_of(acc, 0):
                 own = f"a{part.name.removeprefix('part')}"

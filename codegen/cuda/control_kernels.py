@@ -27,6 +27,7 @@ from nufunc.codegen.cuda.control_regions import Region
 from nufunc.codegen.cuda.control_tapes import THREADS, recording
 from nufunc.codegen.cuda.kernels import Kernel
 from nufunc.codegen.cuda.program import Branch, Copy, Launch, Operand, Place, Step, launched
+from nufunc.codegen.cuda.writer import NARROW
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.text_scalars import type_text
 from nufunc.ir.graph import Graph, Node
@@ -117,7 +118,13 @@ class Writer:
     @property
     def worker(self) -> tuple[str, str]:
         """The first lane of a thread or block, and how far it is to its next one."""
-        return ("cuda.grid(1)", "cuda.gridsize(1)") if self.by_thread else ("cuda.blockIdx.x", "cuda.gridDim.x")
+        first, step = ("grid(1)", "gridsize(1)") if self.by_thread else ("blockIdx.x", "gridDim.x")
+        return self.counted(f"cuda.{first}"), f"cuda.{step}"
+
+    def counted(self, first: str) -> str:
+        """A number that rows of stacked arrays are counted from: of 64 bits where arrays are large."""
+        wide = any(v.type.size >= NARROW for v in (*self.node.operands, *self.node.results))
+        return f"int64({first})" if wide else first
 
     def head(self) -> list[str]:
         declared = [f"{name} = cuda.shared.array({n}, {kind})" for name, (n, kind) in self.shared.items()]
@@ -166,7 +173,7 @@ class Writer:
             return self.memory(place, type_)
         each = self.each // type_.dtype.itemsize
         home = self.memory(place, type_, (self.blocks - 1) * each + type_.size)
-        return home.at(f"cuda.blockIdx.x * {each}")
+        return home.at(f"int64(cuda.blockIdx.x) * {each}")
 
     def stacked(self, type_: ArrayType) -> Home:
         """An array on the stack of a thread; of one that is split its part."""

@@ -46,7 +46,7 @@ def map_(
     stacks = [boxed(w, h, r) for h, r in zip(results, node.results, strict=True)]
     index = w.fresh("turn")
     w.settle()
-    with w.indented(f"for {index} in range({node.attrs['length']}):"):
+    with w.indented(f"for {index} in range({w.counted('0')}, {node.attrs['length']}):"):
         row(w, node, frames[0], operands, stacks, arena, 0, index)
         w.settle()
     return stacks
@@ -67,7 +67,7 @@ def scan(
     if length:
         w.settle()
         index = w.fresh("turn")
-        with w.indented(f"for {index} in range({length}):"):
+        with w.indented(f"for {index} in range({w.counted('0')}, {length}):"):
             number = f"({length - 1} - {index})" if attrs["reverse"] else index
             made = row(
                 w, node, frames[0], operands, [*carry.current, *stacks], carry.arena, count, number, carry.current,

@@ -35,6 +35,7 @@ _LONG = 2048  # elements of a loop from which a block does it
 _LEAST = 132  # blocks, whatever they need
 _FULL = 2048  # blocks that keep a device busy
 _CHUNK = 4096  # elements of a chunk at least
+_LOADS = 8  # of a lane that are under way together
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def _side_by_side(nest: LoopNest, points: int, length: int, threads: int) -> Sha
         return None
     chunks, chunk, blocks = 1, 0, -(-points // side)
     if blocks < _FULL // 2 and length >= 32 * lanes and _can_chunk(nest):
-        chunk = max(16 * lanes, -(-length * blocks // _FULL // lanes) * lanes)
+        step = _LOADS * lanes
+        chunk = max(2 * step, -(-length * blocks // _FULL // step) * step)
         chunks = -(-length // chunk)
     return Shape(side, lanes, True, chunks, chunk if chunks > 1 else 0)
 

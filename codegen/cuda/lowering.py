@@ -38,7 +38,7 @@ from nufunc.codegen.cuda.device_values import (
 from nufunc.codegen.cuda.writer import Kernel
 from nufunc.ir.errors import UnsupportedError
 
-_UNROLLED = 32  # passes of a loop that are written out
+_UNROLLED, _NESTED = 32, 512  # passes of a loop that are written out; and with those of loops inside
 _LOADS = 8  # passes of a short loop that are under way together, so that its loads are
 _NOTES = [
     "!0 = !{}",
@@ -318,7 +318,7 @@ class _Function(Expressions):
         self.jump(test)
         if _meets(body):
             self.lines[-1] += ", !llvm.loop !9004"
-        elif _is_short(args):
+        elif _is_short(args, body):
             self.lines[-1] += ", !llvm.loop !9000"
         elif _only_adds_up(body):
             self.lines[-1] += ", !llvm.loop !9002"
@@ -341,10 +341,24 @@ class _Function(Expressions):
         self.ended = True
 
 
-def _is_short(args: Sequence[ast.expr]) -> bool:
-    """Whether a loop over a range goes a known, small number of times."""
+def _is_short(args: Sequence[ast.expr], body: Sequence[ast.stmt]) -> bool:
+    """Whether a loop over a range goes a known, small number of times, also with the loops inside of it."""
     numbers = [a.value for a in args if isinstance(a, ast.Constant) and isinstance(a.value, int)]
-    return len(numbers) == len(args) and len(range(*numbers)) <= _UNROLLED
+    if len(numbers) < len(args):
+        return False
+    passes = len(range(*numbers))
+    return passes <= _UNROLLED and passes * _passes(body) <= _NESTED
+
+
+def _passes(body: Sequence[ast.stmt]) -> int:
+    """How often the innermost statements of loops over ranges run, at most, as far as is known."""
+    most = 1
+    for loop in (n for statement in body for n in ast.walk(statement) if isinstance(n, ast.For)):
+        args = loop.iter.args if isinstance(loop.iter, ast.Call) else []
+        numbers = [a.value if isinstance(a, ast.Constant) else 0 for a in args]
+        own = len(range(*numbers)) if len(numbers) < 3 else 1
+        most = max(most, min(own, _UNROLLED) * _passes(loop.body))
+    return most
 
 
 def _meets(body: Sequence[ast.stmt]) -> bool:

@@ -182,7 +182,7 @@ class _LineWriter(CudaWriter):
     def tiles(self, phase: Phase, start: str, stop: str, vectors: bool) -> None:
         """One loop. Threads beyond the end of a line repeat its last elements, and store nothing."""
         own = "thread" if self.width == 1 else f"thread * {self.width}"
-        self.line(f"for item in range({start}, {stop}, {self.tile}):")
+        self.line(f"for item in range({self.first(start)}, {stop}, {self.tile}):")
         self.depth += 1
         self.line(f"inside = item + {own} < {self.length}")
         last = self.length - self.width

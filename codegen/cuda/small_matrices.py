@@ -158,11 +158,11 @@ class Writer:
         team, count = self.team, count_of(self.made.operands[0].shape)
         head = f"def {name}({', '.join(b.name for b in buffers)}, error):"
         wide = max(b.size for b in buffers) >= 2**31
+        cast = (lambda text: f"int64({text})") if wide else (lambda text: text)
         if team.alone:
-            start = [f"    for item in range(cuda.grid(1), {count}, cuda.gridsize(1)):"]
+            start = [f"    for item in range({cast('cuda.grid(1)')}, {count}, cuda.gridsize(1)):"]
             blocks, threads = -(-count // 64), 64
         else:
-            cast = (lambda text: f"int64({text})") if wide else (lambda text: text)
             start = [
                 f"    thread = {cast('cuda.threadIdx.x')}", f"    across = thread % {team.across}",
                 f"    down = thread // {team.across}",

@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nufunc.codegen.cuda.writer import BLOCKS, Kernel
+from nufunc.codegen.cuda.writer import BLOCKS, NARROW, Kernel
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.text_scalars import BITS, type_text
 from nufunc.ir.types import INT64, ArrayType
 
 _TILE = 2048  # elements that one block sorts, at most
 _WARP = 32
-_NARROW = 1 << 30  # elements up to which places have 32 bits
 
 
 def sort_kernels(
@@ -115,7 +114,7 @@ class Lines:
 
     def _first(self, text: str) -> str:
         """A number that is counted from: of 64 bits where there are many elements."""
-        return f"int64({text})" if self.type.size >= _NARROW else text
+        return f"int64({text})" if self.type.size >= NARROW else text
 
     def _at(self, line: str, place: str) -> str:
         """The address of an element of a line."""

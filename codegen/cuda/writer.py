@@ -43,7 +43,7 @@ from nufunc.codegen.schedule import op_cost
 
 THREADS = 256  # per block, a power of two
 BLOCKS = 4096  # at most; the loops stride over the grid
-_NARROW = 1 << 30  # points and elements up to which indices have 32 bits
+NARROW = 1 << 30  # points and elements up to which indices have 32 bits
 _WIDEST = 8  # points of a vector at most
 _DEAR = 48  # cycles of a body from which there are no vectors: it is not memory that it waits for
 _COSTS = dict.fromkeys(("floor_div", "mod", "fmod", "gcd", "pow", "check"), 16)
@@ -62,6 +62,14 @@ def has_rows(nest: LoopNest) -> bool:
     return any(b.scratch for b in nest.buffers)
 
 
+def _most(nest: LoopNest) -> int:
+    """The points of loops and the elements of buffers, whichever are most; scratch rows are those of all points."""
+    points = count(nest.axes)
+    rows = (b.size * (points + THREADS) for b in nest.buffers if b.scratch)
+    sizes = (b.size for b in nest.buffers if not b.scratch)
+    return max([points, *(count(p.axes) for p in nest.phases), *rows, *sizes])
+
+
 class CudaWriter(NestWriter):
     """A nest for a device; see Note [Kernel texts]."""
 
@@ -70,7 +78,7 @@ class CudaWriter(NestWriter):
         self.threads = threads
         self.insts = {i.id: i for p in nest.phases for i in p.body}
         self.extents = {a.name: a.extent for a in nest.all_axes()}
-        self.wide = max([count(nest.axes), *(b.size for b in nest.buffers)]) >= _NARROW
+        self.wide = _most(nest) + threads >= NARROW
         self.lane: int | None = None  # of a vector, while its instructions are written
         self.varying: set[int] = set()
         self._moved: dict[str, set[int]] = {}
@@ -143,7 +151,7 @@ class CudaWriter(NestWriter):
         if self.wide or any(isinstance(key, int) for key, _ in index.terms):
             return False
         span = sum(abs(c) * self.extents[str(key)] for key, c in index.terms)
-        return abs(index.const) + span < _NARROW
+        return abs(index.const) + span < NARROW
 
     # -- vectors: `lane` is the point that is written
 
@@ -264,7 +272,8 @@ class ThreadWriter(CudaWriter):
         if self.width == 1:
             return super().write()
         axis = self.nest.axes[-1]
-        buffers = {self.names[i.buffer]: None for i in self.insts.values() if i.op in ("load", "store")}
+        moved = (i for i in self.insts.values() if i.op in ("load", "store"))
+        buffers = {self.names[i.buffer]: None for i in moved if self.contiguous(i, axis.name, self.width)}
         if self.nest.axes:
             self.early(0)
         self.line("first = 0")

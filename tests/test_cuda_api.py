@@ -713,6 +713,8 @@ def test_python_is_called_back_with_host_arrays() -> None:
     for _ in range(2):
         same(f(nf.to_device(X)), np.tanh(X) * 2 + 1)
     assert seen == [np.ndarray] * 2
+    f = nf.jit(lambda x: nf.pure_callback(np.sum, nf.spec((), float), x) * 2)
+    same(f(nf.to_device(X)), X.sum() * 2)
 
 
 def test_static_arguments_and_outputs() -> None:

@@ -131,7 +131,7 @@ def _result(name: str, leaf: Any, want: ArrayType) -> np.ndarray:
             f"pure_callback: {name} must return an array of shape {want.shape} and dtype {want.dtype}, got shape "
             f"{array.shape} and dtype {array.dtype}"
         )
-    return np.ascontiguousarray(array, want.dtype)
+    return np.asarray(array, want.dtype, order="C")
 
 
 def effect(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> None:

@@ -35,7 +35,7 @@ OK = RESULT.CUDA_SUCCESS
 ALIGNMENT = 256
 CONTEXTLESS = frozenset((
     "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
-    "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuGetErrorString", "cuDeviceGetDefaultMemPool",
+    "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuCtxGetCurrent", "cuGetErrorString", "cuDeviceGetDefaultMemPool",
     "cuMemPoolSetAttribute", "cuMemPoolTrimTo", "cuGraphDestroy", "cuGraphExecDestroy", "cuPointerGetAttribute",
 ))  # fmt: skip
 
@@ -191,8 +191,11 @@ class FakeCuda:
         return OK, real.CUcontext(0x77 + int(device))
 
     def do_cuCtxSetCurrent(self, context):
-        self.contexts.current = int(context)
+        self.contexts.current = int(context) or None
         return (OK,)
+
+    def do_cuCtxGetCurrent(self):
+        return OK, real.CUcontext(self.current or 0)
 
     def do_cuGetErrorString(self, result):
         return OK, b"what it means"

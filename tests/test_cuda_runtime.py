@@ -480,12 +480,13 @@ def test_several_devices_set_their_context(monkeypatch: pytest.MonkeyPatch) -> N
     two = FakeCuda(devices=2)
     monkeypatch.setattr(hardware, "api", lambda: two)
     first, second = (hardware.HardwareDriver(k) for k in range(2))
-    first.memory()
-    assert two.current == 0x77
-    second.memory()
-    assert two.current == 0x78
-    first.memory()
-    assert two.current == 0x77
+    for driver, context in ((first, 0x77), (second, 0x78), (first, 0x77)):
+        driver.memory()
+        assert two.current is None  # as it was before
+        with driver.entered():
+            assert two.current == context
+            second.memory()
+            assert two.current == context
 
 
 def test_compiled_kernels_are_kept_on_disk(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,15 +338,15 @@ def test_arrays_that_only_cycles_hold_make_room(fake: FakeCuda) -> None:
 
 def test_interrupted_downloads_do_not_meet_the_next(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     big = np.random.default_rng(0).integers(0, 255, 9_500_001, np.uint8)
-    x, land = nf.to_device(big), hardware._Landing._land
+    x, land = nf.to_device(big), hardware.Landing._land
 
     def interrupted(self, *args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hardware._Landing, "_land", interrupted)
+    monkeypatch.setattr(hardware.Landing, "_land", interrupted)
     with pytest.raises(KeyboardInterrupt):
         np.asarray(x)
-    monkeypatch.setattr(hardware._Landing, "_land", land)
+    monkeypatch.setattr(hardware.Landing, "_land", land)
     with nf.device().on_stream(nf.device().driver.new_stream()):
         np.testing.assert_array_equal(np.asarray(x), big)
 
@@ -357,11 +357,14 @@ def test_capsules_of_the_hosts_memory_are_refused(fake: FakeCuda) -> None:
 
 
 def test_a_second_device_keeps_to_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    with installed(monkeypatch, FakeCuda(devices=2, total=1 << 26)):
+    with installed(monkeypatch, FakeCuda(devices=2, total=1 << 26)) as two:
         f = nf.jit(lambda x: np.cumsum(np.tanh(x)) * 2)
         first, second = nf.to_device(X, 0), nf.to_device(X, 1)
+        assert two.current is None
+        two.do_cuCtxSetCurrent(0x78)  # as another library does
         for _ in range(4):
             made = f(first), f(second)
+        assert two.current == 0x78
         with pytest.raises(ValueError, match="is on cuda:0"):
             nf.jit(lambda x, y: x + y)(first, second)
         first[0] = second[1]

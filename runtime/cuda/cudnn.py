@@ -190,9 +190,9 @@ def plan(driver: Driver, convolution: Convolution, limit: int, tf32: bool) -> Pl
     key = (driver.index, convolution, limit, tf32)
     with _LOCK:
         if key not in _plans:
-            driver.enter()
-            handle = _handle(driver)
-            _plans[key] = None if handle is None else planned(handle, convolution, limit, tf32)
+            with driver.entered():
+                handle = _handle(driver)
+                _plans[key] = None if handle is None else planned(handle, convolution, limit, tf32)
         return _plans[key]
 
 
@@ -313,8 +313,7 @@ def _graph(handle: Handle, convolution: Convolution, kept: list[Descriptor]) -> 
 
 def run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int]) -> None:
     """Queue a convolution."""
-    with _LOCK:
-        driver.enter()
+    with _LOCK, driver.entered():
         try:
             _run(plan, driver, stream, places)
         except CudnnError as error:

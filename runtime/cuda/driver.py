@@ -64,8 +64,8 @@ class Driver(Protocol):
     multiprocessors: int
     simulated: bool
 
-    def enter(self) -> None:
-        """Make the device the current one of this thread, for libraries that are called directly."""
+    def entered(self) -> AbstractContextManager[None]:
+        """Inside, the device is the current one of this thread, for libraries that are called directly."""
 
     def allocate(self, nbytes: int, stream: Any) -> int:
         """The address of fresh memory, aligned to 256 bytes, usable by what is queued on the stream from now on.

@@ -2,13 +2,9 @@
 
 Note [Contexts of CUDA]
 All work happens in the device's primary context, which other libraries of the process share, retained at first use and
-current in each thread that gets here. With one device it stays so; with several each entry here sets it, since other
-libraries may have changed it. A fork leaves the child a context that does not work: it is told so at once.
-
-Note [Host memory]
-Copies from pageable memory need not have read it when they return. So small uploads go through a ring of pinned
-memory, whose quarters are used again once events say that their copies have been made; large ones wait. Large downloads
-alternate between two pinned buffers, so that the copy out of one hides behind the copy into the other.
+current in each thread that gets here. With one device it stays so. With several, what the driver is asked for sets it
+and puts back the one that was there, since for other libraries this is the device that they work on, and memory may be
+given back in the middle of anything. A fork leaves the child a context that does not work: it is told so at once.
 
 Note [Recording]
 Graphs are captured on a stream of their own, non-blocking, since the default stream cannot be captured and would be
@@ -23,6 +19,7 @@ was queued there is a part of.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -30,7 +27,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,30 +36,27 @@ from nufunc.codegen.cuda.codes import Code, kept
 from nufunc.ir.errors import (
     ArgumentError,
     DeviceError,
-    DeviceMemoryError,
     DriverTooOldError,
-    LaunchError,
-    LostDeviceError,
     NoDeviceError,
     NoDriverError,
 )
+from nufunc.runtime.cuda.answers import GONE, TOO_OLD, checked, error_of, named
 from nufunc.runtime.cuda.driver import here, known_to_others
 from nufunc.runtime.cuda.memory import no_memory
+from nufunc.runtime.cuda.staging import CHUNK, Landing, Staging
 from nufunc.runtime.disk_cache import DISK
 
 if TYPE_CHECKING:
     from nufunc.codegen.cuda.program import Kernel
 
 _STAGED = 1 << 20  # bytes up to which an upload goes through the ring
-_RING, _QUARTERS = 1 << 23, 4
-_QUARTER = _RING // _QUARTERS
-_CHUNK = 1 << 22  # bytes of a download at a time
 _WORDS = 1024  # error words to a page
-_LOST = frozenset((214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721))  # the context is broken
-_LAUNCH = frozenset((1, 98, 400, 701))
-_TOO_OLD = frozenset((35, 36, 222, 803, 804))
-_GONE = frozenset((400, 709))  # what is said of a stream that its owner has destroyed
 _MANY = 0xFFFFFFFFFFFFFFFF
+_ENTRIES = (  # the methods that others call, and that need the context
+    "allocate", "free", "release", "memory", "pinned", "upload", "send", "download", "copy", "clear", "hold", "word",
+    "report", "load", "launch", "synchronize", "finish", "wait", "event", "mark", "seconds", "unmark", "new_stream",
+    "record", "replay", "refuse_capture",
+)  # fmt: skip
 
 
 class _Process(threading.local):
@@ -109,26 +103,16 @@ def started(module: Any) -> None:
     number = int(answer[0])
     if number == 100:
         raise NoDeviceError("the NVIDIA driver finds no CUDA device (CUDA_VISIBLE_DEVICES may hide it)")
-    if number in _TOO_OLD:
-        raise DriverTooOldError(f"the NVIDIA driver does not fit: {_named(module, answer[0])}")
+    if number in TOO_OLD:
+        raise DriverTooOldError(f"the NVIDIA driver does not fit: {named(module, answer[0])}")
     if number:
-        raise NoDriverError(f"the NVIDIA driver does not start: {_named(module, answer[0])}")
+        raise NoDriverError(f"the NVIDIA driver does not start: {named(module, answer[0])}")
     version, made_for = int(module.cuDriverGetVersion()[1]), int(module.CUDA_VERSION)
     if version // 1000 < made_for // 1000:
         raise DriverTooOldError(
             f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}, but the installed packages "
             f"make code of CUDA {made_for // 1000}; update the driver, or install nufunc[cuda], not nufunc[cuda13]"
         )
-
-
-def _named(module: Any, result: Any) -> str:
-    """The name of an error, and what the driver says about it."""
-    name = getattr(result, "name", None) or f"error {int(result)}"
-    try:
-        text = module.cuGetErrorString(result)[1]
-    except RuntimeError:
-        return str(name)
-    return f"{name} ({text.decode() if isinstance(text, bytes) else text})"
 
 
 def count() -> int:
@@ -149,29 +133,6 @@ def _refuse_fork() -> None:
         "CUDA was in use before this process was forked, and cannot be used in it; start processes with "
         "multiprocessing's 'spawn' or 'forkserver'"
     )
-
-
-def checked(module: Any, answer: tuple[Any, ...], what: str) -> Any:
-    """The value of a driver's answer; its error as one of ours."""
-    if answer[0]:
-        raise _error(module, answer[0], what)
-    return answer[1] if len(answer) == 2 else answer[1:] if len(answer) > 2 else None
-
-
-def _error(module: Any, result: Any, what: str) -> DeviceError:
-    number, text = int(result), _named(module, result)
-    if number in _LOST:
-        return LostDeviceError(
-            f"the device failed ({what}): {text}. This process cannot use it any more; start another one. "
-            "CUDA_LAUNCH_BLOCKING=1 shows the call that breaks"
-        )
-    if number in _TOO_OLD:
-        return DriverTooOldError(f"the NVIDIA driver is too old for this code ({what}): {text}; update it")
-    if number == 2:
-        return DeviceMemoryError(f"{what}: {text}")
-    if number == 209:
-        return DriverTooOldError(f"there is no code for this device ({what}): {text}; a newer toolkit may make it")
-    return LaunchError(f"{what}: {text}") if number in _LAUNCH and "launch" in what else DeviceError(f"{what}: {text}")
 
 
 class HardwareDriver:
@@ -200,7 +161,14 @@ class HardwareDriver:
         self.recording = threading.RLock()
         self._dropped: list[Any] = []  # executable graphs that nobody refers to
         self._held: deque[tuple[list[Any], Any]] = deque()  # events, and what has to live until they have passed
-        self._enter()
+        with self.entered():
+            self._begin()
+        if self._several:
+            for name in _ENTRIES:
+                setattr(self, name, self._put_back(getattr(self, name)))
+
+    def _begin(self) -> None:
+        cuda, known = self._api, self._api.CUdevice_attribute
         self._pooled = bool(self._attribute(known.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED))
         self._pool: Any = None
         if self._pooled:
@@ -209,8 +177,8 @@ class HardwareDriver:
             attribute = cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
             self._ask(cuda.cuMemPoolSetAttribute(self._pool, attribute, cuda.cuuint64_t(_MANY)), what)
         self.recording_stream = self.new_stream()
-        self._staging: _Staging | None = None
-        self._landing: _Landing | None = None
+        self._staging: Staging | None = None
+        self._landing: Landing | None = None
         self._marks: list[Any] = []  # events with times that nobody uses
         self._free_words: list[tuple[int, np.ndarray]] = []
         self._views: dict[int, np.ndarray] = {}
@@ -227,12 +195,33 @@ class HardwareDriver:
         """Make the context current; see Note [Contexts of CUDA]."""
         if _FORKED[0]:
             _refuse_fork()
-        if self._several or _THREAD.bound != self.index:
+        if _THREAD.bound != self.index:
             self._ask(self._api.cuCtxSetCurrent(self._context), "use a device")
             _THREAD.bound = self.index
 
-    def enter(self) -> None:
-        self._enter()
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        if not self._several or _THREAD.bound == self.index:  # which is forgotten on the way out
+            self._enter()
+            yield
+            return
+        inner, before = _THREAD.bound, self._ask(self._api.cuCtxGetCurrent(), "use a device")
+        try:
+            self._enter()
+            yield
+        finally:
+            self._api.cuCtxSetCurrent(before)
+            _THREAD.bound = inner
+
+    def _put_back(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method after which the context is the one that was there before."""
+
+        @functools.wraps(method)
+        def call(*args: Any) -> Any:
+            with self.entered():
+                return method(*args)
+
+        return call
 
     def native(self, stream: Any) -> int:
         """The stream as C functions take it."""
@@ -276,7 +265,7 @@ class HardwareDriver:
         self._enter()
         if self._pooled:
             answer = self._api.cuMemFreeAsync(address, self.stream_of(stream))
-            if int(answer[0]) in _GONE and stream:
+            if int(answer[0]) in GONE and stream:
                 self.finish()
                 answer = self._api.cuMemFreeAsync(address, self.stream_of(0))
             self._ask(answer, "free memory")
@@ -319,7 +308,7 @@ class HardwareDriver:
             return
         with _LOCK:
             if self._staging is None:
-                self._staging = _Staging(self)
+                self._staging = Staging(self)
             source = self._staging.place(array, stream)
             self._ask(cuda.cuMemcpyHtoDAsync(address, source, nbytes, self.stream_of(stream)), "upload")
 
@@ -328,7 +317,7 @@ class HardwareDriver:
         if staging is None or stream not in staging.streams:
             self.upload(address, np.frombuffer(data, np.uint8), stream)
             return
-        if self._several or _THREAD.bound != self.index or _FORKED[0]:
+        if _THREAD.bound != self.index or _FORKED[0]:
             self._enter()
         nbytes = len(data)
         with _LOCK:
@@ -338,21 +327,22 @@ class HardwareDriver:
             target = self._streams.get(stream) or self.stream_of(stream)
             answer = self._api.cuMemcpyHtoDAsync(address, staging.address + start, nbytes, target)
         if answer[0]:
-            raise _error(self._api, answer[0], "upload")
+            raise error_of(self._api, answer[0], "upload")
 
     def download(self, array: np.ndarray, address: int, stream: Any) -> None:
         self._enter()
-        if array.nbytes > _CHUNK:
+        if array.nbytes > CHUNK:
             with _LOCK:
                 if self._landing is None:
-                    self._landing = _Landing(self)
+                    self._landing = Landing(self)
             self._landing.fetch(array, address, stream)
             return
-        cuda = self._api
-        self._ask(
-            cuda.cuMemcpyDtoHAsync(array.ctypes.data, address, array.nbytes, self.stream_of(stream)), "download"
-        )
+        self.copy_down(array.ctypes.data, address, array.nbytes, stream)
         self.synchronize(stream)
+
+    def copy_down(self, target: int, source: int, nbytes: int, stream: Any) -> None:
+        """Queue a copy to memory of the host."""
+        self._ask(self._api.cuMemcpyDtoHAsync(target, source, nbytes, self.stream_of(stream)), "download")
 
     def copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
         self._enter()
@@ -368,7 +358,7 @@ class HardwareDriver:
         try:
             self._enter()
             self._let_go()
-            events = [event for event in map(self._event_if_there, streams) if event is not None]
+            events = [event for event in map(self.event_if_there, streams) if event is not None]
         except DeviceError:  # a broken device uses nobody's memory
             return
         self._held.append((events, owner))
@@ -457,8 +447,8 @@ class HardwareDriver:
         answer = cuda.cuModuleLoadDataEx(ptx.encode() + b"\0", 2, options, [log, len(log)])
         if answer[0]:
             said = bytes(log).split(b"\0", 1)[0].decode(errors="replace").strip()
-            raise type(_error(cuda, answer[0], name))(
-                f"the driver refuses the code of {name}: {_named(cuda, answer[0])}\n{said}"
+            raise type(error_of(cuda, answer[0], name))(
+                f"the driver refuses the code of {name}: {named(cuda, answer[0])}\n{said}"
             )
         return answer[1]
 
@@ -471,7 +461,7 @@ class HardwareDriver:
             code, blocks, 1, 1, threads, 1, 1, 0, self.stream_of(stream), (tuple(addresses), types), 0
         )
         if answer[0]:
-            raise _error(self._api, answer[0], f"launch of {name} ({blocks} blocks of {threads} threads)")
+            raise error_of(self._api, answer[0], f"launch of {name} ({blocks} blocks of {threads} threads)")
 
     # -- order
 
@@ -487,7 +477,7 @@ class HardwareDriver:
 
     def wait(self, stream: Any, other: Any) -> None:
         self._enter()
-        event = self._event_if_there(other)
+        event = self.event_if_there(other)
         if event is not None:
             self._ask(self._api.cuStreamWaitEvent(self.stream_of(stream), event, 0), "order streams")
             self._ask(self._api.cuEventDestroy(event), "order streams")  # the driver keeps it until it has passed
@@ -498,10 +488,10 @@ class HardwareDriver:
         self._ask(answer, "record an event")
         return event
 
-    def _event_if_there(self, stream: Any) -> Any:
+    def event_if_there(self, stream: Any) -> Any:
         """The same, or None once all is done; see Note [Streams that are gone]."""
         event, answer = self._recorded_event(stream)
-        if int(answer[0]) in _GONE:
+        if int(answer[0]) in GONE:
             self._ask(self._api.cuEventDestroy(event), "order streams")
             self.finish()
             return None
@@ -571,11 +561,11 @@ class HardwareDriver:
         return self._ask(cuda.cuStreamEndCapture(stream), "record a run")
 
     def replay(self, graph: Any, stream: Any) -> None:
-        if self._several or _THREAD.bound != self.index or _FORKED[0]:
+        if _THREAD.bound != self.index or _FORKED[0]:
             self._enter()
         answer = self._api.cuGraphLaunch(graph.graph, self._streams.get(stream) or self.stream_of(stream))
         if answer[0]:
-            raise _error(self._api, answer[0], "launch of a recorded run")
+            raise error_of(self._api, answer[0], "launch of a recorded run")
 
     def drop(self, graph: Any) -> None:
         """Nothing: another thread may be about to replay it, and whoever refers to it last drops it."""
@@ -596,79 +586,6 @@ class _Graph:
 
     def __del__(self) -> None:
         self.dropped.append(self.graph)
-
-
-class _Staging:
-    """A ring of pinned memory for uploads; see Note [Host memory]."""
-
-    def __init__(self, driver: HardwareDriver) -> None:
-        self.driver = driver
-        self.memory = driver.pinned(_RING)
-        self.bytes = memoryview(self.memory)
-        self.address = int(self.memory.ctypes.data)
-        self.quarter, self.position = 0, 0
-        self.streams: set[Any] = set()  # that copy out of this quarter
-        self.events: list[list[Any]] = [[] for _ in range(_QUARTERS)]
-
-    def place(self, array: np.ndarray, stream: Any) -> int:
-        """The address of a copy of an array that is about to be queued on a stream."""
-        start = self.room(array.nbytes)
-        self.memory[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
-        self.streams.add(stream)
-        return self.address + start
-
-    def room(self, nbytes: int) -> int:
-        """Where so many bytes of the ring begin that no copy reads any more."""
-        nbytes = (nbytes + 63) & -64
-        if self.position + nbytes > _QUARTER:
-            events = map(self.driver._event_if_there, self.streams)
-            self.events[self.quarter] = [event for event in events if event is not None]
-            self.streams = set()
-            self.quarter, self.position = (self.quarter + 1) % _QUARTERS, 0
-            for event in self.events[self.quarter]:
-                self.driver.await_event(event)
-            self.events[self.quarter] = []
-        start = self.quarter * _QUARTER + self.position
-        self.position += nbytes
-        return start
-
-
-class _Landing:
-    """Two pinned buffers for large downloads; see Note [Host memory]."""
-
-    def __init__(self, driver: HardwareDriver) -> None:
-        self.driver = driver
-        self.buffers = [driver.pinned(_CHUNK) for _ in range(2)]
-        self.lock = threading.Lock()
-
-    def fetch(self, array: np.ndarray, address: int, stream: Any) -> None:
-        target = array.reshape(-1).view(np.uint8)
-        with self.lock:
-            try:
-                self._pieces(target, address, stream)
-            except BaseException:
-                self.driver.synchronize(stream)  # copies that are under way must not meet the next download's
-                raise
-
-    def _pieces(self, target: np.ndarray, address: int, stream: Any) -> None:
-        driver = self.driver
-        coming: list[tuple[int, int, Any]] = []
-        for k, start in enumerate(range(0, target.size, _CHUNK)):
-            size = min(_CHUNK, target.size - start)
-            if len(coming) == 2:
-                self._land(target, *coming.pop(0))
-            place = self.buffers[k % 2].ctypes.data
-            driver._ask(
-                driver._api.cuMemcpyDtoHAsync(place, address + start, size, driver.stream_of(stream)), "download"
-            )
-            coming.append((k, start, driver.event(stream)))
-        for one in coming:
-            self._land(target, *one)
-
-    def _land(self, target: np.ndarray, k: int, start: int, event: Any) -> None:
-        self.driver.await_event(event)
-        size = min(_CHUNK, target.size - start)
-        target[start : start + size] = self.buffers[k % 2][:size]
 
 
 class _Kept:

@@ -98,8 +98,8 @@ def _device_at(x: Any, address: int) -> int:
     if not devices.simulated() and address:
         from nufunc.runtime.cuda import hardware
 
-        device_of(0).driver.enter()
-        return hardware.device_at(address)
+        with device_of(0).driver.entered():
+            return hardware.device_at(address)
     for name in ("device", "device_id"):
         found = getattr(x, name, None)
         found = getattr(found, "id", getattr(found, "index", found))

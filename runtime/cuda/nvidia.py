@@ -189,11 +189,10 @@ class Handles:
 
 def call(name: str, driver: Driver, stream: Any, dtype: np.dtype, places: Places, numbers: Numbers) -> None:
     """Queue a routine."""
-    with _lock:
+    with _lock, driver.entered():
         handles = _handles.setdefault(driver.index, Handles())
         handles.driver, handles.stream = driver, stream
         handles.number = int(getattr(driver, "native", int)(stream))
-        driver.enter()
         try:
             ROUTINES[name](handles, dtype, places, numbers)
         except NufuncError:

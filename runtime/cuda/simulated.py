@@ -10,12 +10,14 @@ they are on this device) is lent for as long as they live.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import ctypes
 import importlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,8 +65,8 @@ class SimulatedDriver:
         self._streams = 0
         self.recording_stream, self.recording = self.new_stream(), threading.RLock()
 
-    def enter(self) -> None:
-        pass
+    def entered(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     # -- memory
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_cuda
+import fake_nvmath
 import numpy as np
 import pytest
 from cuda_device import HARDWARE, device
@@ -20,7 +21,7 @@ from nufunc.codegen.cuda.portable import Portable, UnstorableError, unpack
 from nufunc.codegen.objects import ObjectError
 from nufunc.runtime import disk_cache, stored
 from nufunc.runtime.cache import CACHE
-from nufunc.runtime.cuda import compiled, devices
+from nufunc.runtime.cuda import compiled, devices, nvidia
 from nufunc.runtime.disk_cache import DISK
 
 __all__ = ["device"]
@@ -125,6 +126,41 @@ def test_what_is_loaded_computes_the_same(name, folder, monkeypatch) -> None:
     assert str(loaded.entry.steps) == steps
     same(again(*copies(values)), wanted)
     same(again(*copies(values)), wanted)  # replayed, where it can be
+
+
+LINEAR = {
+    "products": (lambda x: np.tanh(x @ x.T) @ x, (np.linspace(0, 1, 600).reshape(20, 30),)),
+    "factors": (lambda x: (np.linalg.cholesky(x), np.linalg.solve(x, x[:, :2])), (np.eye(40) + 0.01,)),
+    "a stack of spectra": (lambda x: np.fft.rfft(np.linalg.eigvalsh(x)).real, (np.eye(20) + np.zeros((3, 20, 20)),)),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(HARDWARE, reason="stands in for hardware")
+@pytest.mark.parametrize("route", ["own", "nvidia"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_library_calls_are_not_looked_at_again(name, route, folder, monkeypatch) -> None:
+    import nufunc.codegen.cuda.libraries as lowering
+
+    function, values = LINEAR[name]
+    libraries = {
+        "cublas": fake_nvmath.Cublas(), "cusolverDn": fake_nvmath.CusolverDn(), "cufft": fake_nvmath.Cufft(),
+    }  # fmt: skip
+    monkeypatch.setattr(nvidia, "module", libraries.get)
+    monkeypatch.setattr(nvidia, "_handles", {})
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", route)
+    f = nf.jit(function)
+    wanted = f(*copies(values))
+    (executable,) = (e for v in CACHE.entries.values() for e in v.executables)
+    replayable = executable.entry.machine.replayable
+    monkeypatch.setattr(compiled, "lowered_for", lambda program: pytest.fail("it was planned"))
+    for question in ("steps_of", "glue_kernels", "kernels_of", "replayable"):
+        monkeypatch.setattr(lowering, question, lambda *args: pytest.fail("it was looked at"))
+    again = forgotten(f)
+    same(again(*copies(values)), wanted)
+    same(again(*copies(values)), wanted)
+    (executable,) = (e for v in CACHE.entries.values() for e in v.executables)
+    assert executable.origin.how == "loaded"
+    assert executable.entry.machine.replayable == replayable
 
 
 def test_arguments_of_the_host(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.cuda.program import Copy, Launch, Place
+from nufunc.codegen.cuda.program import Copy, Kernel, Launch, Place
 from nufunc.ir.graph import Graph
 from nufunc.ir.types import ArrayType
 
@@ -46,7 +46,30 @@ class Hosted:
     """The primitive's own `evaluate` on copies in host memory."""
 
 
-LibraryStep = Routine | Glue | Hosted | Launch | Copy
+@dataclass(frozen=True)
+class Made:
+    """A Glue as the kernels that it becomes, each with the numbers of the places that it is given."""
+
+    kernels: tuple[tuple[Kernel, tuple[int, ...]], ...]
+    places: tuple[Place, ...]
+
+
+LibraryStep = Routine | Glue | Made | Hosted | Launch | Copy
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a call has become, as a stored program holds it: by whom (a route of `nufunc.runtime.cuda.libraries`), its
+    steps, all kernels made, and whether they can be recorded."""
+
+    route: str
+    steps: tuple[LibraryStep, ...]
+    replayable: bool
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        found = [step.kernel for step in self.steps if isinstance(step, Launch)]
+        return found + [k for step in self.steps if isinstance(step, Made) for k, _ in step.kernels]
 
 
 @dataclass

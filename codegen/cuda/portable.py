@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.codegen.cuda import program as steps
+from nufunc.codegen.cuda.library_steps import Hosted, Made, Ready, Routine
 from nufunc.codegen.cuda.program import Kernel, Program
 from nufunc.codegen.loops import Buffer
 from nufunc.codegen.objects import ObjectError
@@ -39,7 +40,8 @@ _CLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         Buffer, steps.Branch, steps.Call, steps.Copy, steps.Host, steps.Launch, steps.Operand, steps.Place,
-        steps.Record, steps.Repeat, steps.Replay, steps.Scoped, steps.TapeStep, steps.While,
+        steps.Record, steps.Repeat, steps.Replay, steps.Scoped, steps.TapeStep, steps.While, Hosted, Made, Ready,
+        Routine,
     )
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _CLASSES.items()}
@@ -52,12 +54,13 @@ class UnstorableError(Exception):
 
 @dataclass(frozen=True)
 class Portable:
-    """A program, which of its inputs it reads where they lie, and the names of the machine code of kernels: its own,
-    and those of its library calls."""
+    """A program, which of its inputs it reads where they lie, the names of the machine code of kernels (its own, and
+    those of its library calls), and what each library call has become, if that can be said."""
 
     program: Program
     placed: frozenset[int]
     names: Mapping[Kernel, str | None]
+    ready: tuple[Ready | None, ...] = ()
 
     def pack(self, locations: Sequence[Location], hosts: Sequence[Host]) -> bytes:
         """The value as bytes; UnstorableError where it holds what these do not name."""
@@ -73,6 +76,7 @@ class Portable:
             "sites": [[code, *map(writer.value, site)] for code, site in program.sites.items()],
             "placed": sorted(self.placed),
         }
+        head["ready"] = [writer.ready(call) for call in self.ready]
         names = [[writer.kernel(kernel), name] for kernel, name in self.names.items()]
         head["names"], head["kernels"] = names, writer.written
         text = json.dumps(head, separators=(",", ":")).encode()
@@ -90,6 +94,12 @@ class _Writer:
         self.hosts = {host: k for k, host in enumerate(hosts)}
         self.kernels: dict[Kernel, int] = {}
         self.written: list[Any] = []
+
+    def ready(self, call: Ready | None) -> Any:
+        try:
+            return self.value(call)
+        except UnstorableError:  # it is worked out again
+            return None
 
     def kernel(self, kernel: Kernel) -> int:
         if kernel not in self.kernels:
@@ -163,7 +173,10 @@ def _unpacked(data: bytes, locations: Sequence[Location], hosts: Sequence[Host])
         {int(code): (reader.value(kind), reader.value(line)) for code, kind, line in head["sites"]},
     )  # fmt: skip
     names = {reader.kernels[k]: name for k, name in head["names"]}
-    return Portable(program, frozenset(head["placed"]), names)
+    ready = reader.value(head["ready"])
+    if len(ready) != sum(isinstance(step, steps.Call) for step in program.walk()):
+        raise ValueError("its calls are others")
+    return Portable(program, frozenset(head["placed"]), names, ready)
 
 
 class _Reader:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Routine
+from nufunc.codegen.cuda.library_steps import Glue, Hosted, LibraryStep, Made, Ready, Routine
 from nufunc.codegen.cuda.program import Call, Copy, Kernel, Launch
 from nufunc.ir import primitive
 from nufunc.ir.errors import ArgumentError
@@ -46,7 +46,7 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
             case Routine():
                 places = {name: at(place) for name, place in step.places.items()}
                 nvidia.call(step.name, driver, stream, step.dtype, places, step.numbers)
-            case Glue():
+            case Glue() | Made():
                 _glue(step, driver, [at(place) for place in step.places], addresses[-1], stream)
             case Hosted():
                 _by_the_host(call, driver, addresses, stream)
@@ -57,6 +57,9 @@ def replayable(call: Call, driver: Driver) -> bool:
     how = route(driver)
     if driver.simulated or how == "host":
         return driver.simulated
+    known = _ready(call, how)
+    if known is not None:
+        return known.replayable
     from nufunc.codegen.cuda import libraries
 
     return libraries.replayable(_steps(call, how, driver))
@@ -72,11 +75,42 @@ def kernels(calls: Iterable[Call], driver: Driver) -> list[Kernel]:
     """The kernels that calls launch, so that they are compiled together."""
     calls = list(calls)
     how = route(driver) if calls else "host"
-    if how == "host":
-        return []
+    return [] if how == "host" else [k for call in calls for k in _kernels(call, how, driver)]
+
+
+def _kernels(call: Call, how: str, driver: Driver) -> list[Kernel]:
+    known = _ready(call, how)
+    if known is not None:
+        return known.kernels
     from nufunc.codegen.cuda import libraries
 
-    return [k for call in calls for k in libraries.kernels_of(_steps(call, how, driver))]
+    return libraries.kernels_of(_steps(call, how, driver))
+
+
+def ready(call: Call, driver: Driver) -> Ready | None:
+    """What a call has become, for a program that is stored; None where the host does it, or where a process has to look
+    at the device first."""
+    how = route(driver)
+    if how == "host" or call.prim == "conv":
+        return None
+    steps = [_made(step) if isinstance(step, Glue) else step for step in _steps(call, how, driver)]
+    return Ready(how, tuple(steps), replayable(call, driver))
+
+
+def _made(step: Glue) -> Made:
+    from nufunc.codegen.cuda.libraries import glue_kernels
+
+    return Made(tuple((kernel, tuple(used)) for kernel, used in glue_kernels(step)), step.places)
+
+
+def give(call: Call, found: Ready | None) -> None:
+    """A call of a stored program becomes what it was; it is not looked at how that is done."""
+    vars(call)["ready"] = found
+
+
+def _ready(call: Call, how: str) -> Ready | None:
+    found: Ready | None = vars(call).get("ready")
+    return found if found is not None and found.route == how else None
 
 
 def route(driver: Driver) -> str:
@@ -97,6 +131,9 @@ def route(driver: Driver) -> str:
 def _steps(call: Call, how: str, driver: Driver) -> Sequence[LibraryStep]:
     """What a call becomes, which is kept beside its fields. Plans of cuDNN belong to a device; where there is none, the
     call is left to our own kernel."""
+    known = _ready(call, how)
+    if known is not None:
+        return known.steps
     kept = vars(call)
     key = f"{how} {driver.index}" if call.prim == "conv" else how
     if key not in kept:
@@ -119,11 +156,9 @@ def _planned(step: LibraryStep, driver: Driver) -> LibraryStep | None:
     return None if plan is None else replace(step, numbers={**step.numbers, "plan": plan})
 
 
-def _glue(step: Glue, driver: Driver, addresses: Sequence[int], word: int, stream: Any) -> None:
+def _glue(step: Glue | Made, driver: Driver, addresses: Sequence[int], word: int, stream: Any) -> None:
     """Run a small graph as kernels."""
-    from nufunc.codegen.cuda.libraries import glue_kernels
-
-    for kernel, used in glue_kernels(step):
+    for kernel, used in (step if isinstance(step, Made) else _made(step)).kernels:
         own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
         spaces = [driver.allocate(b.size * b.dtype.itemsize, stream) for b in own]
         places = [*(addresses[k] for k in used), *spaces]

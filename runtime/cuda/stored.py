@@ -13,6 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nufunc.codegen.cuda.portable import Portable, UnstorableError, unpack
+from nufunc.codegen.cuda.program import Call
+from nufunc.codegen.cuda.program import Program as Steps
 from nufunc.ir.errors import NufuncError
 from nufunc.runtime.cuda import libraries
 from nufunc.runtime.cuda.compiled import DeviceExecutable, executable_for, executable_with
@@ -58,7 +60,13 @@ def _loaded(program: Program, address: Address) -> DeviceExecutable | None:
     driver = device_of(program.device).driver
     for kernel, name in portable.names.items():
         driver.named(kernel, name)
+    for call, found in zip(_calls(portable.program), portable.ready, strict=True):
+        libraries.give(call, found)
     return executable_with(program, replace(portable.program, name=program.name), portable.placed)
+
+
+def _calls(steps: Steps) -> list[Call]:
+    return [step for step in steps.walk() if isinstance(step, Call)]
 
 
 def _store(program: Program, address: Address, lowered: DeviceLowered, made: DeviceExecutable) -> str | None:
@@ -66,8 +74,9 @@ def _store(program: Program, address: Address, lowered: DeviceLowered, made: Dev
     machine = made.entry.machine
     kernels = dict.fromkeys([*lowered.steps.kernels, *libraries.kernels(machine.calls, machine.driver)])
     names = {kernel: machine.driver.name_of(kernel) for kernel in kernels}
+    ready = tuple(libraries.ready(call, machine.driver) for call in machine.calls)
     try:
-        data = Portable(lowered.steps, lowered.placed, names).pack(address.locations, address.hosts)
+        data = Portable(lowered.steps, lowered.placed, names, ready).pack(address.locations, address.hosts)
     except UnstorableError as error:
         return str(error)
     return store(program, address, data)

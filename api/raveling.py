@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ShapeError
 from nufunc.tracer.tree import flatten, unflatten
 from nufunc.tracer.usercode import user_location
@@ -48,5 +49,5 @@ def ravel(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
 
     if not arrays:
         return np.zeros(0), unravel
-    dtype = np.result_type(*dtypes)
+    dtype = promotion.result_type(*dtypes)
     return np.concatenate([np.reshape(a, -1).astype(dtype) for a in arrays]), unravel

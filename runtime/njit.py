@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.ir.errors import BoundsError, DomainError, LinAlgError
-from nufunc.ir.types import is_bfloat16
+from nufunc.ir.types import is_half
 from nufunc.runtime.function import Transformed
 from nufunc.runtime.lowered import Compiled
 from nufunc.runtime.signatures import Spec
@@ -131,8 +131,8 @@ def _checked(parameter: Parameter, label: str) -> Any:
     from numba.extending import overload
 
     shape, written = parameter.shape, parameter.written
-    if is_bfloat16(parameter.dtype):
-        raise TypingError(f"{label}: {parameter.about} is {parameter.dtype}, which Numba does not know")
+    if is_half(parameter.dtype):
+        raise TypingError(f"{label}: {parameter.about} is {parameter.dtype}, which Numba does not compute with")
     about = f"{label}: {parameter.about} must be {parameter.dtype} of shape {shape}"
     message = f"{about}, got another shape"
 

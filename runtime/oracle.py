@@ -25,7 +25,7 @@ from nufunc.ir.errors import Location, NufuncError, VerifyError
 from nufunc.ir.graph import Graph, Node
 from nufunc.ir.interpret import run, watching
 from nufunc.ir.prims.host import calls_host
-from nufunc.ir.types import ArrayType, TapeType, is_inexact
+from nufunc.ir.types import ArrayType, TapeType, is_half, is_inexact
 
 if TYPE_CHECKING:
     from nufunc.runtime.function import Transformed
@@ -72,6 +72,8 @@ class Oracle:
     def arguments(self, graph: Graph) -> Arrays:
         """The inputs of the whole program where they fit, else random numbers."""
         given = [np.asarray(v) for v in self.values]
+        if any(p.dtype == _BITS for p in graph.params):  # the halves of a graph for processors
+            given = [v.view(_BITS) if is_half(v.dtype) else v for v in given]
         if [(p.shape, p.dtype) for p in graph.params] == [(v.shape, v.dtype) for v in given]:
             return given
         return [self.draw(p.type) for p in graph.params]
@@ -85,6 +87,9 @@ class Oracle:
         real = self.random.uniform(0.1, 0.9, type.shape)
         imaginary = self.random.uniform(0.1, 0.9, type.shape) * 1j if type.dtype.kind == "c" else 0.0
         return np.asarray(real + imaginary).astype(type.dtype)
+
+
+_BITS = np.dtype(np.uint16)
 
 
 class _Asked(threading.local):
@@ -219,10 +224,12 @@ def _equal(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
             if not np.array_equal(x, y):
                 raise VerifyError(f"output {k} changes")
             continue
+        tolerance = (8 if is_half(y.dtype) else 1e4) * float(promotion.finfo(y.dtype).eps)
+        if is_half(y.dtype):
+            x, y = x.astype(np.float64), y.astype(np.float64)
         with np.errstate(all="ignore"):
             finite = y[np.isfinite(y)]
             size = float(np.max(np.abs(finite), initial=0.0)) + 1e-300
-            tolerance = 1e4 * promotion.finfo(y.dtype).eps
             if not np.allclose(x, y, rtol=tolerance, atol=tolerance * size, equal_nan=True):
                 worst = np.nanmax(np.abs(x - y), initial=0.0)
                 raise VerifyError(f"output {k} changes by {worst:.3g}, where it is of the size {size:.3g}")
@@ -313,8 +320,10 @@ def compiled(oracle: Oracle, grouped: Graph, results: Sequence[np.ndarray]) -> N
     seen: list[tuple[Node, Arrays, Arrays]] = []
     with watching(lambda node, given, made: seen.append((node, [*map(np.array, given)], [*map(np.array, made)]))):
         expected = run(grouped, arrays)
+    given = [np.asarray(r) for r in results]
+    expected = [e.view(g.dtype) if is_half(g.dtype) else e for e, g in zip(expected, given)]
     try:
-        _equal([np.asarray(r) for r in results], expected)
+        _equal(given, expected)
     except VerifyError as error:
         for node, operands, made in seen:
             if node not in grouped.nodes or any(o.dtype.kind == "O" for o in operands):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as onp
 
+from nufunc.ir import promotion
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, ShapeError
 from nufunc.ir.prims.random import WORD
 from nufunc.ir.types import INT64, ArrayType, kind_of, real_dtype
@@ -105,10 +106,11 @@ def bits(key: Any, shape: Shape, dtype: onp.dtype) -> Array:
 
 def floats(key: Array, shape: Shape, dtype: onp.dtype) -> Array:
     """Uniform in [0, 1): the upper bits as the fraction of a number in [1, 2), less 1."""
-    info = onp.finfo(dtype)
+    info = promotion.finfo(dtype)
     unsigned = onp.dtype(f"u{dtype.itemsize}")
     one = int(onp.ones((), dtype).view(unsigned))
-    fraction = random_bits(key, shape, info.bits) >> (info.bits - info.nmant)
+    width = 8 if info.nmant < 8 else info.bits  # of bfloat16, as in JAX
+    fraction = random_bits(key, shape, width).astype(unsigned) >> (width - info.nmant)
     b = builder()
     number = b.bitcast(value_of(fraction | unsigned.type(one)), dtype=dtype)
     return wrap(number, scalar=not shape) - dtype.type(1)

@@ -62,6 +62,7 @@ class DeviceTimes:
     memory : bytes that a call takes for results, temporaries, tapes, and what it copies up, where none are kept.
     allocations : in how many pieces it asks the device for them.
     again : how many pieces a later call asks for: 0 where all is found again.
+    peak : bytes of `memory`, of arguments that are on the device, and of constants.
     """
 
     name: str
@@ -74,14 +75,15 @@ class DeviceTimes:
     memory: int
     allocations: int
     again: int
+    peak: int
 
     def __str__(self) -> str:
         replayed = "not replayed" if self.replayed is None else f"{shown(self.replayed)} replayed as a graph"
-        pieces = f"{self.memory:,} bytes in {self.allocations} pieces, {self.again} of them in later calls"
+        pieces = f"{self.allocations} pieces, {self.again} of them in later calls"
         lines = [
             f"on {self.name}: {shown(self.queued)} queued step by step, {replayed}",
             f"a copy there {self.bandwidth / 1e9:.2f} GB/s; to it {self.uploaded:,} bytes, from it {self.downloaded:,}",
-            f"memory {pieces}",
+            f"peak memory {self.peak:,} bytes: {self.memory:,} for a call in {pieces}; with arguments and constants",
         ]
         if self.simulated:
             lines.append("simulated: kernels run in Python on the host, and so do these times")

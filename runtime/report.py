@@ -74,7 +74,8 @@ def _tiles(profile: Profile) -> list[list[str]]:
         found.append([shown(there.replayed), "replayed as a graph"])
     found.append([f"{there.bandwidth / 1e9:.1f} GB/s", "a copy on the device"])
     found.append([f"{there.uploaded:,} / {there.downloaded:,}", "bytes copied up / down"])
-    return [*found, [f"{there.memory:,} bytes", f"of memory in {there.allocations} pieces, later {there.again}"]]
+    pieces = f"peak memory; {there.memory:,} for a call in {there.allocations} pieces, later {there.again}"
+    return [*found, [f"{there.peak:,} bytes", pieces]]
 
 
 def _surroundings(program: Program, lowered: Any, profile: Profile) -> dict[str, Any]:

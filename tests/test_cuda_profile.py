@@ -55,6 +55,7 @@ def test_what_is_told_of_the_device():
     assert (there.uploaded, there.downloaded, there.again) == (0, 0, 0)
     assert there.allocations >= 2
     assert there.memory >= 8 + W.nbytes
+    assert there.peak == there.memory + W.nbytes + X.nbytes + Y.nbytes
     text = str(found)
     assert "of copy" in text
     assert "replayed as a graph" in text
@@ -117,14 +118,14 @@ def test_a_loop_of_the_device_knows_its_condition_and_is_not_replayed():
 
 
 def test_kernels_that_work_together():
-    found = nf.profile(lambda a: np.cumsum(a), *on_device(np.ones(20_000)), seconds=0.01)
+    found = nf.profile(lambda a: np.cumsum(a), *on_device(np.ones(4_000)), seconds=0.01)
     assert len(found.rows) > 1
     assert {row.kernel.name for row in found.rows} == {"cumsum"}
     assert len({row.by for row in found.rows}) == len(found.rows)
     assert sorted(row.kernel.flops for row in found.rows)[:-1] == [0] * (len(found.rows) - 1)
-    assert max(row.kernel.flops for row in found.rows) == 20_000
-    assert max(row.kernel.bytes_read for row in found.rows) >= 160_000
-    assert sum(row.kernel.bytes_written for row in found.rows) >= 160_000
+    assert max(row.kernel.flops for row in found.rows) == 4_000
+    assert max(row.kernel.bytes_read for row in found.rows) >= 32_000
+    assert sum(row.kernel.bytes_written for row in found.rows) >= 32_000
 
 
 def test_host_steps_and_arguments_that_are_written():
@@ -139,6 +140,8 @@ def test_host_steps_and_arguments_that_are_written():
     assert host.kernel.library
     assert (host.kernel.bytes_read, host.kernel.bytes_written) == (80, 80)
     np.testing.assert_array_equal(np.asarray(u), np.ones(8))
+    assert found.device is not None
+    assert found.device.memory <= 4 * 512  # blocks have at least 512 bytes; copies of what is written do not count
 
 
 def test_what_fails_is_raised():
@@ -191,7 +194,7 @@ def test_events_of_the_driver(monkeypatch):
     with fake_cuda.installed(monkeypatch, fake_cuda.FakeCuda()) as made:
         monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
         monkeypatch.setattr(measure, "_LARGE", 1 << 12)
-        monkeypatch.setattr(measure, "_FEWEST", 2)
+        monkeypatch.setattr(measure, "_FEWEST", 1)
         x = nf.to_device(np.linspace(0, 1, 600).reshape(20, 30))
         found = nf.profile(lambda x: np.tanh(x @ x.T).sum(), x, seconds=0.0)
         assert found.device is not None

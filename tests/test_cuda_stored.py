@@ -1,6 +1,7 @@
 """Programs of devices in the cache on disk: what is stored, what a later process loads, and what it does not."""
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -161,6 +162,26 @@ def test_library_calls_are_not_looked_at_again(name, route, folder, monkeypatch)
     (executable,) = (e for v in CACHE.entries.values() for e in v.executables)
     assert executable.origin.how == "loaded"
     assert executable.entry.machine.replayable == replayable
+
+
+def test_a_limit_of_temporaries_plans_nothing_the_second_time(folder: Path, monkeypatch) -> None:
+    f = nf.jit(nf.vmap(nf.grad(loss), in_dims=(None, 0)), max_bytes=2000)
+    values = (X[0], np.linspace(0, 1, 600).reshape(50, 4, 3))
+    wanted = f(*copies(values))
+    monkeypatch.setattr(compiled, "lowered_for", lambda program: pytest.fail("it was planned"))
+    same(forgotten(f)(*copies(values)), wanted)
+    assert origins() == ["loaded"]
+
+
+def test_workers_pickle_the_graph_and_find_the_program(folder: Path, monkeypatch) -> None:
+    made = nf.jit(nf.grad(loss)).lower(*copies((X[0], X))).compile()
+    wanted = np.asarray(made(*copies((X[0], X))))
+    data = pickle.dumps(made)
+    nf.clear_cache()
+    monkeypatch.setattr(compiled, "lowered_for", lambda program: pytest.fail("it was planned"))
+    again = pickle.loads(data)
+    np.testing.assert_array_equal(np.asarray(again(*copies((X[0], X)))), wanted)
+    assert again.executable.origin.how == "loaded"
 
 
 def test_arguments_of_the_host(folder: Path) -> None:

@@ -156,14 +156,14 @@ def measured(
     """The profile of a program for a device, run for about so many seconds; `timed` is its executable to be changed."""
     assert program.device is not None
     device = device_of(program.device)
-    call = _caller(plain, values, device)
+    call = Caller(plain, values, device)
     memory = _memory(call, device)
     machine = TimedMachine(lowered.steps, device.driver, device.pool)
     machine.measure(Copies(device))
     timed.entry.machine = machine
     fewest = 1 if device.driver.simulated else _FEWEST
     taken = _repeat(call, seconds / 4, fewest)
-    steps = _caller(timed, values, device)
+    steps = Caller(timed, values, device)
     for way in ("replayed", "steps", "queued"):
         machine.way = way
         if way != "replayed" or machine.replayable:
@@ -172,29 +172,37 @@ def measured(
             machine.discard(way)
             _repeat(steps, seconds / 4, fewest)
     median = {way: statistics.median(times) for way, times in machine.whole.items() if times}
+    machine.copies.blocks.clear()
+    device.pool.trim()
+    there = sum(way.input.type.nbytes for way in timed.entry.ways if way.layout is not None)
+    lasting = there + sum(c.nbytes for c in lowered.steps.constants)
     times = DeviceTimes(
         f"{device}, {device.name}", device.driver.simulated, machine.copies.bandwidth, median["queued"],
-        median.get("replayed"), *_transfers(timed), *memory,
+        median.get("replayed"), *_transfers(timed), *memory, lasting + memory[0],
     )  # fmt: skip
     rows = _rows(lowered, machine)
     return Profile(program.name, tuple(rows), min(taken), median["steps"], len(machine.steps), times)
 
 
-def _caller(executable: Executable, values: Sequence[Any], device: Device) -> Callable[[], float]:
-    """A call with arrays of its own in the place of those that it changes; the seconds until the device is done. What
-    fails in it is raised."""
+class Caller:
+    """Calls of a compilation, with arrays of their own in the place of those that they change."""
 
-    def call() -> float:
-        own = [_own(v) if k in executable.written else v for k, v in enumerate(values)]
-        device.synchronize()
+    def __init__(self, executable: Executable, values: Sequence[Any], device: Device) -> None:
+        self.executable, self.values, self.device = executable, values, device
+
+    def given(self) -> list[Any]:
+        return [_own(v) if k in self.executable.written else v for k, v in enumerate(self.values)]
+
+    def __call__(self, given: Sequence[Any] | None = None) -> float:
+        """The seconds of a call, until the device is done. What fails in it is raised."""
+        given = self.given() if given is None else given
+        self.device.synchronize()
         start = time.perf_counter()
-        results = executable.run(own)
-        device.synchronize()
+        results = self.executable.run(given)
+        self.device.synchronize()
         taken = time.perf_counter() - start
         del results
         return taken
-
-    return call
 
 
 def _own(value: Any) -> Any:
@@ -205,7 +213,7 @@ def _own(value: Any) -> Any:
     return array.copy()
 
 
-def _repeat(call: Callable[[], float], seconds: float, fewest: int) -> list[float]:
+def _repeat(call: Caller, seconds: float, fewest: int) -> list[float]:
     taken: list[float] = []
     until = time.perf_counter() + seconds
     while len(taken) < fewest or (len(taken) < _MOST and time.perf_counter() < until):
@@ -213,14 +221,15 @@ def _repeat(call: Callable[[], float], seconds: float, fewest: int) -> list[floa
     return taken
 
 
-def _memory(call: Callable[[], float], device: Device) -> tuple[int, int, int]:
+def _memory(call: Caller, device: Device) -> tuple[int, int, int]:
     """How many bytes a call takes that finds none kept, in how many pieces, and in how many a later one."""
-    pool = device.pool
+    pool, given = device.pool, call.given()
     device.synchronize()
     pool.trim()
     nbytes, pieces = pool.allocated, pool.allocations
-    call()
+    call(given)
     nbytes, pieces, later = pool.allocated - nbytes, pool.allocations - pieces, 0
+    del given
     for _ in range(3):  # the second one may be recorded, with memory of its own
         before = pool.allocations
         call()

@@ -64,6 +64,7 @@ MISTAKES: dict[str, tuple[Callable[..., Any], type, type, str]] = {
     ),
     "index negative": (lambda np, x, n: x[:, -5], errors.BoundsError, IndexError, "index -5"),
     "index array": (lambda np, x, n: x[[0, 7]], errors.BoundsError, IndexError, "index 7"),
+    "estimator of bins": (lambda np, x, n: np.histogram(x, "none"), errors.DomainError, ValueError, "valid estimator"),
     "take": (lambda np, x, n: np.take(x, [0, 9], axis=1), errors.BoundsError, IndexError, "index 9"),
     "too many indices": (lambda np, x, n: x[0, 0, 0], errors.BoundsError, IndexError, "too many indices"),
     "float index": (lambda np, x, n: x[1.0], errors.BoundsError, IndexError, "valid indices"),

@@ -84,9 +84,14 @@ def _outer_edges(a: Array, limits: Any) -> tuple[Any, Any]:
     return np_.where(same, first - 0.5, first)[()], np_.where(same, last + 0.5, last)[()]
 
 
+_ESTIMATORS = ("auto", "doane", "fd", "rice", "scott", "sqrt", "stone", "sturges")
+
+
 def _count_of(bins: Any) -> int | None:
     """A number of equal bins; None where `bins` are edges."""
     if isinstance(bins, str):
+        if bins not in _ESTIMATORS:
+            raise fail(DomainError, f"{bins!r} is not a valid estimator for `bins`")
         raise fail(
             UnsupportedError,
             f"bins={bins!r} for traced values: their number depends on the data. Give a number or the edges, or "

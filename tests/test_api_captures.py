@@ -262,3 +262,16 @@ def test_captured_containers_are_trees():
     assert again == loss(params, x[0])
     doubled = nf.jit(lambda x: nf.tree.map(lambda a: a * x, params))(np.array(2.0))
     np.testing.assert_allclose(doubled["s"][1]["b"], np.full(3, 4.0))
+
+
+def test_what_a_function_among_the_arguments_captures_is_an_input():
+    w = np.full(2, 2.0)
+    inner = lambda x: np.sin(x) + w * x
+    apply = nf.jit(lambda fn, x: fn(x) + 1)
+    x = np.array([0.3, 0.7])
+    np.testing.assert_allclose(apply(inner, x), inner(x) + 1)
+    w[:] = -1.0
+    np.testing.assert_allclose(apply(inner, x), inner(x) + 1)
+    w = np.full(2, 5.0)
+    np.testing.assert_allclose(apply(inner, x), inner(x) + 1)
+    np.testing.assert_allclose(nf.grad(lambda x: apply(inner, x).sum())(x), np.cos(x) + w)

@@ -123,42 +123,6 @@ def spline(y, xq):
     return y[j] + bb[j] * dx + c[j] * dx**2 + d[j] * dx**3
 
 
-@program(RNG.normal(size=(3, 3)), RNG.normal(size=(3, 4)), np.array([0, 1, 3, 2, 1, 0]))
-def hmm(logA, logB, obs):
-    A = np.exp(logA)
-    A /= A.sum(1, keepdims=True)
-    B = np.exp(logB)
-    B /= B.sum(axis=1)[:, np.newaxis]
-    alpha = np.ones(3) / 3 * B[:, obs[0]]
-    c = alpha.sum()
-    alpha = alpha / c
-    ll = np.log(c)
-    for o in obs[1:]:
-        alpha = (alpha @ A) * B[:, o]
-        c = np.sum(alpha)
-        alpha /= c
-        ll += np.log(c)
-    return ll, alpha
-
-
-@program(RNG.normal(size=(3, 3)), RNG.normal(size=(3, 4)), np.array([0, 1, 3, 2, 1, 0]))
-def viterbi(logA, logB, obs):
-    T = obs.shape[0]
-    N = logA.shape[0]
-    delta = np.zeros((T, N))
-    psi = np.zeros((T, N), dtype=int)
-    delta[0] = logB[:, obs[0]]
-    for t in range(1, T):
-        s = delta[t - 1][:, None] + logA
-        psi[t] = np.argmax(s, axis=0)
-        delta[t] = np.max(s, axis=0) + logB[:, obs[t]]
-    path = np.zeros(T, dtype=int)
-    path[-1] = np.argmax(delta[-1])
-    for t in range(T - 2, -1, -1):
-        path[t] = psi[t + 1, path[t + 1]]
-    return delta[-1].max(), path
-
-
 @program(np.array([0.3, -0.2, -1.0]), RNG.normal(size=(7, 2)), RNG.normal(size=7))
 def gp(theta, X, y):
     ls, sf, sn = np.exp(theta)

@@ -233,10 +233,6 @@ class Session:
             handler = next((found for base, found in _BY_BASE if isinstance(obj, base)), Session._instance)
         return handler(self, obj, path)
 
-    def hand_out_static(self, obj: Any) -> Any:
-        """The stand-in of an object that the caller's key holds by identity: a function as argument."""
-        return self.hand_out(obj, Path.constant(obj))
-
     def class_for(self, cls: type) -> Any:
         """The instrumented form of a user class, to rebuild arguments of it; `original_type` undoes it."""
         return self.hand_out(cls, Path.constant(cls))

@@ -1,6 +1,5 @@
 """simplify: a golden graph per rule; the same bits as before on random graphs; nothing left for a second time."""
 
-import gc
 import sys
 from itertools import pairwise
 
@@ -187,7 +186,6 @@ def test_work_is_linear(step) -> None:
             nonlocal counted
             counted += event == "call"
 
-        gc.collect()  # what other tests left, whose finalizers are calls too
         sys.setprofile(count_call)
         try:
             simplify(graph)

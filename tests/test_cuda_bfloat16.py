@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cuda_device import HARDWARE
+from cuda_device import HARDWARE, device  # noqa: F401  (a fixture)
 
 import nufunc as nf
 from nufunc.ir.types import bfloat16
@@ -23,12 +23,6 @@ F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 RNG = np.random.default_rng(0)
 X = np.linspace(-2, 3, 12).reshape(3, 4).astype(BF)
 simulated = pytest.mark.skipif(HARDWARE, reason="of the simulator")
-
-
-@pytest.fixture(autouse=True)
-def a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not HARDWARE:
-        monkeypatch.setenv("NUFUNC_CUDA_SIMULATOR", "1")
 
 
 def same(made: Any, want: Any, rtol: float = 0.0) -> None:

@@ -198,9 +198,12 @@ def object_code(entry: Compiled, locations: Sequence[Location], hosts: Sequence[
         return entry.found
     lowered, numbers = entry.lowered, {loc: k for k, loc in enumerate(locations)}
     known = {host: f"{PREFIX}{k}" for k, host in enumerate(hosts)}
-    externs = [e if isinstance(e, str | np.ndarray) else known.get(e.host) for e in lowered.externs]
+    externs = [e if isinstance(e, str | np.ndarray) else known.get(e.host.origin) for e in lowered.externs]
     named = tuple(e for e in externs if e is not None)
-    kinds = {code: kind if isinstance(kind, str) else known.get(kind.host) for code, (kind, _) in lowered.sites.items()}
+    kinds = {
+        code: kind if isinstance(kind, str) else known.get(kind.host.origin)
+        for code, (kind, _) in lowered.sites.items()
+    }
     sites = {
         code: (kind, None if loc is None else numbers[loc])
         for code, (_, loc) in lowered.sites.items()

@@ -16,7 +16,6 @@ import numpy as np
 
 from nufunc.ir import primitive
 from nufunc.ir.builder import Builder
-from nufunc.ir.errors import UnsupportedError
 from nufunc.ir.graph import Graph, Node, Value
 from nufunc.ir.halves import MOVING, in_single
 from nufunc.ir.types import FLOAT16, FLOAT32, FLOAT64, ArrayType, TapeType, is_bfloat16, is_half, tape_of
@@ -36,7 +35,7 @@ def widened_halves(graph: Graph) -> Graph:
     for node in graph.nodes:
         operands, regions = [env[o] for o in node.operands], [widened_halves(region) for region in node.regions]
         with b.at(node.loc):
-            if _moves(node) or node.prim in _OF_DEVICES:
+            if _moves(node) or node.prim in _OF_DEVICES or primitive.get(node.prim).kind == "host":
                 results: Sequence[Value] = b.emit(node.prim, operands, node.attrs, regions)
             elif node.prim == "nextafter":
                 own, wide = [_cast(b, o, _BITS) for o in operands], [b.astype(o, FLOAT32) for o in operands]
@@ -53,11 +52,7 @@ def _moves(node: Node) -> bool:
     """Whether a node takes and gives halves as they are."""
     if not any(_is_half(v.type) for v in (*node.operands, *node.results)):
         return True
-    kind = primitive.get(node.prim).kind
-    if kind == "host":
-        names = " or ".join(sorted({v.dtype.name for v in (*node.operands, *node.results) if _is_half(v.type)}))
-        raise UnsupportedError(f"callbacks cannot take or give {names}; convert to float32", node.loc)
-    return node.prim in MOVING or kind == "control" or bool(node.regions)
+    return node.prim in MOVING or primitive.get(node.prim).kind == "control" or bool(node.regions)
 
 
 def without_halves(graph: Graph) -> Graph:
@@ -106,6 +101,8 @@ def _node(b: Builder, node: Node, operands: list[Value]) -> Sequence[Value]:
         return b.emit("bitcast", operands, {"dtype": _BITS if is_half(node.result.dtype) else node.attrs["dtype"]})
     if _moves(node):
         return b.emit(node.prim, operands, _retyped(node), regions)
+    if node.prim == "callback":
+        return b.emit("callback", operands, {"host": node.attrs["host"].of_bits(_stored)})
     if node.prim == "convert":
         return [_converted(b, operands[0], halves[0], node.result.dtype)]
     wide = [_widened(b, o, half) if half else o for o, half in zip(operands, halves, strict=True)]

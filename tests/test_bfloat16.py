@@ -336,8 +336,6 @@ def test_other_extensions_are_refused(dtype):
 def test_what_float16_has_not_either():
     with pytest.raises(nf.DTypeError, match="bfloat16 is unsupported in linalg"):
         nf.jit(np.linalg.inv)(A[:16])
-    with pytest.raises(nf.UnsupportedError, match="bfloat16"):
-        nf.jit(lambda a: nf.pure_callback(lambda x: x, nf.spec(a.shape, a.dtype), a))(A)
     with pytest.raises(nf.ArgumentTypeError, match="bfloat16 cannot be drawn"):
         nf.random.normal(nf.random.key(0), (3,), dtype=nf.bfloat16)
     with pytest.raises(nf.UnsupportedError, match="bfloat16"):

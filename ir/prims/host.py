@@ -28,6 +28,19 @@ class Host:
     ) -> None:  # fmt: skip
         self.name, self.function, self.batch = name, function, batch
         self.operand_types, self.result_types = tuple(operand_types), tuple(result_types)
+        self.origin = self  # the one that the program has
+
+    def of_bits(self, stored: Callable[[ArrayType], ArrayType]) -> Host:
+        """The same function in a graph where values are `stored` in other types, as the same bytes."""
+
+        def function(*arrays: np.ndarray) -> list[np.ndarray]:
+            given = [a.view(t.dtype) for a, t in zip(arrays, self.operand_types, strict=True)]
+            made = zip(self.function(*given), self.result_types, strict=True)
+            return [np.array(r, t.dtype).view(stored(t).dtype) for r, t in made]
+
+        host = Host(self.name, function, [*map(stored, self.operand_types)], [*map(stored, self.result_types)])
+        host.origin = self.origin
+        return host
 
 
 def _infer(types: Types, attrs: Attrs, regions: Regions) -> tuple[ArrayType, ...]:

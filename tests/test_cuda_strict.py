@@ -1,6 +1,9 @@
 """What can go wrong between a program, CUDA's driver and other libraries, on the strict stand-in of the driver."""
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import weakref
 from types import SimpleNamespace
@@ -320,6 +323,41 @@ def test_a_device_that_broke_stays_quiet_in_finalizers(fake: FakeCuda) -> None:
     del x
     gc.collect()  # what is raised in a finalizer fails the test
     fake.broken = None
+
+
+def test_a_forked_process_lets_go_quietly(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    f, x = nf.jit(lambda x: x * 2), nf.to_device(X)
+    with nf.device().on_stream(nf.device().driver.new_stream()):
+        there = [f(x), interop.adopted(Theirs(x))]
+    there.append(x)
+    del x
+    with monkeypatch.context() as forked:
+        forked.setattr(hardware, "_FORKED", [True])
+        with pytest.raises(nf.DeviceError, match="'spawn'"):
+            f(there[0])
+        there.clear()
+        gc.collect()
+
+
+def test_arrays_that_others_hold_until_the_process_has_ended() -> None:
+    code = (
+        "import sys, numpy as np, nufunc as nf\n"
+        "np.later = [np.from_dlpack(nf.to_device(np.arange(5.0))) for _ in range(20)]\n"
+        "sys.capsules = [nf.to_device(np.arange(5.0)).__dlpack__() for _ in range(20)]\n"
+    )
+    env = os.environ | {"NUFUNC_CUDA_SIMULATOR": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stderr == ""
+
+
+def test_workspaces_of_streams_that_come_and_go(fake: FakeCuda) -> None:
+    f, x = nf.jit(lambda x: np.cumsum(np.cumsum(x) ** 2)), nf.to_device(X)
+    for _ in range(20):
+        with nf.device().on_stream(nf.device().driver.new_stream()):
+            for _ in range(3):
+                f(x)
+    (machine,) = (m for m in nf.device().pool.users if m.graphs)
+    assert len(machine.workspaces) <= len(machine.graphs) <= 8
 
 
 def test_errors_of_memory_are_errors_of_memory(fake: FakeCuda) -> None:

@@ -15,9 +15,12 @@ and the array) is held by number until the other side calls the deleter, or the 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import itertools
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -182,7 +185,9 @@ def _release_versioned(address: int) -> None:
     _HELD.pop(_Versioned.from_address(address).context, None)
 
 
-def _unused(capsule: int) -> None:
+def _unused(capsule: int, ended: Callable[[], bool] = sys.is_finalizing) -> None:
+    if ended():
+        return
     for kind, release in ((_Managed, _release), (_Versioned, _release_versioned)):
         if _is_valid(capsule, _NAMES[kind]):
             release(_pointer(capsule, _NAMES[kind]))
@@ -190,6 +195,19 @@ def _unused(capsule: int) -> None:
 
 _RELEASE, _RELEASE_VERSIONED = _Deleter(_release), _Deleter(_release_versioned)
 _UNUSED = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_unused)
+
+
+def _outlive() -> None:
+    """The process ends: what other libraries let go of later finds its struct, and nothing of Python to call. Instead
+    of a deleter they call a function of C that does nothing with an address."""
+    nothing = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
+    for managed, numbers, _ in _HELD.values():
+        managed.deleter = nothing
+        _api.Py_IncRef(ctypes.py_object((managed, numbers)))
+    _api.Py_IncRef(ctypes.py_object((_RELEASE, _RELEASE_VERSIONED, _UNUSED)))
+
+
+atexit.register(_outlive)
 
 
 def device_number(array: DeviceArray) -> tuple[int, int]:
@@ -207,7 +225,8 @@ def exported(
     if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != own:
         if (int(dl_device[0]), int(dl_device[1])) != (_CPU, 0) or copy is False:
             raise BufferError(f"an array on {array.device} cannot be handed to DLPack's device {tuple(dl_device)}")
-        return downloaded(array).__dlpack__(max_version=max_version)
+        knows = versioned and np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+        return downloaded(array).__dlpack__(**({"max_version": max_version} if knows else {}))
     if array.readonly and not versioned:
         raise BufferError("a read-only array needs DLPack 1.0")
     if copy:

@@ -27,7 +27,7 @@ class Staging:
     def __init__(self, driver: HardwareDriver) -> None:
         self.driver = driver
         self.memory = driver.pinned(_RING)
-        self.bytes = memoryview(self.memory)
+        self.bytes = self.memory.data
         self.address = int(self.memory.ctypes.data)
         self.quarter, self.position = 0, 0
         self.streams: set[Any] = set()  # that copy out of this quarter

@@ -355,7 +355,7 @@ def _passes(body: Sequence[ast.stmt]) -> int:
     most = 1
     for loop in (n for statement in body for n in ast.walk(statement) if isinstance(n, ast.For)):
         args = loop.iter.args if isinstance(loop.iter, ast.Call) else []
-        numbers = [a.value if isinstance(a, ast.Constant) else 0 for a in args]
+        numbers = [a.value if isinstance(a, ast.Constant) and isinstance(a.value, int) else 0 for a in args]
         own = len(range(*numbers)) if len(numbers) < 3 else 1
         most = max(most, min(own, _UNROLLED) * _passes(loop.body))
     return most

@@ -113,7 +113,7 @@ def convolutions(form: str, dtype: np.dtype) -> list[tuple[Convolution, int]]:
         made = Lowered("conv", tuple(operands), tuple(results), how)
         library_cudnn.lower_cudnn(made)
         (routine,) = (step for step in made.steps if isinstance(step, Routine))
-        found.append((routine.numbers["convolution"], routine.numbers["workspace_bytes"]))
+        found.append((routine.numbers["convolution"], routine.numbers["limit"]))
     return found
 
 

@@ -87,6 +87,7 @@ class FakeCudnn:
         self.engines = {3: engines, 2: fallback}
         self.calls: Counter[str] = Counter()
         self.notes: list[tuple[int, ...]] = []  # of the engines that were run
+        self.workspaces: list[int] = []  # that they got
         self.problems: list[str] = []
         self.descriptors: dict[int, Descriptor] = {}
         self.handles: dict[int, int] = {}
@@ -279,6 +280,7 @@ class FakeCudnn:
 
         def run() -> None:
             if engine.workspace:
+                self.workspaces.append(workspace)
                 assert workspace, "no workspace"
                 assert workspace % 256 == 0
                 ctypes.memset(workspace, 0xFF, engine.workspace)

@@ -317,6 +317,21 @@ def test_memory_that_is_not_aligned(simulated: FakeCudnn) -> None:
     assert simulated.calls["fprop"] == 1
 
 
+def test_workspace(simulated: FakeCudnn) -> None:
+    """All convolutions of a program work in the same part of its workspace, as large as the largest plan wants."""
+    simulated.engines[3] = (Engine(workspace=1000), Engine(workspace=1 << 16))
+    x, w, v = nf.to_device((X, W, V))
+    gradient = nf.grad(loss, argnums=(0, 1, 2))
+    for _ in range(2):
+        same(nf.jit(gradient)(x, w, v), gradient(X, W, V))
+        assert len(simulated.workspaces) == 6
+        assert len(set(simulated.workspaces)) == 1
+        simulated.workspaces.clear()
+        simulated.engines[3] = simulated.engines[3][1:]
+        cudnn._plans.clear()
+        nf.clear_cache()
+
+
 def test_dump_says_who(simulated: FakeCudnn) -> None:
     assert "by cudnn" in nf.dump(lambda x, w: F.conv2d(x, w), X, W, stage="device")
 

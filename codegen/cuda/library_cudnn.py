@@ -26,19 +26,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nufunc.codegen.cuda.library_conv import lower_conv
-from nufunc.codegen.cuda.library_products import Line, merged, transposition, workspace_for
+from nufunc.codegen.cuda.library_products import Line, merged, transposition
 from nufunc.codegen.cuda.library_steps import Lowered
 from nufunc.codegen.cuda.program import Place
 from nufunc.codegen.strided import row_major
 from nufunc.ir.graph import Attrs
 from nufunc.ir.prims.conv import conv_steps
-from nufunc.ir.types import ArrayType, is_half
+from nufunc.ir.types import ArrayType
 
 SMALL = 1 << 22  # multiplications that our own kernel has done by the time that those of a library are launched
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 ARRAYS = ("x", "w", "out")
 ROLES = ("image", "filter", "response")
 OPERATIONS = {"image": "dgrad", "filter": "wgrad", "response": "fprop"}  # by what is computed
+COPIES = 4  # of its arrays that an engine may work on: some have them in NHWC, in single precision, and parts of sums
+_SPARE = 64 << 20  # bytes that it may have besides
 _LIMIT = 1 << 31  # elements of an array
 _MOST_WINDOW = 3
 
@@ -152,15 +154,10 @@ def lower_cudnn(made: Lowered) -> None:
                 copied = perm
             else:
                 made.glue(transposition(types[name], perm), source, places[role])
-    # Engines for NCHW often work on copies in NHWC; those for halves, on sums in single precision, too.
-    copies = 3 if is_half(out.dtype) else 2
-    workspace = copies * sum(t.nbytes for t in types.values()) + workspace_for(_work(made))
     computed = next(role for role in ROLES if getattr(found, role) == "out")
-    places["workspace"] = made.area(workspace)
-    made.routine(
-        "conv", out.dtype, places, convolution=_convolution(OPERATIONS[computed], out.dtype.name, tensors, found),
-        workspace_bytes=workspace,
-    )  # fmt: skip
+    limit = COPIES * sum(t.nbytes for t in types.values()) + _SPARE
+    convolution = _convolution(OPERATIONS[computed], out.dtype.name, tensors, found)
+    made.routine("conv", out.dtype, places, convolution=convolution, limit=limit)
     if copied is not None:
         ordered = out.with_shape(tuple(out.shape[a] for a in copied))
         made.glue(transposition(ordered, [copied.index(a) for a in range(out.ndim)]), places[computed], made.result(0))

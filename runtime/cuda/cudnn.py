@@ -311,17 +311,18 @@ def _graph(handle: Handle, convolution: Convolution, kept: list[Descriptor]) -> 
     return graph.finalized()
 
 
-def run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int]) -> None:
-    """Queue a convolution."""
+def run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int], workspace: int = 0) -> None:
+    """Queue a convolution. `workspace` is the address of as many bytes as the plan works in, or 0, and then there is
+    memory for this run alone."""
     with _LOCK, driver.entered():
         try:
-            _run(plan, driver, stream, places)
+            _run(plan, driver, stream, places, workspace)
         except CudnnError as error:
             name = f"{plan.convolution.operation} of {plan.convolution.dtype}"
             raise DeviceError(f"cuDNN fails in {name}: {error}") from error
 
 
-def _run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int]) -> None:
+def _run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int], workspace: int) -> None:
     """Arrays that lie as those of slices may are copied to where cuDNN can read and write them."""
     number = int(getattr(driver, "native", int)(stream))
     plan.handle.library.call("cudnnSetStream", plan.handle.address, number)
@@ -329,6 +330,9 @@ def _run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int]) -> 
     pointers = [places[role] for role in ROLES]
     spaces: list[tuple[str, int, int]] = []
     try:
+        if plan.workspace and not workspace:
+            workspace = driver.allocate(plan.workspace, stream)
+            spaces.append(("workspace", workspace, plan.workspace))
         for k, role in enumerate(ROLES):
             if pointers[k] % ALIGNMENT:
                 nbytes = _extent(getattr(plan.convolution, role), plan.convolution.dtype)
@@ -336,7 +340,7 @@ def _run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int]) -> 
                 spaces.append((role, pointers[k], nbytes))
                 if role != computed:
                     driver.copy(pointers[k], places[role], nbytes, stream)
-        _execute(plan, pointers, places["workspace"])
+        _execute(plan, pointers, workspace)
         for role, address, nbytes in spaces:
             if role == computed:
                 driver.copy(places[role], address, nbytes, stream)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.codegen.callback import HostCall
+from nufunc.codegen.cuda.library_steps import ALIGNMENT
 from nufunc.codegen.cuda.program import Call, Program
 from nufunc.ir.errors import DeviceError, DeviceMemoryError, DeviceWarning, Location, LostDeviceError
 from nufunc.runtime.cuda import libraries
@@ -66,6 +67,7 @@ class Machine:
         self.constants = [self._uploaded(array) for array in program.constants]
         self.calls = [step for step in program.walk() if isinstance(step, Call)]
         self.replayable = program.replayable and all(libraries.replayable(step, driver) for step in self.calls)
+        self.spare = libraries.spare_of(self.calls, driver)  # bytes of a workspace behind the program's
         self.runs = 0
         self.begun = False  # whether a run has been queued, so that what is made at first use is there
         self.streams: set[Any] = set()  # that it ran on
@@ -99,6 +101,8 @@ class Machine:
         """The failure that the device has told of so far; the runs of its span fail with it."""
         if self.span is None or not self.view[0]:
             return None
+        for other in self.streams - {stream}:  # whose copies of the word come before it is cleared
+            self.driver.wait(stream, other)
         self.driver.synchronize(stream)
         from nufunc.codegen.nest_builder import site_error  # which brings what kernels are made with
 
@@ -178,6 +182,8 @@ class Machine:
                 )
             self.workspaces[stream] = workspace
             made = self.graphs[key] = Recorded(graph, workspace, kept)
+            for other in self.workspaces.keys() - {key[0] for key in self.graphs}:
+                del self.workspaces[other]
             return made
 
     def forget(self) -> None:
@@ -211,6 +217,10 @@ class Machine:
             run.all()
         return run
 
+    @property
+    def spare_at(self) -> int:
+        return -(-self.program.workspace // ALIGNMENT) * ALIGNMENT
+
     def _workspace(self, stream: Any) -> Block | None:
-        nbytes = self.program.workspace
+        nbytes = self.spare_at + self.spare
         return self.pool.take(nbytes, stream, self.where) if nbytes else None

@@ -20,9 +20,9 @@ from nufunc.runtime.cuda import nvidia
 from nufunc.runtime.cuda.driver import Driver
 
 
-def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> None:
+def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any, spare: int = 0) -> None:
     """Queue a call. `addresses` are those of its operands, of its results, of its workspace (0 without one) and of the
-    error word, in this order."""
+    error word, in this order; at `spare` are the bytes that `spare_of` wants."""
     how = route(driver)
     if how == "host":
         _by_the_host(call, driver, addresses, stream)
@@ -42,7 +42,8 @@ def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any) -> No
             case Routine(name="conv"):
                 from nufunc.runtime.cuda import cudnn
 
-                cudnn.run(step.numbers["plan"], driver, stream, {name: at(p) for name, p in step.places.items()})
+                places = {name: at(place) for name, place in step.places.items()}
+                cudnn.run(step.numbers["plan"], driver, stream, places, spare)
             case Routine():
                 places = {name: at(place) for name, place in step.places.items()}
                 nvidia.call(step.name, driver, stream, step.dtype, places, step.numbers)
@@ -69,6 +70,15 @@ def keeping(stream: Any, recorded: bool = True) -> AbstractContextManager[list[A
     """Inside, calls of this thread run for a stream though they are queued on another one, or are recorded to be
     replayed there. The list is what they refer to, which has to live as long as the recording does."""
     return nvidia.keeping(stream, recorded)
+
+
+def spare_of(calls: Iterable[Call], driver: Driver) -> int:
+    """Bytes that calls work in, one after the other, beside the program's workspace: those of plans of cuDNN, which are
+    known when a device has made them."""
+    convolutions = [call for call in calls if call.prim == "conv"]
+    how = route(driver) if convolutions else "host"
+    steps = [] if how == "host" else [step for call in convolutions for step in _steps(call, how, driver)]
+    return max((step.numbers["plan"].workspace for step in steps if isinstance(step, Routine)), default=0)
 
 
 def kernels(calls: Iterable[Call], driver: Driver) -> list[Kernel]:
@@ -152,7 +162,7 @@ def _planned(step: LibraryStep, driver: Driver) -> LibraryStep | None:
         return step
     from nufunc.runtime.cuda import cudnn
 
-    plan = cudnn.plan(driver, step.numbers["convolution"], step.numbers["workspace_bytes"], nvidia.tf32())
+    plan = cudnn.plan(driver, step.numbers["convolution"], step.numbers["limit"], nvidia.tf32())
     return None if plan is None else replace(step, numbers={**step.numbers, "plan": plan})
 
 

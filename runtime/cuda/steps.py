@@ -104,11 +104,14 @@ class Run:
         places = [o.place for o in (*step.operands, *step.results)]
         scratch = 0 if step.workspace is None else self.at(step.workspace, loops)
         addresses = [*(self.at(p, loops) for p in places), scratch, self.machine.word]
+        spare = 0
+        if self.machine.spare and self.workspace is not None:
+            spare = self.workspace.address + self.machine.spare_at
         driver: Any = self.driver
         if driver.simulated:
-            driver.host(lambda: libraries.run(step, driver, addresses, 0), self.stream)
+            driver.host(lambda: libraries.run(step, driver, addresses, 0, spare), self.stream)
         else:
-            libraries.run(step, driver, addresses, self.stream)
+            libraries.run(step, driver, addresses, self.stream, spare)
 
     def tape(self, step: Step, loops: Loops) -> None:
         if self.tapes is None:

@@ -36,7 +36,8 @@ ALIGNMENT = 256
 CONTEXTLESS = frozenset((
     "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuCtxGetCurrent", "cuGetErrorString", "cuDeviceGetDefaultMemPool",
-    "cuMemPoolSetAttribute", "cuMemPoolTrimTo", "cuGraphDestroy", "cuGraphExecDestroy", "cuPointerGetAttribute",
+    "cuMemPoolSetAttribute", "cuMemPoolTrimTo", "cuDeviceGraphMemTrim", "cuGraphDestroy", "cuGraphExecDestroy",
+    "cuPointerGetAttribute",
 ))  # fmt: skip
 
 
@@ -204,6 +205,9 @@ class FakeCuda:
         return OK, real.CUmemoryPool(5 + int(device))
 
     def do_cuMemPoolTrimTo(self, pool, kept):
+        return (OK,)
+
+    def do_cuDeviceGraphMemTrim(self, device):
         return (OK,)
 
     def do_cuMemPoolSetAttribute(self, pool, attribute, value):

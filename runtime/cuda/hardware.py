@@ -286,6 +286,7 @@ class HardwareDriver:
         self._let_go()
         if self._pooled:
             self._ask(self._api.cuMemPoolTrimTo(self._pool, 0), "give memory back")
+            self._ask(self._api.cuDeviceGraphMemTrim(self._device), "give memory back")  # of recorded runs
 
     def memory(self) -> tuple[int, int]:
         self._enter()

@@ -327,7 +327,7 @@ def compile_program(program: Program, lowered: CodegenLowered | None = None) -> 
 
 def _device_executable(program: Program, lowered: Any = None, lower: Callable[[], Any] | None = None) -> Executable:
     """As it was `lowered`, or from the cache on disk, or by way of `lower`."""
-    from nufunc.runtime.cuda import compiled, hosted, stored
+    from nufunc.runtime.cuda import compiled, stored
 
     try:
         if lowered is not None:
@@ -337,6 +337,8 @@ def _device_executable(program: Program, lowered: Any = None, lower: Callable[[]
     except UnsupportedError as error:
         if os.environ.get("NUFUNC_CUDA_FALLBACK") == "0":
             raise
+        from nufunc.runtime.cuda import hosted
+
         return hosted.hosted(program, str(error), executable_of)
 
 

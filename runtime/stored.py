@@ -95,11 +95,11 @@ def device_environment(index: int) -> tuple[str, ...]:
     from nufunc.runtime.cuda.devices import device_of
 
     driver = device_of(index).driver
-    return (f"cuda {driver.capability}", f"simulated {driver.simulated}", *_device_versions())
+    return (f"cuda {driver.capability}", f"simulated {driver.simulated}", *device_versions())
 
 
 @functools.cache
-def _device_versions() -> tuple[str, ...]:
+def device_versions() -> tuple[str, ...]:
     """The versions of what makes kernels: of NVIDIA's packages, as the folders of their descriptions are called, since
     to import these takes longer than to load a program, or where a toolkit of the system is."""
     found = set()
@@ -158,14 +158,14 @@ def _hashed_edited() -> bool:
     return _edited()
 
 
-def _device_edited() -> bool:
+def device_edited() -> bool:
     """`_edited` for programs of devices."""
     return max(entry.stat().st_mtime for entry in _source_files(True)) > _STARTED - _JUST_NOW
 
 
 @functools.cache
-def _hashed_device_edited() -> bool:
-    return _device_edited()
+def hashed_device_edited() -> bool:
+    return device_edited()
 
 
 @functools.cache
@@ -194,7 +194,7 @@ def workspace_of(program: Program, ask: Callable[[], int]) -> int:
 def address_now(program: Program) -> Address | str:
     """Where code of a program is looked for and stored, or why nowhere."""
     off = DISK.reason_off()
-    if off is None and (_hashed_edited() if program.device is None else _hashed_device_edited()):
+    if off is None and (_hashed_edited() if program.device is None else hashed_device_edited()):
         off = _EDITED
     return address_of(program) if off is None else off
 
@@ -281,7 +281,7 @@ def store(program: Program, address: Address, data: bytes) -> str | None:
 
 
 def _put(program: Program, key: str, data: bytes, about: str) -> str | None:
-    edited = _edited() if program.device is None else _device_edited()
+    edited = _edited() if program.device is None else device_edited()
     return _EDITED if edited else DISK.put(key, data, about)
 
 

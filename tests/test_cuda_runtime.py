@@ -492,6 +492,7 @@ def test_several_devices_set_their_context(monkeypatch: pytest.MonkeyPatch) -> N
 def test_compiled_kernels_are_kept_on_disk(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nufunc.codegen.cuda import codes
     from nufunc.codegen.cuda import compile as compiler
+    from nufunc.runtime.cuda import kept
 
     monkeypatch.setenv("NUFUNC_CACHE", "1")
     monkeypatch.setenv("NUFUNC_CACHE_DIR", str(tmp_path))
@@ -502,7 +503,7 @@ def test_compiled_kernels_are_kept_on_disk(tmp_path, monkeypatch: pytest.MonkeyP
     kernel = Kernel("k", source, (Buffer("x", F64, 4), Buffer("y", F64, 4, written=True)), 0, 1, 4)
     for _ in range(2):
         codes.CODES.clear()
-        assert compiler.compiled(kernel, (8, 0), hardware._STORE) == code
+        assert compiler.compiled(kernel, (8, 0), kept.STORE) == code
     assert made == [(8, 0)]
-    compiler.compiled(kernel, (9, 0), hardware._STORE)
+    compiler.compiled(kernel, (9, 0), kept.STORE)
     assert made == [(8, 0), (9, 0)]

@@ -22,7 +22,7 @@ from nufunc.codegen.cuda.portable import Portable, UnstorableError, unpack
 from nufunc.codegen.objects import ObjectError
 from nufunc.runtime import disk_cache, stored
 from nufunc.runtime.cache import CACHE
-from nufunc.runtime.cuda import compiled, devices, nvidia
+from nufunc.runtime.cuda import compiled, devices, kept, nvidia
 from nufunc.runtime.disk_cache import DISK
 
 __all__ = ["device"]
@@ -32,10 +32,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="there is no c
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of its own, switched on."""
-    stored._device_versions()  # which is worked out once in a process, and would leave a file
+    stored.device_versions()  # which is worked out once in a process, and would leave a file
     monkeypatch.setenv("NUFUNC_CACHE", "1")
     monkeypatch.setenv("NUFUNC_CACHE_DIR", str(tmp_path / "cache"))
-    for question in ("_edited", "_hashed_edited", "_device_edited", "_hashed_device_edited"):
+    for question in ("_edited", "_hashed_edited", "device_edited", "hashed_device_edited"):
         monkeypatch.setattr(stored, question, lambda: False)
     monkeypatch.setattr(disk_cache, "_warned", set())
     nf.clear_cache()
@@ -287,8 +287,8 @@ def test_other_devices_and_versions_have_other_programs(folder: Path, monkeypatc
             there.setattr(type(driver), "capability", (9, 0))
             forgotten(f)(x)
             assert origins() == ["compiled"]
-    versions = stored._device_versions()
-    monkeypatch.setattr(stored, "_device_versions", lambda: (*versions, "another toolkit"))
+    versions = stored.device_versions()
+    monkeypatch.setattr(stored, "device_versions", lambda: (*versions, "another toolkit"))
     forgotten(f)(x)
     assert origins() == ["compiled"]
 
@@ -301,7 +301,7 @@ def test_sources_of_devices_are_part_of_their_key_alone(monkeypatch) -> None:
 
 def test_edited_sources_are_not_what_runs(folder: Path, monkeypatch) -> None:
     f, x = nf.jit(lambda x: x + 1), nf.to_device(X)
-    for question in ("_device_edited", "_hashed_device_edited"):
+    for question in ("device_edited", "hashed_device_edited"):
         monkeypatch.setattr(stored, question, lambda: True)
         forgotten(f)(x)
         assert origins() == ["compiled"]
@@ -379,7 +379,7 @@ simulated.SimulatedDriver.launch = launched
 @pytest.mark.skipif(HARDWARE, reason="looks at the simulator")
 def test_a_second_process_plans_and_compiles_nothing(tmp_path: Path) -> None:
     settings = {**os.environ, "NUFUNC_CACHE": "1", "NUFUNC_CACHE_DIR": str(tmp_path / "cache")}
-    code = "from nufunc.runtime import stored\nstored._device_edited = stored._hashed_device_edited = lambda: False\n"
+    code = "from nufunc.runtime import stored\nstored.device_edited = stored.hashed_device_edited = lambda: False\n"
     command = [sys.executable, "-W", "error", "-c", code + textwrap.dedent(BEFORE_KERNELS + SECOND_PROCESS)]
     said = []
     for _ in range(2):
@@ -421,14 +421,16 @@ def test_machine_code_of_kernels_is_found_by_its_name(folder: Path, monkeypatch)
             codes.CODES.clear()
             driver = devices.device_of(0).driver
             driver._functions.clear()
-            driver._names.clear()
+            driver._kernels = kept.Kernels(driver.capability)
             asked.clear()
             for entry in DISK.entries():
                 if any(words in entry.about for words in removed):
                     DISK.remove([entry.key])
             np.testing.assert_array_equal(np.asarray(forgotten(f)(nf.to_device(X))), wanted)
+            np.testing.assert_array_equal(np.asarray(nf.to_device(X)[::2].copy()), X[::2])  # a kernel by itself
             return origins()
 
+        later()
         assert later() == ["loaded"]
         assert not asked  # nothing was compiled
         assert later("a kernel for CUDA") == ["loaded"]

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nufunc.codegen.cuda.codes import Code, kept
 from nufunc.ir.errors import (
     ArgumentError,
     DeviceError,
@@ -42,9 +41,9 @@ from nufunc.ir.errors import (
 )
 from nufunc.runtime.cuda.answers import GONE, TOO_OLD, checked, error_of, named
 from nufunc.runtime.cuda.driver import here, known_to_others
+from nufunc.runtime.cuda.kept import Kernels
 from nufunc.runtime.cuda.memory import no_memory
 from nufunc.runtime.cuda.staging import CHUNK, Landing, Staging
-from nufunc.runtime.disk_cache import DISK
 
 if TYPE_CHECKING:
     from nufunc.codegen.cuda.program import Kernel
@@ -156,7 +155,7 @@ class HardwareDriver:
         self._context = self._ask(cuda.cuDevicePrimaryCtxRetain(self._device), "open a device")
         self._streams: dict[Any, Any] = {}
         self._functions: dict[Kernel, Any] = {}
-        self._names: dict[Kernel, str] = {}  # of the code of kernels, from stored programs
+        self._kernels = Kernels(self.capability)
         self._modules: dict[str, Any] = {}
         self.recording = threading.RLock()
         self._dropped: list[Any] = []  # executable graphs that nobody refers to
@@ -400,35 +399,19 @@ class HardwareDriver:
     # -- kernels
 
     def prepare(self, kernels: Sequence[Kernel]) -> None:
-        new = [k for k in kernels if k not in self._functions and self._kept(k) is None]
-        if new:
-            from nufunc.codegen.cuda.compile import compiled_together
-
-            compiled_together(new, self.capability, _STORE)
+        self._kernels.prepare([kernel for kernel in kernels if kernel not in self._functions])
 
     def name_of(self, kernel: Kernel) -> str | None:
-        from nufunc.codegen.cuda.compile import code_key
-
-        return self._names.get(kernel) or code_key(kernel, self.capability)
+        return self._kernels.name_of(kernel)
 
     def named(self, kernel: Kernel, name: str | None) -> None:
-        if name is not None:
-            self._names[kernel] = name
-
-    def _kept(self, kernel: Kernel) -> Code | None:
-        """The code of a kernel whose name is known, without what compiles it."""
-        name = self._names.get(kernel)
-        return None if name is None else kept(name, _STORE)
+        self._kernels.named(kernel, name)
 
     def load(self, kernel: Kernel) -> Any:
         found = self._functions.get(kernel)
         if found is not None:
             return found
-        code = self._kept(kernel)
-        if code is None:
-            from nufunc.codegen.cuda.compile import compiled
-
-            code = compiled(kernel, self.capability, _STORE)
+        code = self._kernels.code(kernel)
         with _LOCK:
             self._enter()
             if code.module not in self._modules:
@@ -587,23 +570,3 @@ class _Graph:
 
     def __del__(self) -> None:
         self.dropped.append(self.graph)
-
-
-class _Kept:
-    """Compiled kernels in the cache on disk."""
-
-    def get(self, key: str) -> bytes | None:
-        return None if DISK.reason_off() is not None else DISK.get(_disk_key(key))
-
-    def put(self, key: str, data: bytes) -> None:
-        if DISK.reason_off() is None:
-            DISK.put(_disk_key(key), data, f"a kernel for CUDA: {key}")
-
-
-def _disk_key(key: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(f"cuda kernel {key}".encode()).hexdigest()
-
-
-_STORE = _Kept()

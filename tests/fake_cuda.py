@@ -12,6 +12,7 @@ import ctypes
 import gc
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,8 @@ class Executable:
 
 class FakeCuda:
     """`fail` names the result of functions that shall fail, `broken` that of all after an error that stays; `busy`:
-    nothing is done before somebody waits for it; `calls` counts, `problems` tells what would go wrong."""
+    nothing is done before somebody waits for it; `switching`: other threads run at each call; `calls` counts,
+    `problems` tells what would go wrong."""
 
     def __init__(self, devices: int = 1, version: int = real.CUDA_VERSION, total: int = 1 << 30) -> None:
         self.devices, self.version, self.total = devices, version, total
@@ -111,6 +113,8 @@ class FakeCuda:
         self.fail: dict[str, object] = {}
         self.broken: object = None
         self.busy = False
+        self.switching = False
+        self.lock = threading.RLock()
         self.problems: list[str] = []
         self.streams = Streams(self.problems)
         self.numbers = itertools.count(0x1000)
@@ -149,7 +153,10 @@ class FakeCuda:
                 return RESULT.CUDA_ERROR_INVALID_CONTEXT, None
             if any(isinstance(a, real.CUstream) and int(a) in self.destroyed for a in args):
                 return RESULT.CUDA_ERROR_INVALID_HANDLE, None
-            return body(self, *args)
+            if self.switching:
+                time.sleep(0)
+            with self.lock:
+                return body(self, *args)
 
         return call
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -175,6 +176,38 @@ def test_pullbacks_of_loops_on_another_stream(fake: FakeCuda) -> None:
         (made,) = pullback(ones)
     np.testing.assert_allclose(np.asarray(made), want[1](np.ones(2))[0])
     np.testing.assert_allclose(np.asarray(out), want[0])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_threads_share_functions_and_arrays(fake: FakeCuda, own: bool) -> None:
+    """Each on a stream, the default one or its own, handing arrays on to the others."""
+    f, g = nf.jit(lambda x: np.tanh(x) * 2), nf.jit(lambda x, a: np.cumsum(np.cumsum(x) ** 2)[:5] * a)
+    x = nf.to_device(X)
+    ready: queue.Queue = queue.Queue()
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        try:
+            with nf.device().on_stream(nf.device().driver.new_stream() if own else 2 if number % 2 else 0):
+                for k in range(8):
+                    ready.put((k, f(x), g(x, float(k))))
+                    j, y, z = ready.get()
+                    made = np.asarray(f(y)), np.asarray(z)
+                    del y, z
+                    want = np.tanh(np.tanh(X) * 2) * 2, np.cumsum(np.cumsum(X) ** 2)[:5] * j
+                    if not all(np.allclose(a, b) for a, b in zip(made, want, strict=True)):
+                        wrong.append(j)
+        except Exception as error:  # noqa: BLE001
+            wrong.append(error)
+
+    f(x), g(x, 1.0)
+    fake.switching = True
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 # -- recordings

@@ -164,6 +164,30 @@ def test_library_calls_are_not_looked_at_again(name, route, folder, monkeypatch)
     assert executable.entry.machine.replayable == replayable
 
 
+@pytest.mark.skipif(HARDWARE, reason="stands in for hardware")
+def test_convolutions_are_planned_with_the_device_at_hand(folder, monkeypatch) -> None:
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
+    f = nf.jit(lambda x, w: np.tanh(nf.nn.functional.conv1d(x, w)))
+    values = (np.linspace(0, 1, 72).reshape(2, 3, 12), np.linspace(-1, 1, 60).reshape(4, 3, 5))
+    wanted = f(*copies(values))
+    same(forgotten(f)(*copies(values)), wanted)
+    (executable,) = (e for v in CACHE.entries.values() for e in v.executables)
+    assert executable.origin.how == "loaded"
+    found = {call.prim: vars(call).get("ready") is not None for call in executable.entry.machine.calls}
+    assert found == {"conv": False}
+
+
+@pytest.mark.skipif(HARDWARE, reason="stands in for hardware")
+def test_another_route_looks_at_calls_again(folder, monkeypatch) -> None:
+    function, values = LINEAR["factors"]
+    f = nf.jit(function)
+    wanted = [np.asarray(r) for r in f(*copies(values))]  # by the host
+    monkeypatch.setenv("NUFUNC_CUDA_LIBRARIES", "own")
+    for made, want in zip(forgotten(f)(*copies(values)), wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(made), want, rtol=1e-12, atol=1e-12)
+    assert origins() == ["loaded"]
+
+
 def test_a_limit_of_temporaries_plans_nothing_the_second_time(folder: Path, monkeypatch) -> None:
     f = nf.jit(nf.vmap(nf.grad(loss), in_dims=(None, 0)), max_bytes=2000)
     values = (X[0], np.linspace(0, 1, 600).reshape(50, 4, 3))

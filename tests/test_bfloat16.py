@@ -498,6 +498,62 @@ def test_lowered():
     assert "bf16[24,16]" in nf.dump(LOSS, A, stage="pure")
 
 
+def test_large_results_and_overlapping_arguments():
+    big = RNG.normal(size=(1100, 500)).astype(BF)
+    same_bits(nf.jit(lambda x: x * 2 + 1)(big), ((single(big) * 2).astype(BF).astype(F32) + 1).astype(BF))
+
+    def shifted(a, b):
+        a[...] = a + b
+
+    mine = V.copy()
+    nf.jit(shifted)(mine[1:], mine[:-1])
+    same_bits(mine[1:], (single(V[1:]) + single(V[:-1])).astype(BF))
+
+
+def test_callbacks(capsys):
+    def program(x):
+        nf.debug.print("{} {}", x.sum(), x[0])
+        return nf.pure_callback(lambda a: a[::-1] if a.dtype == BF else None, nf.spec(x.shape, x.dtype), x)
+
+    same_bits(nf.jit(program)(V), V[::-1])
+    assert capsys.readouterr().out == f"{nf.jit(np.sum)(V)} {V[0]}\n"
+
+
+@pytest.mark.parametrize("dtype", [BF, HALF], ids=str)
+def test_every_step_is_verified(dtype):
+    said = str(nf.verify(lambda x: nf.grad(LOSS)(x) @ x.T, A.astype(dtype)))
+    assert "machine code" in said
+    assert "wrong" not in said
+
+
+def test_nans_are_found():
+    with nf.debug_nans(), np.errstate(all="ignore"), pytest.raises(nf.NaNError, match="log made the first NaN"):
+        nf.jit(np.log)(A)
+
+
+def test_draws():
+    jax = pytest.importorskip("jax")
+    chance = np.linspace(0, 1, 1000).astype(BF)
+    mine, theirs = nf.random.bernoulli(nf.random.key(3), chance), jax.random.bernoulli(jax.random.key(3), chance)
+    np.testing.assert_array_equal(mine, theirs)
+    drawn = nf.jit(lambda key: nf.random.normal(key, (5,)).astype(nf.bfloat16))(nf.random.key(0))
+    same_bits(drawn, nf.random.normal(nf.random.key(0), (5,)).astype(BF))
+
+
+def test_trees_ravel():
+    vector, unravel = nf.tree.ravel({"a": V, "b": V.astype(HALF)})
+    assert vector.dtype == F32
+    assert [x.dtype for x in nf.tree.leaves(unravel(vector))] == [BF, HALF]
+
+
+@pytest.mark.parametrize("dtype", [BF, HALF], ids=str)
+def test_njit_code_has_none_of_it(dtype):
+    numba = pytest.importorskip("numba")
+    compiled = nf.jit(lambda x: x + 1).lower(A.astype(dtype)).compile()
+    with pytest.raises(numba.TypingError, match="Numba does not compute with"):
+        numba.njit(lambda x: compiled(x))(A.astype(F32))
+
+
 def test_pickles():
     def scaled(x):
         return x * W

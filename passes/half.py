@@ -151,10 +151,10 @@ def _widened(b: Builder, x: Value, half: np.dtype) -> Value:
 
 def _narrowed(b: Builder, x: Value, half: np.dtype) -> Value:
     """float32 as bits of half precision, rounded to even."""
+    if is_bfloat16(half):
+        return _upper(b, x)
     word = _cast(b, x, _WORD)
     size = b.bit_and(word, b.like(word, 0x7FFFFFFF))
-    if is_bfloat16(half):
-        return _upper(b, word, size)
     odd = b.bit_and(b.shift_right(size, b.like(size, 13)), b.like(size, 1))
     bias = ((15 - 127) << 23) + 0xFFF & 0xFFFFFFFF
     normal = b.shift_right(b.add(b.add(size, b.like(size, bias)), odd), b.like(size, 13))
@@ -169,14 +169,14 @@ def _narrowed(b: Builder, x: Value, half: np.dtype) -> Value:
     return b.astype(b.bit_or(bits, sign), _BITS)
 
 
-def _upper(b: Builder, word: Value, size: Value) -> Value:
+def _upper(b: Builder, x: Value) -> Value:
     """The upper bits of float32, rounded to even, are bfloat16. NaN, which rounding could make infinite, becomes a
     quiet one of its sign."""
-    high = lambda v: b.shift_right(v, b.like(v, 16))
-    last = b.bit_and(high(word), b.like(word, 1))
-    rounded = high(b.add(word, b.add(last, b.like(word, 0x7FFF))))
-    nan = b.bit_or(b.bit_and(high(word), b.like(word, 0x8000)), b.like(word, 0x7FC0))
-    return b.astype(b.select(b.gt(size, b.like(size, 0x7F800000)), nan, rounded), _BITS)
+    word = _cast(b, x, _WORD)
+    last = b.bit_and(b.shift_right(word, b.like(word, 16)), b.like(word, 1))
+    rounded = b.add(word, b.add(last, b.like(word, 0x7FFF)))
+    nan = b.bit_or(b.bit_and(word, b.like(word, 0x80000000)), b.like(word, 0x7FC00000))
+    return b.astype(b.shift_right(b.select(b.isnan(x), nan, rounded), b.like(word, 16)), _BITS)
 
 
 def _neighbours(b: Builder, bits: Sequence[Value], wide: Sequence[Value], half: np.dtype) -> Value:

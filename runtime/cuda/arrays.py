@@ -29,7 +29,7 @@ class Layout:
     `strides` are None for C order; those of axes with at most one element are what C order has.
     """
 
-    __slots__ = ("__weakref__", "device", "dtype", "input", "nbytes", "shape", "size", "strides")
+    __slots__ = ("__weakref__", "bounds", "device", "dtype", "input", "nbytes", "shape", "size", "strides")
 
     def __init__(
         self, device: Device, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...] | None
@@ -41,14 +41,13 @@ class Layout:
         self.nbytes = self.size * dtype.itemsize
         steps = None if strides is None else tuple(s // dtype.itemsize for s in strides)
         self.input = Input("array", ArrayType(shape, dtype), steps, device.index)
+        self.bounds = self._bounds()  # the first and the last byte + 1 of the array, relative to its first element
 
     @property
     def byte_strides(self) -> tuple[int, ...]:
         return _c_strides(self.shape, self.dtype.itemsize) if self.strides is None else self.strides
 
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The first and the last byte + 1 that belong to the array, relative to its first element."""
+    def _bounds(self) -> tuple[int, int]:
         if not self.size:
             return 0, 0
         ends = [s * (n - 1) for n, s in zip(self.shape, self.byte_strides, strict=True)]
@@ -62,6 +61,13 @@ def layout(
     device: Device, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...] | None = None
 ) -> Layout:
     """The one layout of these; strides in bytes."""
+    asked = (device.index, shape, dtype, strides)
+    found = _LAYOUTS.get(asked)
+    return _LAYOUTS.setdefault(asked, _layout(device, shape, dtype, strides)) if found is None else found
+
+
+def _layout(device: Device, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...] | None) -> Layout:
+    """The one layout, with what it is called by: strides of C order, say, are none."""
     known = _CANONICAL.get(dtype)
     if known is None and is_bfloat16(dtype):
         known = _CANONICAL.setdefault(dtype, bfloat16())

@@ -18,7 +18,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import itertools
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -153,6 +155,8 @@ class _Versioned(ctypes.Structure):
     )  # fmt: skip
 
 
+# the same as numbers, which are read faster: what stands before the tensor in a versioned struct, and the tensor
+_HEAD, _FIELDS = struct.Struct("=IIQQQ"), struct.Struct("=QiiiBBHQQQ")
 _READ_ONLY, _COPIED = 1, 2
 _NAMES = {_Managed: b"dltensor", _Versioned: b"dltensor_versioned"}
 _USED = {_Managed: b"used_dltensor", _Versioned: b"used_dltensor_versioned"}
@@ -225,8 +229,9 @@ def exported(
     if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != own:
         if (int(dl_device[0]), int(dl_device[1])) != (_CPU, 0) or copy is False:
             raise BufferError(f"an array on {array.device} cannot be handed to DLPack's device {tuple(dl_device)}")
-        knows = versioned and np.lib.NumpyVersion(np.__version__) >= "2.1.0"
-        return downloaded(array).__dlpack__(**({"max_version": max_version} if knows else {}))
+        host: Any = downloaded(array)
+        known = versioned and np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+        return host.__dlpack__(max_version=max_version) if known else host.__dlpack__()
     if array.readonly and not versioned:
         raise BufferError("a read-only array needs DLPack 1.0")
     if copy:
@@ -296,32 +301,37 @@ def from_capsule(capsule: Any, device: Device) -> DeviceArray:
     kind: Any = next((k for k, name in _NAMES.items() if _api.PyCapsule_IsValid(capsule, name)), None)
     if kind is None:
         raise ArgumentTypeError("a DLPack capsule can be used once, and this one was, or it is none", user_location())
-    managed = kind.from_address(_api.PyCapsule_GetPointer(capsule, _NAMES[kind]))
-    if kind is _Versioned and managed.major > 1:
-        raise ArgumentTypeError(f"DLPack {managed.major}.{managed.minor} is not supported", user_location())
-    tensor = managed.tensor
+    place = _api.PyCapsule_GetPointer(capsule, _NAMES[kind])
+    versioned = kind is _Versioned
+    major, minor, _, _, flags = _HEAD.unpack(ctypes.string_at(place, _HEAD.size)) if versioned else (1, 0, 0, 0, 0)
+    if major > 1:
+        raise ArgumentTypeError(f"DLPack {major}.{minor} is not supported", user_location())
+    fields = _FIELDS.unpack(ctypes.string_at(place + _HEAD.size * versioned, _FIELDS.size))
+    data, where, index, ndim, code, bits, lanes, extents, steps, offset = fields
     if not device.driver.simulated:
-        if tensor.device.kind not in (_CUDA, _MANAGED):
+        if where not in (_CUDA, _MANAGED):
             raise ArgumentTypeError(
-                f"the memory of a DLPack capsule is not on a CUDA device (its kind is {tensor.device.kind})",
-                user_location(),
+                f"the memory of a DLPack capsule is not on a CUDA device (its kind is {where})", user_location()
             )
-        device = device_of(tensor.device.index)
-    dtype = _dtype(tensor.code, tensor.bits, tensor.lanes)
-    shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
-    strides = None
-    if tensor.strides:
-        strides = tuple(tensor.strides[k] * dtype.itemsize for k in range(tensor.ndim))
+        device = device_of(index)
+    dtype = _dtype(code, bits, lanes)
+    shape = _integers(extents, ndim)
+    strides = tuple(n * dtype.itemsize for n in _integers(steps, ndim)) if steps else None
     made = layout(device, shape, dtype, strides)
-    address = (tensor.data or 0) + tensor.offset
+    address = data + offset
     _refuse_misaligned(address, dtype)
     _api.PyCapsule_SetName(capsule, _USED[kind])
-    readonly = kind is _Versioned and bool(managed.flags & _READ_ONLY)
     low, high = made.bounds
-    memory = Foreign(address + low, high - low, _Lent(managed), device.driver, device.stream)
-    return DeviceArray(made, memory, address, None, readonly)
+    owner = _Lent(kind.from_address(place))
+    memory = Foreign(address + low, high - low, owner, device.driver, device.stream)
+    return DeviceArray(made, memory, address, None, bool(flags & _READ_ONLY))
 
 
+def _integers(address: int, count: int) -> tuple[int, ...]:
+    return struct.unpack(f"={count}q", ctypes.string_at(address, 8 * count))
+
+
+@functools.cache
 def _dtype(code: int, bits: int, lanes: int) -> np.dtype:
     if (code, bits, lanes) == (_BFLOAT, 16, 1):
         return bfloat16()

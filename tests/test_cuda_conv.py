@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import threading
@@ -336,23 +337,20 @@ def test_dump_says_who(simulated: FakeCudnn) -> None:
     assert "by cudnn" in nf.dump(lambda x, w: F.conv2d(x, w), X, W, stage="device")
 
 
-def test_threads(fake: FakeCudnn) -> None:
-    """The library is used by one thread at a time."""
-    attrs = conv_attrs("nch", "och", "noh", "h", [(1, 1, 1, 1, 9)])
+def together(*works: Any) -> None:
+    """Functions in threads of their own, which take turns all the time."""
     failures: list[BaseException] = []
 
-    def work(number: int) -> None:
+    def run(work: Any) -> None:
         try:
-            for k in range(4):
-                arrays = [numbers((2 + k, 3, 9), np.float64, number), numbers((4, 3, 3), np.float64, k)]
-                same(*device_call("conv", arrays, attrs)[:2])
+            work()
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        threads = [threading.Thread(target=run, args=(work,)) for work in works]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -360,7 +358,30 @@ def test_threads(fake: FakeCudnn) -> None:
     finally:
         sys.setswitchinterval(before)
     assert not failures
+
+
+def test_threads(fake: FakeCudnn) -> None:
+    """The library is used by one thread at a time."""
+    attrs = conv_attrs("nch", "och", "noh", "h", [(1, 1, 1, 1, 9)])
+
+    def work(number: int) -> None:
+        for k in range(4):
+            arrays = [numbers((2 + k, 3, 9), np.float64, number), numbers((4, 3, 3), np.float64, k)]
+            same(*device_call("conv", arrays, attrs)[:2])
+
+    together(*(functools.partial(work, k) for k in range(4)))
     assert (fake.calls["cudnnCreate"], fake.calls["fprop"]) == (1, 16)
+
+
+def test_threads_share_a_function(simulated: FakeCudnn) -> None:
+    gradient = nf.jit(nf.grad(loss, argnums=(1, 2)), target="cuda")
+    wanted = nf.grad(loss, argnums=(1, 2))(X, W, V)
+
+    def work() -> None:
+        for _ in range(4):
+            same(gradient(X, W, V), wanted)
+
+    together(*[work] * 3)
 
 
 # -- recorded runs, through the driver's stand-in

@@ -64,6 +64,7 @@ class SimulatedDriver:
         self._loaded: dict[Any, Any] = {}
         self._streams = 0
         self.recording_stream, self.recording = self.new_stream(), threading.RLock()
+        self._replaying = threading.RLock()
 
     def entered(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -238,9 +239,10 @@ class SimulatedDriver:
         return recorder.calls
 
     def replay(self, graph: Any, stream: Any) -> None:
-        self.counts["replay"] += 1
-        for name, arguments in graph:
-            getattr(self, name)(*arguments, stream)
+        with self._replaying:  # graphs of a stream share memory, and other threads are on the same one
+            self.counts["replay"] += 1
+            for name, arguments in graph:
+                getattr(self, name)(*arguments, stream)
 
     def drop(self, graph: Any) -> None:
         graph.clear()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cuda_device import HARDWARE, device  # noqa: F401  (a fixture)
+from cuda_device import HARDWARE, STRICT, device  # noqa: F401  (a fixture)
 
 import nufunc as nf
 from nufunc.ir.types import bfloat16
@@ -161,6 +161,28 @@ def test_jax_takes_our_arrays() -> None:
     assert theirs.dtype == BF
     np.testing.assert_array_equal(np.asarray(theirs).view(np.uint16), X.view(np.uint16))
     same(nf.from_dlpack(theirs.__dlpack__()), X)
+
+
+def test_hardware_with_libraries_of_others() -> None:
+    """CuPy's, torch's and JAX's arrays of bfloat16, where they and a device are there."""
+    if not HARDWARE or STRICT:
+        pytest.skip("takes a device")
+    f = nf.jit(lambda x: x * 2)
+    want = (X.astype(F4) * 2).astype(BF)
+    for name in ("cupy", "torch", "jax"):
+        try:
+            module = __import__(name)
+        except ImportError:
+            continue
+        if name == "torch":
+            theirs = module.tensor(X.astype(F4), device="cuda").to(module.bfloat16)
+        else:
+            theirs = module.asarray(X) if name == "cupy" else module.numpy.asarray(X)
+        made = f(theirs)
+        same(made, want)
+        back = module.dlpack.from_dlpack(made) if name == "jax" else module.from_dlpack(made)
+        host = back.float().cpu().numpy() if name == "torch" else back.get() if name == "cupy" else np.asarray(back)
+        np.testing.assert_array_equal(np.asarray(host).astype(F4), want.astype(F4))
 
 
 # -- functions

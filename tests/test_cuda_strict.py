@@ -16,6 +16,7 @@ from fake_cuda import FakeCuda, installed, real
 
 import nufunc as nf
 from nufunc.runtime.cuda import devices, driver, hardware, interop
+from nufunc.runtime.cuda.memory import scratch
 
 pytestmark = pytest.mark.skipif(HARDWARE, reason="stands in for hardware")
 X = np.random.default_rng(2).normal(size=(5, 3))
@@ -405,6 +406,15 @@ def test_arrays_that_only_cycles_hold_make_room(fake: FakeCuda) -> None:
     cycle.append(cycle)
     del x, cycle
     assert np.asarray(nf.to_device(np.ones(5 << 20))).all()
+
+
+def test_memory_that_libraries_work_in_makes_room(fake: FakeCuda) -> None:
+    kept = [nf.to_device(np.zeros(5 << 17)) for _ in range(10)]  # 50 of 64 MiB
+    kept.clear()
+    one = nf.device().driver
+    one.free(scratch(one, 40 << 20, 0), 0)
+    with pytest.raises(nf.DeviceMemoryError):
+        scratch(one, 80 << 20, 0)
 
 
 def test_interrupted_downloads_do_not_meet_the_next(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:

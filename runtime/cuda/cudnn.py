@@ -23,6 +23,7 @@ from typing import Any
 from nufunc.codegen.cuda.library_cudnn import OPERATIONS, ROLES, Convolution, Tensor
 from nufunc.ir.errors import DeviceError, DeviceWarning
 from nufunc.runtime.cuda.driver import Driver
+from nufunc.runtime.cuda.memory import scratch
 
 _VERSION = 90000
 ALIGNMENT = 16  # of arrays, in bytes, without which the better engines do not work
@@ -331,12 +332,12 @@ def _run(plan: Plan, driver: Driver, stream: Any, places: Mapping[str, int], wor
     spaces: list[tuple[str, int, int]] = []
     try:
         if plan.workspace and not workspace:
-            workspace = driver.allocate(plan.workspace, stream)
+            workspace = scratch(driver, plan.workspace, stream)
             spaces.append(("workspace", workspace, plan.workspace))
         for k, role in enumerate(ROLES):
             if pointers[k] % ALIGNMENT:
                 nbytes = _extent(getattr(plan.convolution, role), plan.convolution.dtype)
-                pointers[k] = driver.allocate(nbytes, stream)
+                pointers[k] = scratch(driver, nbytes, stream)
                 spaces.append((role, pointers[k], nbytes))
                 if role != computed:
                     driver.copy(pointers[k], places[role], nbytes, stream)

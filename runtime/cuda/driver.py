@@ -71,6 +71,8 @@ class Driver(Protocol):
         """The address of fresh memory, aligned to 256 bytes, usable by what is queued on the stream from now on.
         DeviceMemoryError where there is none."""
 
+    make_room: Callable[[], None] | None  # gives back memory that nobody needs; its pool's
+
     def free(self, address: int, stream: Any) -> None:
         """Give memory back, once what is queued on the stream has run."""
 

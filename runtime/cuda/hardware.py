@@ -158,6 +158,8 @@ class HardwareDriver:
         self._kernels = Kernels(self.capability)
         self._modules: dict[str, Any] = {}
         self.recording = threading.RLock()
+        self._capturing = False
+        self.make_room: Callable[[], None] | None = None
         self._dropped: list[Any] = []  # executable graphs that nobody refers to
         self._held: deque[tuple[list[Any], Any]] = deque()  # events, and what has to live until they have passed
         with self.entered():
@@ -279,9 +281,13 @@ class HardwareDriver:
 
     def release(self) -> None:
         self._enter()
-        with self.recording:  # which waiting for all would end
-            self._forget_dropped()
-            self.finish()
+        if self.recording.acquire(blocking=False):  # else another thread records, which waiting for all would end
+            try:
+                if not self._capturing:
+                    self._forget_dropped()
+                    self.finish()
+            finally:
+                self.recording.release()
         self._let_go()
         if self._pooled:
             self._ask(self._api.cuMemPoolTrimTo(self._pool, 0), "give memory back")
@@ -535,6 +541,7 @@ class HardwareDriver:
         cuda, stream = self._api, self.stream_of(self.recording_stream)
         mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         try:
+            self._capturing = True
             self._ask(cuda.cuStreamBeginCapture(stream, mode), "record a run")
             run(self.recording_stream)
         except BaseException:
@@ -542,6 +549,8 @@ class HardwareDriver:
             if not answer[0] and int(answer[1]):
                 cuda.cuGraphDestroy(answer[1])
             raise
+        finally:
+            self._capturing = False
         return self._ask(cuda.cuStreamEndCapture(stream), "record a run")
 
     def replay(self, graph: Any, stream: Any) -> None:

@@ -18,6 +18,7 @@ from nufunc.ir.halves import in_single
 from nufunc.ir.types import FLOAT32, ArrayType, is_half
 from nufunc.runtime.cuda import nvidia
 from nufunc.runtime.cuda.driver import Driver
+from nufunc.runtime.cuda.memory import scratch
 
 
 def run(call: Call, driver: Driver, addresses: Sequence[int], stream: Any, spare: int = 0) -> None:
@@ -138,6 +139,19 @@ def route(driver: Driver) -> str:
     return "nvidia" if nvidia.available() else "own"
 
 
+def who(call: Call, driver: Driver) -> str:
+    """Who computes a call on a device: a library, our own kernels, or the host."""
+    how = route(driver)
+    if how != "nvidia":
+        return {"own": "kernels"}.get(how, how)
+    from nufunc.codegen.cuda.libraries import where
+
+    found = where(call)
+    if found == "cudnn" and not any(isinstance(step, Routine) for step in _steps(call, how, driver)):
+        return "kernels"
+    return found
+
+
 def _steps(call: Call, how: str, driver: Driver) -> Sequence[LibraryStep]:
     """What a call becomes, which is kept beside its fields. Plans of cuDNN belong to a device; where there is none, the
     call is left to our own kernel."""
@@ -170,7 +184,7 @@ def _glue(step: Glue | Made, driver: Driver, addresses: Sequence[int], word: int
     """Run a small graph as kernels."""
     for kernel, used in (step if isinstance(step, Made) else _made(step)).kernels:
         own = kernel.buffers[len(kernel.buffers) - kernel.scratch :]
-        spaces = [driver.allocate(b.size * b.dtype.itemsize, stream) for b in own]
+        spaces = [scratch(driver, b.size * b.dtype.itemsize, stream) for b in own]
         places = [*(addresses[k] for k in used), *spaces]
         driver.launch(driver.load(kernel), [*places, word], stream)
         for space in spaces:

@@ -79,11 +79,23 @@ def ordered(block: Block | Foreign, stream: Any, driver: Driver) -> None:
         block.others = (*block.others, stream)
 
 
+def scratch(driver: Driver, nbytes: int, stream: Any) -> int:
+    """Memory beside the pool, for what is about to be queued; to be given back with `free`."""
+    try:
+        return driver.allocate(nbytes, stream)
+    except DeviceMemoryError:
+        if driver.make_room is None:
+            raise
+        driver.make_room()
+        return driver.allocate(nbytes, stream)
+
+
 class Pool:
     """The memory of one device. At most `limit` bytes of blocks that nobody uses are kept."""
 
     def __init__(self, driver: Driver, limit: int) -> None:
         self.driver, self.limit = driver, limit
+        driver.make_room = self.trim
         self.room = limit - limit // 16  # below which any but huge blocks fit
         self.kept = 0  # bytes in free lists
         self.allocated = 0  # bytes in all

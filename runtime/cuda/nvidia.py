@@ -20,6 +20,7 @@ import numpy as np
 from nufunc.ir.errors import DeviceError, NufuncError
 from nufunc.ir.types import FLOAT32, is_bfloat16, is_half, real_dtype
 from nufunc.runtime.cuda.driver import Driver
+from nufunc.runtime.cuda.memory import scratch
 
 LETTER = {"f4": "s", "f8": "d", "c8": "c", "c16": "z"}
 _DATA = {"f4": 0, "f8": 1, "f2": 2, "c8": 4, "c16": 5, "bf16": 14}  # CUDA_R_32F, R_64F, R_16F, C_32F, C_64F, R_16BF
@@ -180,7 +181,7 @@ class Handles:
 
     def with_space(self, nbytes: int, use: Callable[[int], None]) -> None:
         """Run something in so many bytes of fresh memory."""
-        address = self.driver.allocate(max(nbytes, 256), self.stream)
+        address = scratch(self.driver, max(nbytes, 256), self.stream)
         try:
             use(address)
         finally:

@@ -65,6 +65,7 @@ class SimulatedDriver:
         self._streams = 0
         self.recording_stream, self.recording = self.new_stream(), threading.RLock()
         self._replaying = threading.RLock()
+        self.make_room: Callable[[], None] | None = None
 
     def entered(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()

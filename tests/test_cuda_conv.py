@@ -333,8 +333,15 @@ def test_workspace(simulated: FakeCudnn) -> None:
         nf.clear_cache()
 
 
-def test_dump_says_who(simulated: FakeCudnn) -> None:
+def test_dump_and_profile_say_who(simulated: FakeCudnn, monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = nf.jit(lambda x, w: F.conv2d(x, w), target="cuda")
     assert "by cudnn" in nf.dump(lambda x, w: F.conv2d(x, w), X, W, stage="device")
+    assert "cudnn" in str(nf.profile(conv, X, W))
+    nf.clear_cache()
+    monkeypatch.setattr(cudnn, "library", lambda: None)
+    monkeypatch.setattr(cudnn, "_plans", {})
+    monkeypatch.setattr(cudnn, "_handles", {})
+    assert "cudnn" not in str(nf.profile(conv, X, W))
 
 
 def together(*works: Any) -> None:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nufunc.codegen.cuda import work
-from nufunc.codegen.cuda.libraries import where
 from nufunc.codegen.cuda.program import Call, Launch, Step
 from nufunc.runtime.cuda import libraries
 from nufunc.runtime.cuda.arrays import uploaded
@@ -298,8 +297,7 @@ def _by(driver: Driver) -> Callable[[Step], str]:
             return f"{step.kernel.name}<{step.kernel.blocks}, {step.kernel.threads}>"
         if not isinstance(step, Call):
             return ""
-        route = libraries.route(driver)
-        return where(step) if route == "nvidia" else {"own": "kernels"}.get(route, route)
+        return libraries.who(step, driver)
 
     return by
 

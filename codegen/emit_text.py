@@ -208,11 +208,14 @@ class NestWriter:
         if inst.op == "index":
             return f"int64({self.affine(inst.index)})"
         if inst.op == "check":
-            guard = "True" if inst.guard is None else self.value(inst.guard)
-            return f"checked({args[0]}, {inst.attrs['extent']}, {guard}, {inst.attrs['site']}, error)"
+            return f"checked({args[0]}, {inst.attrs['extent']}, {self.holds(inst)}, {inst.attrs['site']}, error)"
         if inst.op in ("index_div", "index_mod"):
             return f"{args[0]} {'//' if inst.op == 'index_div' else '%'} {inst.attrs['by']}"
         return expression(inst.op, args, [self.dtypes[a] for a in inst.args], inst.dtype, inst.attrs)
+
+    def holds(self, inst: Inst) -> str:
+        """Whether an instruction is wanted."""
+        return "True" if inst.guard is None else self.value(inst.guard)
 
     def comment(self, inst: Inst) -> str:
         """The user's line of an instruction that can fail."""

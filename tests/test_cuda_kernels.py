@@ -116,6 +116,22 @@ def test_results_that_are_read_again():
             check(kept(axis), "f4", shape, 64, lambda k, arrays: simulate(k, arrays, races=True))
 
 
+def test_points_that_are_not_there_fail_no_checks():
+    """They may read a result before it is stored."""
+
+    def function(b, x):
+        q = b.floor_div(x, b.like(x, 3))
+        most = b.broadcast(b.reduce_max(q, axes=(1,)), shape=x.shape, dims=(0,))
+        return q, b.pow(b.like(x, 2), b.sub(most, q))
+
+    (kernel,) = kernels_of(function, array("i8", 7, 40))
+    checks = [line for line in kernel.source.splitlines() if "checked(" in line]
+    assert "load_vec(y0" in kernel.source
+    assert checks
+    assert all(" and number < 7, " in line for line in checks)
+    check(function, "i8", (7, 40), 128, simulate)
+
+
 def test_blocks_of_several_warps():
     for function, dtype, shape in CASES[::3]:
         check(function, dtype, shape, 128, lambda k, arrays: simulate(k, arrays, order=1))

@@ -188,6 +188,10 @@ class BlockNest(ThreadNest):
             self.line(f"{axis.name} = {text}" + (f" % {axis.extent}" if k else ""))
             stride *= axis.extent
 
+    def holds(self, inst: Inst) -> str:
+        text = super().holds(inst)
+        return f"{text} and alive" if self.guard == "alive" and keeps(self.nest) else text
+
     @property
     def lane(self) -> str:
         return "thread" if self.width == self.threads else f"thread % {self.width}"

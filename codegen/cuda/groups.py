@@ -260,6 +260,11 @@ class GroupWriter(CudaWriter):
         """The test that a thread's point is there, or None."""
         return f"number < {self.points}" if self.points % self.shape.points else None
 
+    def holds(self, inst: Inst) -> str:
+        """Also whether the point is there: what a result holds that is read again may not be stored yet."""
+        text = super().holds(inst)
+        return text if self.present is None or not keeps(self.nest) else f"{text} and {self.present}"
+
     # -- phases
 
     def phase(self, phase: Phase) -> None:

@@ -1329,6 +1329,8 @@ def test_unguarded_things_raise():
         lambda x: numbers[0],
         lambda x: random.random(),
         lambda x: random.randint(0, 3),
+        lambda x: os.getpid(),
+        lambda x: os.urandom(4),
     ):
         with pytest.raises(UnguardedCaptureError, match="argument") as caught:
             trace(fn, 1.0)

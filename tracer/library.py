@@ -19,7 +19,7 @@ _PURE = frozenset(
     "typing_extensions warnings".split()
 )
 # Results of these depend on the time or the surroundings: even a number or a text must not become a constant.
-_IMPURE = frozenset(("random", "secrets", "time", "_random", "os"))
+_IMPURE = frozenset(("random", "secrets", "time", "_random", "os", "posix", "nt"))
 _CHANGING = (random.Random, type(os.environ))
 
 
@@ -32,7 +32,7 @@ def checked(fn: Any) -> Any:
         return fn
     refused: tuple[type, ...] = (np.ndarray, np.generic, float, complex)
     if changing:
-        refused = (*refused, int, str)
+        refused = (*refused, int, str, bytes)
 
     @functools.wraps(fn, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -25,8 +25,10 @@ in memory), "view" (a layout that its readers can express by strides: reshapes, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from nufunc.ir.graph import Graph, Node, Value
+from nufunc.ir.types import is_half
 from nufunc.passes.columns import by_columns
 from nufunc.passes.convolutions import normal_convolutions
 from nufunc.passes.decompose import decompose
@@ -65,6 +67,19 @@ def reasons(graph: Graph) -> list[str]:
     collected: list[str] = []
     fuse(graph, collected)
     return collected
+
+
+def _size(*groups: Sequence[Node]) -> int:
+    """How many members groups have together, as far as it matters. Conversions of halves, which only devices have here,
+    are parts of what they stand between."""
+    size = sum(map(len, groups))
+    if size < _LARGEST:
+        return size
+    return size - sum(1 for group in groups for node in group if node.prim == "convert" and _of_half(node))
+
+
+def _of_half(node: Node) -> bool:
+    return is_half(node.result.dtype) or is_half(node.operands[0].dtype)
 
 
 class Unit:
@@ -237,7 +252,7 @@ class Fusion(Storage):
             return "a cumulative operation ends a group"
         if axes is not None and unit.axes is not None and axes != unit.axes:
             return f"it reduces axes {axes}, not {unit.axes}"
-        if len(unit.members) >= _LARGEST:
+        if _size(unit.members) >= _LARGEST:
             return "the group is large"
         for leaf, same in sources:
             producer = self.producers.get(leaf)
@@ -317,7 +332,7 @@ class Fusion(Storage):
 
     def _mergeable(self, a: Unit, b: Unit) -> bool:
         """Whether two groups of one space can become one."""
-        if a.space != b.space or "scan" in (a.kind, b.kind) or len(a.members) + len(b.members) > _LARGEST:
+        if a.space != b.space or "scan" in (a.kind, b.kind) or _size(a.members, b.members) > _LARGEST:
             return False
         if a.axes is not None and b.axes is not None and a.axes != b.axes:
             return False

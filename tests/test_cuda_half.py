@@ -199,3 +199,18 @@ def test_kernels_of_larger_arrays(name):
         else:
             assert got.dtype == dtype
             np.testing.assert_allclose(_wide(got), w, rtol=3 * single, atol=4 * single)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "bfloat16", "f4"])
+def test_long_bodies_have_vectors(dtype):
+    """What is rounded between operations counts as little as these."""
+
+    def polynomial(b, x):
+        total = x
+        for _ in range(20):
+            total = b.add(b.mul(total, x), x)
+        return total
+
+    type_ = ArrayType((4096,), np.dtype(dtype))
+    (kernel,) = device_program(fuse(widened_halves(graph_of(polynomial, type_))), "long").kernels
+    assert f"load_vec(x0, i0, {4 if dtype == 'f4' else 8})" in kernel.source

@@ -40,6 +40,7 @@ from nufunc.codegen.emit_text import NestWriter, buffer_names
 from nufunc.codegen.loops import Affine, Axis, Buffer, Inst, LoopNest, Phase, varying
 from nufunc.codegen.nest_builder import Sites
 from nufunc.codegen.schedule import op_cost
+from nufunc.ir.types import is_half
 
 THREADS = 256  # per block, a power of two
 BLOCKS = 4096  # at most; the loops stride over the grid
@@ -184,10 +185,16 @@ class CudaWriter(NestWriter):
         return self._moved[axis]
 
     def cost(self, phase: Phase) -> int:
-        """Roughly the cycles of a phase's innermost body."""
+        """Roughly the cycles of a phase's innermost body; halves on their way to and from float32 are none."""
         inner = len(self.nest.axes) if phase.axes else 0
         insts = [i for i in phase.body if self.level[i.id] > inner and i.op not in ("load", "store", "const", "index")]
+        insts = [i for i in insts if i.op != "convert" or not self.of_half(i)]
         return sum(_COSTS.get(i.op) or op_cost(i.op) for i in insts)
+
+    def of_half(self, inst: Inst) -> bool:
+        """Whether a half is made, or read."""
+        source = self.insts.get(inst.args[0])
+        return is_half(inst.dtype) or (source is not None and is_half(source.dtype))
 
     def vector_width(self, phases: Sequence[Phase], axis: Axis) -> int:
         """How many points along an axis are worth being done together, and 1 where none are."""

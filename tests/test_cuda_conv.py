@@ -219,6 +219,7 @@ def test_engines(fake: FakeCudnn, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NUFUNC_CUDA_TF32", tf32)
         check(fake, [numbers((2, 3, 9), dtype), numbers((4, 3, 3), dtype)], attrs)
         assert fake.notes[-1] == notes
+    assert len(fake.descriptors) == 4 * 8  # a plan, its engine, the graph, the operation, window, and tensors
     made = fake.calls["cudnnBackendCreateDescriptor"]
     check(fake, [numbers((2, 3, 9), np.float64), numbers((4, 3, 3), np.float64)], attrs)
     assert fake.calls["cudnnBackendCreateDescriptor"] == made + 1  # the plan is there: only pointers are new

@@ -220,9 +220,12 @@ def planned(handle: Handle, convolution: Convolution, limit: int, tf32: bool) ->
         _destroy(kept)
         return None
     for mode in _MODES:
-        for config in _configs(handle, graph, mode):
+        configs = _configs(handle, graph, mode)
+        while configs:
+            config = configs.pop(0)
             found = _built(handle, config, limit, refused)
             if found is not None:
+                _destroy(configs)
                 return Plan(handle, found, convolution, [*kept, config])
             config.destroy()
     _destroy(kept)

@@ -639,6 +639,9 @@ def model():
 
 def test_modules_and_optimizers(model):
     assert {p.dtype for p in model.parameters()} == {BF}
+    assert {p.dtype for p in model.half().parameters()} == {HALF}
+    assert {p.dtype for p in model.bfloat16().parameters()} == {BF}
+    assert nf.nn.Linear(3, 2, dtype=nf.bfloat16).weight.dtype == BF
     params = dict(model.named_parameters())
     close(nf.jit(model)(A), nf.functional_call(model, single(params), (single(A),)), 5e-2)
     target = np.tanh(A[:, :1].astype(F32)).astype(BF)

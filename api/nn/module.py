@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, UnsupportedError
-from nufunc.ir.types import kind_of
+from nufunc.ir.types import bfloat16, kind_of
 from nufunc.nn.tensors import array_of
 from nufunc.tracer.tree import register_object
 from nufunc.tracer.usercode import user_location
@@ -402,6 +402,14 @@ class Module:
     def double(self: M) -> M:
         """Convert to float64."""
         return self.to(np.float64)
+
+    def half(self: M) -> M:
+        """Convert to float16."""
+        return self.to(np.float16)
+
+    def bfloat16(self: M) -> M:
+        """Convert to bfloat16."""
+        return self.to(bfloat16())
 
     # -- calls and text
 

@@ -397,12 +397,12 @@ def _emit_gcd(module: ir.Module, symbol: str, type_: ir.IntType) -> None:
     x, y = function.args
     b = ir.IRBuilder(start)
     nothing, no = type_(0), ir.Constant(ir.IntType(1), 0)
-    b.cbranch(b.or_(b.icmp_unsigned("==", x, nothing), b.icmp_unsigned("==", y, nothing)), trivial, divided)
-    b.position_at_end(trivial)
-    b.ret(b.or_(x, y))
-    b.position_at_end(divided)
     wide = b.icmp_unsigned(">", x, y)
     x, large = b.select(wide, y, x), b.select(wide, x, y)
+    b.cbranch(b.icmp_unsigned("<=", x, type_(1)), trivial, divided)
+    b.position_at_end(trivial)
+    b.ret(b.select(b.icmp_unsigned("==", x, nothing), large, x))  # what a fold soon comes to, and stays at
+    b.position_at_end(divided)
     y = b.urem(large, x)
     b.cbranch(b.icmp_unsigned("==", y, nothing), multiple, first)
     b.position_at_end(multiple)

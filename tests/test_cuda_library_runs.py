@@ -118,7 +118,7 @@ def test_plans_of_recorded_transforms_last(
     x = nf.to_device(A)
     function = nf.jit(lambda x: np.fft.rfft(x))
     for _ in range(2):
-        made = function(x)
+        function(x)
     handles, library = nvidia._handles[0], libraries["cufft"]
     gone = lambda: [plan.get("gone", False) for plan in library.plans.values()]
     handles.stream = 0
@@ -126,7 +126,7 @@ def test_plans_of_recorded_transforms_last(
         handles.plan(library, 0x6A, n, 1)
     assert gone() == [False, True, False, False]  # and the next is destroyed when another one is made
     np.testing.assert_allclose(np.asarray(function(x)), np.fft.rfft(A), atol=1e-12)
-    del function, made
+    del function
     nf.clear_cache()
     gc.collect()
     for n in (6, 7):

@@ -7,11 +7,12 @@ the next run of the same program. Since runs go on until then, those since the h
 one of them failed, the results of all of them raise the failure whenever they are looked at. Then the word is cleared.
 
 Note [Recorded runs]
-A program that never waits for the host is recorded at its second run and replayed from then on. A recorded graph knows
-addresses: the stream and those of inputs and outputs are its key. The graphs of a stream, whose runs follow each other,
-share a workspace. Few are kept per program; the oldest is changed to new addresses when they come up, if the device can
-do that. Where every run has new addresses, to record would be a waste, and steps are queued one by one. A device
-without memory first loses all graphs with their workspaces.
+A program that never waits for the host is recorded when addresses come up for the second time, usually at its second
+run, and replayed from then on. A recorded graph knows addresses: the stream and those of inputs and outputs are its
+key. The graphs of a stream, whose runs follow each other, share a workspace. Few are kept per program; the oldest is
+changed to new addresses, if the device can do that. To record costs several times what it takes to queue the steps one
+by one, so runs whose addresses do not come back before many others are queued. A device without memory first loses all
+graphs with their workspaces.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from nufunc.runtime.cuda.memory import Block, Pool
 from nufunc.runtime.cuda.steps import Run, Stopped
 
 MAX_GRAPHS = 8  # recorded runs kept per program
-_AGAIN = 64  # runs with new addresses all the time after which one is recorded nevertheless
+_MISSED = 16  # runs that were not recorded whose addresses are remembered
 
 
 class Span:
@@ -71,7 +72,7 @@ class Machine:
         self.runs = 0
         self.begun = False  # whether a run has been queued, so that what is made at first use is there
         self.streams: set[Any] = set()  # that it ran on
-        self.missed = self.strange = 0  # the last run with new addresses, and how many of these came in a row
+        self.missed: dict[Any, None] = {}  # the addresses of the last runs that were not recorded
         self.graphs: dict[Any, Recorded] = {}
         self.workspaces: dict[Any, Block | None] = {}  # of recorded runs, by stream
         self.recording = threading.RLock()
@@ -127,16 +128,15 @@ class Machine:
         self.ready(stream)
         if not self.replayable:
             return self.queue(inputs, outputs, stream)
+        key = (stream, *inputs, *outputs)
         if not self.begun:
             self.first(inputs, outputs, stream)
             self.begun = True
+            self._again(key)
             return None
-        key = (stream, *inputs, *outputs)
         recorded = self.graphs.get(key)
         if recorded is None:
-            self.strange = self.strange + 1 if self.runs - self.missed <= 1 else 0
-            self.missed = self.runs
-            if self.strange > 2 * MAX_GRAPHS and self.strange % _AGAIN:
+            if not self._again(key):
                 return self.queue(inputs, outputs, stream)
             try:
                 recorded = self.recorded(key, inputs, outputs, stream)
@@ -160,6 +160,17 @@ class Machine:
             self.streams.add(stream)
             if stream:
                 self.driver.wait(stream, 0)  # on which the constants were uploaded
+
+    def _again(self, key: Any) -> bool:
+        """Whether there was a run like this one not long ago; there has been one from now on."""
+        with self.recording:
+            if key in self.missed:
+                del self.missed[key]
+                return True
+            self.missed[key] = None
+            if len(self.missed) > _MISSED:
+                del self.missed[next(iter(self.missed))]
+            return False
 
     def recorded(self, key: Any, inputs: Sequence[int], outputs: Sequence[int], stream: Any) -> Recorded:
         """A graph for these addresses, made now."""

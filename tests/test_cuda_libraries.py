@@ -194,6 +194,17 @@ def test_products(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any, way
         assert not fakes.cublas.calls
 
 
+@pytest.mark.skipif(HARDWARE, reason="of the stand-in")
+@pytest.mark.parametrize("dtype", HALVES)
+def test_products_of_halves_know_no_tf32(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    """Which is for operands of float32 alone; cuBLAS refuses it for others."""
+    monkeypatch.setenv("NUFUNC_CUDA_TF32", "1")
+    arrays = [numbers((5, 7), dtype), numbers((7, 3), dtype)]
+    made, wanted, _ = device_call("dot", arrays, {"contract": ((1,), (0,)), "batch": ((), ())})
+    close(made, wanted)
+    assert fakes.cublas.calls["gemm"] == 1
+
+
 # -- convolutions: letters of x, w and the result, shapes, and per letter of the window stride, dilation, spread, offset
 
 CONVS = [

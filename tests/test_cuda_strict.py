@@ -89,6 +89,20 @@ def test_arrays_cross_streams_in_order(fake: FakeCuda) -> None:
     np.testing.assert_allclose(np.asarray(w), np.tanh(np.cumsum(np.cumsum(inner) ** 2)) * 2 * inner.reshape(-1))
 
 
+def test_an_array_that_is_back_on_its_stream_takes_the_short_way(fake: FakeCuda) -> None:
+    f, x = nf.jit(lambda x: np.tanh(x) * 2), nf.to_device(X)
+    for _ in range(3):
+        f(x)
+    for stream in (nf.device().driver.new_stream() for _ in range(3)):
+        with nf.device().on_stream(stream):
+            f(x)
+    assert len(x.block.others) == 1
+    f(x)
+    waits = fake.calls["cuStreamWaitEvent"]
+    np.testing.assert_allclose(np.asarray(f(x)), np.tanh(X) * 2)
+    assert fake.calls["cuStreamWaitEvent"] == waits
+
+
 def test_default_streams_of_threads_are_told_apart(fake: FakeCuda) -> None:
     """Memory that one thread gives back on its stream is not another's at once."""
     f, x, wrong = nf.jit(lambda x: np.tanh(x) * 2), nf.to_device(X), []

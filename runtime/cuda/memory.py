@@ -13,6 +13,7 @@ nothing here takes a lock: a list's `append` and `pop` are atomic.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
@@ -75,8 +76,11 @@ def ordered(block: Block | Foreign, stream: Any, driver: Driver) -> None:
         return
     for other in {block.stream, *block.others} - {stream}:
         driver.wait(stream, other)
-    if stream != block.stream and stream not in block.others:
-        block.others = (*block.others, stream)
+    own = (stream,) if stream != block.stream else ()
+    if threading.active_count() == 1:  # what the others have queued, all of it, is waited for
+        block.others = own
+    elif stream not in block.others:
+        block.others += own
 
 
 def scratch(driver: Driver, nbytes: int, stream: Any) -> int:

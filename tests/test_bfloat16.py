@@ -10,6 +10,7 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
+import scipy.fft
 from numpy_forms import FORMS, traced, values
 
 import nufunc as nf
@@ -388,6 +389,14 @@ def test_derivatives():
     close(nf.linearize(np.tanh, A)[1](B), nf.linearize(np.tanh, wide)[1](single(B)))
     slope = nf.grad(lambda a: nf.checkpoint(lambda v: np.sin(np.tanh(v)))(a).sum())
     close(slope(A), np.cos(np.tanh(wide)) / np.cosh(wide) ** 2)
+
+
+@pytest.mark.parametrize("dtype", [BF, HALF], ids=str)
+def test_gradients_of_transforms_have_the_dtype_of_what_is_transformed(dtype):
+    f = lambda v: (np.abs(np.fft.rfft(v)) ** 2).sum() + scipy.fft.dct(v)[1]
+    actual, wanted = nf.grad(f)(V.astype(dtype)), nf.grad(f)(single(V))
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(actual.astype(F64), wanted, rtol=2e-2, atol=0.5)
 
 
 def test_vmap():

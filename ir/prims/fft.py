@@ -92,7 +92,8 @@ def _rfft_evaluate(arrays: Arrays, attrs: Attrs, regions: Regions) -> list[np.nd
 
 def _rfft_transpose(b: Builder, ct: Value, operands: Maybes, types: Types, attrs: Attrs) -> list[Maybe]:
     n = types[0].shape[-1]
-    return [b.irfft(b.mul(b.conj(ct), _middle(b, ct.type, n, 0.5)), n=n)]
+    made = b.irfft(b.mul(b.conj(ct), _middle(b, ct.type, n, 0.5)), n=n)
+    return [b.astype(made, types[0].dtype)]  # of half precision there are no transforms
 
 
 register(

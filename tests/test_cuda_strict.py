@@ -147,6 +147,25 @@ def test_arrays_of_others_are_used_after_their_stream(fake: FakeCuda) -> None:
         np.testing.assert_allclose(np.asarray(made), want)
 
 
+def test_memory_that_another_library_was_given_waits_for_it(fake: FakeCuda) -> None:
+    """What it queues between the capsule and its end runs before the memory is another's."""
+    one, x = nf.device().driver, nf.to_device(X)
+    theirs = one.new_stream()
+    capsule = x.__dlpack__(stream=theirs)
+    y = x + 1  # which waits for them, as of now
+    address, copied = x.address, one.allocate(X.nbytes, theirs)
+    one.copy(copied, address, X.nbytes, theirs)
+    del x, capsule
+    there = [nf.to_device(X * k) for k in range(3)]
+    assert address in [z.address for z in there]
+    for k, z in enumerate(there):
+        np.testing.assert_array_equal(np.asarray(z), X * k)
+    np.testing.assert_array_equal(np.asarray(y), X + 1)
+    seen = np.empty_like(X)
+    one.download(seen, copied, theirs)
+    np.testing.assert_array_equal(seen, X)
+
+
 def test_streams_that_their_owners_destroyed_are_waited_for(fake: FakeCuda) -> None:
     x = nf.to_device(X)
     theirs = nf.device().driver.new_stream()

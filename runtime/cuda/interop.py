@@ -177,16 +177,24 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
 
 # -- DLPack: out
 
-_HELD: dict[int, Any] = {}  # what capsules that are out point at
+_HELD: dict[int, Any] = {}  # what capsules that are out point at, and the stream of the other side
 _NUMBERS = itertools.count(1)
 
 
 def _release(address: int) -> None:
-    _HELD.pop(_Managed.from_address(address).context, None)
+    _let_go(_Managed.from_address(address).context)
 
 
 def _release_versioned(address: int) -> None:
-    _HELD.pop(_Versioned.from_address(address).context, None)
+    _let_go(_Versioned.from_address(address).context)
+
+
+def _let_go(number: int) -> None:
+    """The other side is done; what it has queued by now may still run."""
+    *_, array, stream = _HELD.pop(number)
+    block = array.block
+    if stream is not None and stream not in (block.stream, *block.others):
+        block.others = (*block.others, stream)
 
 
 def _unused(capsule: int, ended: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -205,7 +213,7 @@ def _outlive() -> None:
     """The process ends: what other libraries let go of later finds its struct, and nothing of Python to call. Instead
     of a deleter they call a function of C that does nothing with an address."""
     nothing = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
-    for managed, numbers, _ in _HELD.values():
+    for managed, numbers, *_ in _HELD.values():
         managed.deleter = nothing
         _api.Py_IncRef(ctypes.py_object((managed, numbers)))
     _api.Py_IncRef(ctypes.py_object((_RELEASE, _RELEASE_VERSIONED, _UNUSED)))
@@ -236,20 +244,16 @@ def exported(
         raise BufferError("a read-only array needs DLPack 1.0")
     if copy:
         array = array.copy()
-    driver = array.device.driver
+    driver, theirs = array.device.driver, None
     if driver.simulated:
         array.device.synchronize()
     elif stream != -1:
-        ours, theirs = array.device.stream, number_of_stream(stream)
-        use(array, ours)
-        if ours != theirs:
-            driver.wait(theirs, ours)
-            if theirs not in array.block.others:
-                array.block.others = (*array.block.others, theirs)
-    return _capsule(array, own, versioned, bool(copy))
+        theirs = number_of_stream(stream)
+        use(array, theirs)
+    return _capsule(array, own, versioned, bool(copy), theirs)
 
 
-def _capsule(array: DeviceArray, device: tuple[int, int], versioned: bool, copied: bool) -> Any:
+def _capsule(array: DeviceArray, device: tuple[int, int], versioned: bool, copied: bool, stream: Any) -> Any:
     ndim, item = array.ndim, array.itemsize
     numbers = (ctypes.c_int64 * ndim)(*array.shape), (ctypes.c_int64 * ndim)(*(s // item for s in array.strides))
     kind = _Versioned if versioned else _Managed
@@ -267,7 +271,7 @@ def _capsule(array: DeviceArray, device: tuple[int, int], versioned: bool, copie
         managed.flags = _READ_ONLY * array.readonly | _COPIED * copied
     number = next(_NUMBERS)
     managed.context = number
-    _HELD[number] = managed, numbers, array
+    _HELD[number] = managed, numbers, array, stream
     return _api.PyCapsule_New(ctypes.addressof(managed), _NAMES[kind], ctypes.cast(_UNUSED, ctypes.c_void_p).value)
 
 

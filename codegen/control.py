@@ -109,6 +109,36 @@ def _scan(plan: Plan, scope: Scope, node: Node) -> None:
     carry.leave([carry.following[k] for k in carry.swapped])
 
 
+class _Head:
+    """The head of a loop that asks before each iteration whether there is another."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.b, self.before = plan.b, plan.b.block
+        self.head, self.inside, self.after = (
+            plan.function.append_basic_block(name) for name in ("head", "inside", "after")
+        )
+        self.b.branch(self.head)
+        self.b.position_at_end(self.head)
+
+    def phi(self, first: ir.Value) -> Any:
+        """A value that differs between iterations."""
+        made = self.b.phi(first.type)
+        made.add_incoming(first, self.before)
+        return made
+
+    def ask(self, another: ir.Value) -> None:
+        """On with the body, where there is another iteration."""
+        self.b.cbranch(another, self.inside, self.after)
+        self.b.position_at_end(self.inside)
+
+    def close(self, steps: Sequence[tuple[Any, ir.Value]]) -> None:
+        """Behind the body: what its values are in the next iteration. On behind the loop."""
+        for made, value in steps:
+            made.add_incoming(value, self.b.block)
+        self.b.branch(self.head)
+        self.b.position_at_end(self.after)
+
+
 def _replay(plan: Plan, scope: Scope, node: Node) -> None:
     body, frame, b = node.regions[0], scope.frame.frames[node][0], plan.b
     consts, carries = node.attrs["num_consts"], node.attrs["num_carry"]
@@ -116,29 +146,16 @@ def _replay(plan: Plan, scope: Scope, node: Node) -> None:
     fixed = [scope.pointer(o) for o in node.operands[1 : 1 + consts]]
     carry = _Carries(plan, scope, node, node.operands[1 + consts : 1 + consts + carries])
     rows = tapes.Rows(plan, scope, node, length)
-    before = b.block
-    head, inside, after = (plan.function.append_basic_block(n) for n in ("head", "inside", "after"))
-    b.branch(head)
-    b.position_at_end(head)
-
-    def phi(first: ir.Value) -> Any:
-        made = b.phi(first.type)
-        made.add_incoming(first, before)
-        return made
-
-    counter = phi(I64(0))
-    carry.enter(phi)
-    b.cbranch(b.icmp_signed("<", counter, length), inside, after)
-    b.position_at_end(inside)
+    head = _Head(plan)
+    counter = head.phi(I64(0))
+    carry.enter(head.phi)
+    head.ask(b.icmp_signed("<", counter, length))
     plan.poll(node_work(node) / ITERATIONS)
     i = b.sub(b.sub(length, I64(1)), counter) if node.attrs["reverse"] else counter
     xs, ys = rows.at(i)
     with tapes.scoped(plan, body):
         plan.run(body, frame, [*fixed, *carry.current, *xs], [*carry.following, *ys], carry.arena)
-    for made, value in [*carry.step(), (counter, b.add(counter, I64(1)))]:
-        made.add_incoming(value, b.block)
-    b.branch(head)
-    b.position_at_end(after)
+    head.close([*carry.step(), (counter, b.add(counter, I64(1)))])
     carry.leave([carry.current[k] for k in carry.swapped])
 
 
@@ -228,30 +245,17 @@ def _while(plan: Plan, scope: Scope, node: Node) -> None:
     recorder = tapes.Recorder(plan, scope, node) if node.prim == "record" else None
     flag = plan.alloca(1)
     b = plan.b
-    before = b.block
-    head, inside, after = (plan.function.append_basic_block(n) for n in ("head", "inside", "after"))
-    b.branch(head)
-    b.position_at_end(head)
-
-    def phi(first: ir.Value) -> Any:
-        made = b.phi(first.type)
-        made.add_incoming(first, before)
-        return made
-
-    carry.enter(phi)
+    head = _Head(plan)
+    carry.enter(head.phi)
     plan.run(cond, cond_frame, [*cond_consts, *carry.current], [flag], carry.arena)
-    b.cbranch(b.icmp_unsigned("!=", b.load(flag, typ=I8), I8(0)), inside, after)
-    b.position_at_end(inside)
+    head.ask(b.icmp_unsigned("!=", b.load(flag, typ=I8), I8(0)))
     plan.poll(node_work(node) / ITERATIONS)
     ys = recorder.room() if recorder else []
     with tapes.scoped(plan, body):
         plan.run(body, body_frame, [*body_consts, *carry.current], [*carry.following, *ys], carry.arena)
     if recorder:
         recorder.step()
-    for made, value in carry.step():
-        made.add_incoming(value, b.block)
-    b.branch(head)
-    b.position_at_end(after)
+    head.close(carry.step())
     carry.leave([carry.current[k] for k in carry.swapped])
     if recorder:
         recorder.finish()

@@ -110,3 +110,10 @@ def test_each_thread_gets_its_own_index():
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(number, range(5, 205))) == list(range(5, 205))
+
+
+@pytest.mark.parametrize(("position", "message"), [(7, "index 7 is out of bounds"), (-2, "index out of bounds")])
+def test_a_position_is_never_another_number(position, message):
+    """Positions below zero do not count from the end here; the message names none that it does not know."""
+    with pytest.raises(nf.BoundsError, match=f"^{message} for an axis of size 6"):
+        nf.jit(lambda i: np.unravel_index(i, (2, 3)))(np.array([1, position]))

@@ -81,10 +81,7 @@ def mask_indices(n: int, mask_func: Callable[..., Any], k: Any = 0) -> tuple[Arr
 def _checked(index: Array, extent: int) -> Array:
     """The index; a BoundsError when the program runs if one is negative or not below the extent."""
     b = builder()
-    value = value_of(index)
-    outside = b.like(value, extent)
-    value = b.select(b.lt(value, b.like(value, 0)), outside, value)
-    inside = b.gather(b.iota(shape=(extent,), dtype=INT64, axis=0), value, axes=(0,), mode="error")
+    inside = b.gather(b.iota(shape=(extent,), dtype=INT64, axis=0), value_of(index), axes=(0,), mode="error")
     return wrap(inside, scalar=index.scalar)
 
 

@@ -14,6 +14,7 @@ from scipy import special
 
 from nufunc.ir.errors import UnsupportedError
 from nufunc.nn import activation, shape
+from nufunc.nn.single import in_single
 from nufunc.tracer.usercode import user_location
 
 __nufunc_traceable__ = True
@@ -141,6 +142,7 @@ def cos_default(x: Any) -> Any:
     return np.cos(x)
 
 
+@in_single
 def erf_default(x: Any) -> Any:
     return special.erf(x)
 
@@ -288,6 +290,7 @@ def log_softmax_int(x: Any, dim: int, dtype: Any = None) -> Any:
     return activation.log_softmax(x if dtype is None else x.astype(dtype), dim)
 
 
+@in_single
 def logsumexp_default(x: Any, dim: Any, keepdim: bool = False) -> Any:
     return special.logsumexp(x, axis=_axes(dim), keepdims=keepdim)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -463,6 +464,17 @@ def test_interrupted_downloads_do_not_meet_the_next(fake: FakeCuda, monkeypatch:
     monkeypatch.setattr(hardware.Landing, "_land", land)
     with nf.device().on_stream(nf.device().driver.new_stream()):
         np.testing.assert_array_equal(np.asarray(x), big)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["api", "random"])
+def test_device_arrays_on_the_stand_in(name: str) -> None:
+    """What is tested of device arrays, with a driver whose work is late."""
+    where = Path(__file__).with_name(f"test_cuda_{name}.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", str(where)]
+    env = os.environ | {"NUFUNC_TEST_DEVICE": "strict"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=where.parent.parent)
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def test_capsules_of_the_hosts_memory_are_refused(fake: FakeCuda) -> None:

@@ -191,7 +191,10 @@ def _release_versioned(address: int) -> None:
 
 def _let_go(number: int) -> None:
     """The other side is done; what it has queued by now may still run."""
-    *_, array, stream = _HELD.pop(number)
+    held = _HELD.pop(number, None)
+    if held is None:
+        return
+    *_, array, stream = held
     block = array.block
     if stream is not None and stream not in (block.stream, *block.others):
         block.others = (*block.others, stream)

@@ -161,10 +161,9 @@ def nvvm_version() -> tuple[object, ...]:
 
 
 # Rounding to bfloat16 by an instruction: that of two numbers (F2FP), as one alone goes to the few units of F2F.
-_NARROWED = f"""define internal i16 @{device_values.NARROW}(float %x) alwaysinline {{
-  %pair = call i32 asm "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f"(float 0.0, float %x)
-  %made = trunc i32 %pair to i16
-  ret i16 %made
+_NARROWED = f"""define internal i32 @{device_values.NARROW}(float %x) alwaysinline {{
+  %made = call i32 asm "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f"(float %x, float 0.0)
+  ret i32 %made
 }}"""
 
 

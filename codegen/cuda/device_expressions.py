@@ -111,9 +111,9 @@ class Expressions(Memory):
         if variable is None:
             type = self.types.get(name) or (literal_type(value.text) if value.literal else value.type)
             count = self.labels = self.labels + 1
-            reals = [llvm(real_of(type))] * (2 if is_complex(type) else 1)
-            slots = tuple(f"%{name}.{count}.{k}" for k in range(len(reals)))
-            self.entry += [f"{slot} = alloca {kind}" for slot, kind in zip(slots, reals, strict=True)]
+            kinds = _kinds(type)
+            slots = tuple(f"%{name}.{count}.{k}" for k in range(len(kinds)))
+            self.entry += [f"{slot} = alloca {kind}" for slot, kind in zip(slots, kinds, strict=True)]
             natural = name not in self.doubtful and "int" in type
             variable = self.variables[name] = Variable(type, slots, natural)
         if value.type != variable.type:
@@ -127,8 +127,9 @@ class Expressions(Memory):
             self.doubtful.add(name)
             self.again = True
         parts = value.text if is_complex(variable.type) else (value.text,)
-        kind = llvm(real_of(variable.type))
-        for part, slot in zip(parts, variable.slots, strict=True):
+        if variable.type == "bfloat16":
+            parts = (value.text, self.word(value))
+        for part, slot, kind in zip(parts, variable.slots, _kinds(variable.type), strict=True):
             self.put(f"store {kind} {part}, {kind}* {slot}")
 
     def number(self, node: ast.expr) -> Value:
@@ -185,8 +186,12 @@ class Expressions(Memory):
 
     def read(self, name: str) -> Value:
         variable = self.variables[name]
-        kind = llvm(real_of(variable.type))
-        parts = tuple(self.op(f"load {kind}, {kind}* {slot}") for slot in variable.slots)
+        kinds = _kinds(variable.type)
+        parts = tuple(
+            self.op(f"load {kind}, {kind}* {slot}") for kind, slot in zip(kinds, variable.slots, strict=True)
+        )
+        if variable.type == "bfloat16":
+            self.words[parts[0]] = parts[1]
         return Value(variable.type, parts if is_complex(variable.type) else parts[0], variable.natural)
 
     def attribute(self, node: ast.Attribute) -> Value:
@@ -289,6 +294,12 @@ class Expressions(Memory):
             return Value(result, found)
         parts = [self.op(f"extractvalue {llvm(result)} {found}, {k}") for k in range(2)]
         return Value(result, tuple(parts))
+
+
+def _kinds(type: str) -> list[str]:
+    """The slots of a variable: a complex number's parts; a bfloat16 and its word, of which unused ones cost nothing."""
+    real = llvm(real_of(type))
+    return [real, "i32"] if type == "bfloat16" else [real] * (2 if is_complex(type) else 1)
 
 
 def dotted(node: ast.expr) -> str:

@@ -4,7 +4,8 @@ A literal has no type until it meets a value that has one (NumPy's rule); arithm
 that are known not to be negative, loop counters and what is computed of them, divide and extend as unsigned ones do;
 those of 32 bits are indices, whose sums and products do not overflow, while a user's numbers may.
 Complex numbers are pairs of registers. bfloat16, which libNVVM's language lacks, are their bits, an i16: the upper half
-of a float32, so that they widen by a shift; `NARROWED` rounds to them.
+of a float32. `NARROWED` rounds to such a word with zeros behind it, which `words` knows of a register: what is rounded
+between operations needs no shifts.
 """
 
 from __future__ import annotations
@@ -26,18 +27,17 @@ _FLOATS = {"bfloat16": "i16", "float16": "half", "float32": "float", "float64": 
 _SIZES = {"complex64": 8, "complex128": 16, "bfloat16": 2, "float16": 2, "float32": 4, "float64": 8, "bool_": 1}
 HALVES = ("float16", "bfloat16")  # which are computed with in float32
 NARROW = "nufunc.bfloat16"  # the function of modules that rounds a float to bfloat16, to even at ties
-NARROWED = f"""define internal i16 @{NARROW}(float %x) alwaysinline {{
+NARROWED = f"""define internal i32 @{NARROW}(float %x) alwaysinline {{
   %bits = bitcast float %x to i32
   %kept = lshr i32 %bits, 16
   %odd = and i32 %kept, 1
   %more = add i32 %odd, 32767
-  %moved = add i32 %bits, %more
-  %near = lshr i32 %moved, 16
-  %quiet = or i32 %kept, 64
+  %near = add i32 %bits, %more
+  %quiet = or i32 %bits, 4194304
   %number = fcmp ord float %x, %x
   %word = select i1 %number, i32 %near, i32 %quiet
-  %made = trunc i32 %word to i16
-  ret i16 %made
+  %made = and i32 %word, -65536
+  ret i32 %made
 }}"""
 
 
@@ -172,6 +172,7 @@ class Emitter:
 
     lines: list[str] = field(default_factory=list)
     count: int = 0
+    words: dict[str, str] = field(default_factory=dict)  # of registers of bfloat16
 
     def fresh(self) -> str:
         self.count += 1
@@ -230,11 +231,13 @@ class Emitter:
             return self.compare("!=", value, Value(LITERAL, 0))
         have, want = llvm(source), llvm(type)
         if source == "bfloat16":
-            word = self.op(f"shl i32 {self.op(f'zext i16 {text} to i32')}, 16")
-            return self.convert(self.value(f"bitcast i32 {word} to float", "float32"), type)
+            return self.convert(self.value(f"bitcast i32 {self.word(value)} to float", "float32"), type)
         if type == "bfloat16":  # in two steps, as ml_dtypes rounds
             single = self.convert(value, "float32")
-            return self.value(f"call i16 @{NARROW}(float {single.text})", type)
+            word = self.op(f"call i32 @{NARROW}(float {single.text})")
+            made = self.value(f"trunc i32 {self.op(f'lshr i32 {word}, 16')} to i16", type)
+            self.words[made.text] = word
+            return made
         if is_float(source):
             if is_float(type):
                 wider = size_of(type) > size_of(source)
@@ -253,6 +256,11 @@ class Emitter:
             return self.value(f"trunc {have} {text} to {want}", type)
         word = "zext" if unsigned or value.natural else "sext"
         return self.value(f"{word} {have} {text} to {want}", type, value.natural)
+
+    def word(self, value: Value) -> str:
+        """A bfloat16 as the upper half of 32 bits."""
+        known = self.words.get(value.text)
+        return known or self.op(f"shl i32 {self.op(f'zext i16 {value.text} to i32')}, 16")
 
     def alike(self, *values: Value) -> list[Value]:
         """Values in their common type; not all are literals."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from control_samples import LANES, POINT, PROGRAMS
 from cuda_machine import device_run, driven
+from cuda_native import NativeMachine
 from test_control_samples import ours, weighted
 
 import nufunc as nf
@@ -274,7 +275,7 @@ def result_of_a_loop(x, y):
     """The same where what is read again is a result."""
 
     def step(c, _):
-        e = np.exp(c[0])
+        e = np.exp(c[0] * 0.3)
         return (e / 3, np.sin(c[1]) + np.sum(e / np.sum(e) * c[0])), None
 
     return nf.scan(step, (x, y), None, length=5)[0]
@@ -284,14 +285,18 @@ def result_of_a_loop(x, y):
 @pytest.mark.parametrize("function", [rows_of_a_loop, mean_of_a_loop, result_of_a_loop])
 def test_what_a_phase_keeps_for_another(function, dtype):
     rng = np.random.default_rng(0)
-    for size, others in ((40, 200), (20, 3), (300, 40)):
-        shape = (5, size) if function is rows_of_a_loop else (size,)
+    for size, others in ((20, 3), (40, 3)) if function is rows_of_a_loop else ((20, 3), (40, 200), (300, 40)):
+        shape = (3, size) if function is rows_of_a_loop else (size,)
         arguments = [rng.normal(size=s).astype(dtype) for s in (shape, (others,))]
         program, found = device_run(function, *arguments, races=True)
         assert any(k.name.startswith("scan") for k in program.kernels)
+        if size == 20:  # few threads, which are code of this processor
+            found = [*found, *NativeMachine(program, arguments).run()]
         digits = {"f8": 1e-11, "c16": 1e-11, "f4": 1e-4, "f2": 2e-2}[dtype]
-        for got, want in zip(found, nf.jit(function)(*arguments), strict=True):
-            np.testing.assert_allclose(got, want, rtol=digits, atol=digits)
+        wanted = nf.jit(function)(*arguments)
+        assert np.isfinite(wanted[1]).all()
+        for k, got in enumerate(found):
+            np.testing.assert_allclose(got, wanted[k % 2], rtol=digits, atol=digits)
 
 
 def test_all_threads_have_the_same_zero():

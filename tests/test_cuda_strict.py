@@ -25,9 +25,9 @@ RESULT = real.CUresult
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch):
+def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     monkeypatch.setenv("NUFUNC_CUDA_FALLBACK", "0")
-    with installed(monkeypatch, FakeCuda(devices=1, total=1 << 26)) as made:
+    with installed(monkeypatch, FakeCuda(devices=getattr(request, "param", 1), total=1 << 26)) as made:
         yield made
 
 
@@ -377,6 +377,7 @@ def test_memory_of_others_is_let_go_when_somebody_waits(fake: FakeCuda) -> None:
     assert alive() is None
 
 
+@pytest.mark.parametrize("fake", [1, 2], indirect=True)
 def test_a_device_that_broke_stays_quiet_in_finalizers(fake: FakeCuda) -> None:
     f, x = nf.jit(lambda x: x * 2), nf.to_device(X)
     with nf.device().on_stream(nf.device().driver.new_stream()):
@@ -393,6 +394,7 @@ def test_a_device_that_broke_stays_quiet_in_finalizers(fake: FakeCuda) -> None:
     fake.broken = None
 
 
+@pytest.mark.parametrize("fake", [1, 2], indirect=True)
 def test_a_forked_process_lets_go_quietly(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     f, x = nf.jit(lambda x: x * 2), nf.to_device(X)
     with nf.device().on_stream(nf.device().driver.new_stream()):
@@ -411,6 +413,7 @@ def test_arrays_that_others_hold_until_the_process_has_ended() -> None:
     code = (
         "import sys, numpy as np, nufunc as nf\n"
         "np.later = [np.from_dlpack(nf.to_device(np.arange(5.0))) for _ in range(20)]\n"
+        "sys.theirs = [nf.from_dlpack(np.arange(5.0)) for _ in range(20)]\n"
         "sys.capsules = [nf.to_device(np.arange(5.0)).__dlpack__() for _ in range(20)]\n"
     )
     env = os.environ | {"NUFUNC_CUDA_SIMULATOR": "1"}

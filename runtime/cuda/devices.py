@@ -305,6 +305,8 @@ def number_of_stream(stream: Any) -> int:
 def _close() -> None:
     for one in _DEVICES.values():
         one.pool.close()
+        driver: Any = one.driver
+        driver.hold = lambda owner, streams: None  # which needs no modules, since these go before the last arrays
 
 
 atexit.register(_close)

@@ -206,12 +206,18 @@ class HardwareDriver:
             self._enter()
             yield
             return
+        if _FORKED[0]:
+            _refuse_fork()
         inner, before = _THREAD.bound, self._ask(self._api.cuCtxGetCurrent(), "use a device")
+        other = int(before) != int(self._context)
         try:
-            self._enter()
+            if other:
+                self._enter()
+            _THREAD.bound = self.index
             yield
         finally:
-            self._api.cuCtxSetCurrent(before)
+            if other:
+                self._api.cuCtxSetCurrent(before)
             _THREAD.bound = inner
 
     def _put_back(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,6 +225,8 @@ class HardwareDriver:
 
         @functools.wraps(method)
         def call(*args: Any) -> Any:
+            if _THREAD.bound == self.index or _FORKED[0]:  # of which the method itself tells
+                return method(*args)
             with self.entered():
                 return method(*args)
 
@@ -361,12 +369,9 @@ class HardwareDriver:
     def hold(self, owner: Any, streams: Sequence[Any]) -> None:
         if sys.is_finalizing() or _FORKED[0]:
             return
-        try:
-            self._enter()
-            self._let_go()
-            events = [event for event in map(self.event_if_there, streams) if event is not None]
-        except DeviceError:  # a broken device uses nobody's memory
-            return
+        self._enter()
+        self._let_go()
+        events = [event for event in map(self.event_if_there, streams) if event is not None]
         self._held.append((events, owner))
 
     def _let_go(self) -> None:

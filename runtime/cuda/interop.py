@@ -287,10 +287,10 @@ class _Lent:
     def __init__(self, managed: Any) -> None:
         self.managed = managed
 
-    def __del__(self) -> None:
+    def __del__(self, call: Any = _Deleter, address_of: Callable[[Any], int] = ctypes.addressof) -> None:
         deleter = self.managed.deleter
         if deleter:
-            _Deleter(deleter)(ctypes.addressof(self.managed))
+            call(deleter)(address_of(self.managed))
 
 
 def _from_capsule(x: Any, device: Device) -> DeviceArray:

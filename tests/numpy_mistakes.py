@@ -41,7 +41,6 @@ EXCEPTIONS = (
     (r"value: (max|min)\(", "the dtype of Python's max and min depends on the data"),
     (r"value: np\.cov\(.*complex", "NumPy drops imaginary parts with a warning"),
     (r"value: special\.logsumexp\(.*complex", "the dtype of a complex sum depends on the data"),
-    (r"value: special\.eval_\w+\(-9", "negative degrees, of which SciPy knows whole ones only"),
     (r"value: linalg\.(cosh|sinh|tanh)m\(.*uint8", "SciPy negates in uint8"),
     (r"accepted: .*(vectorize|frompyfunc)", "functions of elements are traced, not called"),
     (r"accepted: .*(digitize|histogram)", "whether edges increase depends on the data"),

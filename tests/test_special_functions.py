@@ -242,3 +242,21 @@ def test_polynomials_of_constant_degrees(name: str, n: float) -> None:
     x = np.array([-0.7, 0.2, 0.9])
     parameters = [np.full(x.shape, p) for p in (0.5, 2.0)[: POLYNOMIALS[name]]]
     np.testing.assert_allclose(nf.jit(lambda *a: f(n, *a))(*parameters, x), f(n, *parameters, x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [np.arange(-3, 5), 3, 2.5])
+@pytest.mark.parametrize("name", ["sh_legendre", "sh_chebyt", "sh_chebyu", "chebyc", "chebys", "sh_jacobi"])
+def test_polynomials_on_other_intervals(name: str, n: Any, dtype: type) -> None:
+    f = getattr(special, f"eval_{name}")
+    x = np.array([[0.02], [0.3], [0.9]], dtype)
+    parameters = [np.array(p, dtype) for p in (1.5, 1.2)] if name == "sh_jacobi" else []
+    wanted = f(n, *parameters, x)
+    got = nf.jit(f)(n, *parameters, x)
+    assert got.dtype == wanted.dtype
+    np.testing.assert_allclose(got, wanted, rtol=1e-5 if wanted.dtype == np.float32 else 1e-11, atol=1e-13)
+    if dtype is np.float64 and not isinstance(n, np.ndarray):
+        step = 1e-6
+        slope = nf.grad(lambda x: f(n, *parameters, x).sum())(x)
+        central = (f(n, *parameters, x + step) - f(n, *parameters, x - step)) / (2 * step)
+        np.testing.assert_allclose(slope, central, rtol=1e-6, atol=1e-7)

@@ -15,7 +15,7 @@ from nufunc.tracer.array import Array
 from nufunc.tracer.array_operators import namespace
 from nufunc.tracer.np_core import as_array, fail, is_scalar, static_int
 from nufunc.tracer.np_linalg import strong
-from nufunc.tracer.np_special_core import elementwise_of, float_array, operands, scalar_like
+from nufunc.tracer.np_special_core import elementwise_of, float_array, loop_dtype, operands, scalar_like
 
 
 def scipy(name: str) -> Callable[..., Any]:
@@ -220,6 +220,25 @@ def _halley(w: Array, z: Array) -> Array:
     return w - missed / np_.where(bottom == 0, 1.0, bottom)
 
 
+def _of_moved(name: str, base: str, scale: float, shift: float, factor: float = 1.0) -> Callable[..., Any]:
+    """A polynomial as another one of scale * x + shift."""
+
+    def call(n: Any, x: Any) -> Any:
+        kind = loop_dtype(name, [as_array(n), as_array(x)])
+        value = scipy(base)(n, float_array(x).astype(np.float64) * scale + shift)
+        return (value if factor == 1 else value * factor).astype(kind)
+
+    return call
+
+
+def eval_sh_jacobi(n: Any, p: Any, q: Any, x: Any) -> Any:
+    """A Jacobi polynomial of 2 x - 1 whose first coefficient is one."""
+    kind = loop_dtype("eval_sh_jacobi", [as_array(operand) for operand in (n, p, q, x)])
+    first, second, own = (float_array(operand).astype(np.float64) for operand in (p, q, x))
+    value = scipy("eval_jacobi")(n, first - second, second - 1.0, own * 2.0 - 1.0)
+    return (value / scipy("binom")(2.0 * n + first - 1.0, n)).astype(kind)
+
+
 def complex_refused(name: str) -> Callable[..., Any]:
     def call(x: Any) -> Any:
         if is_complex(as_array(x).dtype):
@@ -237,4 +256,9 @@ MORE: dict[str, Callable[..., Any]] = {
     "cosm1": cosm1, "boxcox": boxcox, "boxcox1p": boxcox1p, "inv_boxcox": inv_boxcox, "inv_boxcox1p": inv_boxcox1p,
     "exp10": exp10, "huber": huber, "pseudo_huber": pseudo_huber, "factorial": factorial, "comb": comb, "perm": perm,
     "multigammaln": multigammaln, "agm": agm, "diric": diric, "lambertw": lambertw, "round": complex_refused("round"),
+    "eval_sh_legendre": _of_moved("eval_sh_legendre", "eval_legendre", 2.0, -1.0),
+    "eval_sh_chebyt": _of_moved("eval_sh_chebyt", "eval_chebyt", 2.0, -1.0),
+    "eval_sh_chebyu": _of_moved("eval_sh_chebyu", "eval_chebyu", 2.0, -1.0),
+    "eval_chebyc": _of_moved("eval_chebyc", "eval_chebyt", 0.5, 0.0, 2.0),
+    "eval_chebys": _of_moved("eval_chebys", "eval_chebyu", 0.5, 0.0), "eval_sh_jacobi": eval_sh_jacobi,
 }  # fmt: skip

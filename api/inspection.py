@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError
+from nufunc.ir.types import dtype_from
 from nufunc.runtime import oracle, pipeline
 from nufunc.runtime import profile as profiling
 from nufunc.runtime import report as reporting
@@ -32,7 +33,7 @@ def spec(shape: int | tuple[int, ...], dtype: Any = np.float64, device: Any = No
         from nufunc.runtime.cuda import devices
 
         where = getattr(devices.device(device), "index", None)
-    return Spec((shape,) if isinstance(shape, int) else tuple(shape), np.dtype(dtype), where)
+    return Spec((shape,) if isinstance(shape, int) else tuple(shape), dtype_from(dtype), where)
 
 
 def dump(func: Callable[..., Any], *args: Any, stage: str | None = None, **kwargs: Any) -> str:

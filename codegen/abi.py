@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nufunc.ir.errors import DTypeError
-from nufunc.ir.types import HANDLE, bfloat16, is_bfloat16
+from nufunc.ir.types import HANDLE, bfloat16, dtype_from, is_bfloat16
 
 HEAD = object.__basicsize__
 TYPE, DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + delta for delta in (-8, 0, 8, 16, 24, 40, 48))
@@ -49,7 +49,7 @@ _NUMBER_KINDS = "biufc"
 
 def canonical_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype object that arrays share: int64 is `long` and `long long`, but arrays have one of them."""
-    given = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    given = dtype_from(dtype)
     if given == HANDLE:
         return given
     if is_bfloat16(given):

@@ -88,6 +88,11 @@ def is_supported(dtype: np.dtype) -> bool:
     return dtype in DTYPE_NAMES or is_bfloat16(dtype)
 
 
+def dtype_from(given: Any) -> np.dtype:
+    """numpy.dtype(given), which knows the name bfloat16 only once ml_dtypes has been imported."""
+    return bfloat16() if type(given) is str and given == "bfloat16" else np.dtype(given)
+
+
 def native(dtype: np.dtype) -> np.dtype:
     """A dtype in native byte order, as the one object that all types share; DTypeError if it is not supported."""
     return DTYPES_BY_NAME[dtype_name(dtype.newbyteorder("="))]

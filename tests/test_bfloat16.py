@@ -607,6 +607,8 @@ def test_nothing_imports_ml_dtypes_unasked():
         nf.grad(lambda x: np.sum(x**2))(np.ones(3, np.float32))
         assert "bfloat16" in dir(nf)
         assert "ml_dtypes" not in sys.modules
+        assert nf.jit(lambda x: x * 2).lower(nf.spec((3,), "bfloat16")).cost().bytes_read == 6
+        assert nf.nn.Linear(3, 2).to("bfloat16").weight.dtype == nf.nn.Linear(3, 2, dtype="bfloat16").weight.dtype
         assert np.zeros(3, nf.bfloat16).dtype.name == "bfloat16"
         assert "ml_dtypes" in sys.modules
     """)

@@ -458,10 +458,9 @@ class Array(Operators):
 
 def check_dtype(dtype: Any) -> np.dtype:
     """A supported native dtype from anything that NumPy takes for one."""
-    from nufunc.ir.types import bfloat16, native
+    from nufunc.ir.types import dtype_from, native
 
     try:
-        # NumPy knows the name once ml_dtypes has been imported
-        return bfloat16() if type(dtype) is builtins.str and dtype == "bfloat16" else native(np.dtype(dtype))
+        return native(dtype_from(dtype))
     except DTypeError as error:
         raise DTypeError(builtins.str(error), user_location()) from None

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from nufunc.ir.types import dtype_from
+
 _STATE: dict[str, Any] = {"generator": np.random.default_rng(), "dtype": np.dtype(np.float32)}
 
 
@@ -26,12 +28,12 @@ def manual_seed(seed: int) -> None:
 
 def set_default_dtype(dtype: Any) -> None:
     """The dtype of parameters of layers that are given none: float32 at first, as in torch."""
-    _STATE["dtype"] = np.dtype(dtype)
+    _STATE["dtype"] = dtype_from(dtype)
 
 
 def default_dtype(dtype: Any = None) -> np.dtype:
     """A dtype, or the default."""
-    return np.dtype(_STATE["dtype"] if dtype is None else dtype)
+    return dtype_from(_STATE["dtype"] if dtype is None else dtype)
 
 
 def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0, dtype: Any = None) -> np.ndarray:

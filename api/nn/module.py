@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from nufunc.ir.errors import ArgumentError, ArgumentTypeError, UnsupportedError
-from nufunc.ir.types import bfloat16, kind_of
+from nufunc.ir.types import bfloat16, dtype_from, kind_of
 from nufunc.nn.tensors import array_of
 from nufunc.tracer.tree import register_object
 from nufunc.tracer.usercode import user_location
@@ -377,7 +377,7 @@ class Module:
         There is no device to name: arrays are NumPy's.
         """
         try:
-            wanted = np.dtype(dtype)
+            wanted = dtype_from(dtype)
         except TypeError:
             raise ArgumentError(
                 f"to: expected a dtype, got {dtype!r}; modules hold NumPy arrays, there are no devices to move them to",

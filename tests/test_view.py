@@ -8,6 +8,7 @@ import builtins
 import collections
 import copy
 import dataclasses
+import datetime
 import enum
 import functools
 import gc
@@ -20,8 +21,10 @@ import random
 import sys
 import textwrap
 import threading
+import time
 import types
 import typing
+import uuid
 import warnings
 import weakref
 from contextlib import contextmanager
@@ -1331,10 +1334,30 @@ def test_unguarded_things_raise():
         lambda x: random.randint(0, 3),
         lambda x: os.getpid(),
         lambda x: os.urandom(4),
+        lambda x: time.localtime().tm_sec,
+        lambda x: uuid.uuid4().int,
+        lambda x: datetime.datetime.now().second,
+        lambda x: datetime.date.today().day,
     ):
         with pytest.raises(UnguardedCaptureError, match="argument") as caught:
             trace(fn, 1.0)
         assert caught.value.location.file == __file__
+
+
+def test_dates_that_are_given_are_constants():
+    start = datetime.datetime(2020, 5, 17, 12)
+
+    def f(x):
+        day = datetime.date(2020, 5, 20)
+        known = isinstance(start, datetime.datetime), isinstance(day, datetime.date), type(day) is type(start.date())
+        assert known == (True, True, True)
+        assert issubclass(datetime.datetime, datetime.date)
+        ahead = datetime.datetime.fromisoformat("2020-05-18T12:00:00") - start
+        return x * ahead.total_seconds() + day.day + datetime.datetime.strptime("3", "%d").day
+
+    import nufunc as nf
+
+    assert nf.jit(f)(1.0) == f(1.0) == 86400 + 23
 
 
 def test_library_functions_that_return_arrays_raise():

@@ -39,7 +39,7 @@ from nufunc.ir.errors import UnguardedCaptureError
 from nufunc.tracer import containers, staging, standins
 from nufunc.tracer.captures import STRONG, WEAK, Captures, Path, defaults_shape, source
 from nufunc.tracer.containers import original_type
-from nufunc.tracer.library import checked
+from nufunc.tracer.library import checked, without_clock
 from nufunc.tracer.module_view import ModuleView
 from nufunc.tracer.np_random import is_generator
 from nufunc.tracer.unseen import Unseen, is_dunder
@@ -425,7 +425,9 @@ class Session:
 
     def _class(self, cls: type, path: Path) -> Any:
         self.captures.guard(path, "is", cls)
-        if not is_user_class(cls) or not standins.can_rebuild(cls):
+        if not is_user_class(cls):
+            return without_clock(cls)
+        if not standins.can_rebuild(cls):
             return cls
         return standins.rebuild_class(self, cls, path)
 

@@ -188,6 +188,7 @@ def test_the_swap_table() -> None:
     assert swap(math).sin is swap(math.sin)
     assert swap(builtins.max) is not builtins.max
     assert swap(scipy.special.expit) is swap(scipy.special).expit
+    assert swap(np.random.default_rng) is not np.random.default_rng
     for kept in (np.float64, np.ndarray, float, len, range, np.pi, "np", None, dict, print):
         assert swap(kept) is kept
 

@@ -67,13 +67,15 @@ def _swaps() -> dict[int, tuple[Any, Any]]:
     return {id(obj): (obj, stand_in) for obj, stand_in in pairs}
 
 
-def _module_pairs(original: types.ModuleType, module: Any) -> Iterator[tuple[Any, Any]]:
-    """A module of NumPy's and its functions, each with its stand-in."""
+def _module_pairs(
+    original: types.ModuleType, module: Any, stand_in: Callable[[str], Any] | None = None
+) -> Iterator[tuple[Any, Any]]:
+    """A module of NumPy's and its functions, each with its stand-in: what `module` has by that name, if not said."""
     yield original, module
     for name, value in vars(original).items():  # dir and getattr would load numpy.f2py and numpy.testing
         if name.startswith("_") or not callable(value) or isinstance(value, type) or name in GRIDS:
             continue
-        yield value, getattr(module, name)
+        yield value, stand_in(name) if stand_in else getattr(module, name)
 
 
 _SWAPS = _swaps()
@@ -90,10 +92,11 @@ def _add_late() -> None:
                 pairs += [*_module_pairs(getattr(original, room), getattr(traced_module, room))]
                 name_of = np_series.CLASSES[room]
                 pairs.append((getattr(original, name_of), getattr(traced_module, name_of)))
+        elif name == "random":  # whose attributes are NumPy's own where nothing is traced, as here they may be
+            pairs = [*_module_pairs(original, traced_module, traced_module.stand_in)]
+            pairs += [(getattr(original, c), traced_module.stand_in(c)) for c in CLASSES]
         else:
             pairs = [*_module_pairs(original, traced_module)]
-        if name == "random":
-            pairs += [(getattr(original, c), traced_module.stand_in(c)) for c in CLASSES]
         _SWAPS.update((id(obj), (obj, stand_in)) for obj, stand_in in pairs)
         _LATE.remove(name)
 

@@ -33,6 +33,7 @@ class Explanation:
         took; None if there is none.
     key : the name of the machine code on disk, if it can be there.
     unstored : why it is not, or cannot be, on disk; None if it is.
+    place : the device that the call runs on, "cuda:0" say, as far as its arguments and the context tell; else "cpu".
     """
 
     function: str
@@ -41,9 +42,11 @@ class Explanation:
     origin: Origin | None = None
     key: str | None = None
     unstored: str | None = None
+    place: str = "cpu"
 
     def __str__(self) -> str:
-        lines = [f"{self.function}: " + self._headline()]
+        there = "" if self.place == "cpu" else f" on {self.place}"
+        lines = [f"{self.function}{there}: " + self._headline()]
         lines += [f"  {reason}" for reason in self.reasons]
         if self.key is not None and self.unstored is None:
             lines.append(f"  on disk as {self.key[:12]}")
@@ -67,17 +70,19 @@ def explained(function: Transformed, args: tuple[Any, ...], kwargs: dict[str, An
     key = function._key(call)
     name = repr(function).removeprefix("<nufunc ").removesuffix(">")
     executable, reasons = _in_memory(function, call, key)
+    number = call.device if executable is None or executable.device is None else executable.device
+    place = "cpu" if number is None else f"cuda:{number}"
     if executable is not None and not reasons:
         origin = executable.origin
         there = origin.key is not None and origin.unstored is None and DISK.get(origin.key) is not None
         unstored = None if there else origin.unstored or "it has been removed"
-        return Explanation(name, "memory", (), origin, origin.key, unstored)
+        return Explanation(name, "memory", (), origin, origin.key, unstored, place)
     address = DISK.reason_off() or address_of(function._traced(call))
     if not isinstance(address, Address):
-        return Explanation(name, "nowhere", reasons, None, None, address)
+        return Explanation(name, "nowhere", reasons, None, None, address, place)
     there = DISK.get(address.key) is not None
     unstored = None if there else "nothing is stored under its key"
-    return Explanation(name, "disk" if there else "nowhere", reasons, None, address.key, unstored)
+    return Explanation(name, "disk" if there else "nowhere", reasons, None, address.key, unstored, place)
 
 
 def _in_memory(function: Transformed, call: Call, key: Any) -> tuple[Executable | None, tuple[str, ...]]:

@@ -49,7 +49,9 @@ def matching_outs(executable: Executable, out: Any) -> list[np.ndarray]:
     for leaf, expected, name in zip(leaves, executable.leaves, names, strict=True):
         if isinstance(expected, Slot):
             on_device = executable.device is not None and not isinstance(leaf, np.ndarray)
-            _check(leaf, executable.graph.outputs[expected.index].type, name, executable.name, on_device)
+            want = executable.graph.outputs[expected.index].type
+            leaf = _of_device(leaf, want, name) if on_device else leaf
+            _check(leaf, want, name, executable.name, on_device)
             found[expected.index] = leaf, name
         elif leaf is not expected and leaf != expected:
             raise ArgumentError(f"{name}: {executable.name} returns {expected!r} here, got {leaf!r}", user_location())
@@ -65,10 +67,18 @@ def matching_outs(executable: Executable, out: Any) -> list[np.ndarray]:
     return [array for array, _ in given]
 
 
+def _of_device(leaf: Any, want: ArrayType, name: str) -> Any:
+    """An array on a device as ours, which has NumPy's dtype; torch's tensors have not, and others may have no shape."""
+    from nufunc.runtime.cuda.interop import adopted
+
+    found = adopted(leaf)
+    if found is None:
+        raise ArgumentTypeError(f"{name}: expected an array {want}, got {type(leaf).__name__}", user_location())
+    return found
+
+
 def _check(leaf: Any, want: ArrayType, name: str, func: str, on_device: bool) -> None:
-    if not (on_device and hasattr(type(leaf), "__cuda_array_interface__")) and (
-        not isinstance(leaf, np.ndarray) or isinstance(leaf, np.ma.MaskedArray | np.matrix)
-    ):
+    if not on_device and (not isinstance(leaf, np.ndarray) or isinstance(leaf, np.ma.MaskedArray | np.matrix)):
         raise ArgumentTypeError(f"{name}: expected an array {want}, got {type(leaf).__name__}", user_location())
     if leaf.shape != want.shape:
         raise ShapeError(

@@ -89,6 +89,18 @@ def test_other_shapes_are_views_where_those_of_numpy_are() -> None:
         assert np.any(np.asarray(space) == -1.0) == np.shares_memory(wanted, base), (index, axes, shape)
 
 
+def test_matrices_are_transposed_and_conversions_may_be_none() -> None:
+    x = nf.to_device(np.arange(12.0).reshape(2, 2, 3))
+    same(x.mT, np.arange(12.0).reshape(2, 2, 3).swapaxes(-1, -2))
+    x.mT[0, 2, 1] = -1.0
+    assert float(x[0, 1, 2]) == -1.0
+    with pytest.raises(ValueError, match="at least two axes"):
+        _ = x[0, 0].mT
+    assert x.astype("f8", copy=False) is x
+    assert x.astype("f8") is not x
+    assert x.astype("f4", copy=False).dtype == np.float32
+
+
 def test_values_come_back() -> None:
     x = nf.to_device(X)
     np.testing.assert_array_equal(x.copy_to_host(), X)
@@ -812,6 +824,28 @@ class Theirs:
         return {**self.array.__cuda_array_interface__, **self.changes}
 
 
+class Tensor(Theirs):
+    """As torch's: a dtype that is none of NumPy's, and nothing else but the interface."""
+
+    dtype = object()
+
+
+def test_results_go_to_arrays_of_other_libraries() -> None:
+    f = nf.jit(lambda x: x * 2)
+    x, place = nf.to_device(X), nf.to_device(np.zeros_like(X))
+    out = Tensor(place)
+    assert f(x, out=out) is out
+    same(place, X * 2)
+    with pytest.raises(ValueError, match="out is read-only"):
+        f(x, out=Tensor(place, data=(place.address, True)))
+    with pytest.raises(ValueError, match="returns an array of shape"):
+        f(x, out=Tensor(place[0]))
+    with pytest.raises(TypeError, match="of dtype float64 here, got float32"):
+        f(x, out=Tensor(place.astype("f4")))
+    with pytest.raises(TypeError, match=r"expected an array .*, got Other"):
+        f(x, out=type("Other", (), {"shape": X.shape, "dtype": X.dtype})())
+
+
 def test_arrays_of_others_are_taken_as_they_are() -> None:
     x = nf.to_device(X)
     f = nf.jit(lambda x: np.tanh(x).sum(axis=0))
@@ -970,8 +1004,14 @@ def test_explain_tells_of_devices() -> None:
         assert "it runs on cuda:0, and ran on the host" in str(nf.explain(f, X))
     f(nf.to_device(X))
     found = nf.explain(f, nf.to_device(X))
-    assert found.found == "memory"
+    assert (found.found, found.place) == ("memory", "cuda:0")
+    assert " on cuda:0: found in memory" in str(found)
     assert "switched off by NUFUNC_CACHE" in str(found)
+    assert nf.explain(f, X).place == "cpu"
+    x = nf.to_device(X)
+    captures = nf.jit(lambda a: a * x)
+    captures(X)
+    assert nf.explain(captures, X).place == "cuda:0"
 
 
 def test_verify_runs_on_the_device() -> None:

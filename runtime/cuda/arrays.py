@@ -289,11 +289,19 @@ class DeviceArray:
     def T(self) -> DeviceArray:
         return self.view_of(self.shape[::-1], self.layout.byte_strides[::-1])
 
-    def astype(self, dtype: Any) -> DeviceArray:
-        """A copy of another dtype."""
+    @property
+    def mT(self) -> DeviceArray:
+        if self.ndim < 2:
+            raise ShapeError(f"mT takes an array of at least two axes, this one has {self.ndim}", user_location())
+        (*lead, m, n), (*steps, down, right) = self.shape, self.layout.byte_strides
+        return self.view_of((*lead, n, m), (*steps, right, down))
+
+    def astype(self, dtype: Any, *, copy: bool = True) -> DeviceArray:
+        """A copy of another dtype; the array itself where it has that dtype and `copy` is False."""
         from nufunc.runtime.cuda import operators
 
-        return operators.converted(self, np.dtype(dtype))
+        wanted = np.dtype(dtype)
+        return self if not copy and wanted == self.dtype else operators.converted(self, wanted)
 
     # -- other libraries
 

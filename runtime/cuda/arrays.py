@@ -204,7 +204,7 @@ class DeviceArray:
 
     def _number(self, kind: Callable[[Any], Any]) -> Any:
         if self.size != 1:
-            raise ArgumentTypeError(
+            raise (ShapeError if kind is bool else ArgumentTypeError)(  # NumPy's classes
                 f"{kind.__name__}() takes an array of one element, this one is {self.dtype}{list(self.shape)}",
                 user_location(),
             )
@@ -408,7 +408,7 @@ def downloaded(array: DeviceArray) -> np.ndarray:
         made = np.ndarray(lay.shape, lay.dtype, line, -low, lay.strides).copy()
     device.check(stream)
     if array.span is not None and array.span.failure is not None:
-        raise array.span.failure
+        raise array.span.failure.with_traceback(None)  # one object for all looks: it would keep the frames of each
     return made
 
 

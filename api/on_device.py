@@ -26,13 +26,13 @@ def to_device(x: Any, device: Any = None) -> Any:
     Parameters
     ----------
     x : an array, a number, or a tree of them: of NumPy, of a device, or of another library on a device.
-    device : "cuda:0", a number, a `Device`, or "cpu", which gives NumPy arrays; by default the device of the context
+    device : "cuda:0", its number, a `Device`, or "cpu", which gives NumPy arrays; by default the device of the context
         around (`with nf.device(...)`), else where an array is already, else the first one.
 
     Returns
     -------
-    A tree of DeviceArrays. Arrays that are there already are handed back, those of other libraries as the same memory;
-    what is copied there, is copied in C order.
+    A tree of DeviceArrays, or for "cpu" of NumPy arrays. Arrays that are there already are handed back, those of other
+    libraries as the same memory; copies are in C order.
 
     Examples
     --------

@@ -229,10 +229,11 @@ def devices() -> list[Device]:
 
 
 def device(name: Any = "cuda:0") -> Device | Processor:
-    """A device by its name: "cuda" (the first), "cuda:1", "cpu", or its number.
+    """A device by its name: "cuda" (the first), "cuda:1", "cpu", or its number; left out, the first.
 
     As a context it is where functions run whose arguments are all of the host: `with nf.device("cuda:0"): f(x)`
-    computes on the device and gives NumPy arrays. Arguments that are arrays of a device need no context.
+    computes on the device and gives NumPy arrays. Arguments that are arrays of a device need no context. A device tells
+    its `name`, `capability` and `memory`, and has `synchronize()`, `trim()` and `on_stream(stream)`.
 
     Raises
     ------

@@ -79,7 +79,10 @@ def _of_device(leaf: Any, want: ArrayType, name: str) -> Any:
 
 def _check(leaf: Any, want: ArrayType, name: str, func: str, on_device: bool) -> None:
     if not on_device and (not isinstance(leaf, np.ndarray) or isinstance(leaf, np.ma.MaskedArray | np.matrix)):
-        raise ArgumentTypeError(f"{name}: expected an array {want}, got {type(leaf).__name__}", user_location())
+        where = " on a device, and the call runs on the host" if hasattr(type(leaf), "__cuda_array_interface__") else ""
+        raise ArgumentTypeError(
+            f"{name}: expected an array {want}, got {type(leaf).__name__}{where}", user_location()
+        )
     if leaf.shape != want.shape:
         raise ShapeError(
             f"{name}: {func} returns an array of shape {want.shape} here, got {leaf.shape}", user_location()

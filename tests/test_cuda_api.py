@@ -850,6 +850,8 @@ def test_results_go_to_arrays_of_other_libraries() -> None:
         f(x, out=Tensor(place.astype("f4")))
     with pytest.raises(TypeError, match=r"expected an array .*, got Other"):
         f(x, out=type("Other", (), {"shape": X.shape, "dtype": X.dtype})())
+    with pytest.raises(TypeError, match="got DeviceArray on a device, and the call runs on the host"):
+        f(X, out=place)
 
 
 def test_arrays_of_others_are_taken_as_they_are() -> None:

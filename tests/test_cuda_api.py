@@ -774,6 +774,27 @@ def test_a_failed_check_is_raised_when_its_result_is_looked_at() -> None:
         same(f(x, good), X[[1]])
 
 
+def test_results_of_failed_calls_are_no_arguments() -> None:
+    f, double = nf.jit(lambda x, i: x[i]), nf.jit(lambda x: x * 2)
+    x, bad, good = on(X, np.array([9]), np.array([1]))
+    same(double(f(x, good)), 2 * X[[1]])
+    same(double(f(x, good)), 2 * X[[1]])
+    made, target = f(x, bad), nf.to_device(np.zeros((1, 3)))
+    target[...] = made  # before anybody knows
+    with pytest.raises(nf.BoundsError):
+        np.asarray(made)
+    for use in (double, lambda r: r + 1, lambda r: np.stack([r, r]), lambda r: r[:1].sum(), lambda r: r.astype("f4")):
+        with pytest.raises(nf.BoundsError):
+            use(made)
+    y = nf.to_device(np.zeros((1, 3)))
+    with pytest.raises(nf.BoundsError):
+        y[...] = made
+    same(y, np.zeros((1, 3)))
+    with pytest.raises(nf.BoundsError):
+        np.asarray(target)
+    same(double(f(x, good)), 2 * X[[1]])
+
+
 def test_a_failed_check_is_raised_by_synchronize_or_the_next_call() -> None:
     f = nf.jit(lambda x, i: x[i])
     x, bad, good = on(X, np.array([9]), np.array([1]))

@@ -407,9 +407,14 @@ def downloaded(array: DeviceArray) -> np.ndarray:
         device.driver.download(line, array.address + low, stream)
         made = np.ndarray(lay.shape, lay.dtype, line, -low, lay.strides).copy()
     device.check(stream)
+    sound(array)
+    return made
+
+
+def sound(array: DeviceArray) -> None:
+    """Raise the failure of the call whose result an array is, where it is known."""
     if array.span is not None and array.span.failure is not None:
         raise array.span.failure.with_traceback(None)  # one object for all looks: it would keep the frames of each
-    return made
 
 
 def use(array: DeviceArray, stream: Any) -> None:

@@ -31,6 +31,7 @@ from nufunc.runtime.cuda.arrays import (
     fresh,
     layout,
     layout_of,
+    sound,
     uploaded,
     use,
 )
@@ -157,6 +158,8 @@ class DeviceEntry:
         array = adopted(value)
         if array is None or array.layout is not way.layout:
             raise ArgumentTypeError(f"{self.name}: an argument is no longer what it was: {type(value).__name__}")
+        if not way.written:  # what a failed call was to write has kept its values
+            sound(array)
         return array
 
     def _check_written(self, given: Sequence[Any]) -> None:

@@ -80,12 +80,15 @@ def _checks(k: int, way: Way, names: dict[str, Any]) -> list[str]:
     if way.layout is not None:
         names[f"l{k}"] = way.layout
         other = "return NotImplemented" if way.written else f"a{k} = adopted(a{k})"
-        return [
+        lines = [
             f"if type(a{k}) is not DeviceArray: {other}",
             f"if type(a{k}) is not DeviceArray or a{k}.layout is not l{k}: return NotImplemented",
             f"b{k} = a{k}.block",
             f"if b{k}.stream != s or b{k}.others: return NotImplemented",
         ]
+        if not way.written:
+            lines.append(f"if a{k}.span is not None and a{k}.span.failure is not None: return NotImplemented")
+        return lines
     kind, type_ = way.input.kind, way.input.type
     if kind in ("float", "complex"):
         return [f"if type(a{k}) is not {kind}: return NotImplemented"]

@@ -11,7 +11,7 @@ import numpy as np
 from nufunc.codegen.cuda.program import Kernel
 from nufunc.codegen.loops import Buffer
 from nufunc.ir.errors import BoundsError, ShapeError
-from nufunc.runtime.cuda.arrays import DeviceArray, Layout, empty, uploaded, use
+from nufunc.runtime.cuda.arrays import DeviceArray, Layout, empty, sound, uploaded, use
 from nufunc.runtime.cuda.interop import adopted, refuse_read_only
 from nufunc.tracer.usercode import user_location
 
@@ -106,6 +106,7 @@ def assigned(array: DeviceArray, key: Any, value: Any) -> None:
         value = np.asarray(value) if found is None else found
     if isinstance(value, np.ndarray):
         value = uploaded(value.astype(array.dtype, casting="unsafe"), array.device)
+    sound(value)
     if value.dtype != array.dtype:
         value = value.astype(array.dtype)
     from nufunc.runtime.cuda.entry import overlap
@@ -113,6 +114,8 @@ def assigned(array: DeviceArray, key: Any, value: Any) -> None:
     if overlap(target, value):
         value = value.copy()
     copy_into(target, broadcast(value, target.shape))
+    if value.span is not None:  # of a call that may still fail
+        array.span = value.span
 
 
 def broadcast(array: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:

@@ -1353,7 +1353,7 @@ def test_dates_that_are_given_are_constants():
         assert known == (True, True, True)
         assert issubclass(datetime.datetime, datetime.date)
         ahead = datetime.datetime.fromisoformat("2020-05-18T12:00:00") - start
-        return x * ahead.total_seconds() + day.day + datetime.datetime.strptime("3", "%d").day
+        return x * ahead.total_seconds() + day.day + datetime.datetime.strptime("2020-3", "%Y-%d").day
 
     import nufunc as nf
 

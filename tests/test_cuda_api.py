@@ -224,7 +224,12 @@ def test_writes_that_numpy_refuses() -> None:
         x += 0.5
     with pytest.raises((ValueError, TypeError)):
         x += np.ones((2, 3), int)
+    with pytest.raises(ValueError, match="negative"):
+        x **= -1
     np.testing.assert_array_equal(np.asarray(x), [0, 1, 2])
+    mask = nf.to_device(np.array([True, False]))
+    with pytest.raises(TypeError, match="same_kind"):
+        mask **= 2
     y = nf.to_device(np.arange(3.0))
     y += np.arange(3)
     y **= 2

@@ -14,7 +14,7 @@ import numpy as np
 import optree
 
 from nufunc.ir.errors import ArgumentTypeError, DeviceWarning, UnsupportedError
-from nufunc.ir.types import DTYPE_NAMES, is_inexact
+from nufunc.ir.types import is_inexact, is_supported
 from nufunc.runtime.cuda import strided
 from nufunc.runtime.cuda.arrays import DeviceArray, uploaded
 from nufunc.runtime.cuda.interop import adopted, refuse_read_only
@@ -69,9 +69,7 @@ def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def forward(self: DeviceArray, other: Any) -> Any:
         if not _is_operand(other):
             return NotImplemented
-        if name == "pow" and type(other) is int:  # whether it is negative, and small, decides how it is computed
-            return _power(other)(self)
-        return _compiled(compute)(self, _operand(other, self.dtype))
+        return _compiled(compute)(self, _second(name, other, self.dtype))
 
     def backward(self: DeviceArray, other: Any) -> Any:
         return _compiled(compute)(_operand(other, self.dtype), self) if _is_operand(other) else NotImplemented
@@ -79,9 +77,9 @@ def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return forward, backward
 
 
-@functools.lru_cache(maxsize=64)
-def _power(exponent: int) -> Transformed:
-    return Transformed((), lambda a: a**exponent)
+def _second(name: str, x: Any, dtype: np.dtype) -> Any:
+    """The second operand: of powers an int is a constant, since its sign and size decide how it is computed."""
+    return x if name == "pow" and type(x) is int else _operand(x, dtype)
 
 
 def _unary(name: str) -> Callable[..., Any]:
@@ -100,10 +98,7 @@ def _in_place(name: str) -> Callable[..., Any]:
         if not _is_operand(other):
             return NotImplemented
         refuse_read_only(self, "the array")
-        if name == "pow" and type(other) is int:
-            self[...] = _power(other)(self)
-        else:
-            _compiled(compute)(self, _operand(other, self.dtype))
+        _compiled(compute)(self, _second(name, other, self.dtype))
         return self
 
     return forward
@@ -165,7 +160,7 @@ def _on_host(function: Callable[..., Any], name: str, args: Any, kwargs: Any, er
         return values
 
     def up(leaf: Any) -> Any:
-        known = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype in DTYPE_NAMES
+        known = isinstance(leaf, np.ndarray | np.generic) and is_supported(leaf.dtype)
         return uploaded(np.asarray(leaf), where) if known else leaf
 
     given, named = optree.tree_map(down, (args, kwargs))  # type: ignore[arg-type]

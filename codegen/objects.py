@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -65,11 +65,39 @@ class ObjectCode:
             "sites": [[code, *site] for code, site in self.sites.items()],
             "code": len(self.code),
         }
-        text = json.dumps(head, separators=(",", ":")).encode()
-        parts = [_MAGIC, _LENGTH.pack(len(text)), text]
-        for blob in (self.code, *(c.tobytes() for c in constants)):
-            parts += [b"\0" * (-sum(map(len, parts)) % _ALIGNMENT), blob]
-        return b"".join(parts)
+        return packed(_MAGIC, head, (self.code, *(c.tobytes() for c in constants)))
+
+
+def packed(magic: bytes, head: Any, blobs: Iterable[bytes]) -> bytes:
+    """A head of JSON and what lies in memory behind it, each piece aligned; `magic` says what this is."""
+    text = json.dumps(head, separators=(",", ":")).encode()
+    parts = [magic, _LENGTH.pack(len(text)), text]
+    for blob in blobs:
+        parts += [b"\0" * (-sum(map(len, parts)) % _ALIGNMENT), blob]
+    return b"".join(parts)
+
+
+def opened(magic: bytes, data: bytes) -> tuple[Any, Callable[[int], bytes]]:
+    """The head of what `packed` made, and a function that gives the next piece, of so many bytes; ValueError and
+    struct.error where it is something else or has no end."""
+    if not data.startswith(magic):
+        raise ValueError("it begins differently")
+    at = len(magic)
+    (length,) = _LENGTH.unpack_from(data, at)
+    at += _LENGTH.size
+    head = json.loads(data[at : at + length])
+    at += length
+
+    def blob(size: int) -> bytes:
+        nonlocal at
+        at += -at % _ALIGNMENT
+        part = data[at : at + size]
+        if len(part) != size:
+            raise ValueError("it is truncated")
+        at += size
+        return part
+
+    return head, blob
 
 
 def _fields(spec: ArgSpec | ResultSpec) -> list[Any]:
@@ -94,23 +122,7 @@ def unpack(data: bytes) -> ObjectCode:
 
 
 def _unpacked(data: bytes) -> ObjectCode:
-    if not data.startswith(_MAGIC):
-        raise ValueError("it begins differently")
-    at = len(_MAGIC)
-    (length,) = _LENGTH.unpack_from(data, at)
-    at += _LENGTH.size
-    head = json.loads(data[at : at + length])
-    at += length
-
-    def blob(size: int) -> bytes:
-        nonlocal at
-        at += -at % _ALIGNMENT
-        part = data[at : at + size]
-        if len(part) != size:
-            raise ValueError("it is truncated")
-        at += size
-        return part
-
+    head, blob = opened(_MAGIC, data)
     code = blob(head["code"])
     externs: list[str | np.ndarray] = []
     for extern in head["externs"]:

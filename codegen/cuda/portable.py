@@ -12,7 +12,6 @@ code on disk, if it has any; where that has gone, its text is compiled again.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from nufunc.codegen.cuda import program as steps
 from nufunc.codegen.cuda.library_steps import Hosted, Made, Ready, Routine
 from nufunc.codegen.cuda.program import Kernel, Program
 from nufunc.codegen.loops import Buffer
-from nufunc.codegen.objects import ObjectError
+from nufunc.codegen.objects import ObjectError, opened, packed
 from nufunc.ir.errors import Location
 from nufunc.ir.types import ArrayType, dtype_name, dtype_named, is_supported, parse_type
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from nufunc.ir.prims.host import Host
 
 _MAGIC = b"nufunc device program 1\n"
-_LENGTH = struct.Struct("<Q")
-_ALIGNMENT = 64
 _CLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
@@ -79,11 +76,7 @@ class Portable:
         head["ready"] = [writer.ready(call) for call in self.ready]
         names = [[writer.kernel(kernel), name] for kernel, name in self.names.items()]
         head["names"], head["kernels"] = names, writer.written
-        text = json.dumps(head, separators=(",", ":")).encode()
-        parts = [_MAGIC, _LENGTH.pack(len(text)), text]
-        for constant in program.constants:
-            parts += [b"\0" * (-sum(map(len, parts)) % _ALIGNMENT), constant.tobytes()]
-        return b"".join(parts)
+        return packed(_MAGIC, head, (constant.tobytes() for constant in program.constants))
 
 
 class _Writer:
@@ -152,20 +145,11 @@ def unpack(data: bytes, locations: Sequence[Location], hosts: Sequence[Host]) ->
 
 
 def _unpacked(data: bytes, locations: Sequence[Location], hosts: Sequence[Host]) -> Portable:
-    if not data.startswith(_MAGIC):
-        raise ValueError("it begins differently")
-    at = len(_MAGIC)
-    (length,) = _LENGTH.unpack_from(data, at)
-    at += _LENGTH.size
-    head = json.loads(data[at : at + length])
-    at += length
+    head, blob = opened(_MAGIC, data)
     constants = []
     for name, shape in head["constants"]:
-        at += -at % _ALIGNMENT
-        dtype, count = _dtype(name), math.prod(shape)
-        part = data[at : at + count * dtype.itemsize]
-        constants.append(np.frombuffer(part, dtype).reshape(shape))
-        at += count * dtype.itemsize
+        dtype = _dtype(name)
+        constants.append(np.frombuffer(blob(math.prod(shape) * dtype.itemsize), dtype).reshape(shape))
     reader = _Reader(head["kernels"], locations, hosts)
     program = Program(
         head["name"], tuple(map(parse_type, head["inputs"])), reader.value(head["outputs"]), tuple(constants),
